@@ -1,0 +1,154 @@
+"""The settings of a run: one tree of typed, frozen models. Every key, its default and its meaning.
+
+Reading TOML, overriding from the command line and turning mistakes into one clear line is in
+``nivp_dist.settings_io``; nothing here touches a disk or imports jax.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+Fraction = Field(ge=0.0, le=1.0)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class ProblemSettings(Section):
+    """Which PDE: a name from `nivp problems`, or a class in a Python file of your own."""
+
+    name: str | None = None
+    file: str | None = None
+    class_: str | None = Field(None, alias="class")
+    parameters: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _one_source(self):
+        if (self.name is None) == (self.file is None):
+            raise ValueError("set either problem.name or problem.file (with problem.class)")
+        if self.file is not None and self.class_ is None:
+            raise ValueError("problem.file needs problem.class, the name of the class in that file")
+        return self
+
+
+class NetworkSettings(Section):
+    """u(x; theta): sinusoidal embedding, MLP, boundary factor (method: arXiv 2304.14994, sec. 4)."""
+
+    # direct: u = factor * N. exponential: u = factor * exp(quadratic form + N), residual in u.
+    # log_density: log u = quadratic form + N, residual in log u. auto: log_density for densities on R^d, else direct.
+    form: Literal["auto", "direct", "exponential", "log_density"] = "auto"
+    frequencies: int | None = Field(None, ge=0)  # L; default 4 on boxes, 0 (plain coordinates) on the whole space
+    alpha: float | list[float] = 1.0  # exponent of the embedding's decay, one number or one per frequency
+    width: PositiveInt = 40
+    depth: PositiveInt = 3  # hidden layers
+    activation: Literal["swish", "tanh", "gelu", "sin"] = "swish"
+    trunk: Literal["shared", "separate"] = "shared"  # several outputs: one trunk, or one network each
+    dtype: Literal["float32", "float64"] = "float64"
+
+    @model_validator(mode="after")
+    def _one_alpha_per_frequency(self):
+        if isinstance(self.alpha, list) and len(self.alpha) != self.frequencies:
+            raise ValueError(
+                f"network.alpha has {len(self.alpha)} entries for {self.frequencies} frequencies: give one each, or one number"
+            )
+        return self
+
+
+class SamplingSettings(Section):
+    """Collocation points and their importance weights."""
+
+    method: Literal["uniform", "density", "residual"] = "density"
+    points: PositiveInt = 4000  # n, over all devices
+    uniform_fraction: float = Field(0.1, gt=0.0, le=1.0)  # share drawn uniformly, so that nowhere is forgotten
+    components: PositiveInt = 1  # Gaussians fitted to |u|
+    inflation: float = Field(1.5, ge=1.0)  # covariance of the fitted Gaussians is multiplied by this
+    oversampling: PositiveInt = 10  # residual: candidates a point
+    redraw_every: PositiveInt = 1  # accepted steps between two draws
+    chunk: int = Field(0, ge=0)  # points per device held at once; 0: all of them
+
+
+class SolverSettings(Section):
+    """(M + mu I) v = F."""
+
+    method: Literal["auto", "pcg", "primal", "dual"] = "auto"
+    mu: PositiveFloat = 1e-9  # relative to the trace of M
+    rtol: PositiveFloat = 1e-8  # pcg: |residual| / |F|
+    max_iterations: PositiveInt = 300
+    rank: PositiveInt | Literal["adaptive"] = "adaptive"  # of the Nystrom sketch
+    max_rank: PositiveInt = 800
+    precision: Literal["float32", "float64"] = "float64"  # of Jacobian products
+
+
+class IntegratorSettings(Section):
+    method: Literal["heun", "bogacki_shampine", "dormand_prince"] = "dormand_prince"
+    rtol: PositiveFloat = 1e-4  # |J e| / |u| of one step
+    t_end: PositiveFloat = 1.0
+    initial_step: PositiveFloat = 1e-2
+    min_step: PositiveFloat = 1e-7
+    max_step: PositiveFloat = 1e6
+    max_steps: PositiveInt = 100_000
+
+
+class FitSettings(Section):
+    """The initial condition, and the refits of restarts."""
+
+    method: Literal["gauss_newton", "adam", "adam_then_gauss_newton"] = "gauss_newton"
+    points: PositiveInt = 6000  # drawn afresh every round
+    target: PositiveFloat = 1e-3  # relative L2 error on fresh points
+    on_miss: Literal["error", "continue"] = "error"
+    iterations: PositiveInt = 60  # Gauss-Newton, at most
+    stop_at: PositiveFloat = 1e-6  # stop early below this relative error
+    adam_steps: PositiveInt = 5000
+    adam_batch: PositiveInt = 2000
+    learning_rate: PositiveFloat = 3e-3
+    head_tuning: bool = True  # after Adam: ridge regression of the last layer, towards the present head
+    head_ridge: PositiveFloat = 1e-6  # relative to the trace of the head's Gram matrix
+
+
+class RestartSettings(Section):
+    """Refits of a fresh network to the present solution, decided by the state of the run alone."""
+
+    enabled: bool = True
+    cg_growth: float = Field(4.0, gt=1.0)  # refit when CG needs this many times its count after the last refit
+    residual_growth: float = Field(20.0, gt=1.0)  # or the fresh-point residual this many times its level then
+    step_shrink: float = Field(50.0, gt=1.0)  # or h has fallen by this factor
+    every: PositiveFloat | None = None  # or this much time t has passed
+    bound: PositiveFloat = 1e-3  # a refit is accepted below this relative L2 error
+    cooldown_steps: PositiveInt = 10  # accepted steps between two attempts
+
+
+class CheckpointSettings(Section):
+    every_steps: PositiveInt = 10
+    every_minutes: PositiveFloat = 10.0  # whichever comes first
+    keep: PositiveInt = 3
+
+
+class OutputSettings(Section):
+    directory: str | None = None  # default: runs/NAME-NUMBER, always a new one
+    times: list[float] = []  # besides 0 and t_end
+    evaluation_points: PositiveInt = 20_000
+    plots: bool = True
+
+
+class Config(Section):
+    """Everything that decides the result of a run."""
+
+    problem: ProblemSettings
+    network: NetworkSettings = NetworkSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    solver: SolverSettings = SolverSettings()
+    integrator: IntegratorSettings = IntegratorSettings()
+    fit: FitSettings = FitSettings()
+    restart: RestartSettings = RestartSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    output: OutputSettings = OutputSettings()
+    seed: int = Field(0, ge=0)
+    devices: int = Field(0, ge=0)  # 0: all there are
+
+    @model_validator(mode="after")
+    def _times_in_range(self):
+        late = [t for t in self.output.times if not 0.0 <= t <= self.integrator.t_end]
+        if late:
+            raise ValueError(f"output.times must lie in [0, integrator.t_end = {self.integrator.t_end}], got {late}")
+        return self

@@ -1,0 +1,168 @@
+"""The main loop. Process 0 decides (go on, save, stop); what is done next follows from the state alone."""
+
+from pathlib import Path
+
+import jax
+
+from nivp_dist.cluster.control import SAVE, STOP, Control
+from nivp_dist.cluster.signals import StopRequest
+from nivp_dist.config import Config
+from nivp_dist.errors import InputError, RunFailed, RunStopped
+from nivp_dist.problems import registry
+from nivp_dist.record import Record
+from nivp_dist.report.progress import Silent
+from nivp_dist.simulation import Simulation
+from nivp_dist.state import EVOLVE, FINISHED, FIT, PHASE_NAMES, State
+
+
+class _Interrupted(Exception):
+    """A stop was requested in the middle of a step: the state before it is the one to keep."""
+
+
+def evolve(config: Config, directory: Path, *, resume: bool = False, reporter=None, problem=None) -> dict:
+    """Run, or go on with, the run in `directory` until integrator.t_end. Returns the summary.
+
+    Raises InputError (bad input), RunStopped (on request, after a checkpoint), RunFailed (cannot go on;
+    what it has is kept). Every process calls it.
+    """
+    reporter = reporter if reporter is not None and jax.process_index() == 0 else Silent()
+    problem = problem if problem is not None else registry.load(config.problem)
+    simulation = Simulation(config, problem)
+    record = Record(config, directory, simulation)
+    with StopRequest() as request:
+        try:
+            return _Run(config, simulation, record, reporter, Control(config.checkpoint, request)).loop(resume)
+        finally:
+            record.close()
+
+
+class _Run:
+    def __init__(self, config, simulation: Simulation, record: Record, reporter, control: Control):
+        self.config, self.simulation, self.record = config, simulation, record
+        self.reporter, self.control = reporter, control
+
+    def loop(self, resume: bool) -> dict:
+        state = self.start(resume)
+        while state.phase != FINISHED:
+            command = self.control.decide(state.ticks)
+            if command in (SAVE, STOP):
+                self.save(state)
+            if command == STOP:
+                self.stop(state)
+            try:
+                state = self.advance(state)
+            except _Interrupted:
+                self.save(state)
+                self.stop(state)
+            except RunFailed as failure:
+                self.save(state)
+                self.record.event(state, "fail", str(failure))
+                self.record.summary(state, "failed", str(failure))
+                raise
+        self.save(state)
+        self.record.event(state, "finish", f"finished at t = {state.t:g} after {state.step} steps")
+        summary = self.record.summary(state, "finished")
+        self.draw()
+        self.reporter.finish(summary, self.record.directory)
+        return summary
+
+    def advance(self, state: State) -> State:
+        """The next transition. Nothing but the state decides which."""
+        simulation = self.simulation
+        if state.phase == EVOLVE and simulation.output_due(state):
+            return self.output(state)
+        if state.phase != EVOLVE:
+            return self.finish_fit(state) if simulation.fit_is_done(state) else self.fit_round(state)
+        if (reason := simulation.reason_to_refit(state)) is not None:
+            self.say(state, "refit", f"refit at t = {state.t:.6g}: {reason}")
+            self.reporter.phase("refit")
+            return simulation.begin_refit(state)
+        if state.step >= self.config.integrator.max_steps:
+            raise RunFailed(f"integrator.max_steps = {state.step} reached at t = {state.t:.6g}: raise it and resume")
+        return self.step(state)
+
+    def step(self, state: State) -> State:
+        result = self.simulation.step(state, self.poll)
+        self.reporter.step(self.record.step(result.metrics), self.config.integrator.t_end)
+        for warning in result.warnings:
+            self.say(state, "warning", warning, warn=True)
+        return result.state
+
+    def output(self, state: State) -> State:
+        score = self.simulation.score(state)
+        self.record.output(state, score)
+        self.reporter.output(state.t, score.relative_l2)
+        self.record.event(state, "output", f"t = {state.t:g}: relative L2 error {score.relative_l2:.3e}")
+        return self.simulation.after_output(state)
+
+    def fit_round(self, state: State) -> State:
+        self.poll()
+        state = self.simulation.fit_round(state)
+        target = self.config.fit.target if state.phase == FIT else self.config.restart.bound
+        self.reporter.fit(int(state.fit.round), float(state.fit.error), target, self.simulation.fit_rounds)
+        return state
+
+    def finish_fit(self, state: State) -> State:
+        if state.phase == FIT:
+            state, error = self.simulation.finish_initial_fit(state)
+            self.say(state, "fit", f"initial condition fitted to a relative error of {error:.2e}")
+            if error > self.config.fit.target:
+                self.say(state, "warning", f"the initial fit missed fit.target = {self.config.fit.target:g}", warn=True)
+        else:
+            state, error, accepted = self.simulation.finish_refit(state)
+            verdict = "accepted" if accepted else f"refused, restart.bound is {self.config.restart.bound:g}"
+            self.say(state, "refit", f"refit reached a relative error of {error:.2e}: {verdict}", warn=not accepted)
+        self.reporter.phase(PHASE_NAMES[state.phase])
+        return state
+
+    # ----------------------------------------------------------------------------------------------
+
+    def start(self, resume: bool) -> State:
+        found = self.record.restore() if resume else None
+        if found is None:
+            if resume:
+                self.reporter.note("no checkpoint was written before the run ended: it begins again from t = 0")
+            self.reporter.phase(PHASE_NAMES[FIT])
+            state = self.simulation.begin()
+        else:
+            state, messages = found
+            for message in messages:
+                self.say(state, "warning", message, warn=True)
+            t_end = self.config.integrator.t_end
+            if state.t > t_end * (1 + 1e-12):
+                raise InputError(f"integrator.t_end = {t_end:g} lies before the checkpoint, t = {state.t:g}: raise it")
+            state = self.simulation.resumed(state)
+            self.say(state, "resume", f"resumed at t = {state.t:.6g}, step {state.step}")
+            self.reporter.phase(PHASE_NAMES[state.phase])
+        self.record.summary(state, "running")
+        return state
+
+    def poll(self) -> None:
+        if self.control.stop_requested():
+            raise _Interrupted
+
+    def save(self, state: State) -> None:
+        self.record.save(state)
+        self.record.summary(state, "running")
+        self.control.saved(state.ticks)
+
+    def stop(self, state: State) -> None:
+        reason = f"stopped on request at t = {state.t:.6g}, with a checkpoint"
+        self.record.event(state, "stop", reason)
+        self.record.summary(state, "stopped", reason)
+        raise RunStopped(f"{reason}; to go on: nivp resume {self.record.directory}")
+
+    def say(self, state: State, kind: str, message: str, warn: bool = False) -> None:
+        self.record.event(state, kind, message)
+        (self.reporter.warn if warn else self.reporter.note)(message)
+
+    def draw(self) -> None:
+        """Pictures are a courtesy: that one could not be drawn must not fail a finished run."""
+        if not (self.config.output.plots and self.record.writes):
+            return
+        from nivp_dist.report import pictures
+
+        try:
+            pictures.draw(self.record.directory)
+        except Exception as error:  # noqa: BLE001
+            self.reporter.warn(f"the pictures could not be drawn ({type(error).__name__}: {error}); try: nivp plot")

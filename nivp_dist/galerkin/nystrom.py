@@ -1,0 +1,56 @@
+"""Randomised Nystrom preconditioner of M + mu I (Frangella, Tropp, Udell 2021, arXiv 2110.02820, alg. 2.1)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Sketch(NamedTuple):
+    """M ~ U diag(eigenvalues) U^T.
+
+    Attributes:
+        vectors: U (p, l), orthonormal. eigenvalues: (l,), descending, never negative.
+    """
+
+    vectors: jax.Array
+    eigenvalues: jax.Array
+
+
+def test_matrix(key, size: int, rank: int):
+    """Omega (p, l): an orthonormalised Gaussian matrix."""
+    return jnp.linalg.qr(jax.random.normal(key, (size, rank), jnp.float64))[0]
+
+
+def sketch(omega, product) -> Sketch:
+    """The Nystrom approximation from Y = M Omega (p, l).
+
+    Shifted before the Cholesky factorisation by the rounding error of Y, taken off the eigenvalues
+    afterwards. The singular values come from the triangular factor: p l^2 instead of an SVD of B.
+    """
+    p = product.shape[0]
+    epsilon = jnp.finfo(product.dtype).eps
+    shift = jnp.sqrt(p) * epsilon * jnp.linalg.norm(product)
+    shifted = product + shift * omega
+    core = omega.T @ shifted
+    factor = jnp.linalg.cholesky((core + core.T) / 2)
+    b = jax.scipy.linalg.solve_triangular(factor, shifted.T, lower=True).T
+    q, r = jnp.linalg.qr(b)
+    left, singular, _ = jnp.linalg.svd(r, full_matrices=False)
+    return Sketch(q @ left, jnp.maximum(singular**2 - shift, 0.0))
+
+
+def preconditioner(sketch: Sketch, mu):
+    """r -> P^-1 r, P^-1 = (lambda_l + mu) U (Lambda + mu)^-1 U^T + (I - U U^T) (ibid., eq. 5.3)."""
+    scaling = (sketch.eigenvalues[-1] + mu) / (sketch.eigenvalues + mu)
+
+    def apply(r):
+        coefficients = sketch.vectors.T @ r
+        return r + sketch.vectors @ ((scaling - 1.0) * coefficients)
+
+    return apply
+
+
+def effective_dimension(sketch: Sketch, mu):
+    """tr M (M + mu)^-1 over the sketched eigenvalues: a lower estimate."""
+    return jnp.sum(sketch.eigenvalues / (sketch.eigenvalues + mu))

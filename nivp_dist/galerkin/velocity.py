@@ -1,0 +1,240 @@
+"""The compiled programs of the Galerkin step: theta, t, points -> theta', and the norms that judge it.
+
+Points stay on their devices. A program is one `shard_map` over the mesh axis "points": every device
+forms its partial products, and they are summed by one all-reduce of p numbers per CG iteration, one of
+p x rank per sketch. All p-vectors are replicated. Nothing inside differentiates with respect to theta
+through a replicated value (the factors are cotangents of per-sample quantities), so no hidden all-reduce
+can scale a gradient by the number of devices.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from nivp_dist.config import SamplingSettings, SolverSettings
+from nivp_dist.galerkin import direct, nystrom, pcg
+from nivp_dist.galerkin.jacobian import Operator
+from nivp_dist.networks import Network
+from nivp_dist.problems.base import Problem
+
+AXIS = "points"
+
+
+class Points(NamedTuple):
+    """Collocation points, sharded over the mesh.
+
+    Attributes:
+        x: (n, d), n a multiple of the number of devices; padding repeats a point with weight zero.
+        weights: (n,), sum one: quadrature weights of the norm in which the residual is minimised.
+        measure: (n,): sum(measure * g(x)) estimates the integral of g over the domain. `weights` is
+            proportional to it unless the field is log u.
+    """
+
+    x: jax.Array
+    weights: jax.Array
+    measure: jax.Array
+
+
+class Regularisation(NamedTuple):
+    """What the stages of one step share: mu (absolute), tr M, and the sketch (rank 0 for direct solves)."""
+
+    mu: jax.Array
+    trace: jax.Array
+    sketch: nystrom.Sketch
+
+
+class Velocity(NamedTuple):
+    """theta' and what the solve tells: residual |J v - f| / |f| on its points, |f|, and the solver's
+    iterations, true relative residual and result code (``pcg.CODE_NAMES``)."""
+
+    v: jax.Array
+    residual: jax.Array
+    rhs_norm: jax.Array
+    iterations: jax.Array
+    solver_residual: jax.Array
+    code: jax.Array
+
+
+class Galerkin:
+    """The programs of one configuration on one mesh; each is compiled once."""
+
+    def __init__(
+        self, network: Network, problem: Problem, solver: SolverSettings, sampling: SamplingSettings, mesh: Mesh
+    ):
+        self.network, self.problem, self.solver, self.mesh = network, problem, solver, mesh
+        self.chunk = sampling.chunk
+        self.method = choose_method(solver, network, sampling.points)
+        self.axis = AXIS
+        self.points_spec = split = Points(P(AXIS), P(AXIS), P(AXIS))
+        every, program = P(), self.program
+        self._prepare = {}
+        self.velocity = program(self._velocity, every, every, split, every, every)
+        self.step_norms = program(self._step_norms, every, every, split)
+        self.residual = program(self._residual, every, every, every, split)
+        self.residual_squares = program(self._residual_squares, every, every, every, split, out_specs=P(AXIS))
+        self.correction = program(self._correction, every, split, P(AXIS), every)
+
+    def program(self, function, *in_specs, out_specs=P()):
+        """function of one device's shards -> a compiled function of global arrays."""
+        return jax.jit(jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs))
+
+    # Programs -------------------------------------------------------------------------------------
+
+    def prepare(self, theta, points: Points, key, rank: int) -> Regularisation:
+        """mu, and with CG the Nystrom sketch of the given rank, at (theta, points)."""
+        if rank not in self._prepare:
+            body = partial(self._regularisation, rank=rank)
+            self._prepare[rank] = self.program(body, P(), self.points_spec, P())
+        return self._prepare[rank](theta, points, key)
+
+    def _regularisation(self, theta, points, key, *, rank):
+        operator = self._operator(theta, points)
+        trace = jax.lax.psum(operator.trace(), AXIS)
+        if rank == 0:
+            empty = nystrom.Sketch(jnp.zeros((self.network.size, 0)), jnp.zeros((0,)))
+            return Regularisation(self.solver.mu * trace, trace, empty)
+        omega = nystrom.test_matrix(key, self.network.size, rank)
+        product = jax.lax.psum(operator.normal_columns(omega), AXIS)
+        return Regularisation(self.solver.mu * trace, trace, nystrom.sketch(omega, product))
+
+    def _velocity(self, theta, t, points, regularisation, guess):
+        operator = self._operator(theta, points)
+        f = self._rhs(theta, t, points.x)
+        v, iterations, solver_residual, code = self._solve(operator, f, points, regularisation, guess)
+        squares = jnp.stack([self._square(points, operator.apply(v) - f), self._square(points, f)])
+        misfit, f_square = jax.lax.psum(squares, AXIS)
+        residual = jnp.sqrt(misfit / jnp.where(f_square > 0, f_square, 1.0))
+        return Velocity(v, residual, jnp.sqrt(f_square), iterations, solver_residual, code)
+
+    def _solve(self, operator, f, points, regularisation, guess):
+        """(M + mu I) v = J^T W f by the configured method."""
+        mu = regularisation.mu
+        if self.method == "dual":
+            v = self._solve_dual(operator, f, points, mu)
+        elif self.method == "primal":
+            # One all-reduce carries the matrix and the right-hand side.
+            matrix, b = jax.lax.psum((operator.matrix(), operator.transpose(f)), AXIS)
+            v = direct.solve_positive(matrix, mu, b)
+        else:
+            b = jax.lax.psum(operator.transpose(f), AXIS)
+            solution = pcg.solve(
+                lambda v: jax.lax.psum(operator.normal(v), AXIS) + mu * v,
+                b,
+                nystrom.preconditioner(regularisation.sketch, mu),
+                guess,
+                rtol=self.solver.rtol,
+                max_iterations=self.solver.max_iterations,
+            )
+            return solution.x, solution.iterations, solution.residual, solution.code
+        code = jnp.where(jnp.all(jnp.isfinite(v)), pcg.CONVERGED, pcg.BROKEN)
+        return v, jnp.zeros((), jnp.int64), jnp.zeros(()), code
+
+    def _solve_dual(self, operator, f, points, mu):
+        outputs = self.network.outputs
+        factors = operator.factors
+        if factors is None:  # the dual matrix needs all samples at once; chunks do not bound it
+            factors = Operator.build(self.network, operator.theta, points.x, points.weights, 0, operator.dtype).factors
+        root = jnp.repeat(jnp.sqrt(points.weights), outputs)
+
+        def gather(leaf):
+            # A sum of zero-padded shards: exact, and replicated in the eyes of shard_map.
+            shards = jax.lax.axis_size(AXIS)
+            whole = jnp.zeros((shards, *leaf.shape), leaf.dtype).at[jax.lax.axis_index(AXIS)].set(leaf)
+            return jax.lax.psum(whole, AXIS).reshape(shards * leaf.shape[0], *leaf.shape[1:])
+
+        everywhere = jax.tree.map(gather, factors)
+        root_all, f_all = gather(root), gather(f.reshape(-1))
+        rows = direct.dual_rows(self.network.layers, outputs, factors, everywhere).astype(jnp.float64)
+        matrix = gather(root[:, None] * rows * root_all[None, :])
+        # Padding has a zero row and column: mu on the diagonal keeps it positive definite.
+        dual = direct.solve_positive(matrix, mu, root_all * f_all)
+        index = jax.lax.axis_index(AXIS)
+        own = jax.lax.dynamic_slice_in_dim(dual, index * len(root), len(root))
+        r = (own / jnp.where(root > 0, root, 1.0)).reshape(-1, outputs)  # transpose() multiplies by W
+        return jax.lax.psum(operator.transpose(r), AXIS)
+
+    def _correction(self, theta, points, misfit, regularisations):
+        """Gauss-Newton corrections (M + mu_i I) delta_i = J^T W misfit for several mu_i at once.
+
+        Args:
+            misfit: (n, m), target minus field. regularisations: a Regularisation with mu (c,), absolute.
+        Returns: (c, p).
+        """
+        operator = self._operator(theta, points)
+        if self.method == "primal":
+            matrix, b = jax.lax.psum((operator.matrix(), operator.transpose(misfit)), AXIS)
+            return jax.lax.map(lambda mu: direct.solve_positive(matrix, mu, b), regularisations.mu)
+
+        def one(mu):
+            regularisation = regularisations._replace(mu=mu)
+            zero = jnp.zeros(self.network.size)
+            return self._solve(operator, misfit, points, regularisation, zero)[0]
+
+        return jax.lax.map(one, regularisations.mu)
+
+    def _step_norms(self, theta, e, points):
+        """|J e| and |u| over the points: what a step's error e (p,) does to the solution.
+
+        For a field q = log u the scale is one: an error of q is a relative error of u.
+        """
+        operator = self._operator(theta, points)
+        field = self.network.field(theta, points.x)
+        squares = jnp.stack([self._square(points, operator.apply(e)), self._square(points, field)])
+        error, scale = jnp.sqrt(jax.lax.psum(squares, AXIS))
+        return error, jnp.ones_like(scale) if self.network.log_density else scale
+
+    def _residual(self, theta, t, v, points):
+        """Relative residual |J v - f| / |f| of a velocity on points that it was not fitted to."""
+        f = self._rhs(theta, t, points.x)
+        misfit = self._operator(theta, points).apply(v) - f
+        squares = jax.lax.psum(jnp.stack([self._square(points, misfit), self._square(points, f)]), AXIS)
+        return jnp.sqrt(squares[0] / jnp.where(squares[1] > 0, squares[1], 1.0))
+
+    def _residual_squares(self, theta, t, v, points):
+        """|J v - f|^2 at every point: (n,)."""
+        misfit = self._operator(theta, points).apply(v) - self._rhs(theta, t, points.x)
+        return jnp.sum(misfit**2, axis=-1)
+
+    # Parts ----------------------------------------------------------------------------------------
+
+    def _operator(self, theta, points) -> Operator:
+        dtype = jnp.dtype(self.solver.precision)
+        return Operator.build(self.network, theta, points.x, points.weights, self.chunk, dtype)
+
+    def _rhs(self, theta, t, x):
+        """f at x (n, d): (n, m) float64. For q = log u: q_t = L[exp q] / exp q."""
+        network = self.network
+        u = network.function(theta)
+
+        def at(point):
+            point = point.astype(network.dtype)
+            f = jnp.reshape(self.problem.rhs(u, point, t), (network.outputs,))
+            return f / u(point) if network.log_density else f
+
+        if self.chunk and self.chunk < len(x):
+            return jax.lax.map(at, x, batch_size=self.chunk).astype(jnp.float64)
+        return jax.vmap(at)(x).astype(jnp.float64)
+
+    @staticmethod
+    def _square(points, values):
+        """This device's part of |values|^2 = sum_i w_i |values_i|^2."""
+        return jnp.sum(points.weights[:, None] * values.astype(jnp.float64) ** 2)
+
+
+def choose_method(solver: SolverSettings, network: Network, points: int) -> str:
+    """`auto`: the cheapest by counted work of one velocity, matrix products at full rate, CG at the
+    rate of memory (a factor 8 less), with 60 iterations and its share of a sketch."""
+    if solver.method != "auto":
+        return solver.method
+    p, rows = network.size, points * network.outputs
+    widths = sum(layer.rows + layer.columns for layer in network.layers)
+    work = {
+        "primal": rows * p**2 + p**3 / 3,
+        "dual": rows**2 * widths + rows**3 / 3,
+        "pcg": 8 * 60 * 4 * rows * p + 4 * rows * p * min(400, p) / 3,
+    }
+    return min(work, key=work.get)

@@ -1,0 +1,123 @@
+"""Embedded Runge-Kutta pairs, one step, and the step-size controller. No jax here: a step is a handful of
+velocities and linear combinations of them, and the controller must see every stage."""
+
+from dataclasses import dataclass
+from typing import Callable
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Tableau:
+    """An explicit embedded pair: stages (a, c), weights b of the order that is propagated, b_error = b - b_low.
+
+    Attributes:
+        order: of the propagated solution. fsal: the last stage is the first of the next step.
+    """
+
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+    b_error: tuple[float, ...]
+    order: int
+    fsal: bool
+
+    @property
+    def c(self) -> tuple[float, ...]:
+        return tuple(sum(row) for row in self.a)
+
+
+def _tableau(a, b, b_low, order, fsal):
+    error = tuple(high - low for high, low in zip(b, b_low))
+    return Tableau(tuple(map(tuple, a)), tuple(b), error, order, fsal)
+
+
+TABLEAUS = {
+    # Heun-Euler 2(1)
+    "heun": _tableau([[], [1]], [1 / 2, 1 / 2], [1, 0], 2, False),
+    # Bogacki and Shampine 1989, 3(2)
+    "bogacki_shampine": _tableau(
+        [[], [1 / 2], [0, 3 / 4], [2 / 9, 1 / 3, 4 / 9]],
+        [2 / 9, 1 / 3, 4 / 9, 0],
+        [7 / 24, 1 / 4, 1 / 3, 1 / 8],
+        3,
+        True,
+    ),
+    # Dormand and Prince 1980, 5(4)
+    "dormand_prince": _tableau(
+        [
+            [],
+            [1 / 5],
+            [3 / 40, 9 / 40],
+            [44 / 45, -56 / 15, 32 / 9],
+            [19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729],
+            [9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656],
+            [35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84],
+        ],
+        [35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0],
+        [5179 / 57600, 0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40],
+        5,
+        True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one attempted step gives: the new parameters, the error e in parameter space, the last stage
+    (None if the pair is not first-same-as-last) and how many velocities it took."""
+
+    theta: object
+    error: object
+    last: object
+    evaluations: int
+
+
+def attempt(tableau: Tableau, velocity: Callable, combine: Callable, theta, t: float, h: float, first) -> Step:
+    """One step from (theta, t) by h.
+
+    Args:
+        velocity: (theta, t) -> theta'. May raise to give the step up.
+        combine: (theta or None, h, coefficients, stages) -> theta + h sum_i coefficients_i stages_i.
+        first: velocity(theta, t) if it is known on this step's points, else None.
+    """
+    evaluations = 0
+    stages = []
+    for i, (row, c) in enumerate(zip(tableau.a, tableau.c)):
+        if i == 0 and first is not None:
+            stages.append(first)
+            continue
+        position = combine(theta, h, row, stages) if i else theta
+        stages.append(velocity(position, t + c * h))
+        evaluations += 1
+    # First-same-as-last: the last stage was already taken at the new parameters.
+    new = position if tableau.fsal else combine(theta, h, tableau.b, stages)
+    error = combine(None, h, tableau.b_error, stages)
+    return Step(new, error, stages[-1] if tableau.fsal else None, evaluations)
+
+
+@dataclass(frozen=True)
+class StepControl:
+    """Proportional-integral control (Gustafsson 1991; Hairer and Wanner II, IV.2).
+
+    h_new = h * safety * error^(-0.7/k) * previous^(0.4/k), k = order of the pair, errors relative to
+    the tolerance; within [shrink, grow], and no growth directly after a rejection.
+    """
+
+    order: int
+    min_step: float
+    max_step: float
+    safety: float = 0.9
+    shrink: float = 0.2
+    grow: float = 4.0
+
+    def accepted(self, h: float, error: float, previous: float, after_rejection: bool) -> float:
+        error, previous = max(error, 1e-10), max(previous, 1e-4)
+        factor = self.safety * error ** (-0.7 / self.order) * previous ** (0.4 / self.order)
+        limit = 1.0 if after_rejection else self.grow
+        return float(np.clip(h * np.clip(factor, self.shrink, limit), self.min_step, self.max_step))
+
+    def rejected(self, h: float, error: float) -> float:
+        """The next attempt; a step without a finite error is cut by the most allowed."""
+        if not np.isfinite(error):
+            return h * self.shrink
+        return h * float(np.clip(self.safety * error ** (-1.0 / self.order), self.shrink, 0.9))

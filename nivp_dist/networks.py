@@ -1,0 +1,224 @@
+"""The network u(x; theta): embedding, MLP, boundary factor, and its exact per-layer Jacobian factors.
+
+All parameters sit in affine layers, one matrix W of shape (fan_in + 1, fan_out) each, bias in the last
+row. For such a layer the gradient of output k at sample i is the outer product a_i delta_ik^T of the
+layer's input and of the cotangent of its pre-activation. ``Network.factors`` hands out both for all
+samples; the Jacobian of the network is never needed in any other form (see ``galerkin.jacobian``).
+"""
+
+from typing import Callable, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from nivp_dist import _jax  # noqa: F401
+from nivp_dist.config import NetworkSettings
+from nivp_dist.errors import InputError
+from nivp_dist.problems.domains import Box, PeriodicBox, WholeSpace
+
+ACTIVATIONS: dict[str, Callable] = {"swish": nn.swish, "tanh": jnp.tanh, "gelu": nn.gelu, "sin": jnp.sin}
+
+
+class Affine(nn.Module):
+    """y = [a, 1] W; W ~ LeCun normal, the bias row starts at zero. Exposes a (sow) and dy (perturb)."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, a):
+        a = jnp.concatenate([a, jnp.ones_like(a[..., :1])], axis=-1)
+        weight = self.param("weight", _lecun_with_zero_bias, (a.shape[-1], self.features), a.dtype)
+        self.sow("intermediates", "input", a)
+        return self.perturb("output", a @ weight)
+
+
+def _lecun_with_zero_bias(key, shape, dtype):
+    kernel = jax.random.normal(key, (shape[0] - 1, shape[1]), jnp.float64) / np.sqrt(shape[0] - 1)
+    return jnp.concatenate([kernel, jnp.zeros((1, shape[1]))]).astype(dtype)
+
+
+class MLP(nn.Module):
+    """depth hidden layers of equal width, then a linear head."""
+
+    width: int
+    depth: int
+    outputs: int
+    activation: str
+
+    @nn.compact
+    def __call__(self, a):
+        for layer in range(self.depth):
+            a = ACTIVATIONS[self.activation](Affine(self.width, name=f"hidden_{layer:02d}")(a))
+        return Affine(self.outputs, name="head")(a)
+
+
+class Field(nn.Module):
+    """What the parameters represent: u itself, or q = log u for a density. x (n, d) -> (n, m)."""
+
+    settings: NetworkSettings
+    domain: Box | WholeSpace
+    outputs: int
+    form: str
+
+    @nn.compact
+    def __call__(self, x):
+        s, domain = self.settings, self.domain
+        scale = domain.half_width if isinstance(domain, Box) else np.asarray(domain.scale)
+        xi = (x - jnp.asarray(domain.centre, x.dtype)) / jnp.asarray(scale, x.dtype)
+        a = embed(xi, number_of_frequencies(s, domain), s.alpha, isinstance(domain, PeriodicBox))
+        if s.trunk == "shared" or self.outputs == 1:
+            y = MLP(s.width, s.depth, self.outputs, s.activation, name="trunk")(a)
+        else:
+            nets = [MLP(s.width, s.depth, 1, s.activation, name=f"output_{k:02d}") for k in range(self.outputs)]
+            y = jnp.concatenate([net(a) for net in nets], axis=-1)
+        if self.form != "direct":
+            # A Gaussian is exact with the quadratic form alone; the MLP carries what is not Gaussian.
+            rows, columns = np.triu_indices(domain.dimension)
+            y = y + Affine(1, name="quadratic")(jnp.concatenate([xi, xi[:, rows] * xi[:, columns]], axis=-1))
+        if self.form == "exponential":
+            y = jnp.exp(y)
+        if isinstance(domain, Box) and not isinstance(domain, PeriodicBox):
+            y = y * jnp.prod(1 - xi**2, axis=-1, keepdims=True)
+        return y
+
+
+def number_of_frequencies(settings: NetworkSettings, domain) -> int:
+    """L: as set, else 4 on boxes and 0 on the whole space, where nothing sets a scale for them."""
+    if settings.frequencies is not None:
+        return settings.frequencies
+    return 4 if isinstance(domain, Box) else 0
+
+
+def embed(xi, frequencies: int, alpha, periodic: bool):
+    """x and sin(w_k x) / w_k^alpha, cos(w_k x) / w_k^alpha, w_k = 2^k pi/2 (arXiv 2304.14994, eq. 9).
+
+    Args:
+        xi: (n, d), in [-1, 1]^d on boxes. On a periodic box w_k = 2^k pi, and x itself is left out.
+        alpha: a number, or one for each frequency: a derivative of order q multiplies frequency k by w_k^q.
+    """
+    omega = 2.0 ** np.arange(frequencies) * (np.pi if periodic else np.pi / 2)
+    decay = jnp.asarray(omega ** -np.broadcast_to(np.asarray(alpha, np.float64), (frequencies,)), xi.dtype)
+    phase = xi[:, :, None] * jnp.asarray(omega, xi.dtype)
+    waves = [(wave(phase) * decay).reshape(len(xi), -1) for wave in (jnp.sin, jnp.cos)]
+    return jnp.concatenate(waves if periodic else [xi, *waves], axis=-1)
+
+
+class Layer(NamedTuple):
+    """One affine layer in the flat theta: W = theta[start : start + rows * columns], row-major."""
+
+    path: tuple[str, ...]
+    start: int
+    rows: int
+    columns: int
+    outputs: tuple[int, int]  # the range of network outputs that it feeds
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.rows * self.columns
+
+
+class Network:
+    """A flax module behind functions of a flat parameter vector theta (p,).
+
+    Attributes:
+        size: p. dimension: d. outputs: m. layers: the affine layers in the order of theta.
+        log_density: True if the field is q = log u, and u = exp(q).
+    """
+
+    def __init__(self, settings: NetworkSettings, problem):
+        self.domain = problem.domain
+        self.dimension, self.outputs = self.domain.dimension, problem.outputs
+        self.dtype = jnp.dtype(settings.dtype)
+        form = settings.form
+        if form == "auto":
+            form = "log_density" if problem.density and isinstance(self.domain, WholeSpace) else "direct"
+        self.log_density = form == "log_density"
+        if self.log_density and (not isinstance(self.domain, WholeSpace) or self.outputs != 1):
+            raise InputError("network.form = 'log_density' needs a problem on the WholeSpace with one output")
+        if isinstance(self.domain, PeriodicBox) and number_of_frequencies(settings, self.domain) == 0:
+            raise InputError("network.frequencies = 0 leaves nothing to see on a periodic box: set at least 1")
+        self.module = Field(settings, self.domain, self.outputs, form)
+        point = jnp.zeros((1, self.dimension), self.dtype)
+        shapes = jax.eval_shape(lambda: self.module.init(jax.random.key(0), point))["params"]
+        self.layers, start = [], 0
+        for path, leaf in sorted(traverse_util.flatten_dict(shapes).items()):
+            net = path[0].removeprefix("output_")
+            outputs = (int(net), int(net) + 1) if net != path[0] else (0, self.outputs)
+            self.layers.append(Layer(path[:-1], start, *leaf.shape, outputs))
+            start = self.layers[-1].stop
+        self.size = start
+
+    def initialise(self, key):
+        """A random theta (p,) float64."""
+        params = self.module.init(key, jnp.zeros((1, self.dimension), self.dtype))["params"]
+        flat = traverse_util.flatten_dict(params)
+        return jnp.concatenate([flat[layer.path + ("weight",)].reshape(-1) for layer in self.layers]).astype(
+            jnp.float64
+        )
+
+    def weights(self, theta) -> dict:
+        """theta (p,) as the module's parameters, in the network's dtype."""
+        theta = theta.astype(self.dtype)
+        flat = {
+            layer.path + ("weight",): theta[layer.start : layer.stop].reshape(layer.rows, layer.columns)
+            for layer in self.layers
+        }
+        return traverse_util.unflatten_dict(flat)
+
+    def field(self, theta, x):
+        """What is linear-algebraically evolved, u or log u, at x (n, d): (n, m)."""
+        return self.module.apply({"params": self.weights(theta)}, x.astype(self.dtype))
+
+    def values(self, theta, x):
+        """u at x (n, d): (n, m)."""
+        field = self.field(theta, x)
+        return jnp.exp(field) if self.log_density else field
+
+    def function(self, theta) -> Callable:
+        """u as a function of one point (d,): a scalar if m = 1, else (m,). For right-hand sides."""
+
+        def u(x):
+            value = self.values(theta, x[None])[0]
+            return value[0] if self.outputs == 1 else value
+
+        return u
+
+    def factors(self, theta, x):
+        """The field and the factors of its Jacobian at x (n, d).
+
+        Returns:
+            field (n, m), and for each layer (A, D): inputs A (n, rows) and cotangents
+            D (n, outputs of the layer, columns): d field_k(x_i) / d W = A_i outer D_ik.
+        """
+        x, params = x.astype(self.dtype), self.weights(theta)
+        # Zeros made from x, not from a shape: under shard_map they vary over the mesh as x does.
+        zeros = {
+            layer.path + ("output",): jnp.zeros((len(x), layer.columns), self.dtype) + 0 * x[:, :1]
+            for layer in self.layers
+        }
+
+        def apply(perturbations):
+            variables = {"params": params, "perturbations": traverse_util.unflatten_dict(perturbations)}
+            return self.module.apply(variables, x, mutable=["intermediates"])
+
+        field, pullback, state = jax.vjp(apply, zeros, has_aux=True)
+        cotangents = [
+            pullback(jnp.zeros_like(field).at[:, k].set(1))[0] for k in range(self.outputs)
+        ]
+        inputs = traverse_util.flatten_dict(state["intermediates"])
+        factors = tuple(
+            (
+                inputs[layer.path + ("input",)][0],
+                jnp.stack([cotangents[k][layer.path + ("output",)] for k in range(*layer.outputs)], axis=1),
+            )
+            for layer in self.layers
+        )
+        return field, factors
+
+
+def build(settings: NetworkSettings, problem) -> Network:
+    """The network of a problem. Raises InputError if settings and domain do not go together."""
+    return Network(settings, problem)

@@ -1,0 +1,187 @@
+"""From the settings to a problem: the shipped ones by name, a user's by file and class."""
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import json
+import sys
+import traceback
+import typing
+from pathlib import Path
+from types import ModuleType
+
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+from nivp_dist.config import ProblemSettings
+from nivp_dist.errors import InputError
+from nivp_dist.problems.base import Problem, has_reference
+from nivp_dist.settings_keys import describe, nearest
+
+# name -> (module in nivp_dist.problems, class); a module is imported when its problem is asked for
+SHIPPED = {
+    "advection": ("advection", "Advection"),
+    "fokker_planck_trap": ("fokker_planck_trap", "FokkerPlanckTrap"),
+    "heat": ("heat", "Heat"),
+    "linear_fokker_planck": ("linear_fokker_planck", "LinearFokkerPlanck"),
+    "moving_trap": ("moving_trap", "MovingTrap"),
+    "wave": ("wave", "Wave"),
+}
+
+_REQUIRED = {"domain": "the property 'domain'", "initial": "the method 'initial(self, x)'"}
+_REQUIRED["rhs"] = "the method 'rhs(self, u, x, t)'"
+
+
+class Row(typing.NamedTuple):
+    """A line of `nivp problems`."""
+
+    name: str
+    summary: str
+    dimension: int
+    outputs: int
+    reference: str
+    parameters: dict[str, object]
+
+
+def load(settings: ProblemSettings, base: Path | None = None) -> Problem:
+    """The problem that the settings name, with its parameters validated and set.
+
+    base: folder from which a relative problem.file is taken (default: the working directory).
+    Raises InputError: unknown name or parameter (with the nearest right one), wrong type or range, and every
+    mistake in a user's file (with the file's line).
+    """
+    if settings.file is None:
+        cls, source = _shipped(settings.name), f"problem {settings.name}"
+    else:
+        path = (Path(base or ".") / Path(settings.file).expanduser()).resolve()
+        cls, source = _class_of(_import(path), settings.class_, path), str(path)
+    return _instance(cls, settings.parameters, source)
+
+
+def catalogue() -> list[Row]:
+    """All shipped problems with their default parameters."""
+    rows = []
+    for name in SHIPPED:
+        problem = _shipped(name)()
+        kind = getattr(problem, "reference_kind", "yes") if has_reference(problem) else "none"
+        summary = getattr(problem, "summary", "") or (type(problem).__doc__ or "").strip().split("\n")[0]
+        parameters = dataclasses.asdict(problem)
+        rows.append(Row(name, summary, problem.domain.dimension, problem.outputs, kind, parameters))
+    return rows
+
+
+def place_of(error: BaseException, file: str | Path | None) -> str | None:
+    """'file:line' of the innermost frame of a traceback that lies in the file, or None."""
+    if file is None:
+        return None
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return f"{file}:{frames[-1].lineno}" if frames else None
+
+
+def first_line(error: BaseException) -> str:
+    """'TypeError: message', one line of at most 200 characters."""
+    text = str(error).strip().split("\n")[0]
+    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return line if len(line) <= 200 else line[:197] + "..."
+
+
+def _shipped(name: str) -> type[Problem]:
+    if name not in SHIPPED:
+        close = nearest(name, SHIPPED)
+        mend = f"the nearest is '{close}'" if close else "`nivp problems` lists them"
+        raise InputError(f"problem.name: there is no problem '{name}'; {mend}")
+    module, cls = SHIPPED[name]
+    return getattr(importlib.import_module(f"nivp_dist.problems.{module}"), cls)
+
+
+def _import(path: Path) -> ModuleType:
+    """Run a user's file as a module of its own, registered so that its annotations and pickles resolve."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: problem.file cannot be read: {error.strerror}") from None
+    # Path and content make the name: an edited file is another module, the same file is not run twice.
+    name = "nivp_problem_" + hashlib.sha256(str(path).encode() + b"\0" + content).hexdigest()[:16]
+    if name in sys.modules:
+        return sys.modules[name]
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module
+    try:
+        exec(compile(content, str(path), "exec", dont_inherit=True), module.__dict__)
+    except SyntaxError as error:
+        del sys.modules[name]
+        raise InputError(f"{error.filename}:{error.lineno}: SyntaxError: {error.msg}") from None
+    except ImportError as error:
+        del sys.modules[name]
+        place = place_of(error, path) or path
+        raise InputError(
+            f"{place}: {first_line(error)}; a problem file imports installed packages only, not files beside it"
+        ) from None
+    except BaseException as error:  # noqa: BLE001  it is the user's code: anything, sys.exit included
+        del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise InputError(f"{place_of(error, path) or path}: {first_line(error)}") from None
+    return module
+
+
+def _class_of(module: ModuleType, name: str, path: Path) -> type[Problem]:
+    classes = {key: value for key, value in vars(module).items() if isinstance(value, type)}
+    own = {key: value for key, value in classes.items() if value.__module__ == module.__name__}
+    if name not in own:
+        problems = [key for key, value in own.items() if issubclass(value, Problem)] or list(own)
+        mend = f"it has {', '.join(problems)}" if problems else "it has no class at all"
+        raise InputError(f"{path}: problem.class: there is no class '{name}' in this file; {mend}")
+    cls = own[name]
+    if not issubclass(cls, Problem):
+        raise InputError(f"{path}: class {name} must derive from nivp_dist.Problem")
+    for method, words in _REQUIRED.items():
+        if getattr(cls, method) is getattr(Problem, method):
+            raise InputError(f"{path}: class {name} must define {words}")
+    return cls
+
+
+def _instance(cls: type[Problem], parameters: dict, source: str) -> Problem:
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    for name in parameters:
+        if name not in fields:
+            close = nearest(name, fields)
+            mend = f"the nearest is {close}" if close else f"it has {', '.join(fields) or 'none'}"
+            raise InputError(f"{source}: unknown key problem.parameters.{name}; {mend}")
+    values = {}
+    for name, value in parameters.items():
+        values[name] = _validated(_adapter(cls, name, source), name, value, source)
+    no_default = (dataclasses.MISSING, dataclasses.MISSING)
+    for name, field in fields.items():
+        if name not in values and (field.default, field.default_factory) == no_default:
+            raise InputError(f"{source}: problem.parameters.{name} must be set: it has no default")
+    try:
+        return cls(**values)
+    except InputError:
+        raise
+    except Exception as error:
+        place = place_of(error, getattr(sys.modules[cls.__module__], "__file__", None)) or source
+        raise InputError(f"{place}: {first_line(error)}") from None
+
+
+def _adapter(cls: type[Problem], name: str, source: str) -> TypeAdapter:
+    try:
+        return TypeAdapter(typing.get_type_hints(cls, include_extras=True)[name])
+    except (PydanticSchemaGenerationError, NameError) as error:
+        raise InputError(
+            f"{source}: parameter {name}: its annotation cannot be read from a configuration ({first_line(error)}); "
+            "use int, float, bool, str, or tuples of them"
+        ) from None
+
+
+def _validated(adapter: TypeAdapter, name: str, value, source: str):
+    try:
+        return adapter.validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        try:
+            wanted = describe(adapter.json_schema())
+        except Exception:  # noqa: BLE001  an annotation with validators of its own may have no schema
+            wanted = error.errors()[0]["msg"]
+        found = json.dumps(value, default=str)
+        raise InputError(f"{source}: problem.parameters.{name} must be {wanted}, got {found}") from None

@@ -1,0 +1,76 @@
+"""One-dimensional marginals of the solution in many dimensions, by importance sampling."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from nivp_dist.problems.domains import Box
+from nivp_dist.report.health import BLUE, ORANGE
+from nivp_dist.report.solution import PANELS, WIDTHS, chosen_times, coordinate, mixture_moments, output_name, values
+
+POINTS, BINS, SEED = 40_000, 40, 20240
+WIDENED, BROAD, BROAD_SHARE = 1.5, 4.0, 0.2  # factors of the covariance, and the share drawn from the broader
+
+
+def draw_points(snapshot: dict[str, np.ndarray], n: int, seed: int = SEED) -> tuple[np.ndarray, np.ndarray]:
+    """Points x (n, d) from the snapshot's mixture, widened, and 1 / q(x) (n,): sum(f(x) / q(x)) / n estimates
+    the integral of f. A share comes from a broader copy, so that a tail of the solution beyond the mixture's
+    cannot meet a vanishing q."""
+    weights, means, covariances = (snapshot[f"density_{part}"] for part in ("weights", "means", "covariances"))
+    d, random = means.shape[1], np.random.default_rng(seed)
+    weights = np.concatenate([(1 - BROAD_SHARE) * weights, BROAD_SHARE * weights]) / weights.sum()
+    means = np.concatenate([means, means])
+    roots = np.linalg.cholesky(np.concatenate([WIDENED * covariances, WIDENED * BROAD * covariances]))
+    component = random.choice(len(weights), n, p=weights)
+    x = means[component] + np.einsum("nij,nj->ni", roots[component], random.standard_normal((n, d)))
+    logs = []
+    for weight, mean, root in zip(weights, means, roots):
+        z = np.linalg.solve(root, (x - mean).T)
+        logs.append(np.log(weight) - 0.5 * np.sum(z**2, axis=0) - np.sum(np.log(np.diag(root))))
+    return x, np.exp(0.5 * d * np.log(2 * np.pi) - np.logaddexp.reduce(logs, axis=0))
+
+
+def marginal(x: np.ndarray, mass: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """The marginal density of one coordinate in each bin: x (n,), mass (n,) = f / q, edges (bins + 1,) -> (bins,)."""
+    return np.histogram(x, edges, weights=mass)[0] / (len(x) * np.diff(edges))
+
+
+def marginals_figure(run) -> Figure:
+    """The first output integrated over all coordinates but one, for the first four; network and reference on the
+    same points, so that their difference is not that of two samples. A row each output time."""
+    times, domain = chosen_times(run.times), run.problem.domain
+    columns = min(domain.dimension, PANELS)
+    figure = Figure(figsize=(3.3 * columns + 0.8, 2.5 * len(times) + 0.9), layout="constrained")
+    axes = figure.subplots(len(times), columns, squeeze=False, sharey="row")
+    for row, t in enumerate(times):
+        snapshot = run.snapshot(t)
+        mean, covariance = mixture_moments(snapshot)
+        reach = WIDTHS * np.sqrt(np.diag(covariance))
+        low, high = mean - reach, mean + reach
+        x, inverse = draw_points(snapshot, POINTS)
+        if isinstance(domain, Box):
+            lower, upper = np.asarray(domain.lower), np.asarray(domain.upper)
+            low, high = np.maximum(low, lower), np.minimum(high, upper)
+            inside = np.all((x > lower) & (x < upper), axis=1)  # u is zero outside
+        else:
+            inside = np.ones(len(x), bool)
+        masses = np.zeros((2, len(x)))
+        network, reference = values(run, t, x[inside])
+        masses[0, inside] = network[:, 0] * inverse[inside]
+        if reference is not None:
+            masses[1, inside] = reference[:, 0] * inverse[inside]
+        for i in range(columns):
+            edges, axis = np.linspace(low[i], high[i], BINS + 1), axes[row, i]
+            axis.stairs(marginal(x[:, i], masses[0], edges), edges, color=BLUE, fill=True, alpha=0.35, label="network")
+            if reference is not None:
+                exact = marginal(x[:, i], masses[1], edges)
+                axis.stairs(exact, edges, color=ORANGE, linestyle="--", linewidth=1.4, label="reference")
+            axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
+            axis.grid(True, alpha=0.25)
+            axis.margins(x=0)
+            if row == len(times) - 1:
+                axis.set_xlabel(coordinate(i))
+        axes[row, 0].set_ylabel(f"marginal of {output_name(run, 0)} at t = {t:.4g}", fontsize=9)
+    figure.align_ylabels(axes[:, 0])
+    axes[0, 0].legend(fontsize=9)
+    figure.suptitle("marginals: integrals over all other coordinates (importance sampling, the same points for both)", fontsize=11)
+    return figure

@@ -1,0 +1,48 @@
+"""The pictures of a run, drawn from its directory: health.png, error.png, solution.png, marginals.png."""
+
+import io
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from nivp_dist import api
+from nivp_dist.problems.base import Problem
+from nivp_dist.report.health import error_figure, health_figure
+from nivp_dist.report.marginals import marginals_figure
+from nivp_dist.report.solution import SLICED, solution_figure
+from nivp_dist.storage.files import write_whole
+from nivp_dist.storage.metrics import EVENTS, read_lines
+
+FOLDER = "pictures"
+DOTS_PER_INCH = 130
+
+
+def draw(directory: str | Path, problem: Problem | None = None) -> list[Path]:
+    """Draw what the run has to show so far; the paths of the pictures written. Each is replaced as a whole.
+
+    health.png always; error.png where there is a reference; solution.png and, from three dimensions on,
+    marginals.png once there are snapshots.
+
+    problem: the instance, if the run was started from Python with one.
+
+    Raises InputError if the directory holds no run, or its problem cannot be loaded (what does not need it is drawn).
+    """
+    run = api.open_run(directory, problem)
+    folder = run.directory / FOLDER
+    folder.mkdir(exist_ok=True)
+    paths = [_save(health_figure(run.metrics(), read_lines(run.directory / EVENTS)), folder / "health.png")]
+    figure = error_figure(run.errors())
+    if figure is not None:
+        paths.append(_save(figure, folder / "error.png"))
+    if len(run.times):
+        paths.append(_save(solution_figure(run), folder / "solution.png"))
+        if run.problem.domain.dimension >= SLICED:
+            paths.append(_save(marginals_figure(run), folder / "marginals.png"))
+    return paths
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    write_whole(path, buffer.getvalue())
+    return path

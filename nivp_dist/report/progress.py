@@ -1,0 +1,259 @@
+"""Progress of a run on the screen, or in the log file of a batch job. Decides nothing."""
+
+import atexit
+import math
+import os
+import shlex
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Callable, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from nivp_dist.report import tables
+from nivp_dist.storage.metrics import METRICS, read_lines
+
+WINDOW_SECONDS, WINDOW_SAMPLES = 60.0, 5  # over which a rate is taken: whichever reaches further back
+CONTENTS = {
+    "config.toml": "the configuration, resolved, with versions",
+    "summary.json": "the result in numbers",
+    "metrics.jsonl": "a line for every accepted step",
+    "events.jsonl": "fits, refits, outputs, warnings",
+    "snapshots": "the network at the output times",
+    "checkpoints": "what a resume starts from",
+    "pictures": "pictures",
+}
+
+
+class Reporter:
+    """Says what a run does: a live line on a terminal, plain lines anywhere else.
+
+    Plain output holds no escape codes and no carriage returns: at most one line of progress every ``every``
+    seconds, and one for every phase, note, warning and output. If the stream breaks (a closed pipe, a
+    terminal that is gone) the reporter falls silent: all it says is also in the run directory.
+    Can be used as a context manager; leaving it gives the terminal's last line back.
+
+    Args:
+        stream: default standard output.
+        clock: seconds, monotonic.
+        every: seconds between two plain lines of progress.
+    """
+
+    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic, every: float = 10.0):
+        self._stream = sys.stdout if stream is None else stream
+        self._clock, self._every = clock, every
+        self._started, self._progress_at = clock(), -math.inf
+        self._phase, self._detail = "start", ""
+        self._fit_rate, self._step_rate = _Rate(), _Rate()
+        terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._console = Console(file=self._stream, force_terminal=True, highlight=False) if terminal else None
+        self._live: Live | None = None
+        self._broken = False
+
+    def phase(self, name: str) -> None:
+        """What the run does from now on, such as "initial fit" or "evolve"."""
+        if name == self._phase:
+            return
+        self._phase, self._detail = name, ""
+        self._fit_rate = _Rate()  # another fit counts from the beginning; t goes on where it was
+        if self._console:
+            self._refresh()
+        else:
+            self._write(f"{self._elapsed()} {name}")
+
+    def fit(self, iteration: int, error: float, target: float, iterations: int) -> None:
+        """One iteration of a fit: iteration of at most ``iterations``; relative L2 error, and the one aimed at."""
+        left = self._fit_rate.left(self._clock(), iteration, iterations)
+        parts = [f"iteration {iteration} of {iterations}", f"error {tables.scientific(error)}"]
+        parts += [f"target {tables.scientific(target)}"]
+        self._progress(parts + ([f"left at most {_clock_time(left)}"] if left is not None else []))
+
+    def step(self, metrics: dict, t_end: float) -> None:
+        """One accepted step, with its line of metrics.jsonl. The residual shown is the one on fresh points, if any."""
+        t = metrics["t"]
+        left = self._step_rate.left(self._clock(), t, t_end)
+        residual = metrics.get("residual_fresh")
+        residual = metrics.get("residual") if residual is None else residual
+        parts = [f"t {tables.number(t)} of {tables.number(t_end)}", f"h {tables.scientific(metrics.get('h'))}"]
+        parts += [f"residual {tables.scientific(residual)}", f"CG {tables.number(metrics.get('cg_iterations'))}"]
+        self._progress(parts + ([f"left {_clock_time(left)}"] if left is not None else []))
+
+    def note(self, message: str) -> None:
+        """Something worth a line."""
+        self._write(f"{self._elapsed()} {message}")
+
+    def warn(self, message: str) -> None:
+        """Something that may need the user."""
+        self._write(f"{self._elapsed()} warning: {message}", style="yellow")
+
+    def output(self, t: float, relative_l2: float | None) -> None:
+        """A snapshot was written; its relative L2 error, None or NaN without a reference."""
+        known = relative_l2 is not None and not math.isnan(relative_l2)
+        error = f"relative L2 error {tables.scientific(relative_l2)}" if known else "no reference"
+        self._write(f"{self._elapsed()} output at t = {tables.number(t)}: {error}")
+
+    def finish(self, summary: dict, directory: str | Path) -> None:
+        """The end of a run: errors against time, where everything is, and the commands that go on from there."""
+        self.close()
+        directory = Path(directory)
+        metrics = [] if tables.has_errors(summary) else read_lines(directory / METRICS)
+        self._write("")
+        self._write(_headline(summary))
+        self._write("")
+        if self._console:
+            title, columns, rows = tables.error_rows(summary, metrics)
+            table = Table(title=title, title_justify="left", title_style="bold")
+            for column in columns:
+                table.add_column(column, justify="right")
+            for row in rows:
+                table.add_row(*row)
+            self._guard(lambda: self._console.print(table))
+        else:
+            for line in tables.error_lines(summary, metrics):
+                self._write(line)
+        self._write("")
+        self._write(f"written to {directory}")
+        for name, what in CONTENTS.items():
+            if (directory / name).exists():
+                self._write(f"  {name:<14} {what}")
+        self._write("")
+        quoted = shlex.quote(str(directory))
+        self._write(f"pictures: nivp plot {quoted}")
+        further = " --integrator.t_end T" if summary.get("status") == "finished" else ""
+        self._write(f"go on:    nivp resume {quoted}{further}")
+
+    def close(self) -> None:
+        """Take the live line away and give the terminal back. What follows starts a new one."""
+        live, self._live = self._live, None
+        if live:
+            atexit.unregister(self.close)
+            self._guard(live.stop)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    # ----------------------------------------------------------------------------------------------
+
+    def _progress(self, parts: list[str]) -> None:
+        self._detail = "  ".join(parts)
+        if self._console:
+            self._refresh()
+        elif self._clock() - self._progress_at >= self._every:
+            self._progress_at = self._clock()
+            self._write(self._line())
+
+    def _line(self) -> str:
+        return f"{self._elapsed()} {self._phase}  {self._detail}".rstrip()
+
+    def _elapsed(self) -> str:
+        return _clock_time(self._clock() - self._started)
+
+    def _refresh(self) -> None:
+        def render():
+            return Text(self._line(), style="cyan", no_wrap=True, overflow="ellipsis")
+
+        def show():
+            if self._live is None:
+                # Refreshed by a thread: the elapsed time goes on during a long step or a compilation.
+                live = Live(console=self._console, get_renderable=render, refresh_per_second=2, transient=True)
+                live.start()
+                self._live = live
+                atexit.register(self.close)  # an error may end the program without us: the cursor must come back
+            else:
+                self._live.refresh()
+
+        self._guard(show)
+
+    def _write(self, line: str, style: str = "") -> None:
+        line = " ".join(line.splitlines())
+
+        def show():
+            if self._console:
+                self._console.print(Text(line, style=style), soft_wrap=True)
+            else:
+                print(line, file=self._stream, flush=True)
+
+        self._guard(show)
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        """A broken stream must not end a computation of hours."""
+        if self._broken:
+            return
+        try:
+            action()
+        except (OSError, ValueError):  # ValueError: a stream that was closed
+            self._broken = True
+
+
+class Silent(Reporter):
+    """Says nothing: for library use, and for every process but the first."""
+
+    def __init__(self):
+        """There is nothing to set up, and no stream to write to."""
+
+    def close(self):
+        """Nothing."""
+
+    def phase(self, name):
+        """Nothing."""
+
+    def fit(self, iteration, error, target, iterations):
+        """Nothing."""
+
+    def step(self, metrics, t_end):
+        """Nothing."""
+
+    def note(self, message):
+        """Nothing."""
+
+    def warn(self, message):
+        """Nothing."""
+
+    def output(self, t, relative_l2):
+        """Nothing."""
+
+    def finish(self, summary, directory):
+        """Nothing."""
+
+
+class _Rate:
+    """Time left, from the rate of progress over recent wall time."""
+
+    def __init__(self):
+        self._samples: deque[tuple[float, float]] = deque()
+
+    def left(self, now: float, position: float, end: float) -> float | None:
+        """Seconds until ``end`` at the recent rate; None before there is one."""
+        samples = self._samples
+        if samples and position < samples[-1][1]:
+            samples.clear()
+        samples.append((now, position))
+        while len(samples) > WINDOW_SAMPLES and now - samples[1][0] >= WINDOW_SECONDS:
+            samples.popleft()
+        wall, advance = now - samples[0][0], position - samples[0][1]
+        return max(end - position, 0.0) * wall / advance if wall > 0 and advance > 0 else None
+
+
+def _clock_time(seconds: float) -> str:
+    seconds = int(round(seconds))
+    return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
+
+
+def _headline(summary: dict) -> str:
+    message = f" ({summary['message']})" if summary.get("message") else ""
+    parts = [f"{summary.get('problem', 'run')} {summary.get('status', 'ended')}{message}"]
+    parts += [f"t = {tables.number(summary.get('t'))} of {tables.number(summary.get('t_end'))}"]
+    for key, noun in (("steps", "step"), ("rejected", "rejected step"), ("refits", "refit")):
+        if summary.get(key) is not None:
+            parts.append(tables.count(summary[key], noun))
+    if summary.get("wall_seconds") is not None:
+        parts.append(tables.duration(summary["wall_seconds"]))
+    return ", ".join(parts)

@@ -1,0 +1,208 @@
+"""Collocation points that follow the solution, and their importance weights.
+
+Points come from a mixture: a share spread over the whole domain, the rest from Gaussians fitted to |u|.
+Weights are one over the *intensity* of points, lambda(x) = sum_k n_k N_k(x) + n_0 / volume, the expected
+number of points per volume given how many each part contributed (the balance heuristic of Veach and
+Guibas 1995). On a box a Gaussian draw that falls outside is replaced by a uniform one and counted as
+such, so lambda needs no normalising constant of a truncated Gaussian.
+
+A draw is a function of a key and the present density alone: every process makes the same one, whatever
+the number of devices.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from nivp_dist.config import SamplingSettings
+from nivp_dist.errors import InputError
+from nivp_dist.galerkin.velocity import AXIS, Points
+from nivp_dist.problems.domains import Box, WholeSpace
+
+BROAD = 4.0  # on the whole space the "uniform" share is a Gaussian of this many times the variance
+PILOT_POINTS, PILOT_ROUNDS = 100_000, 5
+
+
+class Density(NamedTuple):
+    """A mixture of K Gaussians: weights (K,), means (K, d), covariances (K, d, d)."""
+
+    weights: jax.Array
+    means: jax.Array
+    covariances: jax.Array
+
+
+class Sampler:
+    """Draws for one configuration on one mesh."""
+
+    def __init__(self, settings: SamplingSettings, domain, log_density: bool, mesh: Mesh):
+        if isinstance(domain, WholeSpace) and settings.method == "uniform":
+            raise InputError("sampling.method = 'uniform' is impossible on the whole space: use 'density'")
+        self.settings, self.domain, self.log_density = settings, domain, log_density
+        self.mesh = mesh
+        self.fit = jax.jit(self._fit, static_argnames="sweeps")
+        self._programs = {}
+
+    def draw(self, key, density: Density, n: int | None = None) -> Points:
+        """n points (default sampling.points), sharded, padded to a multiple of the devices."""
+        n = self.settings.points if n is None else n
+        if n not in self._programs:
+            sharding = NamedSharding(self.mesh, P(AXIS))
+            self._programs[n] = jax.jit(partial(self._draw, n=n), out_shardings=sharding)
+        return self._programs[n](key, density)
+
+    def start(self, key, values) -> Density:
+        """The density fitted to |values(x)|, values (n, d) -> (n, m), from nothing but the domain.
+
+        Repeated importance sampling: each round draws from the fit of the one before.
+        """
+        density = self.broadest()
+        evaluate = jax.jit(values)
+        for round_, sweeps in enumerate([1] * (PILOT_ROUNDS - 1) + [50]):
+            points = self.draw(jax.random.fold_in(key, round_), density, PILOT_POINTS)
+            if round_ == PILOT_ROUNDS - 1:
+                density = self._split(jax.random.fold_in(key, PILOT_ROUNDS), density)
+            density = self.fit(density, points, evaluate(points.x), sweeps=sweeps)
+        return density
+
+    # ----------------------------------------------------------------------------------------------
+
+    def broadest(self) -> Density:
+        """As wide as the domain, or as its scale on the whole space: what is known before any value of u."""
+        d, k = self.domain.dimension, self.settings.components
+        spread = self.domain.half_width if isinstance(self.domain, Box) else np.asarray(self.domain.scale)
+        return Density(
+            jnp.full(k, 1.0 / k),
+            jnp.tile(jnp.asarray(self.domain.centre, jnp.float64), (k, 1)),
+            jnp.tile(jnp.diag(jnp.asarray(spread, jnp.float64) ** 2), (k, 1, 1)),
+        )
+
+    def _split(self, key, density: Density) -> Density:
+        """Means spread over the one Gaussian fitted so far, for expectation-maximisation to sort out."""
+        if self.settings.components == 1:
+            return density
+        root = jnp.linalg.cholesky(density.covariances[0])
+        offsets = jax.random.normal(key, density.means.shape) @ root.T
+        return density._replace(means=density.means + offsets)
+
+    def _uniform_share(self) -> float:
+        return 1.0 if self.settings.method == "uniform" else self.settings.uniform_fraction
+
+    def _draw(self, key, density: Density, *, n: int) -> Points:
+        domain, k = self.domain, len(density.weights)
+        d = domain.dimension
+        keys = jax.random.split(key, 4)
+        inflated = density.covariances * self.settings.inflation
+
+        # Stratified choice of the part that each point comes from: counts as even as they can be.
+        share = self._uniform_share()
+        shares = jnp.concatenate([jnp.array([share]), (1 - share) * density.weights])
+        position = (jnp.arange(n) + jax.random.uniform(keys[0])) / n
+        part = jnp.searchsorted(jnp.cumsum(shares)[:-1], position, side="right")
+        counts = jnp.sum(part[:, None] == jnp.arange(k + 1), axis=0)
+
+        z = jax.random.normal(keys[1], (n, d))
+        roots = jnp.linalg.cholesky(inflated)
+        component = jnp.maximum(part - 1, 0)
+        # A broad part of every Gaussian stands in for the uniform one where there is no box.
+        gaussian = density.means[component] + jnp.einsum("nij,nj->ni", roots[component], z)
+        if isinstance(domain, Box):
+            lower, upper = jnp.asarray(domain.lower), jnp.asarray(domain.upper)
+            uniform = lower + (upper - lower) * jax.random.uniform(keys[2], (n, d))
+            outside = jnp.any((gaussian <= lower) | (gaussian >= upper), axis=-1)
+            spread = (part == 0) | outside
+            x = jnp.where(spread[:, None], uniform, gaussian)
+            spread_intensity = jnp.sum(spread) / domain.volume
+        else:
+            choice = jax.random.choice(keys[3], k, (n,), p=density.weights)
+            broad = density.means[choice] + jnp.sqrt(BROAD) * jnp.einsum("nij,nj->ni", roots[choice], z)
+            x = jnp.where((part == 0)[:, None], broad, gaussian)
+            wide = density._replace(covariances=BROAD * inflated)
+            spread_intensity = counts[0] * jnp.exp(log_mixture(wide, x))
+        kernels = component_log_densities(density._replace(covariances=inflated), x)
+        intensity = spread_intensity + jnp.sum(counts[1:] * jnp.exp(kernels), axis=-1)
+        measure = 1.0 / intensity
+        weights = jnp.full(n, 1.0 / n) if self.log_density else measure / jnp.sum(measure)
+        return pad(Points(x, weights, measure), self.mesh.size)
+
+    def _fit(self, density: Density, points: Points, values, sweeps: int = 1) -> Density:
+        """Weighted expectation-maximisation: `sweeps` sweeps from the present mixture towards |values|.
+
+        The covariance is kept above a thousandth of the domain's scale, squared, so that a density can
+        follow a pulse but never collapse onto a few points; a draw with hardly any mass changes nothing.
+        """
+        alpha = points.measure * jnp.linalg.norm(values.astype(jnp.float64), axis=-1)
+        total = jnp.sum(alpha)
+        alpha = jnp.where(total > 0, alpha / jnp.where(total > 0, total, 1.0), 0.0)
+        scale = self.domain.half_width if isinstance(self.domain, Box) else np.asarray(self.domain.scale)
+        floor = jnp.diag(jnp.asarray((1e-3 * scale) ** 2))
+        effective = 1.0 / jnp.sum(jnp.where(total > 0, alpha, 1.0) ** 2)
+
+        def sweep(_, mixture: Density) -> Density:
+            logs = component_log_densities(mixture, points.x) + jnp.log(mixture.weights)
+            shares = alpha[:, None] * jax.nn.softmax(logs, axis=-1)
+            mass = jnp.sum(shares, axis=0) + 1e-12
+            means = (shares.T @ points.x) / mass[:, None]
+            centred = points.x[:, None, :] - means
+            covariances = jnp.einsum("nk,nki,nkj->kij", shares, centred, centred) / mass[:, None, None]
+            return Density(mass / jnp.sum(mass), means, covariances + floor)
+
+        fitted = jax.lax.fori_loop(0, sweeps, sweep, density)
+        finite = jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in fitted]))
+        # Fewer effective points than parameters of a Gaussian cannot say what its covariance is.
+        trusted = finite & (total > 0) & (effective > 2 * (self.domain.dimension + 1))
+        return jax.tree.map(lambda new, old: jnp.where(trusted, new, old), fitted, density)
+
+
+def component_log_densities(density: Density, x):
+    """log N_k(x): (n, K) at x (n, d)."""
+    roots = jnp.linalg.cholesky(density.covariances)
+
+    def one(mean, root):
+        z = jax.scipy.linalg.solve_triangular(root, (x - mean).T, lower=True)
+        log_determinant = jnp.sum(jnp.log(jnp.diagonal(root)))
+        return -0.5 * jnp.sum(z**2, axis=0) - log_determinant - 0.5 * x.shape[-1] * jnp.log(2 * jnp.pi)
+
+    return jax.vmap(one, out_axes=1)(density.means, roots)
+
+
+def log_mixture(density: Density, x):
+    """log of the mixture's density at x (n, d): (n,)."""
+    return jax.nn.logsumexp(component_log_densities(density, x) + jnp.log(density.weights), axis=-1)
+
+
+def pad(points: Points, multiple: int) -> Points:
+    """Up to a multiple of the devices: copies of the first point, of weight zero."""
+    extra = -len(points.x) % multiple
+    if extra == 0:
+        return points
+    x = jnp.concatenate([points.x, jnp.tile(points.x[:1], (extra, 1))])
+    return Points(x, *(jnp.pad(w, (0, extra)) for w in points[1:]))
+
+
+def select_by_residual(key, candidates: Points, squares, n: int) -> Points:
+    """n of the candidates, with probability half their weight, half their share of the squared residual.
+
+    Systematic resampling; weights are divided by the probability, so that sums over the selection still
+    estimate the same integrals, and the half that ignores the residual bounds them. Plain function:
+    compile it together with its sharding.
+    """
+    residual_share = candidates.weights * squares
+    total = jnp.sum(residual_share)
+    half = jnp.where(total > 0, residual_share / jnp.where(total > 0, total, 1.0), candidates.weights)
+    probability = 0.5 * candidates.weights + 0.5 * half
+    cumulative = jnp.cumsum(probability)
+    position = (jnp.arange(n) + jax.random.uniform(key)) / n * cumulative[-1]
+    index = jnp.minimum(jnp.searchsorted(cumulative, position, side="right"), len(squares) - 1)
+    chosen = jax.tree.map(lambda leaf: leaf[index], candidates)
+    p = probability[index]
+    return Points(chosen.x, chosen.weights / p / jnp.sum(chosen.weights / p), chosen.measure / (n * p))
+
+
+def effective_sample_size(weights):
+    """(sum w)^2 / sum w^2 (Kish 1965)."""
+    return jnp.sum(weights) ** 2 / jnp.sum(weights**2)

@@ -1,0 +1,206 @@
+"""The parts of one run, assembled: what the controller calls, between two looks at clocks and signals."""
+
+from typing import Callable
+
+import jax
+import jax.numpy as jnp
+
+from nivp_dist import networks
+from nivp_dist.cluster.mesh import make_mesh, replicate
+from nivp_dist.config import Config
+from nivp_dist.errors import InputError, RunFailed
+from nivp_dist.evaluation import Score, Scorer
+from nivp_dist.fitting.fit import DONE, FitState, Fitter
+from nivp_dist.fitting.restart import Health, reason_to_refit
+from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.problems.base import Problem
+from nivp_dist.sampling import Sampler
+from nivp_dist.state import EVOLVE, FINISHED, FIT, REFIT, State
+from nivp_dist.stepping import Accepted, Stepper
+
+PILOT, INITIAL, MEASURE, REFIT_KEY = 101, 102, 103, 104
+SETTLING_STEPS = 3  # accepted steps after a fit before the levels of health are taken
+
+
+class Simulation:
+    """A problem and its settings on a mesh, as functions from State to State."""
+
+    def __init__(self, config: Config, problem: Problem):
+        self.config, self.problem = config, problem
+        self.mesh = make_mesh(config.devices)
+        self.network = networks.build(config.network, problem)
+        self.output_times = sorted({0.0, *config.output.times, config.integrator.t_end})
+        self.sampler = Sampler(config.sampling, problem.domain, self.network.log_density, self.mesh)
+        if config.sampling.points < self.mesh.size:
+            raise InputError(f"sampling.points = {config.sampling.points} is less than one for each device")
+        self.galerkin = Galerkin(self.network, problem, config.solver, config.sampling, self.mesh)
+        fit_points = config.sampling.model_copy(update={"points": config.fit.points})
+        fit_galerkin = Galerkin(self.network, problem, config.solver, fit_points, self.mesh)
+        self.fitter = Fitter(fit_galerkin, self.sampler, config.fit, self._initial_field)
+        self.refitter = Fitter(fit_galerkin, self.sampler, config.fit, self.network.field)
+        self.stepper = Stepper(config, self.galerkin, self.sampler, self.output_times)
+        self.scorer = Scorer(problem, self.network, self.sampler, config.output.evaluation_points, config.seed)
+
+    # Beginning ------------------------------------------------------------------------------------
+
+    def blank(self) -> State:
+        """A state of the right shapes with nothing in it yet: what a checkpoint is read into."""
+        zeros = jnp.zeros(self.network.size)
+        state = State(
+            phase=FIT,
+            key=jax.random.key_data(jax.random.key(self.config.seed)),
+            theta=zeros,
+            velocity=zeros,
+            density=self.sampler.broadest(),
+            fit=self.fitter.start(zeros),
+            t=0.0,
+            h=min(self.config.integrator.initial_step, self.config.integrator.max_step),
+            previous_error=1.0,
+            step=0,
+            rank=self.stepper.first_rank(),
+            rejected=0,
+            evaluations=0,
+            cg_iterations=0,
+            refits=0,
+            refit_attempts=0,
+            outputs_written=0,
+            health=None,
+            levels=None,
+            fit_step=0,
+            fit_t=0.0,
+            ticks=0,
+        )
+        return self._replicated(state)
+
+    def begin(self) -> State:
+        """The state before the first round of the initial fit."""
+        key = jax.random.key(self.config.seed)
+        density = self.sampler.start(jax.random.fold_in(key, PILOT), self._initial_values)
+        theta = self.network.initialise(jax.random.fold_in(key, INITIAL))
+        return self._replicated(self.blank()._replace(density=density, theta=theta, fit=self.fitter.start(theta)))
+
+    def resumed(self, state: State) -> State:
+        """A restored state under output times that may have changed: those after t are still to come."""
+        done = sum(t <= state.t for t in self.output_times)
+        unchanged = state.outputs_written in (done, done - 1)  # done - 1: saved between the step and its output
+        written = state.outputs_written if unchanged else done
+        phase = state.phase
+        if phase == FINISHED and written < len(self.output_times):
+            phase = EVOLVE
+        return state._replace(outputs_written=written, phase=phase)
+
+    def _replicated(self, state: State) -> State:
+        arrays = ("key", "theta", "velocity", "density", "fit")
+        return state._replace(**{name: replicate(getattr(state, name), self.mesh) for name in arrays})
+
+    # Fits -----------------------------------------------------------------------------------------
+
+    def fit_round(self, state: State) -> State:
+        """One round of the initial fit or of the refit in progress."""
+        fitter, context, key = self._fit_in_progress(state)
+        fit = fitter.advance(state.fit, key, state.density, context, self.stepper.first_rank())
+        return state.after(fit=fit)
+
+    @property
+    def fit_rounds(self) -> int:
+        """The most rounds that a fit takes."""
+        return self.fitter.last_round
+
+    def fit_is_done(self, state: State) -> bool:
+        return int(state.fit.stage) == DONE
+
+    def finish_initial_fit(self, state: State) -> tuple[State, float]:
+        """Onto the evolution; the achieved relative error. Raises RunFailed if it misses fit.target."""
+        fit = self._measured(state)
+        error, settings = float(fit.error), self.config.fit
+        if not error <= settings.target and settings.on_miss == "error":
+            raise RunFailed(
+                f"the initial fit reached a relative error of {error:.2e}, fit.target is {settings.target:.0e}: raise "
+                f"network.width, fit.iterations or fit.points, or set fit.on_miss = 'continue'"
+            )
+        return state.after(phase=EVOLVE, theta=fit.theta, fit=fit), error
+
+    def begin_refit(self, state: State) -> State:
+        """A fresh network, to be fitted to the present solution; theta stays until it is accepted."""
+        key = jax.random.fold_in(self._refit_key(state), INITIAL)
+        theta = replicate(self.network.initialise(key), self.mesh)
+        return state.after(phase=REFIT, fit=replicate(self.refitter.start(theta), self.mesh))
+
+    def finish_refit(self, state: State) -> tuple[State, float, bool]:
+        """Take the refit if its error is within restart.bound, else keep the old network.
+
+        Returns: the state, the refit's relative error, and whether it was accepted.
+        """
+        fit = self._measured(state)
+        error = float(fit.error)
+        accepted = bool(error <= self.config.restart.bound)
+        healthy_step = max(state.h, state.levels.h) if state.levels else state.h
+        state = state.after(
+            phase=EVOLVE,
+            refit_attempts=state.refit_attempts + 1,
+            levels=None,
+            fit_step=state.step,
+            fit_t=state.t,
+        )
+        if accepted:
+            state = state._replace(
+                theta=fit.theta,
+                velocity=jnp.zeros_like(state.velocity),
+                refits=state.refits + 1,
+                h=healthy_step,
+                rank=self.stepper.first_rank(),
+            )
+        return state, error, accepted
+
+    def reason_to_refit(self, state: State) -> str | None:
+        """Why to refit before the next step (``fitting.restart``), or None."""
+        steps, elapsed = state.step - state.fit_step, state.t - state.fit_t
+        return reason_to_refit(self.config.restart, state.health, state.levels, steps, elapsed)
+
+    # Steps ----------------------------------------------------------------------------------------
+
+    def step(self, state: State, poll: Callable[[], None]) -> Accepted:
+        """One accepted step."""
+        result = self.stepper.step(state, poll)
+        metrics, state = result.metrics, result.state
+        per_velocity = metrics["cg_iterations"] / max(metrics["evaluations"], 1)
+        health = Health(per_velocity, metrics["residual_fresh"], metrics["h"])
+        settled = state.levels is None and state.step - state.fit_step >= SETTLING_STEPS
+        return result._replace(state=state.after(health=health, levels=health if settled else state.levels))
+
+    def output_due(self, state: State) -> bool:
+        return state.outputs_written < len(self.output_times) and (
+            state.t >= self.output_times[state.outputs_written]
+        )
+
+    def score(self, state: State) -> Score:
+        """Errors and moments at the output time that is due."""
+        return self.scorer.score(state.theta, state.density, state.t, state.outputs_written)
+
+    def after_output(self, state: State) -> State:
+        """On to the next output time, or finished."""
+        written = state.outputs_written + 1
+        return state.after(
+            outputs_written=written, phase=FINISHED if written == len(self.output_times) else state.phase
+        )
+
+    # ----------------------------------------------------------------------------------------------
+
+    def _initial_values(self, x):
+        return jax.vmap(lambda point: jnp.reshape(self.problem.initial(point), (self.network.outputs,)))(x)
+
+    def _initial_field(self, _, x):
+        values = self._initial_values(x.astype(self.network.dtype))
+        return jnp.log(values) if self.network.log_density else values
+
+    def _fit_in_progress(self, state: State):
+        if state.phase == FIT:
+            return self.fitter, None, jax.random.fold_in(jax.random.wrap_key_data(state.key), INITIAL)
+        return self.refitter, state.theta, self._refit_key(state)
+
+    def _refit_key(self, state: State):
+        return jax.random.fold_in(state.time_key, REFIT_KEY)
+
+    def _measured(self, state: State) -> FitState:
+        fitter, context, key = self._fit_in_progress(state)
+        return fitter.measure(state.fit, jax.random.fold_in(key, MEASURE), state.density, context)

@@ -1,0 +1,234 @@
+"""One accepted step of a run: points, stages, error, retry. The numerics of the main loop."""
+
+from typing import Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from nivp_dist import sampling
+from nivp_dist.config import Config
+from nivp_dist.errors import RunFailed
+from nivp_dist.galerkin import nystrom, pcg
+from nivp_dist.galerkin.velocity import AXIS, Galerkin
+from nivp_dist.integrators import TABLEAUS, StepControl, attempt
+from nivp_dist.state import State
+
+TELEMETRY_RANK = 32  # of the sketch that only watches the spectrum, with direct solves
+FIRST_RANK = 64
+UNUSABLE = 1e-3  # a linear residual above this is no velocity
+WASTED = 2.0  # a stage that needs this many times the first one's iterations rebuilds the sketch
+POINTS_KEY, SKETCH_KEY, FRESH_KEY, SELECT_KEY = range(4)
+
+
+class StageFailed(Exception):
+    """A velocity that cannot be used; the step is tried again with a smaller h."""
+
+
+class Accepted(NamedTuple):
+    """The state after an accepted step, its metrics (JSON-ready), and warnings in words."""
+
+    state: State
+    metrics: dict
+    warnings: list[str]
+
+
+class Stepper:
+    """Takes accepted steps for one configuration."""
+
+    def __init__(self, config: Config, galerkin: Galerkin, sampler: sampling.Sampler, output_times):
+        self.settings, self.solver, self.sampling = config.integrator, config.solver, config.sampling
+        self.galerkin, self.sampler = galerkin, sampler
+        self.output_times = output_times
+        self.tableau = TABLEAUS[self.settings.method]
+        self.control = StepControl(self.tableau.order, self.settings.min_step, self.settings.max_step)
+        self._values = jax.jit(galerkin.network.values)
+        self._combine = jax.jit(_combine)
+        sharding = NamedSharding(galerkin.mesh, P(AXIS))
+        self._select = jax.jit(
+            lambda key, points, squares: sampling.pad(
+                sampling.select_by_residual(key, points, squares, self.sampling.points), galerkin.mesh.size
+            ),
+            out_shardings=sharding,
+        )
+
+    def first_rank(self) -> int:
+        """The rank that a run starts with."""
+        size = self.galerkin.network.size
+        if self.galerkin.method != "pcg":
+            return min(TELEMETRY_RANK, size)
+        return min(size, FIRST_RANK if self.solver.rank == "adaptive" else self.solver.rank)
+
+    def step(self, state: State, poll: Callable[[], None]) -> Accepted:
+        """One accepted step. `poll` is called between stages and may raise to interrupt.
+
+        Raises RunFailed when the step size falls below integrator.min_step.
+        """
+        galerkin, draw = self.galerkin, state.step // self.sampling.redraw_every
+        new_points = state.step % self.sampling.redraw_every == 0
+        points = self._points(state, draw)
+        regularisation, rank = self._regularise(state, points)
+        run = _Stages(self, points, regularisation, state, poll)
+        first = None if new_points or not self.tableau.fsal else state.velocity
+
+        target = self.output_times[min(state.outputs_written, len(self.output_times) - 1)]
+        h, rejected, reasons = state.h, 0, []
+        while True:
+            # Land on an output time exactly; do not leave a sliver of a step before it.
+            left = target - state.t
+            cut = left <= h * (1 + 1e-9)
+            h_try = left if cut else (left / 2 if left < 2 * h else h)
+            error, step = self._attempt(run, state, h_try, first)
+            first = run.first if run.first is not None else first
+            if error <= 1.0:
+                break
+            rejected += 1
+            reasons.append(run.failure or f"error {error:.1e} of the tolerance")
+            h = self.control.rejected(h_try, error)
+            if h < self.settings.min_step:
+                raise RunFailed(
+                    f"step size below integrator.min_step = {self.settings.min_step:g} at t = {state.t:.6g} "
+                    f"({reasons[-1]}); try a larger solver.mu or sampling.points, or integrator.min_step"
+                )
+
+        proposed = self.control.accepted(h_try, error, state.previous_error, rejected > 0)
+        if h_try < h:  # cut short by an output time: that says nothing against the step size before it
+            proposed = max(proposed, h)
+        t = target if cut and h_try == left else state.t + h_try
+        density = state.density
+        if (state.step + 1) % self.sampling.redraw_every == 0 and self.sampling.method != "uniform":
+            density = self.sampler.fit(density, points, self._values(step.theta, points.x), sweeps=3)
+        fresh = self.sampler.draw(self._key(state, FRESH_KEY), state.density, self._fresh_points())
+        residual_fresh = float(galerkin.residual(state.theta, state.t, first, fresh))
+        new = state._replace(
+            theta=step.theta,
+            velocity=step.last if step.last is not None else first,
+            density=density,
+            t=float(t),
+            h=float(proposed),
+            previous_error=float(error),
+            step=state.step + 1,
+            rank=rank,
+            rejected=state.rejected + rejected,
+            evaluations=state.evaluations + run.evaluations,
+            cg_iterations=state.cg_iterations + run.iterations,
+        )
+        metrics = self._metrics(new, state, run, h_try, error, rejected, residual_fresh, points)
+        return Accepted(new, metrics, sorted(set(run.warnings)))
+
+    # ----------------------------------------------------------------------------------------------
+
+    def _attempt(self, run, state, h, first):
+        """(error relative to the tolerance, step); an infinite error if a stage failed."""
+        run.failure = None
+        try:
+            step = attempt(self.tableau, run, self._combine, state.theta, state.t, h, first)
+        except StageFailed as failure:
+            run.failure = str(failure)
+            return np.inf, None
+        size, scale = self.galerkin.step_norms(state.theta, step.error, run.points)
+        error = float(size) / (self.settings.rtol * max(float(scale), 1e-300))
+        if not np.isfinite(error):
+            run.failure, error = "the error of the step is not finite", np.inf
+        return error, step
+
+    def _key(self, state, purpose, step=None):
+        base = jax.random.wrap_key_data(state.key)
+        return jax.random.fold_in(jax.random.fold_in(base, state.step if step is None else step), purpose)
+
+    def _points(self, state: State, draw: int):
+        """The step's points: a function of the key, the number of the draw, and the density."""
+        key = self._key(state, POINTS_KEY, draw)
+        if self.sampling.method != "residual" or state.step == 0:
+            return self.sampler.draw(key, state.density)
+        candidates = self.sampler.draw(key, state.density, self.sampling.points * self.sampling.oversampling)
+        squares = self.galerkin.residual_squares(state.theta, state.t, state.velocity, candidates)
+        return self._select(self._key(state, SELECT_KEY, draw), candidates, squares)
+
+    def _regularise(self, state: State, points):
+        """mu and the sketch at the start of the step; adaptive rank doubles until lambda_l <= 10 mu."""
+        key, rank = self._key(state, SKETCH_KEY), state.rank
+        limit = min(self.solver.max_rank, self.galerkin.network.size)
+        while True:
+            regularisation = self.galerkin.prepare(state.theta, points, key, rank)
+            if self.galerkin.method != "pcg" or self.solver.rank != "adaptive" or rank >= limit:
+                return regularisation, rank
+            if float(regularisation.sketch.eigenvalues[-1]) <= 10 * float(regularisation.mu):
+                return regularisation, rank
+            rank = min(2 * rank, limit)
+
+    def _fresh_points(self) -> int:
+        n = self.sampling.points
+        return min(n, max(1000, n // 4))
+
+    def _metrics(self, new, old, run, h, error, rejected, residual_fresh, points) -> dict:
+        regularisation = run.regularisation
+        eigenvalues, mu = regularisation.sketch.eigenvalues, float(regularisation.mu)
+        largest, smallest = float(eigenvalues[0]), float(eigenvalues[-1])
+        return {
+            "step": new.step,
+            "t": new.t,
+            "h": h,
+            "error": error * self.settings.rtol,
+            "rejected": rejected,
+            "residual": run.first_residual,
+            "residual_fresh": residual_fresh,
+            "cg_iterations": run.iterations,
+            "cg_residual": run.worst,
+            "evaluations": run.evaluations,
+            "theta_norm": float(jnp.linalg.norm(new.theta)),
+            "mu": mu,
+            "trace": float(regularisation.trace),
+            "lambda_max": largest,
+            "lambda_min": smallest,
+            "condition": (largest + mu) / mu,
+            "effective_dimension": float(nystrom.effective_dimension(regularisation.sketch, mu)),
+            "rank": new.rank,
+            "effective_sample_size": float(sampling.effective_sample_size(points.weights)),
+        }
+
+
+class _Stages:
+    """Velocities on one step's points, with their telemetry; called as (theta, t)."""
+
+    def __init__(self, stepper: Stepper, points, regularisation, state: State, poll):
+        self.galerkin, self.points, self.poll = stepper.galerkin, points, poll
+        self.regularisation = regularisation
+        self.guess, self.start = state.velocity, state.t
+        self.sketch_key = stepper._key(state, SKETCH_KEY)
+        self.first = self.first_residual = self.failure = None
+        self.evaluations = self.iterations = 0
+        self.first_iterations = 0
+        self.worst = 0.0
+        self.warnings: list[str] = []
+
+    def __call__(self, theta, t):
+        self.poll()
+        galerkin = self.galerkin
+        result = galerkin.velocity(theta, t, self.points, self.regularisation, self.guess)
+        iterations, solver_residual, code = int(result.iterations), float(result.solver_residual), int(result.code)
+        self.evaluations += 1
+        self.iterations += iterations
+        self.worst = max(self.worst, solver_residual)
+        if code == pcg.BROKEN or not np.isfinite(float(result.residual)):
+            raise StageFailed(f"the velocity at t = {t:.6g} is not finite")
+        if solver_residual > UNUSABLE:
+            raise StageFailed(f"CG at t = {t:.6g}: {pcg.CODE_NAMES[code]} at a relative residual {solver_residual:.1e}")
+        if code != pcg.CONVERGED:
+            self.warnings.append(f"CG {pcg.CODE_NAMES[code]}: raise solver.max_iterations, max_rank or mu, or solver.rtol")
+        if self.first is None and t == self.start:
+            self.first, self.first_residual = result.v, float(result.residual)
+            self.first_iterations = iterations
+        elif galerkin.method == "pcg" and iterations > WASTED * max(self.first_iterations, 20):
+            # The parameters moved too far from those of the sketch: sketch again here. mu stays.
+            fresh = galerkin.prepare(theta, self.points, self.sketch_key, self.regularisation.sketch.eigenvalues.size)
+            self.regularisation = fresh._replace(mu=self.regularisation.mu)
+        self.guess = result.v
+        return result.v
+
+
+def _combine(theta, h, coefficients, stages):
+    total = sum(c * k for c, k in zip(coefficients, stages)) * h
+    return total if theta is None else theta + total

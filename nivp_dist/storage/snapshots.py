@@ -1,0 +1,72 @@
+"""Snapshots: one npz file an output time, whole or absent, the same bytes for the same arrays."""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nivp_dist.storage.files import write_whole
+
+FOLDER = "snapshots"
+
+
+class Snapshot(NamedTuple):
+    """A stored time and its file."""
+
+    t: float
+    path: Path
+
+
+def save(directory: str | Path, t: float, arrays: dict) -> Path:
+    """Write snapshots/t_<t>.npz of a run directory. arrays: name -> anything numpy can hold as numbers.
+
+    The time itself is stored too (array ``t``), exact; the name carries it to six decimals (more where two
+    times would share a name) for the human reader only.
+    """
+    arrays = {name: np.asarray(value) for name, value in (arrays | {"t": float(t)}).items()}
+    odd = [name for name, value in arrays.items() if value.dtype.kind not in "biufc"]
+    if odd:
+        raise ValueError(f"snapshot arrays must be numbers, not {', '.join(odd)}")
+    folder = Path(directory) / FOLDER
+    folder.mkdir(exist_ok=True)
+    path = _path(folder, t)
+    write_whole(path, _npz(arrays))
+    return path
+
+
+def list_snapshots(directory: str | Path) -> list[Snapshot]:
+    """The snapshots of a run directory in order of time; [] if there are none."""
+    files = (Path(directory) / FOLDER).glob("t_*.npz")
+    return sorted((Snapshot(_time(path), path) for path in files), key=lambda snapshot: snapshot.t)
+
+
+def load(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of a snapshot. Raises OSError or ValueError (zipfile.BadZipFile) if it is missing or damaged."""
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _path(folder: Path, t: float) -> Path:
+    for decimals in range(6, 18):
+        path = folder / f"t_{t:.{decimals}f}.npz"
+        if not path.exists() or _time(path) == t:
+            return path
+    return path
+
+
+def _time(path: Path) -> float:
+    with np.load(path, allow_pickle=False) as file:
+        return float(file["t"])
+
+
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+    """np.savez without the time of day in the archive: repeated runs leave identical files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(arrays):
+            member = io.BytesIO()
+            np.lib.format.write_array(member, arrays[name], allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0)), member.getvalue())
+    return buffer.getvalue()

@@ -1,0 +1,141 @@
+"""What is looked at before anything large is compiled: each mistake of a problem gives one line."""
+
+import pytest
+
+from nivp_dist.config import ProblemSettings
+from nivp_dist.errors import InputError
+from nivp_dist.problems import checks, registry
+
+PARTS = {
+    "head": "outputs = 1",
+    "domain": "@property\n    def domain(self):\n        return Box(2)",
+    "initial": "def initial(self, x):\n        return jnp.prod(1 - x**2)",
+    "rhs": "def rhs(self, u, x, t):\n        return laplacian(u, x)",
+    "more": "",
+}
+IMPORTS = "import jax.numpy as jnp\nimport numpy as np\nfrom nivp_dist.problems import *\n\n"
+
+
+@pytest.fixture
+def check(tmp_path):
+    """Check class Mine made of PARTS, some replaced."""
+
+    def check(**parts):
+        path = tmp_path / "mine.py"
+        path.write_text(IMPORTS + "class Mine(Problem):\n    " + "\n    ".join((PARTS | parts).values()) + "\n")
+        checks.check(registry.load(ProblemSettings(file=str(path), class_="Mine")), "mine.toml")
+
+    return check
+
+
+SINE = "@property\n    def domain(self):\n        return PeriodicBox(2, 0, 2)"
+PAIR = "def initial(self, x):\n        return jnp.prod(1 - x**2) * jnp.array([1.0, 0.0])"
+
+
+@pytest.mark.parametrize("name", registry.SHIPPED)
+def test_every_shipped_problem_passes(name):
+    checks.check(registry.load(ProblemSettings(name=name)), name)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {},
+        {"head": "outputs = 2", "initial": PAIR},
+        {"domain": SINE, "initial": "def initial(self, x):\n        return jnp.sin(np.pi * x[0])"},
+        {"rhs": "def rhs(self, u, x, t):\n        return 0.0"},
+        {"more": "def reference(self, x, t):\n        return np.zeros((len(x), 1))"},
+        {"initial": "def initial(self, x):\n        return jnp.exp(-1e5 * jnp.sum((x - 0.3) ** 2))"},
+    ],
+    ids=["plain", "two outputs", "periodic", "nothing happens", "reference", "so narrow that every value is 0"],
+)
+def test_right_problems_pass(check, parts):
+    check(**parts)
+
+
+@pytest.mark.parametrize(
+    "parts, line",
+    [
+        ({"head": "outputs = 0"}, "mine.toml: Mine.outputs must be a whole number of at least 1, got 0"),
+        (
+            {"domain": "def domain(self):\n        return Box(2)"},
+            "mine.toml: Mine.domain must be a Box, PeriodicBox or WholeSpace, got method; put @property above it",
+        ),
+        (
+            {"domain": "@property\n    def domain(self):\n        return Box(2, 1, -1)"},
+            "{file}:9: Mine.domain: ValueError: "
+            "every lower bound must be below its upper bound: (1.0, 1.0) (-1.0, -1.0)",
+        ),
+        (
+            {"initial": "def initial(self, x):\n        return 1 - x**2"},
+            "mine.toml: Mine.initial(x) must have shape () (outputs = 1), got (2,)",
+        ),
+        ({"head": "outputs = 2"}, "mine.toml: Mine.initial(x) must have shape (2,) (outputs = 2), got ()"),
+        (
+            {"head": "outputs = 2", "initial": "def initial(self, x):\n        return x[0], x[1]"},
+            "mine.toml: Mine.initial(x) must return one array, not a tuple; stack its parts with jnp.stack",
+        ),
+        (
+            {"initial": "def initial(self, x):\n        return jnp.prod(1 - x**2) * 1j"},
+            "mine.toml: Mine.initial(x) must be real, got complex128",
+        ),
+        (
+            {"initial": "def initial(self, x):\n        return np.sin(float(x[0]))"},
+            None,
+        ),
+        (
+            {"initial": "def initial(self, x):\n        return jnp.cos(x[0]) * (1 - x[1] ** 2)"},
+            "mine.toml: Mine.initial(x) must vanish on the walls of a Box: |u0| = 0.54 at x[0] = -1 (max |u0| = 1)",
+        ),
+        (
+            {"domain": SINE, "initial": "def initial(self, x):\n        return jnp.sin(np.pi * x[0] / 4)"},
+            "mine.toml: Mine.initial(x) is not periodic in x[0]: it jumps by 1 (max |u0| = 1)",
+        ),
+        (
+            {"rhs": "def rhs(self, u, x, t):\n        return x * u(x)"},
+            "mine.toml: Mine.rhs(u, x, t) must have shape () (outputs = 1), got (2,)",
+        ),
+        (
+            {"rhs": "def rhs(self, u, x, t):\n        return lapalcian(u, x)"},
+            "{file}:13: Mine.rhs(u, x, t): NameError: name 'lapalcian' is not defined",
+        ),
+        (
+            {"rhs": "def rhs(self, u, x):\n        return laplacian(u, x)"},
+            "mine.toml: Mine.rhs(u, x, t): TypeError: Mine.rhs() takes 3 positional arguments but 4 were given",
+        ),
+        (
+            {"more": "def reference(self, x, t):\n        return np.zeros((len(x), 3))"},
+            "mine.toml: Mine.reference(x, t) must have shape (n,) or (n, k), k <= 1, got (64, 3) for n = 64",
+        ),
+        (
+            {"more": "def reference(self, x, t):\n        return x[:, 7]"},
+            "{file}:15: Mine.reference(x, t): IndexError: index 7 is out of bounds for axis 1 with size 2",
+        ),
+        (
+            {"more": "def reference(self, x, t):\n        return np.full(len(x), np.nan)"},
+            None,
+        ),
+    ],
+)
+def test_each_mistake_is_one_line(check, tmp_path, parts, line):
+    with pytest.raises(InputError) as caught:
+        check(**parts)
+    found = str(caught.value)
+    assert "\n" not in found
+    if line is not None:
+        assert found == line.format(file=tmp_path / "mine.py")
+    elif "initial" in parts:
+        assert found.startswith(f"{tmp_path}/mine.py:11: Mine.initial(x): ConcretizationTypeError: ")
+        assert found.endswith("; write it with jax.numpy, without float(), if or numpy on x, t or u")
+    else:
+        assert found.startswith("mine.toml: Mine.reference(x, t) at t = 0 is not finite at 64 of 64 points, such as x")
+
+
+def test_nan_at_t_0_names_a_point_where(check):
+    with pytest.raises(InputError) as caught:
+        check(rhs="def rhs(self, u, x, t):\n        return jnp.where(x[0] > 0, u(x), jnp.nan) / (1 - t)")
+    found = str(caught.value)
+    assert found.startswith("mine.toml: Mine.rhs(u, x, t) at t = 0 with u = initial is not finite at ")
+    assert found.partition("such as x = [")[2].startswith("-")
+    with pytest.raises(InputError, match="^mine.toml: Mine.initial.x. is not finite at 64 of 64 points"):
+        check(initial="def initial(self, x):\n        return jnp.prod(1 - x**2) * jnp.inf")

@@ -1,0 +1,115 @@
+"""Whole-file writes, JSON lines, snapshots."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nivp_dist.storage import metrics, snapshots
+from nivp_dist.storage.files import append_line, write_whole
+
+
+def test_write_whole_replaces_and_leaves_no_part(tmp_path):
+    path = tmp_path / "a"
+    write_whole(path, "old")
+    write_whole(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    write_whole(path, "old")
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_file_mode_follows_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_whole(tmp_path / "a", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_append_line_is_one_line(tmp_path):
+    append_line(tmp_path / "a", "1")
+    append_line(tmp_path / "a", "2")
+    assert (tmp_path / "a").read_text() == "1\n2\n"
+    with pytest.raises(ValueError):
+        append_line(tmp_path / "a", "3\n4")
+
+
+def test_metrics_round_trip_with_numpy_and_nan(tmp_path):
+    lines = metrics.Lines(tmp_path / "m.jsonl")
+    lines.append({"step": np.int64(1), "t": np.float64(0.1), "h": float("nan"), "v": np.arange(2.0)})
+    assert lines.read() == [{"step": 1, "t": 0.1, "h": None, "v": [0.0, 1.0]}]
+
+
+def test_torn_last_line_is_left_out_and_does_not_swallow_the_next(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2, "t"')
+    assert metrics.read_lines(path) == [{"step": 1}]
+    assert metrics.last_line(path) == {"step": 1}
+    metrics.Lines(path).append({"step": 2})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1}, {"step": 2}]
+
+
+def test_damage_elsewhere_is_not_swallowed(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"step": 1}\nxx\n{"step": 3}\n')
+    with pytest.raises(ValueError, match="m.jsonl, line 2: not JSON"):
+        metrics.read_lines(path)
+
+
+def test_truncate_keeps_steps_up_to_the_checkpoint(tmp_path):
+    lines = metrics.Lines(tmp_path / "m.jsonl")
+    for step in range(5):
+        lines.append({"step": step})
+    assert lines.truncate_to(2) == 2
+    assert [record["step"] for record in lines.read()] == [0, 1, 2]
+    lines.append({"step": 3})
+    assert [record["step"] for record in lines.read()] == [0, 1, 2, 3]
+    assert metrics.read_lines(tmp_path / "none.jsonl") == []
+
+
+def test_snapshots_in_order_of_time_and_exact(tmp_path):
+    theta = np.random.default_rng(0).standard_normal(5)
+    for t in (10.0, 0.5, 2.0):
+        snapshots.save(tmp_path, t, {"theta": theta * t, "step": 3})
+    stored = snapshots.list_snapshots(tmp_path)
+    assert [snapshot.t for snapshot in stored] == [0.5, 2.0, 10.0]
+    assert stored[0].path.name == "t_0.500000.npz"
+    arrays = snapshots.load(stored[1].path)
+    assert np.array_equal(arrays["theta"], theta * 2.0) and arrays["theta"].dtype == np.float64
+    assert arrays["step"] == 3 and arrays["t"] == 2.0
+    assert snapshots.list_snapshots(tmp_path / "none") == []
+
+
+def test_snapshots_are_deterministic_and_close_times_are_kept_apart(tmp_path):
+    first = snapshots.save(tmp_path, 0.1, {"b": np.ones(3), "a": 1}).read_bytes()
+    assert snapshots.save(tmp_path, 0.1, {"a": 1, "b": np.ones(3)}).read_bytes() == first
+    snapshots.save(tmp_path, 0.1 + 1e-9, {"a": 2})
+    assert [snapshot.t for snapshot in snapshots.list_snapshots(tmp_path)] == [0.1, 0.1 + 1e-9]
+
+
+def test_snapshots_hold_numbers_only(tmp_path):
+    with pytest.raises(ValueError, match="must be numbers, not name"):
+        snapshots.save(tmp_path, 0.0, {"name": "heat"})
+
+
+def test_storage_without_checkpoints_does_not_import_jax():
+    code = "import sys, nivp_dist.storage.run_directory, nivp_dist.storage.snapshots; print('jax' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"

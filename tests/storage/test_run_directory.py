@@ -1,0 +1,136 @@
+"""One run, one directory, one process group."""
+
+import json
+import subprocess
+import sys
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nivp_dist.config import Config
+from nivp_dist.errors import InputError
+from nivp_dist.settings_io import read_config
+from nivp_dist.storage import run_directory
+
+HEAT = Config(problem={"name": "heat"})
+
+
+def refused(function, *arguments):
+    with pytest.raises(InputError) as caught:
+        function(*arguments)
+    return str(caught.value)
+
+
+def test_default_directories_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_directory.create(HEAT, None, "heat") == tmp_path / "runs/heat-001"
+    assert run_directory.create(HEAT, None, "heat") == tmp_path / "runs/heat-002"
+    assert run_directory.create(HEAT, None, "a b/c") == tmp_path / "runs/a_b_c-001"
+
+
+def test_runs_that_start_together_get_different_directories(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: run_directory.create(HEAT, None, "heat"), range(16)))
+    assert len(set(made)) == 16
+
+
+def test_the_record_is_the_configuration_with_versions(tmp_path):
+    path = run_directory.create(HEAT, tmp_path / "new/run", "heat")
+    assert read_config(path / "config.toml") == HEAT
+    assert tomllib.loads((path / "config.toml").read_text())["versions"]["numpy"] == np.__version__
+
+
+def test_output_directory_of_the_configuration_is_used(tmp_path):
+    config = Config(problem={"name": "heat"}, output={"directory": str(tmp_path / "there")})
+    assert run_directory.create(config, None, "heat") == tmp_path / "there"
+    assert run_directory.create(config, tmp_path / "here", "heat") == tmp_path / "here"
+
+
+def test_an_empty_directory_may_be_given_once(tmp_path):
+    run_directory.create(HEAT, tmp_path, "heat")
+    assert refused(run_directory.create, HEAT, tmp_path, "heat") == (
+        f"{tmp_path}: holds another run; use `nivp resume {tmp_path}`, or another --output"
+    )
+
+
+def test_a_directory_with_other_things_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    assert refused(run_directory.create, HEAT, tmp_path, "x") == f"{tmp_path}: not empty; choose another with --output"
+    line = f"{tmp_path}/thesis.tex: a file of that name is in the way; choose another with --output"
+    assert refused(run_directory.create, HEAT, tmp_path / "thesis.tex", "x") == line
+
+
+def test_an_unwritable_place_is_refused():
+    # /proc takes no directories, whoever asks
+    assert refused(run_directory.create, HEAT, "/proc/run", "x") == (
+        "/proc/run: cannot make the run directory: No such file or directory; choose another with --output"
+    )
+
+
+def test_the_run_keeps_its_own_copy_of_a_problem_file(tmp_path):
+    (tmp_path / "mine.py").write_text("x = 1\n")
+    config = Config(problem={"file": str(tmp_path / "mine.py"), "class": "Mine"})
+    path = run_directory.create(config, tmp_path / "run", "x")
+    (tmp_path / "mine.py").write_text("x = 2\n")
+    assert tomllib.loads((path / "config.toml").read_text())["problem"]["file"] == "problem.py"
+    again = read_config(path / "config.toml")
+    assert Path(again.problem.file).read_text() == "x = 1\n"
+    run_directory.record_config(path, again)
+    assert read_config(path / "config.toml") == again
+    assert tomllib.loads((path / "config.toml").read_text())["problem"]["file"] == "problem.py"
+
+
+def test_summary(tmp_path):
+    path = run_directory.create(HEAT, tmp_path / "run", "x")
+    assert run_directory.read_summary(path) is None
+    run_directory.write_summary(path, {"t": np.float64(0.5), "errors": [{"t": 0.0, "relative_l2": np.nan}]})
+    assert run_directory.read_summary(path) == {"t": 0.5, "errors": [{"t": 0.0, "relative_l2": None}]}
+    json.loads((path / "summary.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    line = f"{tmp_path}: not the directory of a run (it holds no config.toml)"
+    assert refused(run_directory.read_summary, tmp_path) == line
+    (path / "summary.json").write_text("{")
+    assert refused(run_directory.read_summary, path).startswith(f"{path}/summary.json: damaged: ")
+
+
+def test_two_processes_cannot_hold_one_directory(tmp_path):
+    code = (
+        "import sys; from nivp_dist.storage.run_directory import lock\n"
+        f"with lock({str(tmp_path)!r}): print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        assert run_directory.in_use(tmp_path)
+        with pytest.raises(InputError, match=f"^{tmp_path}: in use by process {other.pid} on "):
+            with run_directory.lock(tmp_path):
+                pass
+    finally:
+        other.kill()  # -9: the kernel gives the lock back
+        other.wait()
+        other.stdin.close()
+        other.stdout.close()
+    assert not run_directory.in_use(tmp_path)
+    with run_directory.lock(tmp_path):
+        assert run_directory.in_use(tmp_path)
+
+
+def test_locks_of_one_process_nest(tmp_path):
+    with run_directory.lock(tmp_path):
+        with run_directory.lock(tmp_path):
+            pass
+        assert run_directory.in_use(tmp_path)
+    assert not run_directory.in_use(tmp_path)
+
+
+def test_has_checkpoint_counts_complete_ones_only(tmp_path):
+    assert not run_directory.has_checkpoint(tmp_path)
+    (tmp_path / "checkpoints/7.orbax-checkpoint-tmp").mkdir(parents=True)
+    assert not run_directory.has_checkpoint(tmp_path)
+    (tmp_path / "checkpoints/7").mkdir()
+    assert run_directory.has_checkpoint(tmp_path)
+    run_directory.discard(tmp_path)
+    assert (tmp_path / "checkpoints/7").is_dir()

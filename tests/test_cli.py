@@ -1,0 +1,341 @@
+"""The command line with a stand-in for the controller: exit codes, one line for every mistake, files."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import jax
+import pytest
+
+import nivp_dist
+from nivp_dist import cli
+from nivp_dist.errors import InputError, RunFailed, RunStopped
+from nivp_dist.settings_io import read_config
+from nivp_dist.storage import metrics, run_directory
+
+HEAT = '# Heat in two dimensions.\n# time: 1 min\n[problem]\nname = "heat"\n'
+LAUNCHER = Path(nivp_dist.__file__).parent / "launch/local"
+if not LAUNCHER.exists():  # a checkout, not an installed wheel
+    LAUNCHER = Path(nivp_dist.__file__).parent.parent / "launch/local"
+
+
+class Calls(list):
+    """The calls of the stand-in, and what it shall raise."""
+
+    raises = None
+    leave_checkpoint = False
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """Calls of a stand-in for controller.evolve: (config, directory, resume). Working directory: tmp_path."""
+    calls = Calls()
+
+    def evolve(config, directory, *, resume=False, reporter):
+        assert run_directory.in_use(directory)
+        calls.append((config, directory, resume))
+        if calls.leave_checkpoint:
+            (directory / "checkpoints/3").mkdir(parents=True, exist_ok=True)
+        if calls.raises is not None:
+            raise calls.raises
+        return {"status": "finished"}
+
+    monkeypatch.setattr(nivp_dist, "controller", types.SimpleNamespace(evolve=evolve), raising=False)
+    reporter = types.SimpleNamespace(Reporter=lambda: None)
+    monkeypatch.setitem(sys.modules, "nivp_dist.report.progress", reporter)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "heat.toml").write_text(HEAT)
+    return calls
+
+
+@pytest.fixture
+def refused(calls, capsys):
+    """Run a command that is bad input: exit 2, one line on stderr (given back), nothing evolved, no directory left."""
+
+    def refused(*arguments):
+        before = sorted(Path().rglob("*"))
+        assert cli.main(list(arguments)) == 2
+        captured = capsys.readouterr()
+        assert captured.out == "" and captured.err.count("\n") == 1
+        assert calls == [] and sorted(Path().rglob("*")) == before
+        return captured.err.strip()
+
+    return refused
+
+
+def test_run_evolves_what_the_directory_records(calls, tmp_path):
+    assert cli.main(["run", "heat.toml", "--solver.mu", "1e-8", "--output.times=[0.5]", "--solver.method", "dual"]) == 0
+    config, directory, resume = calls[0]
+    assert directory == tmp_path / "runs/heat-001" and resume is False
+    assert (config.solver.mu, config.solver.method, config.output.times) == (1e-8, "dual", [0.5])
+    assert read_config(directory / "config.toml") == config
+    assert not run_directory.in_use(directory)
+
+
+def test_run_into_a_given_directory_with_options_first(calls, tmp_path):
+    assert cli.main(["run", "--output", "here", "--seed", "3", "heat.toml"]) == 0
+    assert calls[0][1] == tmp_path / "here" and calls[0][0].seed == 3
+
+
+def test_run_of_a_problem_file_uses_the_copy(calls, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import jax.numpy as jnp\nfrom nivp_dist import Box, Problem\n\n\nclass Mine(Problem):\n    domain = Box(1)\n\n"
+        "    def initial(self, x):\n        return 1 - x[0] ** 2\n\n    def rhs(self, u, x, t):\n        return -u(x)\n"
+    )
+    (tmp_path / "mine.toml").write_text('[problem]\nfile = "mine.py"\nclass = "Mine"\n')
+    assert cli.main(["run", "mine.toml"]) == 0
+    assert calls[0][0].problem.file == str(calls[0][1] / "problem.py")
+
+
+@pytest.mark.parametrize(
+    "arguments, line",
+    [
+        (["run"], "command line: CONFIG is missing; see nivp --help"),
+        (["run", "a", "b"], "command line: one CONFIG expected, got a b; options are --section.key value"),
+        (["run", "nope.toml"], "nope.toml: no such configuration file; `nivp problems` lists the shipped ones"),
+        (["run", "heat.toml", "--seed"], "command line: --seed needs a value"),
+        (["run", "heat.toml", "--seed", "--solver.mu", "1"], "command line: --seed needs a value"),
+        (["run", "heat.toml", "--seed", "1", "--seed=2"], "command line: --seed is given twice"),
+        (["run", "heat.toml", "--seed", "-1"], "command line: seed must be a whole number of at least 0, got -1"),
+        (
+            ["run", "heat.toml", "--solver.tolerance", "1"],
+            "command line: unknown key solver.tolerance; the nearest is solver.rtol",
+        ),
+        (
+            ["run", "heat.toml", "--problem.name", "haet"],
+            "problem.name: there is no problem 'haet'; the nearest is 'heat'",
+        ),
+        (
+            ["run", "heat.toml", "--problem.parameters.dimension", "0"],
+            "problem heat: problem.parameters.dimension must be a whole number of at least 1, got 0",
+        ),
+        (
+            ["run", "heat.toml", "--devices", "4096"],
+            f"devices = 4096, but there are {jax.device_count()}: lower it, or 0 for all of them",
+        ),
+        (["resume", "none"], "none: not the directory of a run (it holds no config.toml)"),
+        (["status", "none"], "none: not the directory of a run (it holds no config.toml)"),
+        (["plot", "none"], "none: not the directory of a run (it holds no config.toml)"),
+        (["runn"], "No such command 'runn'."),
+        (["status"], "Missing argument 'DIRECTORY'."),
+    ],
+)
+def test_bad_input(refused, arguments, line):
+    assert refused(*arguments).startswith(f"nivp: {line}")
+
+
+@pytest.mark.parametrize(
+    "method, body, line",
+    [
+        ("rhs", "return jnp.stack([u(x), u(x)])", "Mine.rhs(u, x, t) must have shape () (outputs = 1), got (2,)"),
+        ("rhs", "return u(x) / t", None),
+        (
+            "initial",
+            "return jnp.cos(x[0])",
+            "Mine.initial(x) must vanish on the walls of a Box: |u0| = 0.54 at x[0] = -1 (max |u0| = 1)",
+        ),
+    ],
+)
+def test_ill_posed_problems(refused, tmp_path, method, body, line):
+    bodies = {"initial": "return 1 - x[0] ** 2", "rhs": "return -u(x)"} | {method: body}
+    (tmp_path / "mine.py").write_text(
+        "import jax.numpy as jnp\nfrom nivp_dist import Box, Problem\n\n\nclass Mine(Problem):\n    domain = Box(1)\n\n"
+        f"    def initial(self, x):\n        {bodies['initial']}\n\n"
+        f"    def rhs(self, u, x, t):\n        {bodies['rhs']}\n"
+    )
+    (tmp_path / "mine.toml").write_text('[problem]\nfile = "mine.py"\nclass = "Mine"\n')
+    found = refused("run", "mine.toml")
+    if line is None:
+        text = "Mine.rhs(u, x, t) at t = 0 with u = initial is not finite at 64 of 64 points"
+        assert found.startswith(f"nivp: {tmp_path}/mine.py: {text}")
+    else:
+        assert found == f"nivp: {tmp_path}/mine.py: {line}"
+
+
+def test_a_directory_in_use_is_refused(refused, tmp_path):
+    run_directory.create(read_config("heat.toml"), tmp_path / "taken", "x")
+    line = "nivp: taken: holds another run; use `nivp resume taken`, or another --output"
+    assert refused("run", "heat.toml", "--output", "taken") == line
+
+
+def test_refused_by_the_controller_leaves_no_directory(calls, capsys):
+    calls.raises = InputError("sampling.points = 3 is less than one for each device")
+    assert cli.main(["run", "heat.toml", "--output", "new"]) == 2
+    assert capsys.readouterr().err == "nivp: sampling.points = 3 is less than one for each device\n"
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("error, code", [(RunFailed("h fell below\n min_step"), 1), (RunStopped("resume goes on"), 75)])
+def test_exit_codes_of_runs_that_do_not_finish(calls, capsys, error, code):
+    calls.raises = error
+    assert cli.main(["run", "heat.toml"]) == code
+    assert capsys.readouterr().err == f"nivp: {' '.join(str(error).split())}\n"
+    assert Path("runs/heat-001/config.toml").exists()
+
+
+@pytest.mark.parametrize("checkpoint, code", [(True, 75), (False, 1)])
+def test_a_second_interrupt(calls, capsys, tmp_path, checkpoint, code):
+    calls.raises, calls.leave_checkpoint = KeyboardInterrupt(), checkpoint
+    assert cli.main(["run", "heat.toml"]) == code
+    assert ("nivp resume" in capsys.readouterr().err) is checkpoint
+
+
+def test_a_defect_shows_its_traceback(calls, capsys):
+    calls.raises = ZeroDivisionError("oops")
+    assert cli.main(["run", "heat.toml"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_resume_keeps_the_changes_for_the_next_one(calls):
+    cli.main(["run", "heat.toml", "--output", "r"])
+    assert cli.main(["resume", "r", "--integrator.t_end", "2"]) == 0
+    assert cli.main(["resume", "r"]) == 0
+    assert [call[0].integrator.t_end for call in calls] == [1.0, 2.0, 2.0]
+    assert [call[2] for call in calls] == [False, True, True]
+
+
+def test_resume_with_settings_that_the_controller_refuses_keeps_the_old_ones(calls, capsys):
+    cli.main(["run", "heat.toml", "--output", "r"])
+    before = Path("r/config.toml").read_bytes()
+    calls.raises = InputError("integrator.t_end = 0.1 is behind t = 0.5")
+    assert cli.main(["resume", "r", "--integrator.t_end", "0.1"]) == 2
+    assert Path("r/config.toml").read_bytes() == before
+
+
+def test_resume_refuses_what_decides_the_result(calls, capsys):
+    cli.main(["run", "heat.toml", "--output", "r"])
+    assert cli.main(["resume", "r", "--seed", "2"]) == 2
+    assert capsys.readouterr().err.startswith("nivp: command line: seed decides the result and cannot change in a ")
+    assert len(calls) == 1
+
+
+def test_a_run_that_is_still_going_cannot_be_resumed(calls, capsys, tmp_path):
+    cli.main(["run", "heat.toml", "--output", "r"])
+    code = "import time; from nivp_dist.storage.run_directory import lock\n"
+    code += f"with lock({str(tmp_path / 'r')!r}): print(1, flush=True); time.sleep(60)"
+    root = Path(nivp_dist.__file__).parent.parent
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=root) as holder:
+        try:
+            assert holder.stdout.readline() == b"1\n"
+            assert cli.main(["resume", "r"]) == 2
+        finally:
+            holder.kill()
+    assert capsys.readouterr().err.startswith(f"nivp: {tmp_path}/r: in use by process {holder.pid} on ")
+    assert len(calls) == 1
+
+
+def test_status(calls, capsys):
+    cli.main(["run", "heat.toml", "--output", "r"])
+    assert cli.main(["status", "r"]) == 0
+    assert "not started" in capsys.readouterr().out
+    errors = [{"t": 0.5, "relative_l2": 1.25e-3}]
+    run_directory.write_summary("r", {"status": "running", "problem": "heat", "errors": errors})
+    metrics.Lines("r/metrics.jsonl").append({"step": 4, "t": 0.125, "h": 0.03125})
+    metrics.Lines("r/events.jsonl").append({"step": 2, "t": 0.1, "kind": "refit", "message": "conditioning"})
+    Path("r/checkpoints/4").mkdir(parents=True)
+    assert cli.main(["status", "r"]) == 0
+    shown = capsys.readouterr().out
+    for part in ("interrupted", "nivp resume r", "heat", "0.125", "0.03125", "at t = 0.5", "0.00125", "conditioning"):
+        assert part in shown
+    assert cli.main(["status", "r", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["status"] == "interrupted" and found["last_step"]["step"] == 4
+    with run_directory.lock("r"):
+        cli.main(["status", "r", "--json"])
+    assert json.loads(capsys.readouterr().out)["status"] == "running"
+
+
+def test_plot_prints_the_pictures(calls, capsys, monkeypatch):
+    cli.main(["run", "heat.toml", "--output", "r"])
+    pictures = types.SimpleNamespace(draw=lambda directory: [directory / "pictures/error.png"])
+    monkeypatch.setitem(sys.modules, "nivp_dist.report.pictures", pictures)
+    monkeypatch.setattr("nivp_dist.report.pictures", pictures, raising=False)
+    assert cli.main(["plot", "r"]) == 0
+    assert capsys.readouterr().out == "r/pictures/error.png\n"
+
+
+def test_problems_lists_problems_and_configurations(calls, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(cli, "shipped_configs", lambda: {"heat_2d": Path("heat.toml")})
+    assert cli.main(["problems"]) == 0
+    shown = capsys.readouterr().out
+    for part in ("fokker_planck_trap", "moving_trap", "sine series", "heat_2d", "Heat in two dimensions.", "1 min"):
+        assert part in shown
+
+
+def test_help_version_and_nothing(calls, capsys):
+    assert cli.main(["--help"]) == 0
+    assert "resume" in capsys.readouterr().out
+    assert cli.main(["run", "--help"]) == 0
+    assert "CONFIG" in capsys.readouterr().out
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{nivp_dist.__version__}\n"
+    assert cli.main([]) == 2
+
+
+def test_the_package_and_the_command_line_start_without_jax():
+    code = "import sys, nivp_dist, nivp_dist.cli; jax = lambda: 'jax' in sys.modules\n"
+    code += "print(jax(), nivp_dist.Config.__name__, jax())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False", "Config", "False"]
+
+
+def test_public_names():
+    assert nivp_dist.__all__ == ["Problem", "Box", "Config", "solve", "open_run"]
+    assert nivp_dist.Box(2).dimension == 2
+    assert set(nivp_dist.__all__) <= set(dir(nivp_dist))
+    with pytest.raises(AttributeError):
+        nivp_dist.nothing
+
+
+# launch/local, with a package `nivp_dist.cli` whose processes do what FAKE says
+
+FAKE = """
+import os, sys, time
+index, count, coordinator = (os.environ["NIVP_" + name] for name in ("PROCESS_ID", "PROCESSES", "COORDINATOR"))
+os.write(1, (" ".join([index, count, coordinator, *sys.argv[1:]]) + "\\n").encode())  # one write: a whole line
+wanted = dict(pair.split("=") for pair in os.environ["FAKE"].split())
+if index in wanted:
+    sys.exit(int(wanted[index]))
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Run launch/local on stand-in processes. behaviour: 'index=exit code ...', the others sleep for a minute."""
+    (tmp_path / "nivp_dist").mkdir()
+    (tmp_path / "nivp_dist/__init__.py").write_text("")
+    (tmp_path / "nivp_dist/cli.py").write_text(FAKE)
+
+    def launch(behaviour, *arguments):
+        environment = dict(os.environ, PYTHONPATH=str(tmp_path), FAKE=behaviour)
+        command = [sys.executable, str(LAUNCHER), *arguments]
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+
+    return launch
+
+
+def test_launcher_starts_all_with_one_coordinator(launch):
+    found = launch("0=0 1=0 2=0", "3", "heat.toml", "--seed", "1")
+    assert found.returncode == 0
+    lines = sorted(line.split() for line in found.stdout.splitlines())
+    assert [line[:2] for line in lines] == [["0", "3"], ["1", "3"], ["2", "3"]]
+    assert len({line[2] for line in lines}) == 1
+    assert lines[0][3:] == ["run", "heat.toml", "--seed", "1"]
+    assert launch("0=0", "1", "resume", "r").stdout.split()[3:] == ["resume", "r"]
+
+
+def test_launcher_kills_the_others_and_gives_the_first_failure(launch):
+    begin = time.monotonic()
+    assert launch("1=3", "3", "heat.toml").returncode == 3
+    assert time.monotonic() - begin < 20
+
+
+def test_launcher_says_how_it_is_used(launch):
+    found = launch("", "heat.toml")
+    assert found.returncode == 2 and "launch/local N CONFIG" in found.stderr
