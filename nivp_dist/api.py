@@ -180,8 +180,11 @@ class Run:
         lines = read_lines(self.directory / METRICS)
         names = dict.fromkeys([*METRIC_NAMES, *(key for line in lines for key in line)])
         columns = {name: [line.get(name) for line in lines] for name in names}
-        numbers = {name: column for name, column in columns.items() if all(map(_is_number_or_none, column))}
-        return {name: np.array([np.nan if v is None else v for v in column], np.float64) for name, column in numbers.items()}
+        return {
+            name: np.array([np.nan if value is None else value for value in column], np.float64)
+            for name, column in columns.items()
+            if all(map(_is_number_or_none, column))
+        }
 
     def statistics(self) -> dict[str, np.ndarray]:
         """Moments of the solution at the stored times: "t" (times,), "mass" (times,), "mean" (times, d),
@@ -225,7 +228,9 @@ class Run:
 def _resolve(config, problem: Problem | None) -> tuple[Config, str]:
     """The validated settings, and the name of the run's directory."""
     if problem is not None and not isinstance(problem, Problem):
-        raise InputError(f"problem must be an instance of a Problem class, got {problem!r}; write problem=MyProblem(...)")
+        raise InputError(f"problem must be an instance of a Problem class, got {problem!r}: problem=MyProblem(...)")
+    if type(problem).__name__ in SHIPPED:
+        raise InputError(f"the class {type(problem).__name__} has the name of a shipped problem: rename it")
     own = None if problem is None else _record(problem)
     name = None
     if isinstance(config, Config):
@@ -246,8 +251,6 @@ def _resolve(config, problem: Problem | None) -> tuple[Config, str]:
 def _record(problem: Problem) -> ProblemSettings:
     """What a run directory says of an instance: a shipped problem's name, or the class's; and the parameters."""
     cls = type(problem)
-    if cls.__name__ in SHIPPED:
-        raise InputError(f"the class {cls.__name__} has the name of a shipped problem: rename it")
     shipped = {(f"nivp_dist.problems.{module}", name): key for key, (module, name) in SHIPPED.items()}
     name = shipped.get((cls.__module__, cls.__name__), cls.__name__)
     parameters = {key: _storable(value) for key, value in dataclasses.asdict(problem).items() if value is not None}
@@ -261,12 +264,15 @@ def _storable(value: Any) -> Any:
     value = plain(value)
     if isinstance(value, (list, tuple)):
         return [_storable(entry) for entry in value]
-    return value if isinstance(value, (bool, int, float, str)) else getattr(value, "__qualname__", type(value).__qualname__)
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _difference(given: ProblemSettings, recorded: ProblemSettings) -> str:
-    names = [key for key in given.parameters | recorded.parameters if given.parameters.get(key) != recorded.parameters.get(key)]
-    return ", ".join(f"{key} = {recorded.parameters.get(key)}, not {given.parameters.get(key)}" for key in names)
+    mine, theirs = given.parameters, recorded.parameters
+    names = [key for key in mine | theirs if mine.get(key) != theirs.get(key)]
+    return ", ".join(f"{key} = {theirs.get(key)}, not {mine.get(key)}" for key in names)
 
 
 def _is_number_or_none(value: Any) -> bool:

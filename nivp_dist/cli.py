@@ -78,22 +78,12 @@ def status(directory, as_json):
     if as_json:
         click.echo(json.dumps({"status": state, "summary": summary, "last_step": last, "events": events}, indent=2))
         return
-    table = Table(show_header=False, title=str(directory), title_justify="left")
-    table.add_row("status", state + (f": {summary['message']}" if summary.get("message") else ""))
+    from nivp_dist.report.tables import status_lines
+
+    for line in status_lines(summary | {"status": state}, last, events):
+        click.echo(line)
     if state in ("interrupted", "stopped") and run_directory.has_checkpoint(directory):
-        table.add_row("to go on", f"nivp resume {directory}")
-    for key in ("problem", "phase", "t_end", "steps", "rejected", "refits", "parameters", "points", "devices"):
-        if summary.get(key) is not None:
-            table.add_row(key.replace("_", " "), _number(summary[key]))
-    for key in ("t", "h", "residual_fresh", "cg_iterations", "wall_seconds"):
-        value = last.get(key) if last.get(key) is not None else summary.get(key)
-        if value is not None:
-            table.add_row(key.replace("_", " "), _number(value))
-    for error in summary.get("errors") or []:
-        table.add_row(f"error at t = {_number(error['t'])}", _number(error["relative_l2"]))
-    for event in events:
-        table.add_row(str(event.get("kind", "event")), f"step {event.get('step')}: {event.get('message')}")
-    Console().print(table)
+        click.echo(f"to go on: nivp resume {directory}")
 
 
 @nivp.command()
@@ -191,7 +181,8 @@ def _evolve(config: Config, directory: Path, resume: bool, record: bool = False)
         if record:
             from_process_zero(lambda: run_directory.record_config(directory, config) or "")
         try:
-            controller.evolve(config, directory, resume=resume, reporter=Reporter())
+            with Reporter() as reporter:
+                controller.evolve(config, directory, resume=resume, reporter=reporter)
         except InputError:
             if topology.detect().index == 0:
                 if record:  # the controller refused the new settings: the next resume must find the old ones
@@ -203,10 +194,6 @@ def _evolve(config: Config, directory: Path, resume: bool, record: bool = False)
             if run_directory.has_checkpoint(directory):
                 raise RunStopped(f"interrupted; `nivp resume {directory}` goes on from the last checkpoint") from None
             raise RunFailed(f"interrupted before the first checkpoint; {directory} cannot be resumed") from None
-
-
-def _number(value) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def main(arguments: list[str] | None = None) -> int:

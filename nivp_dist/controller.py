@@ -74,9 +74,10 @@ class _Run:
         if state.phase != EVOLVE:
             return self.finish_fit(state) if simulation.fit_is_done(state) else self.fit_round(state)
         if (reason := simulation.reason_to_refit(state)) is not None:
+            state = simulation.begin_refit(state)
             self.say(state, "refit", f"refit at t = {state.t:.6g}: {reason}")
-            self.reporter.phase("refit")
-            return simulation.begin_refit(state)
+            self.reporter.phase(PHASE_NAMES[state.phase])
+            return state
         if state.step >= self.config.integrator.max_steps:
             raise RunFailed(f"integrator.max_steps = {state.step} reached at t = {state.t:.6g}: raise it and resume")
         return self.step(state)
@@ -85,15 +86,16 @@ class _Run:
         result = self.simulation.step(state, self.poll)
         self.reporter.step(self.record.step(result.metrics), self.config.integrator.t_end)
         for warning in result.warnings:
-            self.say(state, "warning", warning, warn=True)
+            self.say(result.state, "warning", warning, warn=True)
         return result.state
 
     def output(self, state: State) -> State:
         score = self.simulation.score(state)
         self.record.output(state, score)
         self.reporter.output(state.t, score.relative_l2)
+        state = self.simulation.after_output(state)
         self.record.event(state, "output", f"t = {state.t:g}: relative L2 error {score.relative_l2:.3e}")
-        return self.simulation.after_output(state)
+        return state
 
     def fit_round(self, state: State) -> State:
         self.poll()
@@ -163,6 +165,6 @@ class _Run:
         from nivp_dist.report import pictures
 
         try:
-            pictures.draw(self.record.directory)
+            pictures.draw(self.record.directory, self.simulation.problem)
         except Exception as error:  # noqa: BLE001
             self.reporter.warn(f"the pictures could not be drawn ({type(error).__name__}: {error}); try: nivp plot")

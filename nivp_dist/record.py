@@ -30,7 +30,7 @@ class Record:
         previous = (run_directory.read_summary(self.directory) or {}) if self.writes else {}
         self._earlier = float(previous.get("wall_seconds") or 0.0)
         self._hash = np.frombuffer(hashlib.sha256(config_hash(config).encode()).digest(), np.uint8)
-        self.errors: list[dict] = []
+        self.errors: dict[float, float] = {}  # t -> relative L2 error, NaN without a reference
 
     def save(self, state: State) -> None:
         """A checkpoint of the whole state. Every process calls it."""
@@ -51,10 +51,11 @@ class Record:
         state = from_tree(tree, self.simulation.mesh)
         if self.writes:
             self.metrics.truncate_to(state.step)
-            self.events.truncate_to(state.step)
+            # By transitions: several events of a fit or an output share a step.
+            self.events.truncate_to(state.ticks, key="ticks")
             for snapshot in snapshots.list_snapshots(self.directory):
-                if snapshot.t in self.simulation.output_times[: state.outputs_written]:
-                    self._remember(snapshot.t, float(snapshots.load(snapshot.path)["relative_l2"]))
+                if snapshot.t <= state.t:
+                    self.errors[snapshot.t] = float(snapshots.load(snapshot.path)["relative_l2"])
         return state, messages
 
     def step(self, metrics: dict) -> dict:
@@ -65,16 +66,15 @@ class Record:
         return metrics
 
     def event(self, state: State, kind: str, message: str) -> None:
-        """Something worth a line in events.jsonl."""
+        """Something worth a line in events.jsonl. state: the one after the transition that it belongs to."""
         if self.writes:
-            self.events.append({"step": state.step, "t": state.t, "kind": kind, "message": message})
+            place = {"step": state.step, "t": state.t, "ticks": state.ticks}
+            self.events.append(place | {"kind": kind, "message": message})
 
     def output(self, state: State, score) -> None:
-        """The snapshot of an output time, with its score. One that is there already (a run resumed from before
-        it) is kept: it holds the same numbers."""
-        self._remember(state.t, score.relative_l2)
-        stored = {snapshot.t for snapshot in snapshots.list_snapshots(self.directory)} if self.writes else set()
-        if self.writes and state.t not in stored:
+        """The snapshot of an output time, with its score. It replaces one from before a crash."""
+        self.errors[state.t] = float(score.relative_l2)
+        if self.writes:
             density = {f"density_{name}": np.asarray(value) for name, value in state.density._asdict().items()}
             arrays = {"theta": np.asarray(state.theta), "step": state.step, **density, **score._asdict()}
             snapshots.save(self.directory, state.t, arrays)
@@ -89,7 +89,9 @@ class Record:
             "problem": config.problem.name or config.problem.class_,
             "t": state.t,
             "t_end": config.integrator.t_end,
-            "errors": self.errors,
+            "errors": [
+                {"t": t, "relative_l2": None if np.isnan(error) else error} for t, error in sorted(self.errors.items())
+            ],
             "steps": state.step,
             "rejected": state.rejected,
             "velocity_evaluations": state.evaluations,
@@ -114,6 +116,3 @@ class Record:
 
     def close(self) -> None:
         self.checkpoints.close()
-
-    def _remember(self, t: float, relative_l2: float) -> None:
-        self.errors.append({"t": t, "relative_l2": None if np.isnan(relative_l2) else relative_l2})

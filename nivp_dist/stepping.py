@@ -17,7 +17,8 @@ from nivp_dist.integrators import TABLEAUS, StepControl, attempt
 from nivp_dist.state import State
 
 TELEMETRY_RANK = 32  # of the sketch that only watches the spectrum, with direct solves
-FIRST_RANK = 64
+FIRST_RANK = 128
+WORTH_DOUBLING = 1 / 6  # CG iterations a velocity, over the rank, above which a larger sketch is cheaper
 UNUSABLE = 1e-3  # a linear residual above this is no velocity
 WASTED = 2.0  # a stage that needs this many times the first one's iterations rebuilds the sketch
 POINTS_KEY, SKETCH_KEY, FRESH_KEY, SELECT_KEY = range(4)
@@ -148,16 +149,21 @@ class Stepper:
         return self._select(self._key(state, SELECT_KEY, draw), candidates, squares)
 
     def _regularise(self, state: State, points):
-        """mu and the sketch at the start of the step; adaptive rank doubles until lambda_l <= 10 mu."""
-        key, rank = self._key(state, SKETCH_KEY), state.rank
+        """mu and the sketch at the start of the step.
+
+        Adaptive rank: doubled, up to lambda_l <= 10 mu, when the last step's CG iterations cost more than
+        the larger sketch would: a sketch is matrix products at full rate, an iteration runs at that of memory.
+        """
+        rank = state.rank
+        regularisation = self.galerkin.prepare(state.theta, points, self._key(state, SKETCH_KEY), rank)
         limit = min(self.solver.max_rank, self.galerkin.network.size)
-        while True:
-            regularisation = self.galerkin.prepare(state.theta, points, key, rank)
-            if self.galerkin.method != "pcg" or self.solver.rank != "adaptive" or rank >= limit:
-                return regularisation, rank
-            if float(regularisation.sketch.eigenvalues[-1]) <= 10 * float(regularisation.mu):
-                return regularisation, rank
+        if self.galerkin.method != "pcg" or self.solver.rank != "adaptive" or rank >= limit or state.health is None:
+            return regularisation, rank
+        wide = float(regularisation.sketch.eigenvalues[-1]) > 10 * float(regularisation.mu)
+        if wide and state.health.cg_iterations > max(20, WORTH_DOUBLING * rank):
             rank = min(2 * rank, limit)
+            regularisation = self.galerkin.prepare(state.theta, points, self._key(state, SKETCH_KEY), rank)
+        return regularisation, rank
 
     def _fresh_points(self) -> int:
         n = self.sampling.points

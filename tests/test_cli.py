@@ -1,5 +1,6 @@
 """The command line with a stand-in for the controller: exit codes, one line for every mistake, files."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -45,7 +46,7 @@ def calls(monkeypatch, tmp_path):
         return {"status": "finished"}
 
     monkeypatch.setattr(nivp_dist, "controller", types.SimpleNamespace(evolve=evolve), raising=False)
-    reporter = types.SimpleNamespace(Reporter=lambda: None)
+    reporter = types.SimpleNamespace(Reporter=contextlib.nullcontext)
     monkeypatch.setitem(sys.modules, "nivp_dist.report.progress", reporter)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "heat.toml").write_text(HEAT)
@@ -239,7 +240,7 @@ def test_status(calls, capsys):
     Path("r/checkpoints/4").mkdir(parents=True)
     assert cli.main(["status", "r"]) == 0
     shown = capsys.readouterr().out
-    for part in ("interrupted", "nivp resume r", "heat", "0.125", "0.03125", "at t = 0.5", "0.00125", "conditioning"):
+    for part in ("interrupted", "nivp resume r", "heat", "0.125", "0.03125", "at t = 0.5", "1.25e-03", "conditioning"):
         assert part in shown
     assert cli.main(["status", "r", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

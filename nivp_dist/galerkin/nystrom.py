@@ -22,14 +22,14 @@ def test_matrix(key, size: int, rank: int):
     return jnp.linalg.qr(jax.random.normal(key, (size, rank), jnp.float64))[0]
 
 
-def sketch(omega, product) -> Sketch:
-    """The Nystrom approximation from Y = M Omega (p, l).
+def sketch(omega, product, precision=jnp.float64) -> Sketch:
+    """The Nystrom approximation from Y = M Omega (p, l), Y formed in `precision` and stored in float64.
 
     Shifted before the Cholesky factorisation by the rounding error of Y, taken off the eigenvalues
     afterwards. The singular values come from the triangular factor: p l^2 instead of an SVD of B.
     """
     p = product.shape[0]
-    epsilon = jnp.finfo(product.dtype).eps
+    epsilon = jnp.finfo(precision).eps
     shift = jnp.sqrt(p) * epsilon * jnp.linalg.norm(product)
     shifted = product + shift * omega
     core = omega.T @ shifted

@@ -102,7 +102,7 @@ def solve(operator, b, preconditioner, x0, *, rtol: float, max_iterations: int, 
     start = _Loop(
         x=x0, r=b, z_r=jnp.ones(()), direction=zero, best_x=zero, best=norm_b, fails=jnp.zeros((), jnp.int64),
         since_refresh=jnp.zeros((), jnp.int64), iterations=jnp.zeros((), jnp.int64),
-        code=jnp.where(norm_b > 0, -1, CONVERGED),
+        code=jnp.where(norm_b == 0, CONVERGED, -1),  # a right-hand side that is not a number is found BROKEN
     )
     # The last product is kept for a true residual, so that what is reported was measured.
     end = jax.lax.while_loop(lambda s: (s.code < 0) & (s.iterations < max_iterations - 1), body, start)

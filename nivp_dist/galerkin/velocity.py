@@ -99,7 +99,7 @@ class Galerkin:
             return Regularisation(self.solver.mu * trace, trace, empty)
         omega = nystrom.test_matrix(key, self.network.size, rank)
         product = jax.lax.psum(operator.normal_columns(omega), AXIS)
-        return Regularisation(self.solver.mu * trace, trace, nystrom.sketch(omega, product))
+        return Regularisation(self.solver.mu * trace, trace, nystrom.sketch(omega, product, operator.dtype))
 
     def _velocity(self, theta, t, points, regularisation, guess):
         operator = self._operator(theta, points)

@@ -17,9 +17,8 @@ def health_figure(metrics: dict[str, np.ndarray], events: list[dict]) -> Figure:
     axes = figure.subplots(3, 2, sharex=True)
     t = metrics.get("t", np.zeros(0))
     series = lambda *names: [metrics.get(name, np.full(len(t), np.nan)) for name in names]  # noqa: E731
-    h, residual, fresh, iterations, largest, mu, dimension, rejected = series(
-        "h", "residual", "residual_fresh", "cg_iterations", "lambda_max", "mu", "effective_dimension", "rejected"
-    )
+    h, residual, fresh, iterations, rejected = series("h", "residual", "residual_fresh", "cg_iterations", "rejected")
+    largest, mu, dimension, rank = series("lambda_max", "mu", "effective_dimension", "rank")
 
     _panel(axes[0, 0], t, [(h, "")], "step size", "h", log=True)
     both = [(fresh, "fresh points"), (residual, "points of the step")]
@@ -32,9 +31,10 @@ def health_figure(metrics: dict[str, np.ndarray], events: list[dict]) -> Figure:
     with np.errstate(divide="ignore", invalid="ignore"):
         condition = largest / mu
     _panel(axes[1, 1], t, [(condition, "")], "condition number", r"$\lambda_{\max}(M)\,/\,\mu$", log=True)
-    _panel(axes[2, 1], t, [(dimension, "")], "effective dimension", r"tr $M (M + \mu)^{-1}$")
+    _panel(axes[2, 1], t, [(dimension, "")], _dimension_title(dimension, rank), r"tr $M (M + \mu)^{-1}$")
 
-    refits = [event["t"] for event in events if event.get("kind") == "refit" and event.get("t") is not None]
+    # A refit leaves two events, its reason and its outcome.
+    refits = sorted({event["t"] for event in events if event.get("kind") == "refit" and event.get("t") is not None})
     for axis in axes.flat:
         for number, time in enumerate(refits):
             named = axis is axes[0, 0] and number == 0
@@ -81,6 +81,12 @@ def _panel(axis: Axes, t, lines: list[tuple[np.ndarray, str]], title: str, label
     axis.set_title(title, loc="left", fontsize=11)
     axis.set_ylabel(label)
     axis.grid(True, which="both", alpha=0.25)
+
+
+def _dimension_title(dimension: np.ndarray, rank: np.ndarray) -> str:
+    """A sketch sees no more dimensions than its rank: one that is nearly used up gives a lower bound only."""
+    full = dimension > 0.9 * rank
+    return "effective dimension" + (f": more than the sketch's rank {rank[full].max():g} tells" if full.any() else "")
 
 
 def _room(axis: Axes, values: np.ndarray) -> None:

@@ -72,5 +72,5 @@ def marginals_figure(run) -> Figure:
         axes[row, 0].set_ylabel(f"marginal of {output_name(run, 0)} at t = {t:.4g}", fontsize=9)
     figure.align_ylabels(axes[:, 0])
     axes[0, 0].legend(fontsize=9)
-    figure.suptitle("marginals: integrals over all other coordinates (importance sampling, the same points for both)", fontsize=11)
+    figure.suptitle("marginals: integrals over all other coordinates (importance sampling, same points)", fontsize=11)
     return figure

@@ -96,6 +96,7 @@ def images_figure(run) -> Figure:
             bar.formatter.set_powerlimits((-2, 3))
             bar.ax.tick_params(labelsize=8)
             axis.tick_params(labelsize=8)
+            axis.set_box_aspect(1)
             if row == 0:
                 axis.set_title(f"t = {t:.4g}")
             if column == 0:

@@ -64,7 +64,8 @@ def error_lines(summary: dict, metrics: list[dict] = ()) -> list[str]:
     if not rows:
         return [title, "  (no output yet)"]
     widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(2)]
-    return [title] + ["  " + "  ".join(text.rjust(width) for text, width in zip(row, widths)) for row in [columns, *rows]]
+    aligned = [[text.rjust(width) for text, width in zip(row, widths)] for row in [columns, *rows]]
+    return [title] + ["  " + "  ".join(row) for row in aligned]
 
 
 def status_lines(summary: dict | None, last_metrics: dict | None, events: list[dict]) -> list[str]:

@@ -25,10 +25,10 @@ class Lines:
         """All objects so far."""
         return read_lines(self.path)
 
-    def truncate_to(self, step: int) -> int:
-        """Keep the lines with "step" <= step, as one whole-file write. Returns how many were dropped."""
+    def truncate_to(self, count: int, key: str = "step") -> int:
+        """Keep the lines with record[key] <= count, as one whole-file write. Returns how many were dropped."""
         records = read_lines(self.path)
-        kept = [record for record in records if record.get("step", 0) <= step]
+        kept = [record for record in records if record.get(key, 0) <= count]
         if len(kept) < len(records):
             write_lines(self.path, kept)
         return len(records) - len(kept)

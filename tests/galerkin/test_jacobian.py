@@ -1,0 +1,151 @@
+"""Products with the Jacobian from per-layer factors, against a dense Jacobian made by jax.jacobian."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from nivp_dist.cluster.mesh import make_mesh
+from nivp_dist.config import NetworkSettings
+from nivp_dist.galerkin import jacobian
+from nivp_dist.galerkin.jacobian import Operator, blocked_sum
+from nivp_dist.galerkin.velocity import AXIS, Points
+from nivp_dist.networks import build
+from nivp_dist.problems import Box, PeriodicBox, Problem, WholeSpace
+
+BOX = Box(2, (-1.0, 0.0), (1.0, 3.0))
+SMALL = {"width": 5, "depth": 2, "frequencies": 2, "alpha": [1.0, 1.5]}
+COLUMNS = 6
+POINTS = 45  # not a multiple of 2, of 4 or of the chunk
+
+
+class Scalar(Problem):
+    @property
+    def domain(self):
+        return BOX
+
+
+class System(Scalar):
+    outputs = 2
+
+
+class Periodic(Problem):
+    @property
+    def domain(self):
+        return PeriodicBox(2, 0.0, (1.0, 2.0))
+
+
+class Density(Problem):
+    density = True
+
+    @property
+    def domain(self):
+        return WholeSpace(2, 0.5, (1.0, 2.0))
+
+
+class SpaceSystem(Problem):
+    outputs = 2
+
+    @property
+    def domain(self):
+        return WholeSpace(2, 0.5, (1.0, 2.0))
+
+
+CASES = {
+    "walls": (Scalar(), SMALL),
+    "shared trunk": (System(), SMALL),
+    "separate trunks": (System(), SMALL | {"trunk": "separate", "activation": "tanh"}),
+    "periodic": (Periodic(), SMALL | {"activation": "gelu"}),
+    "log density": (Density(), {"width": 5, "depth": 2, "activation": "sin"}),
+    "exponential": (Density(), {"width": 5, "depth": 1, "form": "exponential"}),
+    "exponential system": (SpaceSystem(), {"width": 4, "depth": 1, "form": "exponential", "trunk": "separate"}),
+    "exponential in a box": (Scalar(), SMALL | {"form": "exponential"}),
+}
+
+
+def network_of(case, **more):
+    problem, settings = CASES[case]
+    network = build(NetworkSettings(**settings, **more), problem)
+    return network, network.initialise(jax.random.key(3))
+
+
+def vectors(network, points):
+    random = np.random.default_rng(1)
+    v, columns = random.standard_normal(network.size), random.standard_normal((network.size, COLUMNS))
+    r = random.standard_normal((len(points.x), network.outputs))
+    return jnp.asarray(v), jnp.asarray(columns), jnp.asarray(r)
+
+
+def products(network, chunk, dtype, theta, points, v, columns, r, total=lambda value: value):
+    operator = Operator.build(network, theta, points.x, points.weights, chunk, dtype)
+    sums = (
+        operator.transpose(r), operator.normal(v), operator.normal_columns(columns), operator.matrix(), operator.trace()
+    )  # fmt: skip
+    return operator.apply(v), *total(sums)
+
+
+def expected(dense, network, theta, points, v, columns, r):
+    j, w = dense(network, theta, points)
+    v, columns, r = map(np.asarray, (v, columns, r))
+    m = j.T @ (w[:, None] * j)
+    return (j @ v).reshape(r.shape), j.T @ (w * r.reshape(-1)), m @ v, m @ columns, m, np.trace(m)
+
+
+def assert_close(got, want, tolerance):
+    for name, value, exact in zip(("J v", "J^T W r", "M v", "M V", "M", "tr M"), got, want, strict=True):
+        assert value.dtype == jnp.float64, name
+        assert value.shape == np.shape(exact), name
+        np.testing.assert_allclose(value, exact, rtol=0, atol=tolerance * np.abs(exact).max(), err_msg=name)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("chunk, block", [(0, 2**21), (7, 500)], ids=["whole", "chunked"])
+def test_products_against_a_dense_jacobian(case, chunk, block, make_points, dense, monkeypatch):
+    monkeypatch.setattr(jacobian, "BLOCK_ENTRIES", block)  # 500: a few rows of J at a time, the last block padded
+    network, theta = network_of(case)
+    points = make_points(network.domain, POINTS, make_mesh(1))
+    arguments = vectors(network, points)
+    got = jax.jit(partial(products, network, chunk, jnp.float64))(theta, points, *arguments)
+    assert_close(got, expected(dense, network, theta, points, *arguments), 1e-12)
+
+
+@pytest.mark.devices
+@pytest.mark.parametrize("chunk", [0, 7], ids=["whole", "chunked"])
+@pytest.mark.parametrize("case", ["walls", "separate trunks"])
+def test_products_summed_over_devices(mesh, case, chunk, make_points, dense):
+    network, theta = network_of(case)
+    points = make_points(network.domain, POINTS, mesh)
+    assert len(points.x) % mesh.size == 0
+    arguments = vectors(network, points)
+    total = partial(jax.lax.psum, axis_name=AXIS)
+    body = partial(products, network, chunk, jnp.float64, total=total)
+    split = Points(P(AXIS), P(AXIS), P(AXIS))
+    program = jax.shard_map(
+        body, mesh=mesh, in_specs=(P(), split, P(), P(), P(AXIS)), out_specs=(P(AXIS), P(), P(), P(), P(), P())
+    )
+    got = jax.jit(program)(theta, points, *arguments)
+    assert_close(got, expected(dense, network, theta, points, *arguments), 1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"], ids="network {}".format)
+def test_float32_products_are_right_to_float32_rounding(dtype, make_points, dense):
+    network, theta = network_of("shared trunk", dtype=dtype)
+    points = make_points(network.domain, POINTS, make_mesh(1))
+    arguments = vectors(network, points)
+    got = jax.jit(partial(products, network, 0, jnp.float32))(theta, points, *arguments)
+    exact_network, _ = network_of("shared trunk")
+    want = expected(dense, exact_network, theta, points, *arguments)
+    assert_close(got, want, 3e-6)
+    # They are float32 products indeed: float64 ones would agree to 1e-12.
+    assert np.abs(got[1] - want[1]).max() > 1e-9 * np.abs(want[1]).max()
+
+
+@pytest.mark.parametrize("rows", [1, 4, 10, 11, 50])
+def test_blocked_sum_with_a_partial_last_block(rows):
+    random = np.random.default_rng(0)
+    a, b = random.standard_normal((11, 3)), random.standard_normal(11)
+    got = blocked_sum(lambda arrays: arrays[0].T @ arrays[1], (jnp.asarray(a), jnp.asarray(b)), rows)
+    np.testing.assert_allclose(got, a.T @ b, rtol=1e-13)

@@ -1,0 +1,289 @@
+"""Velocities, residuals and norms against dense linear algebra on a right-hand side from jax.hessian."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nivp_dist.cluster.mesh import make_mesh
+from nivp_dist.config import NetworkSettings, SamplingSettings, SolverSettings
+from nivp_dist.galerkin import pcg
+from nivp_dist.galerkin.velocity import Galerkin, choose_method
+from nivp_dist.networks import build
+from nivp_dist.problems import Box, Problem, WholeSpace, divergence, gradient, laplacian
+
+POINTS = 85  # not a multiple of the devices
+TIME = 0.7
+MU = 1e-6
+RANK = 12
+
+
+class Wave(Problem):
+    """A nonlinear wave with a source that moves: two outputs, depends on x and t."""
+
+    outputs = 2
+
+    @property
+    def domain(self):
+        return Box(2, (-1.0, 0.0), (1.0, 3.0))
+
+    def rhs(self, u, x, t):
+        value = u(x)
+        return jnp.stack([value[1], 0.3 * laplacian(lambda y: u(y)[0], x) - value[0] ** 3 + jnp.sin(x[0] - t)])
+
+
+class Drifted(Problem):
+    """A Fokker-Planck equation with a nonlinear drift."""
+
+    density = True
+
+    @property
+    def domain(self):
+        return WholeSpace(2)
+
+    def rhs(self, u, x, t):
+        return 0.2 * laplacian(u, x) - divergence(lambda y: jnp.sin(y + t) * u(y), x)
+
+
+class Case:
+    """One problem on one mesh, its Galerkin programs by method, and the dense system."""
+
+    def __init__(self, problem, settings, mesh, make_points, dense):
+        self.problem, self.mesh = problem, mesh
+        self.network = build(NetworkSettings(**settings), problem)
+        self.theta = self.network.initialise(jax.random.key(0))
+        self.points = make_points(self.network.domain, POINTS, mesh)
+        self.j, self.w = dense(self.network, self.theta, self.points)
+        self.m = self.j.T @ (self.w[:, None] * self.j)
+        self.f = np.asarray(jax.jit(jax.vmap(self.rhs))(np.asarray(self.points.x)))
+        self.b = self.j.T @ (self.w * self.f.reshape(-1))
+
+    def rhs(self, x):
+        """f at x by full Hessians of the field, not by the operators of the package."""
+        field = lambda y: self.network.field(self.theta, y[None])[0]  # noqa: E731
+        value, slope, hessian = field(x), jax.jacrev(field)(x), jax.hessian(field)(x)
+        if self.network.log_density:
+            # q = log u, q_t = D (lap q + |grad q|^2) - h . grad q - div h
+            spread = 0.2 * (jnp.trace(hessian[0]) + slope[0] @ slope[0])
+            return (spread - jnp.sin(x + TIME) @ slope[0] - jnp.sum(jnp.cos(x + TIME)))[None]
+        return jnp.stack([value[1], 0.3 * jnp.trace(hessian[0]) - value[0] ** 3 + jnp.sin(x[0] - TIME)])
+
+    def galerkin(self, method, chunk=0, **solver):
+        solver = SolverSettings(**({"method": method, "mu": MU, "rtol": 1e-12} | solver))
+        return Galerkin(self.network, self.problem, solver, SamplingSettings(points=POINTS, chunk=chunk), self.mesh)
+
+    def velocity(self, galerkin, guess=None):
+        shared = galerkin.prepare(self.theta, self.points, jax.random.key(5), RANK)
+        guess = jnp.zeros(self.network.size) if guess is None else guess
+        return shared, galerkin.velocity(self.theta, TIME, self.points, shared, guess)
+
+    def solution(self):
+        return np.linalg.solve(self.m + MU * np.trace(self.m) * np.eye(len(self.m)), self.b)
+
+    def norm(self, values):
+        return np.sqrt(np.sum(self.w * np.reshape(values, -1) ** 2))
+
+
+SETTINGS = {"width": 5, "depth": 2, "frequencies": 1, "trunk": "separate"}
+
+
+@pytest.fixture(scope="module")
+def wave(mesh, make_points, dense):
+    return Case(Wave(), SETTINGS, mesh, make_points, dense)
+
+
+@pytest.fixture(scope="module")
+def drifted(make_points, dense):
+    return Case(Drifted(), {"width": 6, "depth": 1, "activation": "tanh"}, make_mesh(1), make_points, dense)
+
+
+def relative(a, b):
+    return np.linalg.norm(np.asarray(a) - b) / np.linalg.norm(b)
+
+
+@pytest.mark.devices
+@pytest.mark.parametrize("method, chunk", [("pcg", 0), ("pcg", 7), ("primal", 0), ("dual", 0), ("dual", 7)])
+def test_velocity_against_numpy(wave, method, chunk):
+    shared, result = wave.velocity(wave.galerkin(method, chunk))
+    np.testing.assert_allclose(shared.trace, np.trace(wave.m), rtol=1e-12)
+    np.testing.assert_allclose(shared.mu, MU * np.trace(wave.m), rtol=1e-12)
+    # The condition number is 1/MU at most, rounding is multiplied by it.
+    assert relative(result.v, wave.solution()) < 1e-8
+    np.testing.assert_allclose(result.rhs_norm, wave.norm(wave.f), rtol=1e-10)
+    residual = wave.norm(wave.j @ wave.solution() - wave.f.reshape(-1)) / wave.norm(wave.f)
+    assert 0.01 < residual < 0.99
+    np.testing.assert_allclose(result.residual, residual, rtol=1e-8)
+    assert int(result.code) == pcg.CONVERGED
+    if method == "pcg":
+        v = np.asarray(result.v)
+        true = np.linalg.norm(wave.b - wave.m @ v - float(shared.mu) * v) / np.linalg.norm(wave.b)
+        assert true < 2e-12 and float(result.solver_residual) < 1e-12
+        assert 3 < int(result.iterations) < 200
+
+
+def test_velocity_of_a_log_density(drifted):
+    for method in ("pcg", "primal", "dual"):
+        _, result = drifted.velocity(drifted.galerkin(method))
+        assert relative(result.v, drifted.solution()) < 1e-8, method
+
+
+def test_a_good_guess_saves_iterations(wave):
+    galerkin = wave.galerkin("pcg")
+    _, cold = wave.velocity(galerkin)
+    _, warm = wave.velocity(galerkin, cold.v)
+    assert int(warm.iterations) <= 3 < int(cold.iterations)
+    assert relative(warm.v, wave.solution()) < 1e-8
+
+
+def test_float32_products_and_iteration_limit_are_reported(drifted):
+    shared, result = drifted.velocity(drifted.galerkin("pcg", precision="float32", max_iterations=120))
+    assert int(result.code) == pcg.STAGNATED
+    v = np.asarray(result.v)
+    true = np.linalg.norm(drifted.b - drifted.m @ v - float(shared.mu) * v) / np.linalg.norm(drifted.b)
+    # The residual is one of the float32 system; against the float64 one it is as small as float32 allows.
+    assert 1e-12 < float(result.solver_residual) < 1e-5 and true < 1e-5
+    _, result = drifted.velocity(drifted.galerkin("pcg", max_iterations=4))
+    assert int(result.code) == pcg.ITERATION_LIMIT and int(result.iterations) == 4
+
+
+@pytest.mark.devices
+def test_norms_and_residuals(wave):
+    galerkin = wave.galerkin("primal", chunk=7)
+    v = np.random.default_rng(2).standard_normal(wave.network.size)
+    misfit = wave.j @ v - wave.f.reshape(-1)
+    error, scale = galerkin.step_norms(wave.theta, jnp.asarray(v), wave.points)
+    np.testing.assert_allclose(error, wave.norm(wave.j @ v), rtol=1e-11)
+    np.testing.assert_allclose(scale, wave.norm(wave.network.field(wave.theta, np.asarray(wave.points.x))), rtol=1e-11)
+    residual = galerkin.residual(wave.theta, TIME, jnp.asarray(v), wave.points)
+    np.testing.assert_allclose(residual, wave.norm(misfit) / wave.norm(wave.f), rtol=1e-11)
+    squares = galerkin.residual_squares(wave.theta, TIME, jnp.asarray(v), wave.points)
+    np.testing.assert_allclose(squares, np.sum(misfit.reshape(-1, 2) ** 2, axis=1), rtol=1e-10)
+
+
+def test_error_of_a_log_density_is_already_relative(drifted):
+    galerkin = drifted.galerkin("primal")
+    v = np.random.default_rng(2).standard_normal(drifted.network.size)
+    error, scale = galerkin.step_norms(drifted.theta, jnp.asarray(v), drifted.points)
+    np.testing.assert_allclose(error, drifted.norm(drifted.j @ v), rtol=1e-11)
+    assert float(scale) == 1.0
+
+
+@pytest.mark.devices
+@pytest.mark.parametrize("method", ["pcg", "primal", "dual"])
+def test_corrections_for_several_dampings(wave, method):
+    galerkin = wave.galerkin(method)
+    shared = galerkin.prepare(wave.theta, wave.points, jax.random.key(5), RANK)
+    dampings = np.array([1e-5, 1e-3, 1e-1]) * np.trace(wave.m)
+    misfit = np.random.default_rng(3).standard_normal((len(wave.points.x), 2))
+    corrections = galerkin.correction(
+        wave.theta, wave.points, jnp.asarray(misfit), shared._replace(mu=jnp.asarray(dampings))
+    )
+    right = wave.j.T @ (wave.w * misfit.reshape(-1))
+    for correction, mu in zip(corrections, dampings, strict=True):
+        assert relative(correction, np.linalg.solve(wave.m + mu * np.eye(len(wave.m)), right)) < 1e-8
+
+
+# What is communicated: read off the compiled programs -----------------------------------------------------------
+
+
+def computations(text):
+    """Name -> lines of every computation in compiled HLO."""
+    found, name = {}, None
+    for line in text.splitlines():
+        if header := re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$", line):
+            name = header.group(1)
+            found[name] = []
+        elif name:
+            found[name].append(line)
+    return found
+
+
+def all_reduces(parts, name):
+    """Numbers of elements, one list entry an all-reduce, in a computation and all that it calls."""
+    sizes = []
+    for line in parts[name]:
+        if operation := re.search(r"= (.*?) all-reduce(?:-start)?\(", line):
+            shapes = re.findall(r"[a-z]\w*\[([\d,]*)\]", operation.group(1))
+            sizes.append(sum(int(np.prod([int(n) for n in shape.split(",") if n])) for shape in shapes))
+        called = re.findall(r"(?:calls|body|condition|branch_computations|called_computations)=\{?([^}\s]+)", line)
+        if " call(" in line:
+            called += re.findall(r"to_apply=([^,\s]+)", line)
+        for names in called:
+            for callee in names.split(","):
+                if callee.strip().lstrip("%") in parts:
+                    sizes += all_reduces(parts, callee.strip().lstrip("%"))
+    return sizes
+
+
+@pytest.mark.devices
+def test_one_all_reduce_of_p_numbers_in_an_iteration(wave):
+    galerkin = wave.galerkin("pcg")
+    shared = galerkin.prepare(wave.theta, wave.points, jax.random.key(5), RANK)
+    arguments = (wave.theta, TIME, wave.points, shared, jnp.zeros(wave.network.size))
+    text = galerkin.velocity.lower(*arguments).compile().as_text()
+    parts = computations(text)
+    bodies = re.findall(r" while\(.*body=%?([\w.\-]+)", text)
+    communicating = [sizes for body in bodies if (sizes := all_reduces(parts, body))]
+    if wave.mesh.size == 1:
+        assert communicating in ([], [[wave.network.size]])
+    else:
+        assert communicating == [[wave.network.size]]
+    for other in ("all-gather", "all-to-all", "reduce-scatter", "collective-permute"):
+        assert f" {other}" not in text
+
+
+@pytest.mark.devices
+def test_one_all_reduce_of_p_times_rank_numbers_in_a_sketch(wave):
+    galerkin = wave.galerkin("pcg")
+    galerkin.prepare(wave.theta, wave.points, jax.random.key(5), RANK)
+    program = galerkin._prepare[RANK]
+    text = program.lower(wave.theta, wave.points, jax.random.key(5)).compile().as_text()
+    parts = computations(text)
+    entry = re.search(r"^ENTRY %?([\w.\-]+)", text, re.M).group(1)
+    sizes = all_reduces(parts, entry)
+    # The trace is one number more, in the same all-reduce or in one of its own.
+    numbers = wave.network.size * RANK
+    allowed = ([numbers, 1], [1, numbers], [numbers + 1]) + (([],) if wave.mesh.size == 1 else ())
+    assert sizes in allowed
+
+
+def test_velocity_is_compiled_once(wave):
+    galerkin = wave.galerkin("primal")
+    shared = galerkin.prepare(wave.theta, wave.points, jax.random.key(5), RANK)
+    for theta, t in ((wave.theta, 0.0), (2 * wave.theta, 0.5)):
+        galerkin.velocity(theta, t, wave.points, shared, jnp.zeros(wave.network.size))
+    assert galerkin.velocity._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+    "width, points, method", [(10, 4000, "primal"), (100, 300, "dual"), (300, 50_000, "pcg")]
+)
+def test_auto_chooses_by_size(width, points, method):
+    network = build(NetworkSettings(width=width), Wave())
+    assert choose_method(SolverSettings(method="auto"), network, points) == method
+    assert choose_method(SolverSettings(method="dual"), network, points) == "dual"
+
+
+def test_gradient_is_used_as_written(make_points):
+    """A right-hand side of the network itself: u_t = u has residual zero, theta' lies in the tangent space."""
+
+    class Growth(Problem):
+        @property
+        def domain(self):
+            return Box(1)
+
+        def rhs(self, u, x, t):
+            return u(x) + 0 * jnp.sum(gradient(u, x))
+
+    network = build(NetworkSettings(width=4, depth=1, frequencies=1), Growth())
+    mesh = make_mesh(1)
+    galerkin = Galerkin(
+        network, Growth(), SolverSettings(method="primal", mu=1e-12), SamplingSettings(points=60), mesh
+    )
+    theta, points = network.initialise(jax.random.key(1)), make_points(network.domain, 60, mesh)
+    shared = galerkin.prepare(theta, points, jax.random.key(0), 4)
+    # u is linear in the head: u = J_head theta_head, so that u_t = u is met exactly but for mu.
+    result = galerkin.velocity(theta, 0.0, points, shared, jnp.zeros(network.size))
+    assert float(result.residual) < 1e-6

@@ -1,0 +1,276 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from scipy.stats import multivariate_normal, norm
+
+from nivp_dist import networks
+from nivp_dist.api import open_run
+from nivp_dist.config import Config
+from nivp_dist.errors import InputError
+from nivp_dist.problems.registry import load
+from nivp_dist.report import marginals, pictures, solution
+from nivp_dist.report.health import error_figure, health_figure
+from nivp_dist.storage import run_directory, snapshots
+
+PROBLEM_FILE = """
+import jax.numpy as jnp
+from nivp_dist import Problem
+from nivp_dist.problems import Box
+
+class Plain(Problem):
+    "No reference, three outputs of which two have no name."
+    dimension: int = 1
+    outputs = 3
+
+    @property
+    def domain(self):
+        return Box(self.dimension, 0.0, 2.0)
+
+    def initial(self, x):
+        return jnp.zeros(3)
+
+    def rhs(self, u, x, t):
+        return jnp.zeros(3)
+"""
+
+
+def make_run(directory, problem: dict, times=(0.0, 0.1, 0.2, 0.3, 0.5), steps=8):
+    """A run directory as the controller leaves it, with a random small network at every output time."""
+    config = Config(problem=problem, network={"width": 6, "depth": 1}, output={"times": list(times)})
+    path = run_directory.create(config, directory, "run")
+    config = open_run(path).config
+    network = networks.build(config.network, load(config.problem))
+    d = network.dimension
+    for number, t in enumerate(times):
+        theta = np.asarray(network.initialise(jax.random.key(number)))
+        arrays = {
+            "theta": 0.3 * theta,
+            "step": number,
+            "relative_l2": 1e-3 * (1 + t),
+            "density_weights": np.array([0.25, 0.75]),
+            "density_means": np.array([np.full(d, -0.2), np.full(d, 0.3)]),
+            "density_covariances": np.array([0.04 * np.eye(d), 0.09 * np.eye(d)]),
+        }
+        snapshots.save(path, t, arrays)
+    with open(path / "metrics.jsonl", "w") as file:
+        for step in range(1, steps + 1):
+            line = {"step": step, "t": 0.5 * step / steps, "h": 0.5 / steps, "residual": 1e-3, "residual_fresh": 2e-3}
+            line |= {"cg_iterations": 10 + step, "lambda_max": 0.5, "mu": 1e-7, "effective_dimension": 30.5}
+            line |= {"rejected": step % 2}
+            file.write(json.dumps(line) + "\n")
+    return path
+
+
+def labels(figure):
+    return [(axis.get_title() or axis.get_title("left"), axis.get_xlabel(), axis.get_ylabel()) for axis in figure.axes]
+
+
+def curves(axis):
+    return {line.get_label(): line.get_xydata() for line in axis.lines}
+
+
+def test_every_picture_is_written_whole_and_shows_something(tmp_path):
+    path = make_run(tmp_path / "run", {"name": "linear_fokker_planck"}, times=(0.0, 0.5))
+    (path / "pictures").mkdir()
+    (path / "pictures" / "health.png").write_bytes(b"an older picture")
+    drawn = pictures.draw(path)
+    assert [file.name for file in drawn] == ["health.png", "error.png", "solution.png", "marginals.png"]
+    for file in drawn:
+        image = imread(file)
+        assert min(image.shape[:2]) > 400 and np.var(image[..., :3]) > 1e-3
+    assert sorted(file.name for file in (path / "pictures").iterdir()) == sorted(file.name for file in drawn)
+
+
+def test_health_shows_every_series_and_the_refits(tmp_path):
+    path = make_run(tmp_path / "run", {"name": "heat"})
+    events = [{"t": 0.2, "kind": "refit"}, {"t": 0.2, "kind": "refit"}, {"t": 0.3, "kind": "output"}]
+    metrics = open_run(path).metrics()
+    figure = health_figure(metrics, events)
+    assert labels(figure) == [
+        ("step size", "", "h"),
+        ("conjugate gradients", "", "iterations in a step"),
+        ("relative residual", "", "|J v - f| / |f|"),
+        ("condition number", "", r"$\lambda_{\max}(M)\,/\,\mu$"),
+        ("rejected steps, cumulative", "time t", "count"),
+        ("effective dimension", "time t", r"tr $M (M + \mu)^{-1}$"),
+    ]
+    residual, condition, rejected = (figure.axes[i] for i in (2, 3, 4))
+    assert {"fresh points", "points of the step"} < set(curves(residual))
+    np.testing.assert_allclose(condition.lines[0].get_ydata(), 5e6)
+    np.testing.assert_array_equal(rejected.lines[0].get_ydata(), [1, 1, 2, 2, 3, 3, 4, 4])
+    for axis in figure.axes:
+        assert [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"] == [0.2]
+    assert all(figure.axes[i].get_yscale() == "log" for i in (0, 2, 3))
+
+
+def test_health_says_what_is_missing_instead_of_an_empty_panel():
+    def said(figure):
+        return [axis.texts[0].get_text() if axis.texts else "" for axis in figure.axes]
+
+    assert said(health_figure({}, [])) == ["no steps yet"] * 6
+    t = np.linspace(0.1, 1, 5)
+    direct = {"t": t, "h": t, "cg_iterations": 0 * t, "rejected": 0 * t, "residual": np.full(5, np.nan)}
+    figure = health_figure(direct, [])
+    missing = "not measured in this run"
+    assert said(figure) == ["", "no CG iterations: solved directly", missing, missing, "", missing]
+
+
+def test_an_effective_dimension_cut_off_by_the_sketch_is_called_so():
+    metrics = {"t": np.array([0.1, 0.2]), "effective_dimension": np.array([20.0, 63.9]), "rank": np.array([64.0, 64.0])}
+    title = health_figure(metrics, []).axes[5].get_title("left")
+    assert title == "effective dimension: more than the sketch's rank 64 tells"
+    metrics["effective_dimension"][1] = 30.0
+    assert health_figure(metrics, []).axes[5].get_title("left") == "effective dimension"
+
+
+def test_error_picture_only_where_there_is_a_reference(tmp_path):
+    t = np.array([0.0, 0.5, 1.0])
+    assert error_figure({"t": t, "relative_l2": np.full(3, np.nan)}) is None
+    (axis,) = error_figure({"t": t, "relative_l2": np.array([1e-4, np.nan, 2e-3])}).axes
+    np.testing.assert_array_equal(axis.lines[0].get_xydata(), [[0.0, 1e-4], [1.0, 2e-3]])
+    assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_yscale()) == ("time t", "relative L2 error", "log")
+
+
+def test_one_dimension_curves_of_network_and_reference(tmp_path):
+    run = open_run(make_run(tmp_path / "run", {"name": "advection", "parameters": {"dimension": 1}}))
+    figure = solution.solution_figure(run)
+    assert labels(figure) == [
+        ("t = 0", "$x_{1}$", "u"),
+        ("t = 0.1", "$x_{1}$", ""),
+        ("t = 0.3", "$x_{1}$", ""),
+        ("t = 0.5", "$x_{1}$", ""),
+    ]
+    for axis, t in zip(figure.axes, (0.0, 0.1, 0.3, 0.5)):
+        drawn = curves(axis)
+        x = drawn["network"][:, 0]
+        assert (x[0], x[-1]) == (-1.0, 1.0)
+        np.testing.assert_array_equal(drawn["network"][:, 1], run.solution(t)(x[:, None])[:, 0])
+        np.testing.assert_allclose(drawn["reference"][:, 1], np.exp(-((x + t) ** 2) / 0.005) / (60 * np.pi * 0.0025))
+
+
+def test_two_dimensions_images_share_their_colours_but_the_difference(tmp_path):
+    run = open_run(make_run(tmp_path / "run", {"name": "wave"}, times=(0.0, 0.5)))
+    figure = solution.solution_figure(run)
+    grid = [axis for axis in figure.axes if axis.images]
+    assert [axis.get_ylabel().split("\n")[0] for axis in grid[::2]] == [
+        "network, u",
+        "reference, u",
+        "difference, u",
+        "network, $u_{t}$",
+        "reference, $u_{t}$",
+        "difference, $u_{t}$",
+    ]
+    for column in range(2):
+        network, reference, difference = (grid[2 * row + column].images[0] for row in range(3))
+        assert network.get_clim() == reference.get_clim()
+        low, high = difference.get_clim()
+        assert low == -high
+        np.testing.assert_allclose(difference.get_array(), network.get_array() - reference.get_array(), atol=1e-14)
+    # x_1 runs to the right and x_2 upwards
+    axis, u = grid[1], run.solution(0.5)
+    assert axis.images[0].origin == "lower" and axis.images[0].get_extent() == [-1, 1, -1, 1]
+    x = np.linspace(-1, 1, solution.IMAGE_POINTS)
+    np.testing.assert_allclose(axis.images[0].get_array()[40, 100], u([[x[100], x[40]]])[0, 0], rtol=1e-10)
+
+
+def test_many_dimensions_slices_through_the_mean_of_the_points(tmp_path):
+    problem = {"name": "fokker_planck_trap", "parameters": {"dimension": 5}}
+    run = open_run(make_run(tmp_path / "run", problem, times=(0.0, 1.0)))
+    figure = solution.solution_figure(run)
+    assert len(figure.axes) == 2 * 4
+    assert [axis.get_ylabel() for axis in figure.axes[::4]] == ["u at t = 0", "u at t = 1"]
+    assert [axis.get_xlabel() for axis in figure.axes[4:]] == ["$x_{1}$", "$x_{2}$", "$x_{3}$", "$x_{4}$"]
+    drawn = curves(figure.axes[5])
+    x = np.full((len(drawn["network"]), 5), 0.25 * -0.2 + 0.75 * 0.3)
+    x[:, 1] = drawn["network"][:, 0]
+    np.testing.assert_allclose(drawn["network"][:, 1], run.solution(1.0)(x)[:, 0])
+    np.testing.assert_allclose(drawn["reference"][:, 1], run.problem.reference(x, 1.0))
+
+
+def test_a_problem_of_the_users_without_reference_or_names_is_drawn(tmp_path):
+    file = tmp_path / "plain.py"
+    file.write_text(PROBLEM_FILE)
+    for d in (1, 2, 3):
+        problem = {"file": str(file), "class": "Plain", "parameters": {"dimension": d}}
+        run = open_run(make_run(tmp_path / f"run{d}", problem, (0.0, 1.0)))
+        figure = solution.solution_figure(run)
+        assert not any("reference" in curves(axis) for axis in figure.axes)
+        names = [axis.get_ylabel().split("\n")[0] for axis in figure.axes if axis.get_ylabel()]
+        assert names == {1: ["u", "$u_{2}$"], 2: ["network, u", "network, $u_{2}$"], 3: ["u at t = 0", "u at t = 1"]}[d]
+    for axis in marginals.marginals_figure(run).axes:
+        assert [patch.get_label() for patch in axis.patches] == ["network"]
+
+
+def test_a_run_without_snapshots_has_its_health_drawn(tmp_path):
+    path = make_run(tmp_path / "run", {"name": "heat"}, times=(), steps=0)
+    assert [file.name for file in pictures.draw(path)] == ["health.png"]
+
+
+def test_a_directory_without_a_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="not the directory of a run"):
+        pictures.draw(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_moments_of_the_mixture_of_points_against_its_samples():
+    random = np.random.default_rng(1)
+    root = random.normal(size=(2, 3, 3))
+    weights, means, covariances = np.array([0.3, 0.7]), random.normal(size=(2, 3)), root @ root.swapaxes(1, 2)
+    parts = [random.multivariate_normal(means[k], covariances[k], int(4e5 * weights[k])) for k in range(2)]
+    sample = np.concatenate(parts)
+    stored = {"density_weights": 2 * weights, "density_means": means, "density_covariances": covariances}
+    mean, covariance = solution.mixture_moments(stored)
+    np.testing.assert_allclose(mean, sample.mean(axis=0), atol=0.02)
+    np.testing.assert_allclose(covariance, np.cov(sample.T), atol=0.05)
+
+
+def test_weights_of_the_marginals_are_one_over_the_density_of_their_points():
+    random = np.random.default_rng(2)
+    root = random.normal(size=(2, 3, 3))
+    covariances = root @ root.swapaxes(1, 2)
+    stored = {"density_weights": np.array([0.3, 0.7]), "density_means": random.normal(size=(2, 3))}
+    stored["density_covariances"] = covariances
+    x, inverse = marginals.draw_points(stored, 2000)
+    q = 0
+    for share, factor in ((0.8, 1.5), (0.2, 6.0)):
+        for k in range(2):
+            gaussian = multivariate_normal(stored["density_means"][k], factor * covariances[k])
+            q = q + share * stored["density_weights"][k] * gaussian.pdf(x)
+    np.testing.assert_allclose(inverse, 1 / q, rtol=1e-9)
+
+
+def test_marginals_against_the_exact_ones(tmp_path):
+    """Of two Gaussians in d = 3, from points of a mixture that fits neither."""
+    stored = {
+        "density_weights": np.ones(1),
+        "density_means": np.zeros((1, 3)),
+        "density_covariances": np.diag([1.3, 0.4, 0.3])[None],
+    }
+    x, inverse = marginals.draw_points(stored, 100_000)
+    u = 0.6 * multivariate_normal([-1, 0, 0], 0.25).pdf(x) + 0.4 * multivariate_normal([1, 0.3, 0], 0.25).pdf(x)
+    edges = np.linspace(-3, 3, 31)
+    first = 0.6 * np.diff(norm(-1, 0.5).cdf(edges)) + 0.4 * np.diff(norm(1, 0.5).cdf(edges))
+    second = 0.6 * np.diff(norm(0, 0.5).cdf(edges)) + 0.4 * np.diff(norm(0.3, 0.5).cdf(edges))
+    for i, exact in ((0, first), (1, second)):
+        np.testing.assert_allclose(marginals.marginal(x[:, i], u * inverse, edges) * 0.2, exact, atol=0.004)
+
+
+def test_marginals_of_a_run_on_a_box_ignore_points_outside(tmp_path):
+    path = make_run(tmp_path / "run", {"name": "fokker_planck_trap", "parameters": {"dimension": 3}}, times=(0.0,))
+    run = open_run(path)
+    fitted = {"density_weights": np.ones(1), "density_means": np.zeros((1, 3))}
+    fitted["density_covariances"] = 0.2 * np.eye(3)[None]
+    snapshots.save(path, 0.0, run.snapshot(0.0) | fitted)
+    figure = marginals.marginals_figure(run)
+    assert [axis.get_xlabel() for axis in figure.axes] == ["$x_{1}$", "$x_{2}$", "$x_{3}$"]
+    assert figure.axes[0].get_ylabel() == "marginal of u at t = 0"
+    for axis in figure.axes:
+        network, reference = axis.patches
+        edges = reference.get_data().edges
+        exact = np.diff(0.75 * (edges - edges**3 / 3)) / np.diff(edges)
+        assert -1 <= edges[0] and edges[-1] <= 1
+        np.testing.assert_allclose(reference.get_data().values, exact, atol=0.1 * exact.max())
+        assert network.get_label() == "network" and reference.get_label() == "reference"
