@@ -95,9 +95,9 @@ class FitSettings(Section):
 
     method: Literal["gauss_newton", "adam", "adam_then_gauss_newton"] = "gauss_newton"
     points: PositiveInt = 6000  # drawn afresh every round
-    target: PositiveFloat = 1e-3  # relative L2 error on fresh points
+    target: PositiveFloat = 5e-3  # relative L2 error on fresh points
     on_miss: Literal["error", "continue"] = "error"
-    iterations: PositiveInt = 60  # Gauss-Newton, at most
+    iterations: PositiveInt = 100  # Gauss-Newton, at most
     stop_at: PositiveFloat = 1e-6  # stop early below this relative error
     adam_steps: PositiveInt = 5000
     adam_batch: PositiveInt = 2000
@@ -114,7 +114,7 @@ class RestartSettings(Section):
     residual_growth: float = Field(20.0, gt=1.0)  # or the fresh-point residual this many times its level then
     step_shrink: float = Field(50.0, gt=1.0)  # or h has fallen by this factor
     every: PositiveFloat | None = None  # or this much time t has passed
-    bound: PositiveFloat = 1e-3  # a refit is accepted below this relative L2 error
+    bound: PositiveFloat = 5e-3  # a refit is accepted below this relative L2 error
     cooldown_steps: PositiveInt = 10  # accepted steps between two attempts
 
 

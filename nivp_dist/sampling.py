@@ -106,7 +106,7 @@ class Sampler:
         counts = jnp.sum(part[:, None] == jnp.arange(k + 1), axis=0)
 
         z = jax.random.normal(keys[1], (n, d))
-        roots = jnp.linalg.cholesky(inflated)
+        roots = cholesky_roots(inflated)
         component = jnp.maximum(part - 1, 0)
         # A broad part of every Gaussian stands in for the uniform one where there is no box.
         gaussian = density.means[component] + jnp.einsum("nij,nj->ni", roots[component], z)
@@ -158,16 +158,22 @@ class Sampler:
         return jax.tree.map(lambda new, old: jnp.where(trusted, new, old), fitted, density)
 
 
+def cholesky_roots(covariances):
+    """Lower roots of (K, d, d), one by one: batched LAPACK calls on the CPU wait for each other inside XLA's
+    thread pool, and two of them on two cores wait for ever (seen with jaxlib 0.10.2)."""
+    return jnp.stack([jnp.linalg.cholesky(covariance) for covariance in covariances])
+
+
 def component_log_densities(density: Density, x):
     """log N_k(x): (n, K) at x (n, d)."""
-    roots = jnp.linalg.cholesky(density.covariances)
-
-    def one(mean, root):
-        z = jax.scipy.linalg.solve_triangular(root, (x - mean).T, lower=True)
+    identity = jnp.eye(x.shape[-1])
+    columns = []
+    for mean, root in zip(density.means, cholesky_roots(density.covariances)):
+        whiten = jax.scipy.linalg.solve_triangular(root, identity, lower=True)
+        z = (x - mean) @ whiten.T
         log_determinant = jnp.sum(jnp.log(jnp.diagonal(root)))
-        return -0.5 * jnp.sum(z**2, axis=0) - log_determinant - 0.5 * x.shape[-1] * jnp.log(2 * jnp.pi)
-
-    return jax.vmap(one, out_axes=1)(density.means, roots)
+        columns.append(-0.5 * jnp.sum(z**2, axis=-1) - log_determinant - 0.5 * x.shape[-1] * jnp.log(2 * jnp.pi))
+    return jnp.stack(columns, axis=-1)
 
 
 def log_mixture(density: Density, x):

@@ -25,4 +25,4 @@ class StopRequest:
     def _handle(self, number, frame):
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = signal.Signals(number).name
+        self.received = self.received or signal.Signals(number).name

@@ -28,9 +28,7 @@ def sketch(omega, product, precision=jnp.float64) -> Sketch:
     Shifted before the Cholesky factorisation by the rounding error of Y, taken off the eigenvalues
     afterwards. The singular values come from the triangular factor: p l^2 instead of an SVD of B.
     """
-    p = product.shape[0]
-    epsilon = jnp.finfo(precision).eps
-    shift = jnp.sqrt(p) * epsilon * jnp.linalg.norm(product)
+    shift = jnp.finfo(precision).eps * jnp.linalg.norm(product)
     shifted = product + shift * omega
     core = omega.T @ shifted
     factor = jnp.linalg.cholesky((core + core.T) / 2)

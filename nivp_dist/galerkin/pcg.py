@@ -18,6 +18,7 @@ CODE_NAMES = {
     STAGNATED: "stagnated at the floor of the precision",
     BROKEN: "not a number, or a direction of negative curvature",
 }
+DRIFT = 0.1  # between the recurrence's residual and the true one, relative to the true one
 
 
 class Solution(NamedTuple):
@@ -59,7 +60,7 @@ def solve(operator, b, preconditioner, x0, *, rtol: float, max_iterations: int, 
         # The one product of the iteration: A times the direction, or times x for the true residual.
         product = operator(jnp.where(truth, s.x, s.direction))
 
-        # (a) true residual, restart of the recurrence
+        # (a) true residual instead of the recurrence's
         residual = b - product
         norm = jnp.linalg.norm(residual)
         start_zero = (s.iterations == 0) & (norm > norm_b)
@@ -67,7 +68,11 @@ def solve(operator, b, preconditioner, x0, *, rtol: float, max_iterations: int, 
         x_true = jnp.where(start_zero, jnp.zeros_like(s.x), s.x)
         norm = jnp.where(start_zero, norm_b, norm)
         improved = norm < s.best
-        fails = jnp.where(norm < 0.9 * s.best, 0, s.fails + 1)
+        # Far from what the recurrence believed: the products' precision is used up, and the old direction is no
+        # use. Else it is kept: starting CG over every few steps would make it a slow method.
+        drifted = (s.iterations > 0) & (jnp.linalg.norm(residual - s.r) > DRIFT * norm)
+        fails = jnp.where(norm < 0.9 * s.best, 0, s.fails + drifted)
+        restart = (s.iterations == 0) | drifted
 
         # (b) ordinary step
         curvature = s.direction @ product
@@ -79,7 +84,8 @@ def solve(operator, b, preconditioner, x0, *, rtol: float, max_iterations: int, 
         r = jnp.where(truth, residual, r_step)
         z = preconditioner(r)
         z_r = z @ r
-        direction = jnp.where(truth, z, z + (z_r / jnp.where(s.z_r > 0, s.z_r, 1.0)) * s.direction)
+        conjugate = z + (z_r / jnp.where(s.z_r > 0, s.z_r, 1.0)) * s.direction
+        direction = jnp.where(truth, jnp.where(restart, z, s.direction), conjugate)
 
         code = jnp.where(truth & (norm <= target), CONVERGED, -1)
         code = jnp.where((code < 0) & truth & (fails >= 3), STAGNATED, code)

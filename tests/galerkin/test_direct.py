@@ -46,7 +46,7 @@ def test_dual_matrix_is_j_j_transposed(trunk, make_points, dense):
             return Box(2)
 
     network = build(NetworkSettings(width=4, depth=2, frequencies=1, trunk=trunk), System())
-    theta = network.initialise(jax.random.key(0))
+    theta = jax.jit(network.initialise)(jax.random.key(0))
     points = make_points(network.domain, 9, make_mesh(1))
     j, _ = dense(network, theta, points)
 

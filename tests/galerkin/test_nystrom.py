@@ -10,7 +10,7 @@ import pytest
 from nivp_dist.cluster.mesh import make_mesh
 from nivp_dist.config import NetworkSettings, SamplingSettings, SolverSettings
 from nivp_dist.galerkin import nystrom, pcg
-from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.galerkin.velocity import Galerkin, Points
 from nivp_dist.networks import build
 from nivp_dist.problems import Box, Problem, laplacian
 
@@ -76,7 +76,7 @@ def test_the_preconditioner_is_the_inverse_of_its_formula():
     np.testing.assert_allclose(applied, np.linalg.inv(p), atol=1e-10)
 
 
-@pytest.mark.parametrize("decay, mu", [(1.0, 1e-1), (2.0, 1e-3), (4.0, 1e-6)])
+@pytest.mark.parametrize("decay, mu", [(1.0, 1.0), (2.0, 1e-2), (4.0, 1e-4), (8.0, 1e-9)])
 def test_condition_number_at_the_rank_of_the_theorem(decay, mu):
     """Theorem 1.1: rank 2 ceil(1.5 d_eff) + 1 gives an expected condition number below 28."""
     spectrum = np.arange(1.0, SIZE + 1) ** -decay
@@ -91,10 +91,11 @@ def test_condition_number_at_the_rank_of_the_theorem(decay, mu):
         values = np.linalg.eigvals(inverse @ (matrix + mu * np.eye(SIZE))).real
         conditions.append(values.max() / values.min())
         assert nystrom.effective_dimension(s, mu) <= dimension * (1 + 1e-9)
-        assert nystrom.effective_dimension(s, mu) > 0.5 * dimension
+        if decay > 1:  # else most of it lies in the tail, where a sketch does not reach
+            assert nystrom.effective_dimension(s, mu) > 0.5 * dimension
     assert np.mean(conditions) < 28
-    # And without it the system is far worse: the bound says something.
-    assert np.mean(conditions) < (1 + mu) / (spectrum[-1] + mu) or decay == 1.0
+    if decay > 1:  # without it the system is far worse: the bound says something
+        assert (1 + mu) / (spectrum[-1] + mu) > 90
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
@@ -110,14 +111,11 @@ def test_a_sketch_beyond_the_precision_of_the_products(precision):
             return laplacian(u, x)
 
     network = build(NetworkSettings(width=10, depth=2, frequencies=2), Heat())
-    theta = network.initialise(jax.random.key(0))
+    theta = jax.jit(network.initialise)(jax.random.key(0))
     solver = SolverSettings(method="pcg", mu=1e-6, rtol=1e-5, precision=precision)
     galerkin = Galerkin(network, Heat(), solver, SamplingSettings(points=200), make_mesh(1))
     x, weights = jnp.linspace(-0.99, 0.99, 200)[:, None], jnp.full(200, 1 / 200)
-    points = jax.device_put((x, weights, weights))
-    from nivp_dist.galerkin.velocity import Points
-
-    points = Points(*points)
+    points = Points(x, weights, weights)
     shared = galerkin.prepare(theta, points, jax.random.key(1), 80)
     for leaf in shared.sketch:
         assert np.isfinite(leaf).all()

@@ -40,53 +40,81 @@ def true_residual(matrix, x, b, dtype=np.float64):
 B = np.random.default_rng(1).standard_normal(SIZE)
 
 
+def reachable(matrix):
+    """A right-hand side whose solution is of size one: any other could not be met to 1e-10 by rounding."""
+    return matrix @ B
+
+
 @pytest.mark.parametrize("condition", [1e2, 1e6, 1e9])
 def test_ill_conditioned_systems_with_a_good_preconditioner(condition):
     spectrum = np.logspace(-np.log10(condition), 0, SIZE)
     matrix = positive(spectrum)
     # Right to 10 % in every direction: the condition number that CG sees is 1.2.
     inverse = positive(1 / (spectrum * np.random.default_rng(2).uniform(0.9, 1.1, SIZE)))
-    result = run(matrix, B, preconditioner=inverse)
+    b = reachable(matrix)
+    result = run(matrix, b, preconditioner=inverse)
     assert result.code == pcg.CONVERGED and result.iterations < 20
-    assert true_residual(matrix, result.x, B) < 1.01e-10
-    exact = np.linalg.solve(matrix, B)
+    assert true_residual(matrix, result.x, b) < 1.01e-10
+    exact = np.linalg.solve(matrix, b)
     assert np.linalg.norm(result.x - exact) <= 1e-10 * condition * np.linalg.norm(exact)
 
 
-def test_an_ill_conditioned_system_without_preconditioner():
-    matrix = positive(np.logspace(-6, 0, SIZE))
-    result = run(matrix, B)
+@pytest.mark.parametrize("condition", [1e3, 1e6])
+def test_ill_conditioned_systems_without_preconditioner(condition):
+    matrix = positive(np.logspace(-np.log10(condition), 0, SIZE))
+    b = reachable(matrix)
+    result = run(matrix, b)
     assert result.code == pcg.CONVERGED
-    np.testing.assert_allclose(result.residual, true_residual(matrix, result.x, B), rtol=1e-3)
-    np.testing.assert_allclose(result.x, np.linalg.solve(matrix, B), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(result.residual, true_residual(matrix, result.x, b), rtol=1e-3)
+    error = np.linalg.norm(result.x - np.linalg.solve(matrix, b)) / np.linalg.norm(B)
+    assert error <= 1e-10 * condition
+
+
+def test_looking_at_the_true_residual_does_not_start_over():
+    matrix = positive(np.logspace(-4, 0, SIZE))
+    b = reachable(matrix)
+    often, never = run(matrix, b, refresh=10), run(matrix, b, refresh=10_000)
+    # One product in eleven goes to the true residual, and replacing the recurrence's costs a little conjugacy; begun
+    # afresh every ten steps it would be a method like steepest descent.
+    assert often.code == never.code == pcg.CONVERGED
+    assert often.iterations < 1.5 * never.iterations
 
 
 def test_iterations_follow_the_textbook_bound():
     condition = 100.0
     matrix = positive(np.linspace(1 / condition, 1, SIZE))
     result = run(matrix, B, rtol=1e-6)
-    # |e_k|_A <= 2 q^k |e_0|_A, q = (sqrt(k) - 1) / (sqrt(k) + 1), and |r| <= sqrt(condition) |e|_A / ... of the start
+    # |r_k| <= sqrt(condition) |e_k|_A-relative <= 2 sqrt(condition) q^k
     q = (np.sqrt(condition) - 1) / (np.sqrt(condition) + 1)
     bound = np.log(2 * np.sqrt(condition) / 1e-6) / -np.log(q)
     # One product in 26 goes to the true residual; two more begin and end.
-    assert result.iterations <= np.ceil(bound * 26 / 25) + 3
+    assert result.iterations <= np.ceil(bound * 26 / 25) + 2
 
 
 def test_float32_products_stagnate_and_say_so():
-    matrix = positive(np.logspace(-5, 0, SIZE))
-    result = run(matrix, B, dtype=np.float32, rtol=1e-12)
-    assert result.code == pcg.STAGNATED and result.iterations < 2000
-    assert 1e-9 < result.residual < 1e-4
+    matrix = positive(np.logspace(-3, 0, SIZE))
+    b = reachable(matrix)
+    result = run(matrix, b, dtype=np.float32, rtol=1e-12)
+    assert result.code == pcg.STAGNATED and result.iterations < 1000
+    assert 1e-9 < result.residual < 1e-5
     # Reported is what can be measured (up to the order of the sums), not what the recurrence promised.
-    np.testing.assert_allclose(result.residual, true_residual(matrix, result.x, B, np.float32), rtol=0.5)
+    np.testing.assert_allclose(result.residual, true_residual(matrix, result.x, b, np.float32), rtol=0.5)
+
+
+def test_slow_is_not_stagnant():
+    """A residual that stands still for long while the recurrence is right is CG at work on a hard system."""
+    matrix = positive(np.logspace(-8, 0, SIZE))
+    result = run(matrix, reachable(matrix), rtol=1e-8)
+    assert result.code == pcg.CONVERGED and result.iterations > 300
 
 
 def test_iteration_limit():
-    matrix = positive(np.logspace(-8, 0, SIZE))
-    result = run(matrix, B, max_iterations=10)
-    assert result.code == pcg.ITERATION_LIMIT and result.iterations == 10
-    np.testing.assert_allclose(result.residual, true_residual(matrix, result.x, B), rtol=1e-9)
-    assert result.residual < 1
+    matrix = positive(np.logspace(-4, 0, SIZE))
+    b = reachable(matrix)
+    result = run(matrix, b, max_iterations=20)
+    assert result.code == pcg.ITERATION_LIMIT and result.iterations == 20
+    np.testing.assert_allclose(result.residual, true_residual(matrix, result.x, b), rtol=1e-9)
+    assert result.residual < 0.5
 
 
 @pytest.mark.parametrize("entry", [np.nan, np.inf])
@@ -107,14 +135,15 @@ def test_a_right_hand_side_that_is_not_finite_is_broken():
     b = B.copy()
     b[0] = np.nan
     result = run(np.eye(SIZE), b)
-    assert result.code != pcg.CONVERGED
+    assert result.code == pcg.BROKEN
 
 
 def test_warm_start():
-    matrix = positive(np.logspace(-4, 0, SIZE))
+    matrix = positive(np.linspace(1e-2, 1, SIZE))
     exact = np.linalg.solve(matrix, B)
     cold, warm = run(matrix, B), run(matrix, B, x0=exact * (1 + 1e-6))
-    assert warm.code == pcg.CONVERGED and warm.iterations < 0.8 * cold.iterations
+    # Six of ten digits are given.
+    assert warm.code == pcg.CONVERGED and warm.iterations < 0.7 * cold.iterations
     assert run(matrix, B, x0=exact).iterations <= 2
 
 

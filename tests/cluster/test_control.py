@@ -1,0 +1,117 @@
+"""Who decides, on what; signals; who we are. Everything that needs no second process."""
+
+import os
+import signal
+
+import pytest
+
+from nivp_dist.cluster.control import GO, SAVE, STOP, Control, agree, from_process_zero
+from nivp_dist.cluster.mesh import make_mesh, replicate, to_host
+from nivp_dist.cluster.signals import StopRequest
+from nivp_dist.cluster.topology import Topology, detect
+from nivp_dist.config import CheckpointSettings
+from nivp_dist.errors import InputError
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def control():
+    control = Control(CheckpointSettings(every_steps=3, every_minutes=2.0), StopRequest(), Clock())
+    return control
+
+
+def test_saves_by_steps_and_by_minutes(control):
+    assert control.decide(0) == SAVE  # a run has a checkpoint from its beginning
+    control.saved(0)
+    assert [control.decide(step) for step in (0, 1, 2, 3)] == [GO, GO, GO, SAVE]
+    control.saved(3)
+    control.clock.now = 119.0
+    assert control.decide(4) == GO
+    control.clock.now = 120.0
+    assert control.decide(4) == SAVE
+    assert control.decide(3) == GO  # saved already, however long ago
+
+
+def test_a_request_stops_before_it_saves(control):
+    assert not control.stop_requested()
+    control.request.received = "SIGTERM"
+    assert control.decide(0) == STOP and control.stop_requested()
+
+
+def test_one_process_agrees_with_itself():
+    assert agree(7) == 7
+    assert from_process_zero(lambda: "where") == "where"
+    with pytest.raises(InputError, match="mistake"):
+        from_process_zero(lambda: (_ for _ in ()).throw(InputError("mistake")))
+
+
+@pytest.mark.parametrize("number", StopRequest.SIGNALS)
+def test_signals_are_remembered_and_handlers_restored(number):
+    before = signal.getsignal(number)
+    with StopRequest() as request:
+        assert request.received is None
+        os.kill(os.getpid(), number)
+        assert request.received == signal.Signals(number).name
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_interrupt_is_obeyed_at_once():
+    with pytest.raises(KeyboardInterrupt), StopRequest():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_second_termination_is_not():
+    with StopRequest() as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert request.received == "SIGINT"
+
+
+def test_topology():
+    assert detect({}) == Topology(1, 0, None)
+    assert detect({"NIVP_PROCESSES": ""}) == Topology(1, 0, None)
+    three = {"NIVP_PROCESSES": "3", "NIVP_PROCESS_ID": "2", "NIVP_COORDINATOR": "node1:1234"}
+    assert detect(three) == Topology(3, 2, "node1:1234")
+
+
+@pytest.mark.parametrize(
+    "change, line",
+    [
+        ({"NIVP_PROCESS_ID": ""}, "environment: NIVP_PROCESSES is set but NIVP_PROCESS_ID is not"),
+        ({"NIVP_COORDINATOR": ""}, "environment: NIVP_PROCESSES is set but NIVP_COORDINATOR is not"),
+        ({"NIVP_PROCESS_ID": "3"}, "environment: NIVP_PROCESS_ID = 3 is not in 0..2"),
+        ({"NIVP_PROCESS_ID": "-1"}, "environment: NIVP_PROCESS_ID = -1 is not in 0..2"),
+        ({"NIVP_PROCESSES": "x"}, "environment: NIVP_PROCESSES and NIVP_PROCESS_ID must be whole numbers"),
+    ],
+)
+def test_topologies_that_contradict_themselves(change, line):
+    environment = {"NIVP_PROCESSES": "3", "NIVP_PROCESS_ID": "2", "NIVP_COORDINATOR": "node1:1234"} | change
+    with pytest.raises(InputError) as error:
+        detect(environment)
+    assert str(error.value).startswith(line)
+
+
+@pytest.mark.devices
+def test_replicated_arrays_come_back_bit_for_bit():
+    import jax
+    import numpy as np
+
+    mesh = make_mesh(0)
+    assert mesh.size == jax.device_count() and make_mesh(1).size == 1
+    tree = {"a": np.linspace(0, 1, 7), "b": np.uint32(5), "empty": np.zeros((0, 3))}
+    there = replicate(tree, mesh)
+    for name, value in tree.items():
+        assert there[name].sharding.is_fully_replicated
+        assert there[name].dtype == value.dtype and np.array_equal(to_host(there[name]), value)
+
+
+def test_more_devices_than_there_are():
+    with pytest.raises(InputError, match="devices = 4096, but there are"):
+        make_mesh(4096)
