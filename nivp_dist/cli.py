@@ -235,6 +235,7 @@ def _leave(code: int) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         if code not in (FINISHED, STOPPED_EARLY):
+            topology.part()
             os._exit(code)
         jax.distributed.shutdown()
     return code

@@ -67,6 +67,12 @@ class SamplingSettings(Section):
     redraw_every: PositiveInt = 1  # accepted steps between two draws
     chunk: int = Field(0, ge=0)  # points per device held at once; 0: all of them
 
+    @model_validator(mode="after")
+    def _residual_draws_are_new(self):
+        if self.method == "residual" and self.redraw_every > 1:
+            raise ValueError("sampling.redraw_every must be 1 with sampling.method = 'residual': its draw is of one step")
+        return self
+
 
 class SolverSettings(Section):
     """(M + mu I) v = F."""

@@ -58,6 +58,7 @@ class Simulation:
             previous_error=1.0,
             step=0,
             rank=self.stepper.first_rank(),
+            reuse_sketch=True,
             rejected=0,
             evaluations=0,
             cg_iterations=0,
@@ -149,6 +150,7 @@ class Simulation:
                 refits=state.refits + 1,
                 h=healthy_step,
                 rank=self.stepper.first_rank(),
+                reuse_sketch=True,
             )
         return state, error, accepted
 

@@ -34,6 +34,7 @@ class State(NamedTuple):
     previous_error: float  # of the last accepted step, relative to the tolerance
     step: int  # accepted steps
     rank: int  # of the sketch
+    reuse_sketch: bool  # by all stages of a step, as long as the iteration count allows it
     rejected: int
     evaluations: int
     cg_iterations: int

@@ -20,7 +20,7 @@ TELEMETRY_RANK = 32  # of the sketch that only watches the spectrum, with direct
 FIRST_RANK = 128
 WORTH_DOUBLING = 1 / 6  # CG iterations a velocity, over the rank, above which a larger sketch is cheaper
 UNUSABLE = 1e-3  # a linear residual above this is no velocity
-WASTED = 2.0  # a stage that needs this many times the first one's iterations rebuilds the sketch
+WASTED = 2.0  # reusing a sketch does not pay beyond this many times the iterations with a fresh one
 POINTS_KEY, SKETCH_KEY, FRESH_KEY, SELECT_KEY = range(4)
 
 
@@ -72,7 +72,9 @@ class Stepper:
         points = self._points(state, draw)
         regularisation, rank = self._regularise(state, points)
         run = _Stages(self, points, regularisation, state, poll)
-        first = None if new_points or not self.tableau.fsal else state.velocity
+        # The last stage before serves as the first of this one on the same points, if theta is still its own.
+        kept = self.tableau.fsal and not new_points and state.step != state.fit_step
+        first = state.velocity if kept else None
 
         target = self.output_times[min(state.outputs_written, len(self.output_times) - 1)]
         h, rejected, reasons = state.h, 0, []
@@ -112,6 +114,7 @@ class Stepper:
             previous_error=float(error),
             step=state.step + 1,
             rank=rank,
+            reuse_sketch=run.reuse,
             rejected=state.rejected + rejected,
             evaluations=state.evaluations + run.evaluations,
             cg_iterations=state.cg_iterations + run.iterations,
@@ -207,14 +210,30 @@ class _Stages:
         self.first = self.first_residual = self.failure = None
         self.evaluations = self.iterations = 0
         self.first_iterations = 0
+        self.sketched = False  # whether the sketch is of an earlier stage
+        self.reuse = state.reuse_sketch
         self.worst = 0.0
         self.warnings: list[str] = []
 
     def __call__(self, theta, t):
         self.poll()
         galerkin = self.galerkin
+        # A sketch taken elsewhere may serve here, or may not: its leading eigenvectors turn with theta, and with
+        # lambda_1 / mu = 1e7 a turn of a thousandth is felt (measured: 13 iterations become more than 300).
+        stale = galerkin.method == "pcg" and self.sketched
+        if stale and not self.reuse:
+            self._sketch(theta)
+            stale = False
         result = galerkin.velocity(theta, t, self.points, self.regularisation, self.guess)
-        iterations, solver_residual, code = int(result.iterations), float(result.solver_residual), int(result.code)
+        iterations, code = int(result.iterations), int(result.code)
+        if stale and (code != pcg.CONVERGED or iterations > WASTED * max(self.first_iterations, 20)):
+            self.reuse = False
+            if code != pcg.CONVERGED:
+                self._sketch(theta)
+                result = galerkin.velocity(theta, t, self.points, self.regularisation, self.guess)
+                iterations, code = iterations + int(result.iterations), int(result.code)
+        self.sketched = True
+        solver_residual = float(result.solver_residual)
         self.evaluations += 1
         self.iterations += iterations
         self.worst = max(self.worst, solver_residual)
@@ -227,12 +246,14 @@ class _Stages:
         if self.first is None and t == self.start:
             self.first, self.first_residual = result.v, float(result.residual)
             self.first_iterations = iterations
-        elif galerkin.method == "pcg" and iterations > WASTED * max(self.first_iterations, 20):
-            # The parameters moved too far from those of the sketch: sketch again here. mu stays.
-            fresh = galerkin.prepare(theta, self.points, self.sketch_key, self.regularisation.sketch.eigenvalues.size)
-            self.regularisation = fresh._replace(mu=self.regularisation.mu)
         self.guess = result.v
         return result.v
+
+    def _sketch(self, theta):
+        """A new sketch at this stage; mu stays that of the step, so that the ODE does not change within it."""
+        rank = self.regularisation.sketch.eigenvalues.size
+        fresh = self.galerkin.prepare(theta, self.points, self.sketch_key, rank)
+        self.regularisation = fresh._replace(mu=self.regularisation.mu)
 
 
 def _combine(theta, h, coefficients, stages):

@@ -115,7 +115,7 @@ def integrate(tableau, steps, t_end=2.0):
 @pytest.mark.parametrize("name", TABLEAUS)
 def test_observed_orders(name):
     tableau = TABLEAUS[name]
-    steps = np.array([8, 12, 16, 24, 32]) * {2: 8, 3: 4, 5: 1}[tableau.order]
+    steps = np.array([64, 96, 128, 192, 256])
     errors, estimates = np.array([integrate(tableau, n) for n in steps]).T
     rate = np.polyfit(np.log(1 / steps), np.log(errors), 1)[0]
     assert abs(rate - tableau.order) < 0.15

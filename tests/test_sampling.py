@@ -24,6 +24,14 @@ MIXTURE = Density(
 N = 40_000
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fast_compilation():
+    """Machine code need not be fast for a handful of points."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def sampler(domain=BOX, log_density=False, devices=1, **settings):
     settings = {"components": 2, "points": N} | settings
     return Sampler(SamplingSettings(**settings), domain, log_density, make_mesh(devices))

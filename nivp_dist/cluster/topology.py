@@ -1,6 +1,8 @@
 """Who am I, how many are we, where is the coordinator: a pure function of the environment."""
 
+import contextlib
 import os
+import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -48,3 +50,19 @@ def initialise(topology: Topology) -> None:
         heartbeat_timeout_seconds=60,
         shutdown_timeout_seconds=30,
     )
+    # The devices of all are exchanged here: a mistake found next must not end one process while another still asks.
+    jax.devices()
+
+
+def part(seconds: float = 2.0) -> None:
+    """Before a process leaves with an error: wait briefly for the others, who most likely leave for the same one.
+
+    A coordinator that is gone makes them abort, with pages of it. One that cannot come is not waited for.
+    """
+    from jax._src import distributed  # the client of the coordination service has no public name
+
+    state = distributed.global_state
+    with contextlib.suppress(Exception):
+        state.client.wait_at_barrier("part", int(1000 * seconds))
+        if state.process_id == 0:
+            time.sleep(0.2)  # the coordinator goes last

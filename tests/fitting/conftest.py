@@ -1,0 +1,71 @@
+"""A small problem on a box, fitted on meshes of 1, 2 and 4 devices (those that the process has)."""
+
+import jax
+import numpy as np
+import pytest
+
+from nivp_dist.cluster.mesh import make_mesh
+from nivp_dist.config import FitSettings, NetworkSettings, SamplingSettings, SolverSettings
+from nivp_dist.fitting.fit import Fitter
+from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.networks import build
+from nivp_dist.problems import Box, Problem
+from nivp_dist.sampling import Sampler
+
+
+@pytest.fixture(scope="package", autouse=True)
+def fast_compilation():
+    """Machine code need not be fast for a handful of points."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+class OnABox(Problem):
+    outputs = 2
+
+    @property
+    def domain(self):
+        return Box(2)
+
+
+class Setting:
+    """Network, operator and sampler of one problem, and fitters that share them."""
+
+    def __init__(self, problem, mesh, points, network, sampling):
+        self.network = build(NetworkSettings(**network), problem)
+        settings = SamplingSettings(points=points, **sampling)
+        self.sampler = Sampler(settings, problem.domain, self.network.log_density, mesh)
+        self.galerkin = Galerkin(self.network, problem, SolverSettings(method="primal"), settings, mesh)
+        self.density, self.points, self.mesh = self.sampler.broadest(), points, mesh
+        self.theta = jax.jit(self.network.initialise)(jax.random.key(0))
+
+    def fitter(self, target, **settings):
+        settings = {"points": self.points, "adam_batch": 50} | settings
+        return Fitter(self.galerkin, self.sampler, FitSettings(**settings), target)
+
+    def draw(self, key):
+        return self.sampler.draw(key, self.density)
+
+    def dense(self, theta, points):
+        """J (n m, p) and the diagonal of W (n m,) by jax.jacobian."""
+        x = np.asarray(points.x)
+        j = jax.jit(jax.jacobian(lambda theta: self.network.field(theta, x)))(theta)
+        return np.asarray(j).reshape(-1, self.network.size), np.repeat(np.asarray(points.weights), self.network.outputs)
+
+
+@pytest.fixture(scope="session")
+def setting():
+    """(problem, mesh, points, network settings, sampling settings) -> Setting."""
+
+    def make(problem=None, devices=1, points=150, network=None, sampling=None):
+        network = network or {"width": 5, "depth": 1, "frequencies": 1, "activation": "tanh"}
+        sampling = sampling or {"method": "uniform"}
+        return Setting(problem or OnABox(), make_mesh(devices), points, network, sampling)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def box(setting):
+    return setting()

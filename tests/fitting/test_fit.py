@@ -1,0 +1,137 @@
+"""Fits whose minimum is known, the stages of a fit, and a fit that was interrupted."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nivp_dist.fitting.fit import ADAM, DAMPING_FACTORS, DONE, GAUSS_NEWTON, HEAD, FitState
+from nivp_dist.problems import Problem, WholeSpace
+
+KEY = jax.random.key(11)
+
+
+class Log(Problem):
+    density = True
+
+    @property
+    def domain(self):
+        return WholeSpace(1)
+
+
+def run(fitter, theta, density, rounds=100, context=None):
+    """States of a fit, the first included, until it is done."""
+    states = [fitter.start(theta)]
+    while int(states[-1].stage) != DONE and len(states) <= rounds:
+        states.append(fitter.advance(states[-1], KEY, density, context))
+    return states
+
+
+def test_a_target_of_the_same_architecture_is_reached(setting):
+    """The minimum is known: zero. Two draws judge, the fit's own and one by hand."""
+    case = setting(network={"width": 2, "depth": 1, "frequencies": 1, "activation": "tanh"})
+    star = case.theta + 0.3 * jax.random.normal(jax.random.key(5), case.theta.shape)
+    fitter = case.fitter(lambda context, x: case.network.field(context, x), iterations=30, stop_at=1e-9)
+    states = run(fitter, case.theta, case.density, context=star)
+    assert int(states[-1].stage) == DONE and float(states[-1].error) < 1e-9
+    x = np.random.default_rng(0).uniform(-1, 1, (100, 2))
+    exact, got = (np.asarray(case.network.field(theta, x)) for theta in (star, states[-1].theta))
+    assert np.linalg.norm(got - exact) < 1e-8 * np.linalg.norm(exact)
+    errors = [float(state.error) for state in states[1:]]
+    assert errors[0] > 1e-2 and errors[-1] < 1e-3 * errors[-2]  # the last round converges quadratically
+    measured = fitter.measure(states[-1], jax.random.key(99), case.density, star)
+    assert float(measured.error) < 1e-8 and float(measured.error) != float(states[-1].error)
+
+
+def test_a_linear_problem_takes_one_step(setting):
+    """With a head of zero the field is linear along a Gauss-Newton step: it is the ridge solution, by numpy."""
+    case = setting(Log(), network={"width": 3, "depth": 1}, sampling={"method": "density"}, points=80)
+    theta = np.array(case.theta)
+    for layer in case.network.layers:
+        if layer.path[-1] == "head":
+            theta[layer.start : layer.stop] = 0
+    target = lambda _, x: -(x**2) / 2 + jnp.sin(2 * x)  # noqa: E731
+    fitter = case.fitter(target)
+    before = fitter.start(jnp.asarray(theta))
+    after = fitter.advance(before, KEY, case.density)
+    key = jax.random.fold_in(KEY, 0)
+    points, fresh = (case.draw(jax.random.fold_in(key, i)) for i in (0, 1))
+    j, w = case.dense(jnp.asarray(theta), points)
+    misfit = np.asarray(target(None, points.x) - case.network.field(theta, points.x)).reshape(-1)
+    m = j.T @ (w[:, None] * j)
+    solutions, errors = [], []
+    for factor in DAMPING_FACTORS:
+        mu = float(before.damping) * factor * np.trace(m)
+        solutions.append(theta + np.linalg.solve(m + mu * np.eye(len(m)), j.T @ (w * misfit)))
+        values = np.asarray(case.network.field(solutions[-1], fresh.x) - target(None, fresh.x))
+        errors.append(np.sqrt(np.mean(values**2)))
+    best = int(np.argmin(errors))
+    np.testing.assert_allclose(after.theta, solutions[best], rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(after.error, errors[best], rtol=1e-7)
+    np.testing.assert_allclose(after.damping, before.damping * DAMPING_FACTORS[best])
+
+
+def test_a_round_that_gains_nothing_keeps_theta_and_damps_more(box):
+    fitter = box.fitter(lambda context, x: box.network.field(context, x))
+    state = fitter.start(box.theta)
+    after = fitter.advance(state, KEY, box.density, box.theta)  # the target is met exactly already
+    np.testing.assert_array_equal(after.theta, box.theta)
+    assert float(after.error) == 0 and int(after.stage) == DONE
+    np.testing.assert_allclose(after.damping, 10 * state.damping)
+
+
+@pytest.mark.parametrize(
+    "method, head_tuning, stages",
+    [
+        ("adam_then_gauss_newton", True, [ADAM, ADAM, HEAD, GAUSS_NEWTON, GAUSS_NEWTON, GAUSS_NEWTON, DONE]),
+        ("adam_then_gauss_newton", False, [ADAM, ADAM, GAUSS_NEWTON, GAUSS_NEWTON, GAUSS_NEWTON]),
+        ("adam", True, [ADAM, ADAM, HEAD, DONE]),
+        ("adam", False, [ADAM, ADAM, DONE]),
+    ],
+)
+def test_stages(box, method, head_tuning, stages):
+    target = lambda _, x: jnp.sin(3 * x) * jnp.prod(1 - x**2, -1, keepdims=True)  # noqa: E731
+    fitter = box.fitter(target, method=method, head_tuning=head_tuning, adam_steps=200, iterations=3, stop_at=1e-12)
+    states = run(fitter, box.theta, box.density)
+    seen = [int(state.stage) for state in states]
+    assert seen[: len(stages)] == stages and seen[-1] == DONE
+    assert [int(state.round) for state in states] == list(range(len(states)))
+    assert len(states) - 1 <= fitter.last_round
+    # Every stage gains, judged on one and the same draw.
+    errors = [float(fitter.measure(state, jax.random.key(1), box.density).error) for state in states]
+    assert errors[2] < 0.7 * errors[0]
+    if head_tuning:
+        assert errors[3] < errors[2]
+    if method == "adam_then_gauss_newton":
+        assert errors[-1] < 0.5 * errors[2]
+    assert np.any(np.asarray(states[1].first)) and np.all(np.asarray(states[1].second) >= 0)
+
+
+def test_a_continued_fit_gives_the_same_bits(box):
+    """Stopped after every round and rebuilt from numpy arrays by a new Fitter: Adam, head and Gauss-Newton."""
+    target = lambda _, x: jnp.sin(3 * x) * jnp.prod(1 - x**2, -1, keepdims=True)  # noqa: E731
+    options = {"method": "adam_then_gauss_newton", "adam_steps": 200, "iterations": 2}
+    whole = run(box.fitter(target, **options), box.theta, box.density)
+    copied, other = whole[0], box.fitter(target, **options)
+    for state in whole[1:]:
+        copied = FitState(*(jnp.asarray(np.array(leaf)) for leaf in copied))
+        copied = other.advance(copied, KEY, box.density)
+        for ours, theirs in zip(copied, state, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    # The key matters: with another one the fit takes another course.
+    changed = other.advance(whole[0], jax.random.key(12), box.density)
+    assert np.any(np.asarray(changed.theta) != np.asarray(whole[1].theta))
+
+
+@pytest.mark.devices
+@pytest.mark.parametrize("devices", [k for k in (1, 2, 4) if k <= jax.device_count()])
+def test_rounds_are_the_same_on_every_number_of_devices(setting, box, devices):
+    case = setting(devices=devices, points=101)  # not a multiple of 2 or 4
+    one = box if devices == 1 else setting(points=101)
+    target = lambda _, x: jnp.sin(3 * x) * jnp.prod(1 - x**2, -1, keepdims=True)  # noqa: E731
+    options = {"method": "adam_then_gauss_newton", "adam_steps": 100, "iterations": 1, "points": 101}
+    fits = [run(each.fitter(target, **options), each.theta, each.density) for each in (one, case)]
+    assert len(fits[0]) == len(fits[1]) == 4
+    for a, b in zip(*fits):
+        np.testing.assert_allclose(b.theta, a.theta, rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(b.error, a.error, rtol=1e-8)
