@@ -70,7 +70,7 @@ class SamplingSettings(Section):
     @model_validator(mode="after")
     def _residual_draws_are_new(self):
         if self.method == "residual" and self.redraw_every > 1:
-            raise ValueError("sampling.redraw_every must be 1 with sampling.method = 'residual': its draw is of one step")
+            raise ValueError("sampling.redraw_every must be 1 with sampling.method = 'residual'")
         return self
 
 

@@ -99,7 +99,10 @@ def combine(theta, h, coefficients, stages):
 
 
 def integrate(tableau, steps, t_end=2.0):
-    """The largest error up to t_end (at one time the leading term may happen to vanish), and the largest |estimate| of a step, with equal steps through ``attempt``."""
+    """The largest error up to t_end, and the largest |estimate| of a step, with equal steps through ``attempt``.
+
+    At one time alone the leading term of the error may happen to vanish.
+    """
     h, y, first, evaluations, error, largest = t_end / steps, solution(0.0), None, 0, 0.0, 0.0
     for k in range(steps):
         step = attempt(tableau, slope, combine, y, k * h, h, first)

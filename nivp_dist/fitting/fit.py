@@ -92,7 +92,9 @@ class Fitter:
         best = int(jnp.argmin(errors))
         gained = best > 0
         damping = dampings[best - 1] if gained else jnp.minimum(state.damping * 10, LARGEST_DAMPING)
-        stale = 0 if errors[best] < 0.99 * before else int(state.stale) + 1
+        # While the least damping is still the best, the fit is on its way, however little it gains yet.
+        on_its_way = best == 1 and float(damping) > SMALLEST_DAMPING
+        stale = 0 if errors[best] < 0.99 * before or on_its_way else int(state.stale) + 1
         stage, settings = int(state.stage), self.settings
         rounds = int(state.round) + 1
         if stage == HEAD:
