@@ -82,10 +82,10 @@ class Simulation:
 
     def resumed(self, state: State) -> State:
         """A restored state under output times that may have changed: those after t are still to come."""
-        done = sum(t <= state.t for t in self.output_times)
-        unchanged = state.outputs_written in (done, done - 1)  # done - 1: saved between the step and its output
-        written = state.outputs_written if unchanged else done
-        phase = state.phase
+        phase, passed = state.phase, sum(t < state.t for t in self.output_times)
+        # The output at t itself may be still to come: the state was saved between the step and its output.
+        here = state.t in self.output_times and (phase == FINISHED or state.outputs_written == passed + 1)
+        written = passed + here
         if phase == FINISHED and written < len(self.output_times):
             phase = EVOLVE
         return state._replace(outputs_written=written, phase=phase)
