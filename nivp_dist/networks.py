@@ -128,9 +128,9 @@ class Network:
         log_density: True if the field is q = log u, and u = exp(q).
     """
 
-    def __init__(self, settings: NetworkSettings, problem):
+    def __init__(self, settings: NetworkSettings, problem, outputs: int | None = None):
         self.domain = problem.domain
-        self.dimension, self.outputs = self.domain.dimension, problem.outputs
+        self.dimension, self.outputs = self.domain.dimension, outputs or problem.outputs
         self.dtype = jnp.dtype(settings.dtype)
         form = settings.form
         if form == "auto":
@@ -219,6 +219,16 @@ class Network:
         return field, factors
 
 
-def build(settings: NetworkSettings, problem) -> Network:
-    """The network of a problem. Raises InputError if settings and domain do not go together."""
-    return Network(settings, problem)
+def build(settings: NetworkSettings, problem, outputs: int | None = None) -> Network:
+    """The network of a problem, or one like it with more outputs. Raises InputError if settings and domain
+    do not go together."""
+    return Network(settings, problem, outputs)
+
+
+def restrict(theta, wide: Network, narrow: Network):
+    """theta of a network without the outputs that another, with the same trunk, has beyond it: (p,)."""
+    parts = []
+    for source, target in zip(wide.layers, narrow.layers):
+        weight = theta[source.start : source.stop].reshape(source.rows, source.columns)
+        parts.append(weight[:, : target.columns].reshape(-1))
+    return jnp.concatenate(parts)

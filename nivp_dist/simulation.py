@@ -10,6 +10,7 @@ from nivp_dist.cluster.mesh import make_mesh, replicate
 from nivp_dist.config import Config
 from nivp_dist.errors import InputError, RunFailed
 from nivp_dist.evaluation import Score, Scorer
+from nivp_dist.fitting.companions import Companions
 from nivp_dist.fitting.fit import DONE, FitState, Fitter
 from nivp_dist.fitting.restart import Health, reason_to_refit
 from nivp_dist.galerkin.velocity import Galerkin
@@ -18,7 +19,7 @@ from nivp_dist.sampling import Sampler
 from nivp_dist.state import EVOLVE, FINISHED, FIT, REFIT, State
 from nivp_dist.stepping import Accepted, Stepper
 
-PILOT, INITIAL, MEASURE, REFIT_KEY = 101, 102, 103, 104
+PILOT, INITIAL, MEASURE, REFIT_KEY, SCALE = 101, 102, 103, 104, 105
 SETTLING_STEPS = 3  # accepted steps after a fit before the levels of health are taken
 
 
@@ -35,9 +36,15 @@ class Simulation:
             raise InputError(f"sampling.points = {config.sampling.points} is less than one for each device")
         self.galerkin = Galerkin(self.network, problem, config.solver, config.sampling, self.mesh)
         fit_points = config.sampling.model_copy(update={"points": config.fit.points})
-        fit_galerkin = Galerkin(self.network, problem, config.solver, fit_points, self.mesh)
-        self.fitter = Fitter(fit_galerkin, self.sampler, config.fit, self._initial_field)
-        self.refitter = Fitter(fit_galerkin, self.sampler, config.fit, self.network.field)
+        wanted = config.fit.companions and Companions.wanted(config.network, self.network)
+        self.companions = Companions(config.network, problem, self.network) if wanted else None
+        fitted = self.companions.network if wanted else self.network
+        fit_galerkin = Galerkin(fitted, problem, config.solver, fit_points, self.mesh)
+        targets = [self._initial_target, self._present_target]
+        self.fitter, self.refitter = (
+            Fitter(fit_galerkin, self.sampler, config.fit, target, problem.outputs) for target in targets
+        )
+        self._scales_of: tuple = (None, None)
         self.stepper = Stepper(config, self.galerkin, self.sampler, self.output_times)
         self.scorer = Scorer(problem, self.network, self.sampler, config.output.evaluation_points, config.seed)
 
@@ -52,7 +59,7 @@ class Simulation:
             theta=zeros,
             velocity=zeros,
             density=self.sampler.broadest(),
-            fit=self.fitter.start(zeros),
+            fit=self.fitter.start(jnp.zeros(self.fitter.network.size)),
             t=0.0,
             h=min(self.config.integrator.initial_step, self.config.integrator.max_step),
             previous_error=1.0,
@@ -77,8 +84,8 @@ class Simulation:
         """The state before the first round of the initial fit."""
         key = jax.random.key(self.config.seed)
         density = self.sampler.start(jax.random.fold_in(key, PILOT), self._initial_values)
-        theta = self.network.initialise(jax.random.fold_in(key, INITIAL))
-        return self._replicated(self.blank()._replace(density=density, theta=theta, fit=self.fitter.start(theta)))
+        fit = self.fitter.start(self.fitter.network.initialise(jax.random.fold_in(key, INITIAL)))
+        return self._replicated(self.blank()._replace(density=density, fit=fit))
 
     def resumed(self, state: State) -> State:
         """A restored state under output times that may have changed: those after t are still to come."""
@@ -119,12 +126,12 @@ class Simulation:
                 f"the initial fit reached a relative error of {error:.2e}, fit.target is {settings.target:.0e}: raise "
                 f"network.width, fit.iterations or fit.points, or set fit.on_miss = 'continue'"
             )
-        return state.after(phase=EVOLVE, theta=fit.theta, fit=fit), error
+        return state.after(phase=EVOLVE, theta=self._network_part(fit.theta), fit=fit), error
 
     def begin_refit(self, state: State) -> State:
         """A fresh network, to be fitted to the present solution; theta stays until it is accepted."""
         key = jax.random.fold_in(self._refit_key(state), INITIAL)
-        theta = replicate(self.network.initialise(key), self.mesh)
+        theta = replicate(self.refitter.network.initialise(key), self.mesh)
         return state.after(phase=REFIT, fit=replicate(self.refitter.start(theta), self.mesh))
 
     def finish_refit(self, state: State) -> tuple[State, float, bool]:
@@ -145,7 +152,7 @@ class Simulation:
         )
         if accepted:
             state = state._replace(
-                theta=fit.theta,
+                theta=self._network_part(fit.theta),
                 velocity=jnp.zeros_like(state.velocity),
                 refits=state.refits + 1,
                 h=healthy_step,
@@ -191,14 +198,46 @@ class Simulation:
     def _initial_values(self, x):
         return jax.vmap(lambda point: jnp.reshape(self.problem.initial(point), (self.network.outputs,)))(x)
 
-    def _initial_field(self, _, x):
-        values = self._initial_values(x.astype(self.network.dtype))
+    def _initial_target(self, context, x):
+        x = x.astype(self.network.dtype)
+        if self.companions:
+            return self.companions.target(self._initial_function, None, context, x)
+        values = self._initial_values(x)
         return jnp.log(values) if self.network.log_density else values
 
+    def _present_target(self, context, x):
+        theta, t, scales = context
+        if self.companions:
+            return self.companions.target(self._present_function, (theta, t), scales, x.astype(self.network.dtype))
+        return self.network.field(theta, x)
+
+    def _initial_function(self, _):
+        return self.problem.initial, 0.0
+
+    def _present_function(self, context):
+        theta, t = context
+        return self.network.function(theta), t
+
+    def _network_part(self, theta):
+        return self.companions.restrict(theta) if self.companions else theta
+
     def _fit_in_progress(self, state: State):
+        """The fitter, what its target depends on, and its key."""
         if state.phase == FIT:
-            return self.fitter, None, jax.random.fold_in(jax.random.wrap_key_data(state.key), INITIAL)
-        return self.refitter, state.theta, self._refit_key(state)
+            key = jax.random.fold_in(jax.random.wrap_key_data(state.key), INITIAL)
+            return self.fitter, self._scales(state, key, self._initial_function, None), key
+        key, context = self._refit_key(state), (state.theta, state.t)
+        return self.refitter, (*context, self._scales(state, key, self._present_function, context)), key
+
+    def _scales(self, state: State, key, function, context):
+        """Those of the companions, the same in every round of a fit: made again only when another one begins."""
+        if self.companions is None:
+            return None
+        if self._scales_of[0] != (state.phase, state.step):
+            points = self.sampler.draw(jax.random.fold_in(key, SCALE), state.density, self.config.fit.points)
+            scales = self.companions.scales(function, context, points)
+            self._scales_of = ((state.phase, state.step), scales)
+        return self._scales_of[1]
 
     def _refit_key(self, state: State):
         return jax.random.fold_in(state.time_key, REFIT_KEY)

@@ -44,13 +44,17 @@ class FitState(NamedTuple):
 
 
 class Fitter:
-    """Fits the field to target(context, x): x (n, d) -> (n, m); context is any pytree (or None)."""
+    """Fits the field to target(context, x): x (n, d) -> (n, m); context is any pytree (or None).
 
-    def __init__(self, galerkin: Galerkin, sampler, settings: FitSettings, target: Callable):
+    ``scored``: outputs that the final error counts (default all; see ``fitting.companions``).
+    """
+
+    def __init__(self, galerkin: Galerkin, sampler, settings: FitSettings, target: Callable, scored: int | None = None):
         self.galerkin, self.sampler, self.settings = galerkin, sampler, settings
         self.network = galerkin.network
         self._target = jax.jit(target)
         self._errors = jax.jit(self._relative_errors)
+        self._final = jax.jit(lambda *arguments: self._relative_errors(*arguments, scored))
         self._adam = jax.jit(partial(self._adam_round, target))
         self._head = HeadTuning(galerkin, settings.head_ridge)
 
@@ -116,12 +120,13 @@ class Fitter:
         adam = 0 if self.settings.method == "gauss_newton" else -(-self.settings.adam_steps // ADAM_ROUND) + 1
         return adam + self.settings.iterations
 
-    def _relative_errors(self, thetas, points, target):
+    def _relative_errors(self, thetas, points, target, scored: int | None = None):
         """Relative L2 error of every theta (c, p); for a field log u the RMS error of log u."""
+        target = target[:, :scored]
         scale = 1.0 if self.network.log_density else jnp.sum(points.weights[:, None] * target**2)
 
         def one(theta):
-            misfit = self.network.field(theta, points.x) - target
+            misfit = self.network.field(theta, points.x)[:, :scored] - target
             return jnp.sqrt(jnp.sum(points.weights[:, None] * misfit**2) / scale)
 
         return jax.lax.map(one, thetas)
@@ -169,4 +174,4 @@ class Fitter:
     def measure(self, state: FitState, key, density, context=None) -> FitState:
         """The state with its error measured on one more fresh draw."""
         fresh = self.sampler.draw(key, density, self.settings.points)
-        return state._replace(error=self._errors(state.theta[None], fresh, self._target(context, fresh.x))[0])
+        return state._replace(error=self._final(state.theta[None], fresh, self._target(context, fresh.x))[0])

@@ -1,0 +1,115 @@
+"""One run on one device, on four, and in two processes: the same solution, to the rounding of its sums."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+# A solve multiplies rounding (1e-16) by its condition, tr M / mu = 1e10 here: theta parts by up to 1e-6 (1.6e-8 found),
+# in directions that hardly move u (5e-11 found). At mu = 1e-6 theta itself must agree to 1e-9.
+THETA, SOLUTION, WELL_CONDITIONED = 1e-6, 1e-9, 1e-9
+SHORT = ("--integrator.t_end", "0.1")
+
+
+def close(first, second, t=0.1):
+    """theta to 1e-6 relative; the error against the reference, an integral of u, to 1e-9 of u."""
+    a, b = first.theta(t), second.theta(t)
+    assert np.linalg.norm(a - b) < THETA * np.linalg.norm(b)
+    errors = [[error["relative_l2"] for error in ran.summary["errors"]] for ran in (first, second)]
+    np.testing.assert_allclose(*errors, rtol=0, atol=SOLUTION)
+    assert len(first.metrics) == len(second.metrics)
+
+
+@pytest.fixture(scope="module")
+def alone(runs):
+    return runs.run(integrator__t_end=0.1)
+
+
+@pytest.fixture(scope="module")
+def pair(runs):
+    """One process with two devices."""
+    return finished(runs, "run", "modes.toml", "--devices", "0", *SHORT, devices=2)
+
+
+def finished(runs, *arguments, **keywords):
+    ran = runs.Ran(runs.new()) if arguments[0] == "run" else runs.Ran(arguments[1])
+    output = ("--output", ran.directory) if arguments[0] == "run" else ()
+    code, _, err = runs.call(*arguments, *output, **keywords)
+    assert (code, err) == (0, "")
+    assert ran.summary["status"] == "finished"
+    return ran
+
+
+@pytest.mark.devices
+def test_all_devices_of_this_process(runs, alone):
+    close(runs.run(devices=0, integrator__t_end=0.1), alone)
+
+
+@pytest.mark.devices
+@pytest.mark.parametrize("method", ["primal", "dual", "pcg"])
+def test_all_devices_with_every_solver(runs, method):
+    settings = {"solver__method": method, "solver__mu": 1e-6, "integrator__t_end": 0.02, "output__times": []}
+    one, all_ = (runs.run(devices=devices, **settings) for devices in (1, 0))
+    a, b = one.theta(0.02), all_.theta(0.02)
+    # CG stops at 1e-8 of the right-hand side, after as many iterations as rounding has it.
+    assert np.linalg.norm(a - b) < (1e-5 if method == "pcg" else WELL_CONDITIONED) * np.linalg.norm(b)
+
+
+def test_four_devices(runs, alone):
+    ran = finished(runs, "run", "modes.toml", "--devices", "4", *SHORT, devices=4)
+    assert ran.summary["devices"] == 4
+    close(ran, alone)
+
+
+def test_from_four_devices_to_one(runs, alone, until):
+    ran = runs.Ran(runs.new())
+    arguments = ("run", "modes.toml", "--output", ran.directory, "--checkpoint.every_steps", "1", *SHORT)
+    process = runs.process(*arguments, "--devices", "4", devices=4)
+    until(lambda: len(ran.metrics) >= 2, process)
+    process.kill()
+    process.communicate()
+    close(runs.resume(ran, devices=1), alone)
+    assert ran.summary["devices"] == 1
+    assert [line["step"] for line in ran.metrics] == list(range(1, len(alone.metrics) + 1))
+
+
+def test_two_processes(runs, pair, alone):
+    ran = finished(runs, "run", "modes.toml", "--devices", "0", *SHORT, launcher=2)
+    assert (ran.summary["devices"], ran.summary["processes"]) == (2, 2)
+    assert np.array_equal(ran.theta(0.1), pair.theta(0.1))
+    assert ran.metrics == pair.metrics
+    close(ran, alone)
+
+
+def test_two_processes_stopped_and_one_goes_on(runs, pair, until):
+    ran = runs.Ran(runs.new())
+    process = runs.process("run", "modes.toml", "--output", ran.directory, "--devices", "0", *SHORT, launcher=2)
+    until(lambda: len(ran.metrics) >= 1, process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 75
+    assert f"nivp resume {ran.directory}" in err and "Traceback" not in err
+    assert ran.summary["status"] == "stopped"
+    close(finished(runs, "resume", ran.directory, devices=2), pair)
+
+
+def test_a_killed_process_takes_the_other_with_it_and_nothing_is_lost(runs, pair, until):
+    """kill -9 of one of two: the launcher ends the other at once, and the run goes on from its checkpoint."""
+    ran = runs.Ran(runs.new())
+    arguments = ("run", "modes.toml", "--output", ran.directory, "--checkpoint.every_steps", "1", *SHORT)
+    process = runs.process(*arguments, "--devices", "0", launcher=2)
+    until(lambda: len(ran.metrics) >= 1, process)
+    holder = int((ran.directory / ".lock").read_text().split()[1])
+    os.kill(holder, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGKILL
+    again = finished(runs, "resume", ran.directory, launcher=2)
+    assert np.array_equal(again.theta(0.1), pair.theta(0.1))
+
+
+def test_bad_input_of_two_processes(runs):
+    directory = runs.new()
+    code, _, err = runs.call("run", "modes.toml", "--output", directory, "--devices", "1", launcher=2)
+    assert code == 2 and "devices = 1 of 2: with several processes all must be used; set 0" in err
+    assert "Traceback" not in err and not directory.exists()

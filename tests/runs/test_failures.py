@@ -1,0 +1,210 @@
+"""Runs that cannot go on, or were asked for what cannot be: one line, the state kept, and a way on."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nivp_dist import cli
+from nivp_dist.errors import InputError, RunFailed
+from nivp_dist.storage.checkpoints import UNREADABLE
+
+
+def failed(runs, match, **overrides):
+    with pytest.raises(RunFailed, match=match):
+        runs.run(**overrides)
+    ran = runs.Ran(runs.folder / f"run{runs.count}")
+    assert ran.summary["status"] == "failed"
+    assert ran.events[-1][0] == "fail" and ran.events[-1][1] == ran.summary["message"]
+    assert "\n" not in ran.summary["message"]
+    assert any((ran.directory / "checkpoints").iterdir())
+    return ran
+
+
+def test_a_fit_that_misses_its_target(runs, capfd):
+    directory = runs.new()
+    arguments = ["run", str(runs.folder / "modes.toml"), "--output", str(directory), "--fit.target", "1e-9"]
+    assert cli.main([*arguments, "--fit.iterations", "3"]) == 1
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1
+    assert "the initial fit reached a relative error of" in err and "fit.target is 1e-09" in err
+    for mend in ("network.width", "fit.iterations", "fit.points", "fit.on_miss"):
+        assert mend in err
+    ran = runs.Ran(directory)
+    assert ran.summary["status"] == "failed" and ran.summary["phase"] == "initial fit"
+    assert any((directory / "checkpoints").iterdir())
+
+
+def test_a_missed_target_that_is_accepted(runs):
+    fit = {"fit__target": 1e-9, "fit__iterations": 4, "fit__on_miss": "continue"}
+    ran = runs.run(**fit, integrator__t_end=0.1, output__times=[])
+    assert ran.summary["status"] == "finished"
+    assert ("warning", "the initial fit missed fit.target = 1e-09") in ran.events
+
+
+def test_a_step_below_the_smallest_and_a_smaller_one_allowed(runs, undisturbed):
+    small = {"integrator__min_step": 0.02, "integrator__initial_step": 0.02, "integrator__rtol": 1e-7}
+    ran = failed(runs, "step size below integrator.min_step = 0.02 at t = .*; try a larger solver.mu", **small)
+    with pytest.raises(RunFailed, match="min_step"):
+        runs.resume(ran)
+    runs.resume(ran, integrator__min_step=1e-9, integrator__t_end=0.1)
+    assert ran.summary["status"] == "finished" and ran.summary["t"] == 0.1
+    assert ran.summary["errors"][-1]["relative_l2"] < 1e-3
+
+
+def test_more_steps_than_allowed(runs, undisturbed, same):
+    ran = failed(runs, "integrator.max_steps = 5 reached at t = .*: raise it and resume", integrator__max_steps=5)
+    assert ran.summary["steps"] == 5
+    same(runs.resume(ran, integrator__max_steps=1000), undisturbed)
+
+
+def test_a_right_hand_side_that_becomes_nan(runs, crash):
+    """The steps before it are rejected and cut until nothing is left between t and the trouble."""
+    config = runs.config(**{"problem.parameters.nan_after": 0.05}, integrator__min_step=1e-4)
+    with pytest.raises(RunFailed, match="min_step.*the velocity at t = 0.05.* is not finite"):
+        runs.run(config)
+    ran = runs.Ran(runs.folder / f"run{runs.count}")
+    assert ran.summary["status"] == "failed" and 0.045 < ran.summary["t"] <= 0.05
+    assert ran.summary["rejected"] >= 3
+    assert all(np.isfinite(line["theta_norm"]) for line in ran.metrics)
+    # The last good state is there to be looked at.
+    with pytest.raises(RunFailed, match="not finite"):
+        runs.resume(ran)
+
+
+# What may change on resume -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished(runs, undisturbed):
+    """A copy of the finished run."""
+    copy = runs.Ran(runs.new())
+    shutil.copytree(undisturbed.directory, copy.directory)
+    return copy
+
+
+def test_an_earlier_end_is_refused(finished, capfd):
+    before = (finished.directory / "config.toml").read_bytes()
+    assert cli.main(["resume", str(finished.directory), "--integrator.t_end", "0.2"]) == 2
+    line = "nivp: integrator.t_end = 0.2 lies before the checkpoint, t = 0.3: raise it\n"
+    assert capfd.readouterr().err == line
+    assert (finished.directory / "config.toml").read_bytes() == before
+    assert finished.summary["status"] == "finished"
+
+
+def test_a_finished_run_resumed_is_finished(runs, finished, undisturbed, same):
+    same(runs.resume(finished), undisturbed)
+
+
+def test_a_later_end(runs, finished, undisturbed):
+    """A longer run does not cut its step at the old end, so the bits differ; the past and the solution do not."""
+    runs.resume(finished, integrator__t_end=0.4)
+    fresh = runs.run(integrator__t_end=0.4)
+    steps = undisturbed.summary["steps"]
+    assert finished.summary["status"] == "finished" and finished.summary["t"] == 0.4
+    assert finished.metrics[:steps] == undisturbed.metrics
+    assert [line["step"] for line in finished.metrics] == list(range(1, finished.summary["steps"] + 1))
+    assert [error["t"] for error in finished.summary["errors"]] == [0.0, 0.1, 0.3, 0.4]
+    # Both follow the same solution, to the accuracy of either.
+    errors = finished.summary["errors"][-1]["relative_l2"], fresh.summary["errors"][-1]["relative_l2"]
+    assert max(errors) < 1e-3
+    # The step size goes on where it was, and is not that of the last step, cut by the old end.
+    assert finished.metrics[steps]["h"] > 0.5 * max(line["h"] for line in finished.metrics[:steps])
+
+
+def test_output_times_added(runs, crash):
+    """Those still to come are met exactly; those that have passed are not invented."""
+    ran = runs.begin(crash, ("step", 10), checkpoint__every_steps=1)
+    t = ran.metrics[-1]["t"]
+    assert 0.1 < t < 0.25
+    runs.resume(ran, output__times=[0.05, 0.1, 0.25])
+    assert [error["t"] for error in ran.summary["errors"]] == [0.0, 0.1, 0.25, 0.3]
+    assert sorted(ran.snapshots()) == [0.0, 0.1, 0.25, 0.3]
+    assert 0.25 in [line["t"] for line in ran.metrics]
+
+
+def test_an_output_time_that_has_just_passed_is_not_invented(runs, crash):
+    """One past time added before the first output after the start: the count of outputs alone cannot tell."""
+    ran = runs.begin(crash, ("step", 6), checkpoint__every_steps=1)
+    assert 0.05 < ran.metrics[-1]["t"] < 0.1
+    runs.resume(ran, output__times=[0.05, 0.1])
+    assert sorted(ran.snapshots()) == [0.0, 0.1, 0.3]
+
+
+# Checkpoints ---------------------------------------------------------------------------------------
+
+
+def newest(ran) -> Path:
+    return max((ran.directory / "checkpoints").iterdir(), key=lambda entry: int(entry.name))
+
+
+def test_a_damaged_checkpoint(runs, undisturbed, same, crash):
+    """The newest one is set aside, the run goes on from the one before, and ends with the same bits."""
+    ran = runs.begin(crash, ("step", 9), checkpoint__every_steps=2)
+    damaged = newest(ran)
+    for file in damaged.rglob("*"):
+        if file.is_file() and file.stat().st_size > 100 and "state" in str(file):
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 0xFF
+            file.write_bytes(content)
+    same(runs.resume(ran, checkpoint__every_steps=4), undisturbed)
+    said = [message for kind, message in ran.events if kind == "warning"]
+    assert len(said) == 1 and f"checkpoint of step {damaged.name} is unreadable" in said[0]
+    assert (ran.directory / UNREADABLE / f"{damaged.name}-0").is_dir()
+
+
+def test_no_checkpoint_that_can_be_read(runs, finished, capfd):
+    for entry in (finished.directory / "checkpoints").iterdir():
+        shutil.rmtree(entry / "state")
+    assert cli.main(["resume", str(finished.directory)]) == 1
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1 and "can be read" in err and "restore the folder from a copy" in err
+
+
+def test_another_configuration_under_the_checkpoints(finished, runs):
+    text = (finished.directory / "config.toml").read_text()
+    (finished.directory / "config.toml").write_text(text.replace("rtol = 2e-05", "rtol = 3e-05"))
+    with pytest.raises(RunFailed, match="written under another configuration"):
+        runs.resume(finished)
+
+
+# Bad input that only the assembled run can see ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "overrides, line",
+    [
+        (
+            ["--problem.name", "linear_fokker_planck", "--sampling.method", "uniform"],
+            "sampling.method = 'uniform' is impossible on the whole space: use 'density'",
+        ),
+        (
+            ["--problem.name", "advection", "--network.form", "log_density"],
+            "network.form = 'log_density' needs a problem on the WholeSpace with one output",
+        ),
+        (
+            ["--problem.name", "advection", "--sampling.points", "1", "--devices", "2"],
+            "sampling.points = 1 is less than one for each device",
+        ),
+    ],
+)
+def test_bad_input(runs, overrides, line):
+    source = runs.folder / "bare.toml"
+    source.write_text('[problem]\nname = "heat"\n')
+    directory = runs.new()
+    code, out, err = runs.call("run", source, "--output", directory, *overrides, devices=2)
+    assert (code, err) == (2, f"nivp: {line}\n")
+    assert out == "" and not directory.exists()
+
+
+def test_refused_from_python_leaves_nothing(tmp_path):
+    from nivp_dist import solve
+
+    with pytest.raises(InputError, match="impossible on the whole space"):
+        solve(
+            {"problem": {"name": "linear_fokker_planck"}, "sampling": {"method": "uniform"}},
+            directory=tmp_path / "run",
+            quiet=True,
+        )
+    assert not (tmp_path / "run").exists()

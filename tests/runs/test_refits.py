@@ -1,0 +1,77 @@
+"""Restarts: refits to the present solution, by the state alone, accepted only below their bound."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from nivp_dist.errors import RunStopped
+
+# Every 0.05 of t, judged at 1e-3: of this run's refits some are accepted and some are refused.
+OFTEN = {"restart__every": 0.05, "restart__cooldown_steps": 2, "restart__bound": 1e-3, "integrator__t_end": 0.2}
+
+
+@pytest.fixture(scope="module")
+def refitted(runs):
+    return runs.run(**OFTEN)
+
+
+def test_refits_happen_and_are_judged(refitted):
+    said = [message for kind, message in refitted.events if kind == "refit"]
+    begun = [message for message in said if "advanced by" in message]
+    accepted = [message for message in said if message.endswith("accepted")]
+    refused = [message for message in said if "refused, restart.bound is 0.001" in message]
+    assert len(begun) == len(accepted) + len(refused) and accepted and refused
+    assert refitted.summary["refits"] == len(accepted)
+    # A refit below its bound costs the solution no more than that bound.
+    assert max(error["relative_l2"] for error in refitted.summary["errors"]) < 1e-3 * (1 + len(accepted))
+
+
+def test_an_accepted_refit_is_another_network_of_the_same_solution(refitted, runs, undisturbed):
+    before, after = undisturbed.snapshots()[0.0]["theta"], refitted.theta(0.2)
+    other = runs.run(integrator__t_end=0.2)
+    # Evolved parameters stay near their start; a fresh initialisation is far from it.
+    assert np.linalg.norm(after - before) > 3 * np.linalg.norm(other.theta(0.2) - before)
+
+
+def test_a_refused_refit_keeps_theta(runs):
+    """A bound that no refit meets: the run is the one that never tried, said so, and counted none."""
+    # New points at every step: with kept ones the step after an attempt takes its first velocity anew.
+    ran = runs.run(**OFTEN | {"restart__bound": 1e-9, "sampling__redraw_every": 1})
+    plain = runs.run(integrator__t_end=0.2, sampling__redraw_every=1)
+    refused = [message for kind, message in ran.events if "refused, restart.bound is 1e-09" in message]
+    assert refused and ran.summary["refits"] == 0
+    assert np.array_equal(ran.theta(0.2), plain.theta(0.2))
+    assert ran.metrics == plain.metrics
+
+
+def test_no_refit_when_they_are_switched_off(runs):
+    ran = runs.run(**OFTEN, restart__enabled=False)
+    assert not any(kind == "refit" for kind, _ in ran.events)
+
+
+@pytest.mark.parametrize("moment", [("refit", 1), ("refit", 7)])
+def test_a_crash_during_a_refit_changes_nothing(runs, refitted, same, crash, moment):
+    ran = runs.begin(crash, moment, **OFTEN)
+    same(runs.resume(ran), refitted)
+    assert [event for event in ran.events if event[0] != "resume"] == refitted.events
+
+
+def test_a_stop_during_a_refit_changes_nothing(runs, refitted, same, at):
+    with pytest.raises(RunStopped):
+        runs.run(reporter=at("refit", 3, lambda: os.kill(os.getpid(), signal.SIGTERM)), **OFTEN)
+    ran = runs.Ran(runs.folder / f"run{runs.count}")
+    assert ran.summary["phase"] == "refit" and ran.summary["status"] == "stopped"
+    same(runs.resume(ran), refitted)
+
+
+def test_kept_points_and_a_refit_in_between(runs):
+    """The network changes while the points are kept: the next first stage belongs to the new network."""
+    kept = runs.run(**OFTEN | {"sampling__redraw_every": 50, "restart__bound": 1e-2})
+    assert kept.summary["refits"] >= 2
+    assert kept.summary["errors"][-1]["relative_l2"] < 1e-2
+    refits = [i for i, (_, message) in enumerate(kept.events) if message.endswith("accepted")]
+    assert refits
+    # Every step is measured against the velocity it began with: one of another network leaves the whole of f.
+    assert max(line["residual_fresh"] for line in kept.metrics) < 0.2
