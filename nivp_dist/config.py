@@ -44,6 +44,7 @@ class NetworkSettings(Section):
     depth: PositiveInt = 3  # hidden layers
     activation: Literal["swish", "tanh", "gelu", "sin"] = "swish"
     trunk: Literal["shared", "separate"] = "shared"  # several outputs: one trunk, or one network each
+    output_scales: Literal["auto"] | list[PositiveFloat] = "auto"  # units of several outputs, see balance.py
     dtype: Literal["float32", "float64"] = "float64"
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ import numpy as np
 from flax import traverse_util
 
 from nivp_dist import _jax  # noqa: F401
+from nivp_dist.balance import output_scales
 from nivp_dist.config import NetworkSettings
 from nivp_dist.errors import InputError
 from nivp_dist.problems.domains import Box, PeriodicBox, WholeSpace
@@ -99,11 +100,15 @@ def embed(xi, frequencies: int, alpha, periodic: bool):
         xi: (n, d), in [-1, 1]^d on boxes. On a periodic box w_k = 2^k pi, and x itself is left out.
         alpha: a number, or one for each frequency: a derivative of order q multiplies frequency k by w_k^q.
     """
-    omega = 2.0 ** np.arange(frequencies) * (np.pi if periodic else np.pi / 2)
+    omega = _frequencies(frequencies, periodic)
     decay = jnp.asarray(omega ** -np.broadcast_to(np.asarray(alpha, np.float64), (frequencies,)), xi.dtype)
     phase = xi[:, :, None] * jnp.asarray(omega, xi.dtype)
     waves = [(wave(phase) * decay).reshape(len(xi), -1) for wave in (jnp.sin, jnp.cos)]
     return jnp.concatenate(waves if periodic else [xi, *waves], axis=-1)
+
+
+def _frequencies(count: int, periodic: bool) -> np.ndarray:
+    return 2.0 ** np.arange(count) * (np.pi if periodic else np.pi / 2)
 
 
 class Layer(NamedTuple):
@@ -126,6 +131,7 @@ class Network:
     Attributes:
         size: p. dimension: d. outputs: m. layers: the affine layers in the order of theta.
         log_density: True if the field is q = log u, and u = exp(q).
+        scales: (m,), otherwise the field is q_k = scales_k u_k, see ``balance``.
     """
 
     def __init__(self, settings: NetworkSettings, problem, outputs: int | None = None):
@@ -146,10 +152,22 @@ class Network:
         self.layers, start = [], 0
         for path, leaf in sorted(traverse_util.flatten_dict(shapes).items()):
             net = path[0].removeprefix("output_")
-            outputs = (int(net), int(net) + 1) if net != path[0] else (0, self.outputs)
-            self.layers.append(Layer(path[:-1], start, *leaf.shape, outputs))
+            fed = (int(net), int(net) + 1) if net != path[0] else (0, self.outputs)
+            self.layers.append(Layer(path[:-1], start, *leaf.shape, fed))
             start = self.layers[-1].stop
         self.size = start
+        self.scales = self._scales(settings, problem) if outputs is None else np.ones(outputs)
+
+    def _scales(self, settings: NetworkSettings, problem) -> np.ndarray:
+        if settings.output_scales == "auto":
+            count = max(1, number_of_frequencies(settings, self.domain))
+            return output_scales(problem, _frequencies(count, isinstance(self.domain, PeriodicBox))[-1])
+        if len(settings.output_scales) != self.outputs:
+            raise InputError(
+                f"network.output_scales has {len(settings.output_scales)} entries for {self.outputs} outputs: "
+                "give one each, or 'auto'"
+            )
+        return np.asarray(settings.output_scales, np.float64)
 
     def initialise(self, key):
         """A random theta (p,) float64."""
@@ -169,13 +187,21 @@ class Network:
         return traverse_util.unflatten_dict(flat)
 
     def field(self, theta, x):
-        """What is linear-algebraically evolved, u or log u, at x (n, d): (n, m)."""
+        """What the parameters represent and the norms measure, log u or scales u, at x (n, d): (n, m)."""
         return self.module.apply({"params": self.weights(theta)}, x.astype(self.dtype))
 
     def values(self, theta, x):
         """u at x (n, d): (n, m)."""
         field = self.field(theta, x)
-        return jnp.exp(field) if self.log_density else field
+        return jnp.exp(field) if self.log_density else field / self.scales.astype(field.dtype)
+
+    def as_field(self, values):
+        """The field of values u (..., m)."""
+        return jnp.log(values) if self.log_density else values * self.scales.astype(values.dtype)
+
+    def as_field_rate(self, f, u):
+        """The time derivative of the field where u_t = f: both (m,)."""
+        return f / u if self.log_density else f * self.scales.astype(f.dtype)
 
     def function(self, theta) -> Callable:
         """u as a function of one point (d,): a scalar if m = 1, else (m,). For right-hand sides."""
@@ -220,8 +246,8 @@ class Network:
 
 
 def build(settings: NetworkSettings, problem, outputs: int | None = None) -> Network:
-    """The network of a problem, or one like it with more outputs. Raises InputError if settings and domain
-    do not go together."""
+    """The network of a problem, or one like it with more outputs and no scales. Raises InputError if settings
+    and domain do not go together."""
     return Network(settings, problem, outputs)
 
 

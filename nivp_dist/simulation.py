@@ -202,8 +202,7 @@ class Simulation:
         x = x.astype(self.network.dtype)
         if self.companions:
             return self.companions.target(self._initial_function, None, context, x)
-        values = self._initial_values(x)
-        return jnp.log(values) if self.network.log_density else values
+        return self.network.as_field(self._initial_values(x))
 
     def _present_target(self, context, x):
         theta, t, scales = context

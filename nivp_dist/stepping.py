@@ -21,6 +21,7 @@ FIRST_RANK = 128
 WORTH_DOUBLING = 1 / 6  # CG iterations a velocity, over the rank, above which a larger sketch is cheaper
 UNUSABLE = 1e-3  # a linear residual above this is no velocity
 WASTED = 2.0  # reusing a sketch does not pay beyond this many times the iterations with a fresh one
+TRY_AGAIN = 16  # steps between two trials of reuse, where it did not pay
 POINTS_KEY, SKETCH_KEY, FRESH_KEY, SELECT_KEY = range(4)
 
 
@@ -126,7 +127,7 @@ class Stepper:
 
     def _attempt(self, run, state, h, first):
         """(error relative to the tolerance, step); an infinite error if a stage failed."""
-        run.failure = None
+        run.begin(state.reuse_sketch or state.step % TRY_AGAIN == 0)
         try:
             step = attempt(self.tableau, run, self._combine, state.theta, state.t, h, first)
         except StageFailed as failure:
@@ -173,7 +174,7 @@ class Stepper:
         return min(n, max(1000, n // 4))
 
     def _metrics(self, new, old, run, h, error, rejected, residual_fresh, points) -> dict:
-        regularisation = run.regularisation
+        regularisation = run.at_start
         eigenvalues, mu = regularisation.sketch.eigenvalues, float(regularisation.mu)
         largest, smallest = float(eigenvalues[0]), float(eigenvalues[-1])
         return {
@@ -204,16 +205,20 @@ class _Stages:
 
     def __init__(self, stepper: Stepper, points, regularisation, state: State, poll):
         self.galerkin, self.points, self.poll = stepper.galerkin, points, poll
-        self.regularisation = regularisation
+        self.regularisation = self.at_start = regularisation
         self.guess, self.start = state.velocity, state.t
         self.sketch_key = stepper._key(state, SKETCH_KEY)
         self.first = self.first_residual = self.failure = None
         self.evaluations = self.iterations = 0
         self.first_iterations = 0
         self.sketched = False  # whether the sketch is of an earlier stage
-        self.reuse = state.reuse_sketch
+        self.reuse = True  # the step's sketch at its later stages
         self.worst = 0.0
         self.warnings: list[str] = []
+
+    def begin(self, reuse: bool):
+        """Another attempt: a sketch that failed a step too long for it may serve a shorter one."""
+        self.regularisation, self.reuse, self.failure = self.at_start, reuse, None
 
     def __call__(self, theta, t):
         self.poll()

@@ -49,9 +49,8 @@ class Companions:
 
     def _values(self, function, context, x):
         u, t = function(context)
-        shape = (self.narrow.outputs,)
-        values = jax.vmap(lambda point: jnp.reshape(u(point), shape))(x)
-        return values, jax.vmap(lambda point: jnp.reshape(self.problem.rhs(u, point, t), shape))(x)
+        values, rates = jax.vmap(u)(x), jax.vmap(lambda point: self.problem.rhs(u, point, t))(x)
+        return self.narrow.as_field(values), self.narrow.as_field_rate(rates, values)
 
     def _measure(self, function, context, points):
         u, f = self._values(function, context, points.x)

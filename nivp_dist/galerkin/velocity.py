@@ -206,14 +206,14 @@ class Galerkin:
         return Operator.build(self.network, theta, points.x, points.weights, self.chunk, dtype)
 
     def _rhs(self, theta, t, x):
-        """f at x (n, d): (n, m) float64. For q = log u: q_t = L[exp q] / exp q."""
+        """The field's time derivative f at x (n, d): (n, m) float64."""
         network = self.network
         u = network.function(theta)
 
         def at(point):
             point = point.astype(network.dtype)
             f = jnp.reshape(self.problem.rhs(u, point, t), (network.outputs,))
-            return f / u(point) if network.log_density else f
+            return network.as_field_rate(f, u(point))
 
         if self.chunk and self.chunk < len(x):
             return jax.lax.map(at, x, batch_size=self.chunk).astype(jnp.float64)
