@@ -172,7 +172,7 @@ class Simulation:
         """One accepted step."""
         result = self.stepper.step(state, poll)
         metrics, state = result.metrics, result.state
-        per_velocity = metrics["cg_iterations"] / max(metrics["evaluations"], 1)
+        per_velocity = (metrics["cg_iterations"] - metrics["cg_wasted"]) / max(metrics["evaluations"], 1)
         health = Health(per_velocity, metrics["residual_fresh"], metrics["h"])
         settled = state.levels is None and state.step - state.fit_step >= SETTLING_STEPS
         return result._replace(state=state.after(health=health, levels=health if settled else state.levels))

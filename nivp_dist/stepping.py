@@ -21,7 +21,6 @@ FIRST_RANK = 128
 WORTH_DOUBLING = 1 / 6  # CG iterations a velocity, over the rank, above which a larger sketch is cheaper
 UNUSABLE = 1e-3  # a linear residual above this is no velocity
 WASTED = 2.0  # reusing a sketch does not pay beyond this many times the iterations with a fresh one
-TRY_AGAIN = 16  # steps between two trials of reuse, where it did not pay
 POINTS_KEY, SKETCH_KEY, FRESH_KEY, SELECT_KEY = range(4)
 
 
@@ -127,7 +126,7 @@ class Stepper:
 
     def _attempt(self, run, state, h, first):
         """(error relative to the tolerance, step); an infinite error if a stage failed."""
-        run.begin(state.reuse_sketch or state.step % TRY_AGAIN == 0)
+        run.begin(state.reuse_sketch)
         try:
             step = attempt(self.tableau, run, self._combine, state.theta, state.t, h, first)
         except StageFailed as failure:
@@ -186,6 +185,7 @@ class Stepper:
             "residual": run.first_residual,
             "residual_fresh": residual_fresh,
             "cg_iterations": run.iterations,
+            "cg_wasted": run.wasted,
             "cg_residual": run.worst,
             "evaluations": run.evaluations,
             "theta_norm": float(jnp.linalg.norm(new.theta)),
@@ -209,8 +209,8 @@ class _Stages:
         self.guess, self.start = state.velocity, state.t
         self.sketch_key = stepper._key(state, SKETCH_KEY)
         self.first = self.first_residual = self.failure = None
-        self.evaluations = self.iterations = 0
-        self.first_iterations = 0
+        self.evaluations = self.iterations = self.first_iterations = 0
+        self.wasted = 0  # iterations on a sketch that did not serve: they say nothing of the parametrisation
         self.sketched = False  # whether the sketch is of an earlier stage
         self.reuse = True  # the step's sketch at its later stages
         self.worst = 0.0
@@ -232,7 +232,7 @@ class _Stages:
         result = galerkin.velocity(theta, t, self.points, self.regularisation, self.guess)
         iterations, code = int(result.iterations), int(result.code)
         if stale and (code != pcg.CONVERGED or iterations > WASTED * max(self.first_iterations, 20)):
-            self.reuse = False
+            self.reuse, self.wasted = False, self.wasted + iterations
             if code != pcg.CONVERGED:
                 self._sketch(theta)
                 result = galerkin.velocity(theta, t, self.points, self.regularisation, self.guess)
