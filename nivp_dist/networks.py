@@ -177,6 +177,24 @@ class Network:
             jnp.float64
         )
 
+    def start(self, key, mean, covariance):
+        """A random theta (p,) for a solution with that mean (d,) and covariance (d, d).
+
+        For a field log u the quadratic form starts as the logarithm of that Gaussian, whatever the scales of the
+        coordinates: where u is narrow and off centre, monomials are too much alike for a fit to find it.
+        """
+        theta = self.initialise(key)
+        if not self.log_density:
+            return theta
+        scale = jnp.asarray(self.domain.scale)
+        mu, precision = (mean - jnp.asarray(self.domain.centre)) / scale, jnp.linalg.inv(covariance)
+        precision = scale[:, None] * precision * scale
+        rows, columns = np.triu_indices(self.dimension)
+        linear, quadratic = precision @ mu, -jnp.where(rows == columns, 0.5, 1.0) * precision[rows, columns]
+        constant = -0.5 * (mu @ linear + jnp.linalg.slogdet(2 * jnp.pi * covariance)[1])
+        layer = next(layer for layer in self.layers if layer.path == ("quadratic",))
+        return theta.at[layer.start : layer.stop].set(jnp.concatenate([linear, quadratic, constant[None]]))
+
     def weights(self, theta) -> dict:
         """theta (p,) as the module's parameters, in the network's dtype."""
         theta = theta.astype(self.dtype)

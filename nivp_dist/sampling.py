@@ -158,6 +158,14 @@ class Sampler:
         return jax.tree.map(lambda new, old: jnp.where(trusted, new, old), fitted, density)
 
 
+def moments(density: Density):
+    """Mean (d,) and covariance (d, d) of the mixture."""
+    mean = density.weights @ density.means
+    spread = density.means - mean
+    within = jnp.einsum("k,kij->ij", density.weights, density.covariances)
+    return mean, within + jnp.einsum("k,ki,kj->ij", density.weights, spread, spread)
+
+
 def cholesky_roots(covariances):
     """Lower roots of (K, d, d), one by one: batched LAPACK calls on the CPU wait for each other inside XLA's
     thread pool, and two of them on two cores wait for ever (seen with jaxlib 0.10.2)."""

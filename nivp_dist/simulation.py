@@ -5,7 +5,7 @@ from typing import Callable
 import jax
 import jax.numpy as jnp
 
-from nivp_dist import networks
+from nivp_dist import networks, sampling
 from nivp_dist.cluster.mesh import make_mesh, replicate
 from nivp_dist.config import Config
 from nivp_dist.errors import InputError, RunFailed
@@ -84,7 +84,7 @@ class Simulation:
         """The state before the first round of the initial fit."""
         key = jax.random.key(self.config.seed)
         density = self.sampler.start(jax.random.fold_in(key, PILOT), self._initial_values)
-        fit = self.fitter.start(self.fitter.network.initialise(jax.random.fold_in(key, INITIAL)))
+        fit = self.fitter.start(self._fresh_theta(jax.random.fold_in(key, INITIAL), density))
         return self._replicated(self.blank()._replace(density=density, fit=fit))
 
     def resumed(self, state: State) -> State:
@@ -131,8 +131,8 @@ class Simulation:
     def begin_refit(self, state: State) -> State:
         """A fresh network, to be fitted to the present solution; theta stays until it is accepted."""
         key = jax.random.fold_in(self._refit_key(state), INITIAL)
-        theta = replicate(self.refitter.network.initialise(key), self.mesh)
-        return state.after(phase=REFIT, fit=replicate(self.refitter.start(theta), self.mesh))
+        fit = self.refitter.start(self._fresh_theta(key, state.density))
+        return state.after(phase=REFIT, fit=replicate(fit, self.mesh))
 
     def finish_refit(self, state: State) -> tuple[State, float, bool]:
         """Take the refit if its error is within restart.bound, else keep the old network.
@@ -216,6 +216,9 @@ class Simulation:
     def _present_function(self, context):
         theta, t = context
         return self.network.function(theta), t
+
+    def _fresh_theta(self, key, density):
+        return self.fitter.network.start(key, *sampling.moments(density))
 
     def _network_part(self, theta):
         return self.companions.restrict(theta) if self.companions else theta

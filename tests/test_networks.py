@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from nivp_dist.config import NetworkSettings
 from nivp_dist.errors import InputError
@@ -176,3 +177,17 @@ def test_initialisation_follows_its_key():
         assert not w[-1].any()
         if w.size > 1000:
             np.testing.assert_allclose(w[:-1].std(), 1 / np.sqrt(layer.rows - 1), rtol=0.1)
+
+
+def test_the_start_of_a_log_density_is_the_gaussian_of_its_moments():
+    domain = WholeSpace(3, centre=(0.5, -1.0, 2.0), scale=(1.0, 0.3, 2.0))
+    network, _ = network_of(domain, density=True)
+    root = RANDOM.standard_normal((3, 3))
+    mean, covariance = np.array([4.0, 0.0, -3.0]), root @ root.T + 0.01 * np.eye(3)
+    theta = np.array(network.start(jax.random.key(2), mean, covariance))
+    for layer in network.layers:
+        if layer.path[-1] == "head":  # what the random MLP adds
+            theta[layer.start : layer.stop] = 0.0
+    x = RANDOM.multivariate_normal(mean, covariance, 20)
+    expected = scipy.stats.multivariate_normal(mean, covariance).pdf(x)
+    np.testing.assert_allclose(evaluate(network, theta, x)[:, 0], expected, rtol=1e-9)

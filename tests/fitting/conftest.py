@@ -28,6 +28,12 @@ class OnABox(Problem):
     def domain(self):
         return Box(2)
 
+    def initial(self, x):
+        return x
+
+    def rhs(self, u, x, t):
+        return u(x)
+
 
 class Setting:
     """Network, operator and sampler of one problem, and fitters that share them."""

@@ -45,7 +45,7 @@ def test_dual_matrix_is_j_j_transposed(trunk, make_points, dense):
         def domain(self):
             return Box(2)
 
-    network = build(NetworkSettings(width=4, depth=2, frequencies=1, trunk=trunk), System())
+    network = build(NetworkSettings(width=4, depth=2, frequencies=1, trunk=trunk, output_scales=[3.0, 0.5]), System())
     theta = jax.jit(network.initialise)(jax.random.key(0))
     points = make_points(network.domain, 9, make_mesh(1))
     j, _ = dense(network, theta, points)

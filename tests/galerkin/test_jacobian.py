@@ -18,6 +18,7 @@ from nivp_dist.problems import Box, PeriodicBox, Problem, WholeSpace
 
 BOX = Box(2, (-1.0, 0.0), (1.0, 3.0))
 SMALL = {"width": 5, "depth": 2, "frequencies": 2, "alpha": [1.0, 1.5]}
+UNITS = {"output_scales": [3.0, 0.5]}
 COLUMNS = 6
 POINTS = 45  # not a multiple of 2, of 4 or of the chunk
 
@@ -56,12 +57,14 @@ class SpaceSystem(Problem):
 
 CASES = {
     "walls": (Scalar(), SMALL),
-    "shared trunk": (System(), SMALL),
-    "separate trunks": (System(), SMALL | {"trunk": "separate", "activation": "tanh"}),
+    "shared trunk": (System(), SMALL | UNITS),
+    "separate trunks": (System(), SMALL | UNITS | {"trunk": "separate", "activation": "tanh"}),
     "periodic": (Periodic(), SMALL | {"activation": "gelu"}),
     "log density": (Density(), {"width": 5, "depth": 2, "activation": "sin"}),
     "exponential": (Density(), {"width": 5, "depth": 1, "form": "exponential"}),
-    "exponential system": (SpaceSystem(), {"width": 4, "depth": 1, "form": "exponential", "trunk": "separate"}),
+    "exponential system": (
+        SpaceSystem(), UNITS | {"width": 4, "depth": 1, "form": "exponential", "trunk": "separate"}
+    ),
     "exponential in a box": (Scalar(), SMALL | {"form": "exponential"}),
 }
 
