@@ -177,10 +177,10 @@ class Network:
             jnp.float64
         )
 
-    def start(self, key, mean, covariance):
+    def initialise_near(self, key, mean, covariance):
         """A random theta (p,) for a solution with that mean (d,) and covariance (d, d).
 
-        For a field log u the quadratic form starts as the logarithm of that Gaussian, whatever the scales of the
+        For a field log u the quadratic form is the logarithm of that Gaussian, whatever the scales of the
         coordinates: where u is narrow and off centre, monomials are too much alike for a fit to find it.
         """
         theta = self.initialise(key)

@@ -19,7 +19,7 @@ from nivp_dist.sampling import Sampler
 from nivp_dist.state import EVOLVE, FINISHED, FIT, REFIT, State
 from nivp_dist.stepping import Accepted, Stepper
 
-PILOT, INITIAL, MEASURE, REFIT_KEY, SCALE = 101, 102, 103, 104, 105
+PILOT, INITIAL, MEASURE, REFIT_KEY, SCALE, ANOTHER = 101, 102, 103, 104, 105, 106
 SETTLING_STEPS = 3  # accepted steps after a fit before the levels of health are taken
 
 
@@ -84,7 +84,7 @@ class Simulation:
         """The state before the first round of the initial fit."""
         key = jax.random.key(self.config.seed)
         density = self.sampler.start(jax.random.fold_in(key, PILOT), self._initial_values)
-        fit = self.fitter.start(self._fresh_theta(jax.random.fold_in(key, INITIAL), density))
+        fit = self.fitter.start(self.fitter.network.initialise(jax.random.fold_in(key, INITIAL)))
         return self._replicated(self.blank()._replace(density=density, fit=fit))
 
     def resumed(self, state: State) -> State:
@@ -107,6 +107,11 @@ class Simulation:
         """One round of the initial fit or of the refit in progress."""
         fitter, context, key = self._fit_in_progress(state)
         fit = fitter.advance(state.fit, key, state.density, context, self.stepper.first_rank())
+        if fitter.stuck(fit):
+            another = jax.random.fold_in(jax.random.fold_in(key, ANOTHER), int(fit.round))
+            near = bool(jax.random.bernoulli(another))
+            theta = self._initial_theta_near(another, state.density) if near else fitter.network.initialise(another)
+            fit = replicate(fitter.start(theta)._replace(round=fit.round), self.mesh)
         return state.after(fit=fit)
 
     @property
@@ -131,7 +136,8 @@ class Simulation:
     def begin_refit(self, state: State) -> State:
         """A fresh network, to be fitted to the present solution; theta stays until it is accepted."""
         key = jax.random.fold_in(self._refit_key(state), INITIAL)
-        fit = self.refitter.start(self._fresh_theta(key, state.density))
+        # The solution may have left the place and the scale that the network's coordinates are made for.
+        fit = self.refitter.start(self._initial_theta_near(key, state.density))
         return state.after(phase=REFIT, fit=replicate(fit, self.mesh))
 
     def finish_refit(self, state: State) -> tuple[State, float, bool]:
@@ -217,8 +223,8 @@ class Simulation:
         theta, t = context
         return self.network.function(theta), t
 
-    def _fresh_theta(self, key, density):
-        return self.fitter.network.start(key, *sampling.moments(density))
+    def _initial_theta_near(self, key, density):
+        return self.fitter.network.initialise_near(key, *sampling.moments(density))
 
     def _network_part(self, theta):
         return self.companions.restrict(theta) if self.companions else theta

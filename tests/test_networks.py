@@ -179,12 +179,12 @@ def test_initialisation_follows_its_key():
             np.testing.assert_allclose(w[:-1].std(), 1 / np.sqrt(layer.rows - 1), rtol=0.1)
 
 
-def test_the_start_of_a_log_density_is_the_gaussian_of_its_moments():
+def test_a_log_density_initialised_near_a_gaussian_is_that_gaussian():
     domain = WholeSpace(3, centre=(0.5, -1.0, 2.0), scale=(1.0, 0.3, 2.0))
     network, _ = network_of(domain, density=True)
     root = RANDOM.standard_normal((3, 3))
     mean, covariance = np.array([4.0, 0.0, -3.0]), root @ root.T + 0.01 * np.eye(3)
-    theta = np.array(network.start(jax.random.key(2), mean, covariance))
+    theta = np.array(network.initialise_near(jax.random.key(2), mean, covariance))
     for layer in network.layers:
         if layer.path[-1] == "head":  # what the random MLP adds
             theta[layer.start : layer.stop] = 0.0

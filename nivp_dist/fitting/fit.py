@@ -22,6 +22,7 @@ DAMPING_FACTORS = (0.1, 1.0, 10.0)
 SMALLEST_DAMPING, LARGEST_DAMPING = 1e-14, 1e2
 ADAM_ROUND = 100
 PATIENCE = 8  # Gauss-Newton rounds in a row that gain less than a percent
+FAR = 10.0  # times the target: a fit that stalls beyond it sits at a stationary point of its initialisation
 
 
 class FitState(NamedTuple):
@@ -170,6 +171,11 @@ class Fitter:
         if after == GAUSS_NEWTON and self.settings.method == "adam":
             after = DONE
         return state._replace(stage=jnp.asarray(after, jnp.int64))
+
+    def stuck(self, state: FitState) -> bool:
+        """Stalled far from the target with rounds left: another initialisation is worth them."""
+        left = int(state.stage) == DONE and int(state.round) < self.last_round
+        return left and self.settings.method == "gauss_newton" and float(state.error) > FAR * self.settings.target
 
     def measure(self, state: FitState, key, density, context=None) -> FitState:
         """The state with its error measured on one more fresh draw."""

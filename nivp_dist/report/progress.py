@@ -179,7 +179,8 @@ class Reporter:
             if self._console:
                 self._console.print(Text(line, style=style), soft_wrap=True)
             else:
-                print(line, file=self._stream, flush=True)
+                self._stream.write(f"{line}\n")  # in one piece: standard error may end in the same file
+                self._stream.flush()
 
         self._guard(show)
 

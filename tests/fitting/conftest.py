@@ -46,7 +46,7 @@ class Setting:
         self.density, self.points, self.mesh = self.sampler.broadest(), points, mesh
         self.theta = jax.jit(self.network.initialise)(jax.random.key(0))
 
-    def fitter(self, target, **settings):
+    def fitter(self, target, /, **settings):
         settings = {"points": self.points, "adam_batch": 50} | settings
         return Fitter(self.galerkin, self.sampler, FitSettings(**settings), target)
 

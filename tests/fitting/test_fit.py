@@ -134,3 +134,12 @@ def test_rounds_are_the_same_on_every_number_of_devices(setting, box, devices):
     for a, b in zip(*fits):
         np.testing.assert_allclose(b.theta, a.theta, rtol=1e-6, atol=1e-8)
         np.testing.assert_allclose(b.error, a.error, rtol=1e-8)
+
+
+def test_stuck_is_a_stall_far_from_the_target_with_rounds_left(box):
+    fitter = box.fitter(lambda _, x: x, target=1e-3, iterations=50)
+    stalled = fitter.start(box.theta)._replace(stage=DONE, round=20, error=0.5)
+    assert fitter.stuck(stalled)
+    assert not fitter.stuck(stalled._replace(error=5e-3))
+    assert not fitter.stuck(stalled._replace(round=50))
+    assert not fitter.stuck(stalled._replace(stage=GAUSS_NEWTON))
