@@ -17,8 +17,8 @@ from nivp_dist.storage import run_directory, snapshots
 from nivp_dist.storage.metrics import METRICS, plain, read_lines
 
 METRIC_NAMES = (
-    "step t h error rejected residual residual_fresh cg_iterations cg_wasted cg_residual evaluations theta_norm mu trace "
-    "lambda_max lambda_min condition effective_dimension rank effective_sample_size wall_seconds"
+    "step t h error rejected residual residual_fresh cg_iterations cg_wasted cg_residual evaluations theta_norm mu "
+    "trace lambda_max lambda_min condition effective_dimension rank effective_sample_size wall_seconds"
 ).split()
 CHUNK = 1 << 16  # points evaluated at once
 

@@ -51,7 +51,8 @@ class NetworkSettings(Section):
     def _one_alpha_per_frequency(self):
         if isinstance(self.alpha, list) and len(self.alpha) != self.frequencies:
             raise ValueError(
-                f"network.alpha has {len(self.alpha)} entries for {self.frequencies} frequencies: give one each, or one number"
+                f"network.alpha has {len(self.alpha)} entries for {self.frequencies} frequencies: give one each, "
+                "or one number"
             )
         return self
 

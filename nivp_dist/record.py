@@ -25,7 +25,8 @@ class Record:
         self.config, self.directory, self.simulation = config, Path(directory), simulation
         self.writes = jax.process_index() == 0
         self.checkpoints = Checkpoints(self.directory, config.checkpoint.keep)
-        self.metrics, self.events = (Lines(self.directory / name) for name in (METRICS, EVENTS)) if self.writes else (None, None)
+        self.metrics = Lines(self.directory / METRICS) if self.writes else None
+        self.events = Lines(self.directory / EVENTS) if self.writes else None
         self._started = time.monotonic()
         previous = (run_directory.read_summary(self.directory) or {}) if self.writes else {}
         self._earlier = float(previous.get("wall_seconds") or 0.0)
@@ -47,7 +48,7 @@ class Record:
             return None
         tree, _, messages = found
         if not np.array_equal(tree.pop("config_hash"), self._hash):
-            raise RunFailed(f"{self.directory}: the checkpoints were written under another configuration than config.toml")
+            raise RunFailed(f"{self.directory}: its checkpoints were written under another configuration than config.toml")
         state = from_tree(tree, self.simulation.mesh)
         if self.writes:
             self.metrics.truncate_to(state.step)

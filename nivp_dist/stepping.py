@@ -247,7 +247,8 @@ class _Stages:
         if solver_residual > UNUSABLE:
             raise StageFailed(f"CG at t = {t:.6g}: {pcg.CODE_NAMES[code]} at a relative residual {solver_residual:.1e}")
         if code != pcg.CONVERGED:
-            self.warnings.append(f"CG {pcg.CODE_NAMES[code]}: raise solver.max_iterations, max_rank or mu, or solver.rtol")
+            mend = "raise solver.max_iterations, max_rank or mu, or solver.rtol"
+            self.warnings.append(f"CG {pcg.CODE_NAMES[code]}: {mend}")
         if self.first is None and t == self.start:
             self.first, self.first_residual = result.v, float(result.residual)
             self.first_iterations = iterations

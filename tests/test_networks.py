@@ -30,7 +30,8 @@ def problem(domain, outputs=1, density=False):
 
 
 def network_of(domain, outputs=1, density=False, **settings):
-    network = build(NetworkSettings(**({"width": 5, "depth": 2, "output_scales": [1.0] * outputs} | settings)), problem(domain, outputs, density))
+    settings = {"width": 5, "depth": 2, "output_scales": [1.0] * outputs} | settings
+    network = build(NetworkSettings(**settings), problem(domain, outputs, density))
     theta = np.asarray(jax.jit(network.initialise)(jax.random.key(1)))
     return network, theta + 0.1 * RANDOM.standard_normal(theta.shape)  # biases are not zero
 

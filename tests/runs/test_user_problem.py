@@ -75,8 +75,8 @@ KEYS = (
     "points devices processes wall_seconds versions"
 ).split()
 METRICS = (
-    "step t h error rejected residual residual_fresh cg_iterations cg_wasted cg_residual evaluations theta_norm mu trace "
-    "lambda_max lambda_min condition effective_dimension rank effective_sample_size wall_seconds"
+    "step t h error rejected residual residual_fresh cg_iterations cg_wasted cg_residual evaluations theta_norm mu "
+    "trace lambda_max lambda_min condition effective_dimension rank effective_sample_size wall_seconds"
 ).split()
 
 
