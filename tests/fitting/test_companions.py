@@ -1,0 +1,75 @@
+"""Companions: the widened network holds the narrow one, and the time derivative comes into its tangent space."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nivp_dist.config import Config, NetworkSettings
+from nivp_dist.fitting.companions import SHARE, Companions
+from nivp_dist.galerkin.velocity import Points
+from nivp_dist.networks import build
+from nivp_dist.problems.wave import Wave
+from nivp_dist.simulation import Simulation
+
+SETTINGS = NetworkSettings(width=6, depth=2, frequencies=2)
+PROBLEM = Wave(width=0.3)
+X = np.random.default_rng(0).uniform(-1, 1, (40, 2))
+POINTS = Points(jnp.asarray(X), jnp.full(40, 1 / 40), jnp.full(40, 0.1))
+
+
+@pytest.fixture(scope="module")
+def companions():
+    return Companions(SETTINGS, PROBLEM, build(SETTINGS, PROBLEM))
+
+
+def start(_):
+    return PROBLEM.initial, 0.0
+
+
+def test_the_narrow_network_is_the_first_half_of_the_wide_one(companions):
+    wide = jax.jit(companions.network.initialise)(jax.random.key(0))
+    narrow = companions.restrict(wide)
+    assert narrow.shape == (companions.narrow.size,)
+    both = companions.network.field(wide, X)
+    np.testing.assert_array_equal(companions.narrow.field(narrow, X), both[:, :2])
+
+
+def test_the_target_is_u_beside_its_time_derivative_in_the_units_of_the_field(companions):
+    scales = companions.scales(start, None, POINTS)
+    target = np.asarray(companions.target(start, None, scales, POINTS.x))
+    pulse = np.exp(-np.sum(X**2, 1) / (2 * 0.3**2)) / (60 * np.pi * 0.3**2)
+    laplacian = (np.sum(X**2, 1) / 0.3**4 - 2 / 0.3**2) * pulse
+    np.testing.assert_allclose(target[:, 0], companions.narrow.scales[0] * pulse, rtol=1e-12)
+    np.testing.assert_array_equal(target[:, 1:3], 0)  # u_t at rest, and the derivative of u, which is u_t
+    ratio = target[:, 3] / (0.1 * laplacian)
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(target[:, 3]), SHARE * np.linalg.norm(target[:, :2]), rtol=1e-9)
+
+
+def test_a_derivative_that_vanishes_is_not_scaled(companions):
+    scales = companions.scales(lambda _: (lambda x: jnp.zeros(2), 0.0), None, POINTS)
+    np.testing.assert_array_equal(scales, 1.0)
+
+
+def test_the_residual_of_a_system_at_rest_falls():
+    """A wave at rest: without companions its u_t has next to no tangent space."""
+    residuals = {}
+    for wanted in (True, False):
+        config = Config.model_validate(
+            {
+                "problem": {"name": "wave", "parameters": {"width": 0.2}},
+                "network": {"width": 10, "depth": 2, "frequencies": 2, "alpha": 0.0},
+                "sampling": {"points": 900},
+                "solver": {"method": "primal"},
+                "fit": {"points": 900, "iterations": 30, "companions": wanted, "on_miss": "continue"},
+                "integrator": {"initial_step": 1e-3, "t_end": 1e-3},
+            }
+        )
+        simulation = Simulation(config, Wave(width=0.2))
+        state = simulation.begin()
+        while not simulation.fit_is_done(state):
+            state = simulation.fit_round(state)
+        state = simulation.after_output(simulation.finish_initial_fit(state)[0])
+        residuals[wanted] = simulation.step(state, lambda: None).metrics["residual_fresh"]
+    assert residuals[True] < 0.25 * residuals[False]  # measured: 0.025 and 0.42
