@@ -48,7 +48,7 @@ class Record:
             return None
         tree, _, messages = found
         if not np.array_equal(tree.pop("config_hash"), self._hash):
-            raise RunFailed(f"{self.directory}: its checkpoints were written under another configuration than config.toml")
+            raise RunFailed(f"{self.directory}: its checkpoints belong to another configuration than config.toml")
         state = from_tree(tree, self.simulation.mesh)
         if self.writes:
             self.metrics.truncate_to(state.step)
