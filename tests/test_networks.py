@@ -16,12 +16,7 @@ RANDOM = np.random.default_rng(0)
 X = RANDOM.uniform(BOX.lower, BOX.upper, (9, 2))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fast_compilation():
-    """Machine code need not be fast for a handful of points."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 def problem(domain, outputs=1, density=False):

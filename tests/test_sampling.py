@@ -24,12 +24,7 @@ MIXTURE = Density(
 N = 40_000
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fast_compilation():
-    """Machine code need not be fast for a handful of points."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 def sampler(domain=BOX, log_density=False, devices=1, **settings):

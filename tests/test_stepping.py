@@ -40,12 +40,7 @@ PROBLEM = Ornstein()
 X = np.random.default_rng(0).normal(0, 0.5, (50, 2))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fast_compilation():
-    """Machine code need not be fast for a handful of points."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 def settings(**sections):

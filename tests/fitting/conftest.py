@@ -13,12 +13,9 @@ from nivp_dist.problems import Box, Problem
 from nivp_dist.sampling import Sampler
 
 
-@pytest.fixture(scope="package", autouse=True)
-def fast_compilation():
-    """Machine code need not be fast for a handful of points."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+@pytest.fixture(scope="module", autouse=True)
+def whole_package(fast_compilation):
+    """Every test here compiles fast."""
 
 
 class OnABox(Problem):

@@ -10,12 +10,9 @@ from nivp_dist.galerkin.velocity import Points
 from nivp_dist.sampling import pad
 
 
-@pytest.fixture(scope="package", autouse=True)
-def fast_compilation():
-    """Machine code need not be fast for a handful of points; the programs and their communication stay the same."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+@pytest.fixture(scope="module", autouse=True)
+def whole_package(fast_compilation):
+    """Every test here compiles fast."""
 
 
 @pytest.fixture(scope="module", params=[k for k in (1, 2, 4) if k <= jax.device_count()], ids="{}dev".format)

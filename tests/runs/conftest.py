@@ -277,9 +277,8 @@ def same():
     def same(ran, other):
         mine, theirs = ran.snapshots(), other.snapshots()
         assert mine.keys() == theirs.keys()
-        for t in mine:
-            for name in mine[t]:
-                assert np.array_equal(mine[t][name], theirs[t][name], equal_nan=True), (t, name)
+        pairs = {(t, name): (mine[t][name], theirs[t][name]) for t in mine for name in mine[t]}
+        assert not {key: pair for key, pair in pairs.items() if not np.array_equal(*pair, equal_nan=True)}
         assert ran.metrics == other.metrics
         drop = ("wall_seconds", "versions")
         assert {k: v for k, v in ran.summary.items() if k not in drop} == {

@@ -165,7 +165,7 @@ def test_no_checkpoint_that_can_be_read(runs, finished, capfd):
 def test_another_configuration_under_the_checkpoints(finished, runs):
     text = (finished.directory / "config.toml").read_text()
     (finished.directory / "config.toml").write_text(text.replace("rtol = 2e-05", "rtol = 3e-05"))
-    with pytest.raises(RunFailed, match="written under another configuration"):
+    with pytest.raises(RunFailed, match="belong to another configuration"):
         runs.resume(finished)
 
 
