@@ -46,13 +46,13 @@ def solve(
         RunFailed: the run cannot go on; one line says why and what to try.
         RunStopped: stopped by a signal, with a checkpoint.
     """
+    import jax
+
     from nivp_dist import controller
     from nivp_dist.cluster.control import from_process_zero
     from nivp_dist.cluster.mesh import make_mesh
     from nivp_dist.problems import checks
     from nivp_dist.report.progress import Reporter, Silent
-
-    import jax
 
     resolved, name = _resolve(config, problem)
     own = {} if problem is None else {"problem": problem}

@@ -1,12 +1,10 @@
-"""The command line: `nivp run | resume | status | plot | problems`.
+"""The command line: `nivp run | resume | submit | status | plot | problems | doctor`.
 
 Importing this module does not import jax. Every mistake of the user is one line on stderr; exit codes are those of
 ``nivp_dist.errors``.
 """
 
 import contextlib
-import json
-import os
 import re
 import sys
 import traceback
@@ -17,11 +15,14 @@ from rich.console import Console
 from rich.table import Table
 
 from nivp_dist import __version__
-from nivp_dist.cluster import topology
-from nivp_dist.config import Config
+from nivp_dist.arguments import split
+from nivp_dist.batch.submit import submit
+from nivp_dist.cluster import logs, session, signals
+from nivp_dist.cluster.channel import is_echo
+from nivp_dist.config import ClusterSettings, Config
 from nivp_dist.errors import BAD_INPUT, FAILED, FINISHED, STOPPED_EARLY, InputError, RunFailed, RunStopped
-from nivp_dist.settings_io import RECORD, read_config, resume_config, shipped_configs
-from nivp_dist.storage import metrics, run_directory
+from nivp_dist.settings_io import RECORD, describe_config, read_config, resume_config, shipped_configs
+from nivp_dist.storage import run_directory
 
 _WITH_OVERRIDES = {"ignore_unknown_options": True}
 
@@ -37,10 +38,10 @@ def nivp():
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="CONFIG [--section.key value]...")
 def run(output, arguments):
     """Start a run from CONFIG, a TOML file or the name of a shipped configuration (`nivp problems`)."""
-    (source,), overrides = _split(arguments, "CONFIG")
+    source, overrides = split(arguments, "CONFIG")
     config = read_config(source, overrides)
-    processes = topology.detect()
-    topology.initialise(processes)
+    signals.heed()
+    session.connect(config.cluster)
     _check(config)
 
     from nivp_dist.cluster.control import from_process_zero
@@ -52,38 +53,43 @@ def run(output, arguments):
 
 
 @nivp.command(context_settings=_WITH_OVERRIDES, epilog="Example: nivp resume runs/heat-001 --integrator.t_end 2")
+@click.option("--patience", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Wait for a lock so long.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="DIR [--section.key value]...")
-def resume(arguments):
+def resume(patience, arguments):
     """Continue the run in DIR from its newest checkpoint. Keys that decide the result cannot change."""
-    (directory,), overrides = _split(arguments, "DIR")
+    directory, overrides = split(arguments, "DIR")
     config = resume_config(directory, overrides)
-    processes = topology.detect()
-    topology.initialise(processes)
+    signals.heed()
+    session.connect(config.cluster)
     _check(config)
-    _evolve(config, Path(directory).resolve(), resume=True, record=bool(overrides))
+    _evolve(config, Path(directory).resolve(), resume=True, record=bool(overrides), patience=patience)
 
 
-@nivp.command()
+nivp.add_command(submit)
+
+
+class _Watch(click.Command):
+    """--watch takes a number of seconds if one follows: click alone would take the directory for it."""
+
+    def parse_args(self, context, arguments):
+        for i, argument in enumerate(arguments):
+            if argument == "--watch" and not re.fullmatch(r"[\d.]+", "".join(arguments[i + 1 : i + 2])):
+                arguments = [*arguments[:i], "--watch=2", *arguments[i + 1 :]]
+        return super().parse_args(context, arguments)
+
+
+@nivp.command(cls=_Watch, epilog="Example: nivp status runs/heat-001 --watch 10")
 @click.argument("directory")
+@click.option("--watch", type=click.FloatRange(0.1), metavar="[SECONDS]", help="Follow the run until it ends.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def status(directory, as_json):
-    """Show where the run in DIR stands."""
-    summary = run_directory.read_summary(directory) or {}
-    last = metrics.last_line(Path(directory) / metrics.METRICS) or {}
-    events = metrics.read_lines(Path(directory) / metrics.EVENTS)[-3:]
-    held = run_directory.in_use(directory)
-    state = summary.get("status", "running" if held else "not started")
-    if state == "running" and not held:
-        state = "interrupted"
-    if as_json:
-        click.echo(json.dumps({"status": state, "summary": summary, "last_step": last, "events": events}, indent=2))
-        return
-    from nivp_dist.report.tables import status_lines
+def status(directory, watch, as_json):
+    """Show where the run in DIR stands; from any host that sees its directory."""
+    from nivp_dist.report import status
 
-    for line in status_lines(summary | {"status": state}, last, events):
-        click.echo(line)
-    if state in ("interrupted", "stopped") and run_directory.has_checkpoint(directory):
-        click.echo(f"to go on: nivp resume {directory}")
+    if watch is None:
+        click.echo(status.text(directory, as_json))
+    else:
+        status.watch(directory, sys.stdout, watch, as_json)
 
 
 @nivp.command()
@@ -124,36 +130,19 @@ def problems():
     Console().print(table)
 
 
-def describe_config(path: Path) -> tuple[str, str]:
-    """The first comment line of a configuration, and its expected run time from a line '# time: 3 min'."""
-    comments = [line.lstrip("# ").strip() for line in path.read_text().splitlines() if line.startswith("#")]
-    times = [match[1] for line in comments if (match := re.match(r"time:\s*(.+)", line))]
-    what = [line for line in comments if line and not line.startswith("time:")]
-    return what[0] if what else "", times[0] if times else ""
+@nivp.command()
+@click.option("--directory", default=".", metavar="DIR", help="Where runs would be written. Default: here.")
+def doctor(directory):
+    """Look at processes, devices, interconnect and files, alone or under srun, mpirun, launch/local."""
+    here = session.connect(ClusterSettings(), check=False)
 
+    from nivp_dist.cluster import doctor as doctor_
 
-def _split(arguments: tuple[str, ...], name: str) -> tuple[list[str], dict[str, str]]:
-    """The one positional argument, and the overrides: '--key value' or '--key=value'."""
-    positional, overrides, rest = [], {}, list(arguments)
-    while rest:
-        token = rest.pop(0)
-        if not token.startswith("--"):
-            positional.append(token)
-            continue
-        key, equals, value = token[2:].partition("=")
-        if not equals:
-            if not rest or rest[0].startswith("--"):
-                raise InputError(f"command line: --{key} needs a value")
-            value = rest.pop(0)
-        if key in overrides:
-            raise InputError(f"command line: --{key} is given twice")
-        overrides[key] = value
-    if not positional:
-        raise InputError(f"command line: {name} is missing; see nivp --help")
-    if len(positional) > 1:
-        found = " ".join(positional)
-        raise InputError(f"command line: one {name} expected, got {found}; options are --section.key value")
-    return positional, overrides
+    report = doctor_.examine(directory)
+    if here.topology.index == 0:
+        for line in doctor_.lines(report):
+            click.echo(line)
+    return FAILED if report.problems else FINISHED
 
 
 def _check(config: Config) -> None:
@@ -165,18 +154,23 @@ def _check(config: Config) -> None:
     checks.check(registry.load(config.problem), config.problem.file or f"problem {config.problem.name}")
 
 
-def _evolve(config: Config, directory: Path, resume: bool, record: bool = False) -> None:
+def _evolve(config: Config, directory: Path, resume: bool, record: bool = False, patience: float = 0.0) -> None:
     from nivp_dist import controller
     from nivp_dist.cluster.control import from_process_zero
     from nivp_dist.report.progress import Reporter
 
+    first = session.current().topology.index == 0
     with contextlib.ExitStack() as stack:
+        stack.enter_context(logs.screen(first))
 
         def hold() -> str:
-            stack.enter_context(run_directory.lock(directory))
+            if patience and run_directory.in_use(directory):
+                _say(f"{directory} is in use: waiting for up to {patience:g} s", FINISHED)
+            stack.enter_context(run_directory.lock(directory, patience))
             return ""
 
         from_process_zero(hold)
+        stack.enter_context(session.current().open_log(directory).warnings())
         before = (directory / RECORD).read_bytes()
         if record:
             from_process_zero(lambda: run_directory.record_config(directory, config) or "")
@@ -184,7 +178,7 @@ def _evolve(config: Config, directory: Path, resume: bool, record: bool = False)
             with Reporter() as reporter:
                 controller.evolve(config, directory, resume=resume, reporter=reporter)
         except InputError:
-            if topology.detect().index == 0:
+            if first:
                 if record:  # the controller refused the new settings: the next resume must find the old ones
                     run_directory.restore_config(directory, before)
                 elif not resume:  # refused before it began: leave nothing behind
@@ -197,47 +191,39 @@ def _evolve(config: Config, directory: Path, resume: bool, record: bool = False)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return its exit code."""
+    """Run a command and return its exit code. One process that fails ends its whole group."""
     try:
-        return _leave(nivp.main(args=arguments, prog_name="nivp", standalone_mode=False) or FINISHED)
+        code = nivp.main(args=arguments, prog_name="nivp", standalone_mode=False) or FINISHED
+        return session.current().leave(code)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help())
         return BAD_INPUT
     except click.ClickException as error:
-        return _leave(_say(error.format_message(), BAD_INPUT))
+        return _fail(error.format_message(), BAD_INPUT)
     except InputError as error:
-        return _leave(_say(str(error), BAD_INPUT))
+        return _fail(str(error), BAD_INPUT)
     except RunStopped as error:
-        return _leave(_say(str(error), STOPPED_EARLY))
+        code = session.current().leave(STOPPED_EARLY)
+        return _say(str(error), STOPPED_EARLY) if session.current().topology.index == 0 else code
     except RunFailed as error:
-        return _leave(_say(str(error), FAILED))
+        return _fail(str(error), FAILED)
     except (KeyboardInterrupt, click.Abort):
-        return _leave(_say("interrupted", FAILED))
-    except Exception:  # noqa: BLE001  a defect of ours: all of it on the screen
-        traceback.print_exc()
-        return _leave(FAILED)
+        return _fail("interrupted", FAILED)
+    except Exception as error:  # noqa: BLE001  a defect of ours: all of it on the screen
+        echo = session.current().group is not None and is_echo(error)
+        session.current().say(traceback.format_exc())
+        if not echo:
+            sys.stderr.write(traceback.format_exc())
+        return _fail(f"{type(error).__name__}: {error}", FAILED, echo)
+
+
+def _fail(message: str, code: int, echo: bool = False) -> int:
+    session.current().fail(message, code, echo)  # does not return if there are others
+    return _say(message, code)
 
 
 def _say(message: str, code: int) -> int:
-    index = os.environ.get("NIVP_PROCESS_ID", "0")
-    who = "" if index == "0" else f"process {index}: "
-    sys.stderr.write(f"nivp: {who}{' '.join(message.split())}\n")  # one write: lines of several processes stay whole
-    return code
-
-
-def _leave(code: int) -> int:
-    """With several processes: part in order if all agree that it is over, else at once.
-
-    A process that fails alone must not wait in the others' exit barrier, nor they for it.
-    """
-    jax = sys.modules.get("jax")
-    if jax is not None and os.environ.get("NIVP_PROCESSES", "1") != "1" and jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        if code not in (FINISHED, STOPPED_EARLY):
-            topology.part()
-            os._exit(code)
-        jax.distributed.shutdown()
+    sys.stderr.write(f"nivp: {' '.join(message.split())}\n")  # one write: lines of several programs stay whole
     return code
 
 

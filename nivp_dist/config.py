@@ -130,7 +130,7 @@ class RestartSettings(Section):
 class CheckpointSettings(Section):
     every_steps: PositiveInt = 10
     every_minutes: PositiveFloat = 10.0  # whichever comes first
-    keep: PositiveInt = 3
+    keep: int = Field(3, ge=2)  # the newest may turn out to be damaged
 
 
 class OutputSettings(Section):
@@ -138,6 +138,15 @@ class OutputSettings(Section):
     times: list[float] = []  # besides 0 and t_end
     evaluation_points: PositiveInt = 20_000
     plots: bool = True
+
+
+class ClusterSettings(Section):
+    """Several processes of one run. Decides no result."""
+
+    control: Literal["auto", "mpi", "coordination"] = "auto"  # how decisions travel: auto is MPI where it started us
+    startup_seconds: float = Field(120.0, ge=1.0, le=3600.0)  # within which all processes must have come
+    deadline_minutes: PositiveFloat = 30.0  # a process that takes longer over one command is stuck: the run ends
+    compilation_cache: str = "auto"  # "auto": ~/.cache/nivp, for several processes; "off"; or a directory
 
 
 class Config(Section):
@@ -152,6 +161,7 @@ class Config(Section):
     restart: RestartSettings = RestartSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     output: OutputSettings = OutputSettings()
+    cluster: ClusterSettings = ClusterSettings()
     seed: int = Field(0, ge=0)
     devices: int = Field(0, ge=0)  # 0: all there are
 

@@ -1,5 +1,6 @@
 """The main loop. Process 0 decides (go on, save, stop); what is done next follows from the state alone."""
 
+import contextlib
 from pathlib import Path
 
 import jax
@@ -7,7 +8,7 @@ import jax
 from nivp_dist.cluster.control import SAVE, STOP, Control
 from nivp_dist.cluster.signals import StopRequest
 from nivp_dist.config import Config
-from nivp_dist.errors import InputError, RunFailed, RunStopped
+from nivp_dist.errors import DiskFailed, InputError, RunFailed, RunStopped
 from nivp_dist.problems import registry
 from nivp_dist.record import Record
 from nivp_dist.report.progress import Silent
@@ -30,10 +31,7 @@ def evolve(config: Config, directory: Path, *, resume: bool = False, reporter=No
     simulation = Simulation(config, problem)
     record = Record(config, directory, simulation)
     with StopRequest() as request:
-        try:
-            return _Run(config, simulation, record, reporter, Control(config.checkpoint, request)).loop(resume)
-        finally:
-            record.close()
+        return _Run(config, simulation, record, reporter, Control(config.checkpoint, request)).loop(resume)
 
 
 class _Run:
@@ -43,28 +41,22 @@ class _Run:
 
     def loop(self, resume: bool) -> dict:
         state = self.start(resume)
-        while state.phase != FINISHED:
-            command = self.control.decide(state.ticks)
-            if command in (SAVE, STOP):
-                self.save(state)
-            if command == STOP:
-                self.stop(state)
-            try:
-                state = self.advance(state)
-            except _Interrupted:
-                self.save(state)
-                self.stop(state)
-            except RunFailed as failure:
-                self.save(state)
-                self.record.event(state, "fail", str(failure))
-                self.record.summary(state, "failed", str(failure))
-                raise
-        self.save(state)
-        self.record.event(state, "finish", f"finished at t = {state.t:g} after {state.step} steps")
-        summary = self.record.summary(state, "finished")
-        self.draw()
-        self.reporter.finish(summary, self.record.directory)
-        return summary
+        try:
+            while state.phase != FINISHED:
+                command = self.control.decide(state.ticks)
+                if command in (SAVE, STOP):
+                    self.save(state)
+                if command == STOP:
+                    self.stop(state)
+                try:
+                    state = self.advance(state)
+                except _Interrupted:
+                    self.save(state)
+                    self.stop(state)
+            return self.finish(state)
+        except RunFailed as failure:
+            self.fail(state, failure)
+            raise
 
     def advance(self, state: State) -> State:
         """The next transition. Nothing but the state decides which."""
@@ -90,6 +82,7 @@ class _Run:
         return result.state
 
     def output(self, state: State) -> State:
+        self.control.begin("output")
         score = self.simulation.score(state)
         self.record.output(state, score)
         self.reporter.output(state.t, score.relative_l2)
@@ -98,7 +91,7 @@ class _Run:
         return state
 
     def fit_round(self, state: State) -> State:
-        self.poll()
+        self.poll("round of a fit")
         state = self.simulation.fit_round(state)
         target = self.config.fit.target if state.phase == FIT else self.config.restart.bound
         self.reporter.fit(int(state.fit.round), float(state.fit.error), target, self.simulation.fit_rounds)
@@ -122,7 +115,7 @@ class _Run:
     def start(self, resume: bool) -> State:
         found = self.record.restore() if resume else None
         if found is None:
-            if resume:
+            if resume and self.record.began:
                 self.reporter.note("no checkpoint was written before the run ended: it begins again from t = 0")
             self.reporter.phase(PHASE_NAMES[FIT])
             state = self.simulation.begin()
@@ -134,24 +127,47 @@ class _Run:
             if state.t > t_end * (1 + 1e-12):
                 raise InputError(f"integrator.t_end = {t_end:g} lies before the checkpoint, t = {state.t:g}: raise it")
             state = self.simulation.resumed(state)
+            if state.phase == FINISHED:  # nothing happens any more
+                return state
             self.say(state, "resume", f"resumed at t = {state.t:.6g}, step {state.step}")
             self.reporter.phase(PHASE_NAMES[state.phase])
         self.record.summary(state, "running")
         return state
 
-    def poll(self) -> None:
-        if self.control.stop_requested():
+    def poll(self, label: str = "stage of a step") -> None:
+        if self.control.stop_requested(label):
             raise _Interrupted
 
-    def save(self, state: State) -> None:
-        self.record.save(state)
-        self.record.summary(state, "running")
+    def save(self, state: State) -> bool:
+        self.control.begin("save")
+        written = self.record.save(state)
+        if written:
+            self.record.summary(state, "running")
         self.control.saved(state.ticks)
+        return written
+
+    def finish(self, state: State) -> dict:
+        if self.save(state):  # else the run had been finished before
+            self.record.event(state, "finish", f"finished at t = {state.t:g} after {state.step} steps")
+        summary = self.record.summary(state, "finished")
+        self.draw()
+        self.reporter.finish(summary, self.record.directory)
+        return summary
+
+    def fail(self, state: State, failure: RunFailed) -> None:
+        """What can still be written, is. A refused write of process 0 is known to no other: nothing collective then."""
+        if not isinstance(failure, DiskFailed):
+            with contextlib.suppress(RunFailed):  # that it cannot be saved either is not what went wrong first
+                self.save(state)
+        with contextlib.suppress(DiskFailed):
+            self.record.summary(state, "failed", str(failure))
+            self.record.event(state, "fail", str(failure))
 
     def stop(self, state: State) -> None:
-        reason = f"stopped on request at t = {state.t:.6g}, with a checkpoint"
+        signal = self.control.request.received  # known to process 0, which writes it down
+        reason = f"stopped on request ({signal}) at t = {state.t:.6g}, with a checkpoint"
         self.record.event(state, "stop", reason)
-        self.record.summary(state, "stopped", reason)
+        self.record.summary(state, "stopped", reason, signal=signal)
         raise RunStopped(f"{reason}; to go on: nivp resume {self.record.directory}")
 
     def say(self, state: State, kind: str, message: str, warn: bool = False) -> None:

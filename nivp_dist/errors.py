@@ -11,5 +11,9 @@ class RunFailed(Exception):
     """The run cannot go on: one line that says why and what to try. What it has is kept. Exit code 1."""
 
 
+class DiskFailed(RunFailed):
+    """The disk refuses: what has been saved is kept, nothing more can be. Exit code 1."""
+
+
 class RunStopped(Exception):
     """Stopped early on request, with a checkpoint; `nivp resume` goes on. Exit code 75."""

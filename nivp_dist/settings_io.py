@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ CHANGEABLE = (
     "checkpoint.every_steps",
     "checkpoint.every_minutes",
     "checkpoint.keep",
+    "cluster.control",
+    "cluster.startup_seconds",
+    "cluster.deadline_minutes",
+    "cluster.compilation_cache",
     "devices",
 )
 
@@ -39,11 +44,23 @@ CHANGEABLE = (
 # ---------------------------------------------------------------------------------------------- reading
 
 
-def shipped_configs() -> dict[str, Path]:
-    """The configurations that come with the package, name -> file (in the wheel, or beside it in a checkout)."""
+def shipped(folder: str) -> Path:
+    """A folder that comes with the package: in the wheel, or beside it in a checkout."""
     package = Path(__file__).resolve().parent
-    folder = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return package / folder if (package / folder).is_dir() else package.parent / folder
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The configurations that come with the package, name -> file."""
+    return {path.stem: path for path in sorted(shipped("configs").glob("*.toml"))}
+
+
+def describe_config(path: Path) -> tuple[str, str]:
+    """The first comment line of a configuration, and its expected run time from a line '# time: 3 min'."""
+    comments = [line.lstrip("# ").strip() for line in path.read_text().splitlines() if line.startswith("#")]
+    times = [match[1] for line in comments if (match := re.match(r"time:\s*(.+)", line))]
+    what = [line for line in comments if line and not line.startswith("time:")]
+    return what[0] if what else "", times[0] if times else ""
 
 
 def read_config(source: str | Path, overrides: dict[str, str] | None = None) -> Config:
@@ -56,7 +73,7 @@ def read_config(source: str | Path, overrides: dict[str, str] | None = None) -> 
     Raises InputError, one line that names the file (or "command line"), the key and the mend.
     """
     path = _find(source)
-    data = _read_toml(path)
+    data = read_toml(path)
     data.pop("versions", None)
     overrides = dict(overrides or {})
     _anchor_problem_file(data, path.parent)
@@ -100,6 +117,18 @@ def parse_value(text: str) -> Any:
         return text
 
 
+def read_toml(path: Path) -> dict:
+    """The tables of a TOML file. Raises InputError, one line that names the file."""
+    try:
+        return tomllib.loads(path.read_bytes().decode())
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
 def _find(source: str | Path) -> Path:
     path, shipped = Path(source), shipped_configs()
     if path.is_file():
@@ -112,17 +141,6 @@ def _find(source: str | Path) -> Path:
     close = nearest(path.stem, shipped)
     mend = f"did you mean the shipped {close}?" if close else "`nivp problems` lists the shipped ones"
     raise InputError(f"{source}: no such configuration file; {mend}")
-
-
-def _read_toml(path: Path) -> dict:
-    try:
-        return tomllib.loads(path.read_bytes().decode())
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not valid TOML: {error}") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _anchor_problem_file(data: dict, folder: Path) -> None:

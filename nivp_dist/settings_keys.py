@@ -46,8 +46,10 @@ def nearest_mend(key: str) -> str:
     if section in known_keys():
         return f"the nearest is {section}"
     inside = [known for known in known_keys() if known.startswith(section + ".")]
-    return f"[{section}] has {', '.join(k.partition('.')[2] for k in inside)}" if inside else (
-        f"the sections are {', '.join(sections())}"
+    return (
+        f"[{section}] has {', '.join(k.partition('.')[2] for k in inside)}"
+        if inside
+        else (f"the sections are {', '.join(sections())}")
     )
 
 
@@ -61,12 +63,12 @@ def describe(schema: dict) -> str:
         return repr(schema["const"])
     kind = schema.get("type")
     if kind == "array":
-        items = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
-        plural = {"number": "numbers", "integer": "whole numbers", "string": "strings"}.get(items.get("type"), "values")
+        plural = _plural(schema.get("items") or (schema.get("prefixItems") or [{}])[0])
         fixed = schema.get("minItems") == schema.get("maxItems") and "minItems" in schema
         return f"a list of {schema['minItems']} {plural}" if fixed else f"a list of {plural}"
     if kind == "object":
-        return "a table"
+        values = schema.get("additionalProperties")
+        return f"a table of {_plural(values)}" if isinstance(values, dict) else "a table"
     names = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "a string"}
     bounds = [
         f"{word} {schema[bound]:g}"
@@ -79,3 +81,8 @@ def describe(schema: dict) -> str:
         if bound in schema
     ]
     return " ".join([names.get(kind, "of another type"), " and ".join(bounds)]).strip()
+
+
+def _plural(schema: dict) -> str:
+    names = {"number": "numbers", "integer": "whole numbers", "string": "strings"}
+    return names.get(schema.get("type"), "values")

@@ -184,9 +184,7 @@ class Simulation:
         return result._replace(state=state.after(health=health, levels=health if settled else state.levels))
 
     def output_due(self, state: State) -> bool:
-        return state.outputs_written < len(self.output_times) and (
-            state.t >= self.output_times[state.outputs_written]
-        )
+        return state.outputs_written < len(self.output_times) and (state.t >= self.output_times[state.outputs_written])
 
     def score(self, state: State) -> Score:
         """Errors and moments at the output time that is due."""

@@ -6,6 +6,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from disks import disk  # noqa: E402, F401  a fixture
 
 import nivp_dist._jax  # noqa: E402, F401
 

@@ -121,6 +121,7 @@ def test_run_of_a_problem_file_uses_the_copy(calls, tmp_path):
         (["resume", "none"], "none: not the directory of a run (it holds no config.toml)"),
         (["status", "none"], "none: not the directory of a run (it holds no config.toml)"),
         (["plot", "none"], "none: not the directory of a run (it holds no config.toml)"),
+        (["resume", "none", "--patience", "-1"], "Invalid value for '--patience': -1.0 is not in the range x>=0."),
         (["runn"], "No such command 'runn'."),
         (["status"], "Missing argument 'DIRECTORY'."),
     ],
@@ -229,6 +230,18 @@ def test_a_run_that_is_still_going_cannot_be_resumed(calls, capsys, tmp_path):
     assert len(calls) == 1
 
 
+def test_a_resume_with_patience_waits_for_the_lock(calls, capsys, tmp_path):
+    cli.main(["run", "heat.toml", "--output", "r"])
+    code = "import time; from nivp_dist.storage.run_directory import lock\n"
+    code += f"with lock({str(tmp_path / 'r')!r}): print(1, flush=True); time.sleep(3)"
+    root = Path(nivp_dist.__file__).parent.parent
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=root) as holder:
+        assert holder.stdout.readline() == b"1\n"
+        assert cli.main(["resume", "r", "--patience", "60"]) == 0
+    assert capsys.readouterr().err == f"nivp: {tmp_path}/r is in use: waiting for up to 60 s\n"
+    assert len(calls) == 2
+
+
 def test_status(calls, capsys):
     cli.main(["run", "heat.toml", "--output", "r"])
     assert cli.main(["status", "r"]) == 0
@@ -297,8 +310,8 @@ def test_public_names():
 
 FAKE = """
 import os, sys, time
-index, count, coordinator = (os.environ["NIVP_" + name] for name in ("PROCESS_ID", "PROCESSES", "COORDINATOR"))
-os.write(1, (" ".join([index, count, coordinator, *sys.argv[1:]]) + "\\n").encode())  # one write: a whole line
+index, count, meeting = (os.environ["NIVP_" + name] for name in ("PROCESS_ID", "PROCESSES", "MEETING"))
+os.write(1, (" ".join([index, count, meeting, *sys.argv[1:]]) + "\\n").encode())  # one write: a whole line
 wanted = dict(pair.split("=") for pair in os.environ["FAKE"].split())
 if index in wanted:
     sys.exit(int(wanted[index]))
@@ -321,7 +334,7 @@ def launch(tmp_path):
     return launch
 
 
-def test_launcher_starts_all_with_one_coordinator(launch):
+def test_launcher_starts_all_with_one_meeting(launch):
     found = launch("0=0 1=0 2=0", "3", "heat.toml", "--seed", "1")
     assert found.returncode == 0
     lines = sorted(line.split() for line in found.stdout.splitlines())

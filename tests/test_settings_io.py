@@ -104,7 +104,7 @@ def test_text_that_is_no_toml_value_is_a_string_and_nothing_else_slips_in():
             "sampling.uniform_fraction must be a number above 0 and of at most 1, got 1.5",
         ),
         (HEAT + "[integrator]\nt_end = inf\n", "integrator.t_end must be finite, got Infinity"),
-        (HEAT + "[problem.parameters]\nwidth = nan\n", "problem.parameters must be finite, got {\"width\": NaN}"),
+        (HEAT + "[problem.parameters]\nwidth = nan\n", 'problem.parameters must be finite, got {"width": NaN}'),
         ("solver = 3\n" + HEAT, "solver is a section, got 3; write its keys under [solver]"),
         ("seed = 1\n", "[problem] is missing: name a problem, `nivp problems` lists them"),
         ('[problem]\nname = "a"\nfile = "b.py"\n', "set either problem.name or problem.file (with problem.class)"),
@@ -200,6 +200,10 @@ def test_hash_ignores_what_may_change_and_sees_everything_else(toml):
         "checkpoint.every_steps": "3",
         "checkpoint.every_minutes": "1",
         "checkpoint.keep": "2",
+        "cluster.control": "mpi",
+        "cluster.startup_seconds": "60",
+        "cluster.deadline_minutes": "5",
+        "cluster.compilation_cache": "off",
         "devices": "4",
     }
     assert set(changed) == set(CHANGEABLE)

@@ -13,9 +13,7 @@ def make_mesh(devices: int = 0) -> Mesh:
     """One axis over the first `devices` devices of all processes (0: all). Raises InputError if too few."""
     present = jax.devices()
     if devices > len(present):
-        raise InputError(
-            f"devices = {devices}, but there are {len(present)}: lower it, or 0 for all of them"
-        )
+        raise InputError(f"devices = {devices}, but there are {len(present)}: lower it, or 0 for all of them")
     if devices and jax.process_count() > 1 and devices != len(present):
         raise InputError(f"devices = {devices} of {len(present)}: with several processes all must be used; set 0")
     # Built directly: jax.make_mesh refuses some multi-node allocations.

@@ -1,68 +1,160 @@
-"""Who am I, how many are we, where is the coordinator: a pure function of the environment."""
+"""Who am I, how many are we, where do we meet: a pure function of the environment. Touches no network, no jax."""
 
-import contextlib
 import os
-import time
+import re
+import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from nivp_dist.errors import InputError
 
-VARIABLES = ("NIVP_PROCESSES", "NIVP_PROCESS_ID", "NIVP_COORDINATOR")
+VARIABLES = ("NIVP_PROCESSES", "NIVP_PROCESS_ID", "NIVP_MEETING")
+FIRST_PORT, PORT_RANGE, CANDIDATES = 20_000, 10_000, 16  # below the ephemeral ports of every system
+
+
+class Meeting(NamedTuple):
+    """Where process 0 can be reached: on one of these ports of its host. The token tells its group from others."""
+
+    host: str
+    ports: tuple[int, ...]
+    token: str
 
 
 class Topology(NamedTuple):
-    """processes, this process's index, and the coordinator's host:port (None for one process)."""
+    """This process in its group."""
 
     processes: int
     index: int
-    coordinator: str | None
+    launcher: str  # "alone", "launch/local", "mpirun", "srun"
+    local_processes: int = 1  # on this host
+    local_index: int = 0
+    meeting: Meeting | None = None  # None: alone, or agreed upon over MPI
+    mpi: bool = False  # the launcher speaks MPI's process management
 
 
 def detect(environment: Mapping[str, str] = os.environ) -> Topology:
-    """From the variables that `launch/local` sets. Raises InputError if they contradict each other."""
-    present = [name for name in VARIABLES if environment.get(name)]
-    if not present:
-        return Topology(1, 0, None)
-    missing = [name for name in VARIABLES if name not in present]
-    if missing:
-        raise InputError(f"environment: {present[0]} is set but {missing[0]} is not: set all of {', '.join(VARIABLES)}")
-    try:
-        processes, index = int(environment["NIVP_PROCESSES"]), int(environment["NIVP_PROCESS_ID"])
-    except ValueError:
-        raise InputError("environment: NIVP_PROCESSES and NIVP_PROCESS_ID must be whole numbers") from None
-    if not 0 <= index < processes:
-        raise InputError(f"environment: NIVP_PROCESS_ID = {index} is not in 0..{processes - 1}")
-    return Topology(processes, index, environment["NIVP_COORDINATOR"])
+    """From what launch/local, mpirun or srun put into the environment; in this order, because each may start the next.
 
-
-def initialise(topology: Topology) -> None:
-    """Connect the processes; every argument explicit, so that nothing is guessed."""
-    if topology.processes == 1:
-        return
-    import jax
-
-    jax.distributed.initialize(
-        coordinator_address=topology.coordinator,
-        num_processes=topology.processes,
-        process_id=topology.index,
-        initialization_timeout=120,
-        heartbeat_timeout_seconds=60,
-        shutdown_timeout_seconds=30,
-    )
-    # The devices of all are exchanged here: a mistake found next must not end one process while another still asks.
-    jax.devices()
-
-
-def part(seconds: float = 2.0) -> None:
-    """Before a process leaves with an error: wait briefly for the others, who most likely leave for the same one.
-
-    A coordinator that is gone makes them abort, with pages of it. One that cannot come is not waited for.
+    Raises InputError if it contradicts itself, or if this process is one of a job that was not started as a group.
     """
-    from jax._src import distributed  # the client of the coordination service has no public name
+    if any(environment.get(name) for name in VARIABLES):
+        return _local(environment)
+    for size, rank, local_size, local_rank in (
+        ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+        ("PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS", "MPI_LOCALRANKID"),
+    ):
+        # srun sets PMI's too, and then agrees with itself; a mpirun in a job inherits another step's numbers.
+        if environment.get(size) and not (size == "PMI_SIZE" and _is_step_of(environment, size, rank)):
+            processes, index = _number(environment, size), _number(environment, rank)
+            if processes == 1:
+                return Topology(1, 0, "alone")
+            local = [_number(environment, name, default) for name, default in ((local_size, 1), (local_rank, 0))]
+            return _checked(Topology(processes, index, "mpirun", *local, mpi=True))
+    if environment.get("SLURM_JOB_ID"):
+        return _slurm(environment)
+    return Topology(1, 0, "alone")
 
-    state = distributed.global_state
-    with contextlib.suppress(Exception):
-        state.client.wait_at_barrier("part", int(1000 * seconds))
-        if state.process_id == 0:
-            time.sleep(0.2)  # the coordinator goes last
+
+def _local(environment) -> Topology:
+    missing = [name for name in VARIABLES if not environment.get(name)]
+    if missing and environment.get("NIVP_PROCESSES") != "1":
+        present = next(name for name in VARIABLES if environment.get(name))
+        raise InputError(f"environment: {present} is set but {missing[0]} is not: set all of {', '.join(VARIABLES)}")
+    processes, index = _number(environment, "NIVP_PROCESSES"), _number(environment, "NIVP_PROCESS_ID", 0)
+    if processes == 1:
+        return Topology(1, 0, "alone")
+    host, _, port = environment["NIVP_MEETING"].rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(f"environment: NIVP_MEETING must be HOST:PORT, got {environment['NIVP_MEETING']!r}")
+    meeting = Meeting(host, (int(port),), f"local-{port}")
+    return _checked(Topology(processes, index, "launch/local", processes, index, meeting))
+
+
+def _slurm(environment) -> Topology:
+    tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS") or "1"
+    if not environment.get("SLURM_STEP_ID") or environment.get("SLURM_STEP_ID") == "4294967291":  # the batch script's
+        if tasks != "1":
+            raise InputError(
+                f"environment: Slurm job {environment['SLURM_JOB_ID']} has {tasks} tasks and this is one process "
+                "outside of them: start all with `srun nivp run ...`, or set NIVP_PROCESSES=1 to run in this one"
+            )
+        return Topology(1, 0, "alone")
+    processes, index = _number({"SLURM_NTASKS": tasks}, "SLURM_NTASKS"), _number(environment, "SLURM_PROCID")
+    if processes == 1:
+        return Topology(1, 0, "alone")
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or "localhost"
+    per_node = environment.get("SLURM_STEP_TASKS_PER_NODE") or environment.get("SLURM_TASKS_PER_NODE") or "1"
+    local = tasks_per_node(per_node)[_number(environment, "SLURM_NODEID", 0)]
+    names = ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    token = ".".join(environment.get(name, "0") for name in names)
+    meeting = Meeting(first_host(nodes), ports_of(token), token)
+    mpi = bool(environment.get("PMI_RANK") or environment.get("PMIX_RANK"))
+    return _checked(Topology(processes, index, "srun", local, _number(environment, "SLURM_LOCALID", 0), meeting, mpi))
+
+
+def first_host(nodelist: str) -> str:
+    """The first name of a Slurm node list: node[03-07,9],login1 -> node03; rack[1-2]n[1-4] -> rack1n1."""
+    first = re.match(r"(?:\[[^]]*\]|[^,\[])+", nodelist.strip())
+    if first is None:
+        raise InputError(f"environment: the node list {nodelist!r} names no host")
+    return re.sub(r"\[([^],-]*)[^]]*\]", r"\1", first[0])
+
+
+def tasks_per_node(text: str) -> list[int]:
+    """Slurm's run-length form: 4(x2),3 -> [4, 4, 3]."""
+    counts = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
+        if match is None:
+            raise InputError(f"environment: the tasks per node {text!r} cannot be read")
+        counts += [int(match[1])] * int(match[2] or 1)
+    return counts
+
+
+def ports_of(token: str) -> tuple[int, ...]:
+    """Candidate ports of a group: other jobs, steps and restarts begin elsewhere, and a taken one is passed over."""
+    return tuple(FIRST_PORT + zlib.crc32(f"{token} {number}".encode()) % PORT_RANGE for number in range(CANDIDATES))
+
+
+def local_devices(topology: Topology, environment: Mapping[str, str], visible: int) -> list[int] | None:
+    """Positions, among the GPUs this process sees, of its own; None: all of them, or there are none.
+
+    A process alone on its host takes all; several share by position, unless the scheduler has already given each
+    its own (jax takes the one numbered like the local index, which is then missing or another's: jax #23452).
+
+    Raises InputError if the processes of a host cannot share its GPUs evenly.
+    """
+    k, own = topology.local_processes, environment.get("SLURM_GPUS_PER_TASK") or environment.get("SLURM_TRES_PER_TASK")
+    on_node = environment.get("SLURM_GPUS_ON_NODE", "")
+    given = bool(own) or (on_node.isdigit() and visible < int(on_node))
+    if visible == 0 or k == 1 or given:
+        return None
+    if visible == 1:
+        raise InputError(f"{k} processes share one GPU on this host: start one process a GPU (--ntasks-per-node=1)")
+    if visible % k:
+        raise InputError(
+            f"{k} processes on this host cannot share its {visible} GPUs evenly: start one process a GPU, or one a host"
+        )
+    share = visible // k
+    return list(range(topology.local_index * share, (topology.local_index + 1) * share))
+
+
+def _is_step_of(environment, size: str, rank: str) -> bool:
+    tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS")
+    same = environment.get(size) == tasks and environment.get(rank) == environment.get("SLURM_PROCID")
+    return bool(environment.get("SLURM_STEP_ID")) and same
+
+
+def _number(environment, name: str, default: int | None = None) -> int:
+    text = environment.get(name, "" if default is None else str(default))
+    if not text.isdigit():
+        raise InputError(f"environment: {name} must be a whole number, got {text!r}")
+    return int(text)
+
+
+def _checked(topology: Topology) -> Topology:
+    if not 0 <= topology.index < topology.processes:
+        raise InputError(
+            f"environment: the index of this process, {topology.index}, is not in 0..{topology.processes - 1}"
+        )
+    return topology

@@ -1,14 +1,13 @@
-"""Who decides, on what; signals; who we are. Everything that needs no second process."""
+"""Who decides, on what; signals. Everything that needs no second process."""
 
 import os
 import signal
 
 import pytest
 
-from nivp_dist.cluster.control import GO, SAVE, STOP, Control, agree, from_process_zero
+from nivp_dist.cluster.control import GO, SAVE, STOP, Control, from_process_zero
 from nivp_dist.cluster.mesh import make_mesh, replicate, to_host
 from nivp_dist.cluster.signals import StopRequest
-from nivp_dist.cluster.topology import Topology, detect
 from nivp_dist.config import CheckpointSettings
 from nivp_dist.errors import InputError
 
@@ -39,13 +38,12 @@ def test_saves_by_steps_and_by_minutes(control):
 
 
 def test_a_request_stops_before_it_saves(control):
-    assert not control.stop_requested()
+    assert not control.stop_requested("step")
     control.request.received = "SIGTERM"
-    assert control.decide(0) == STOP and control.stop_requested()
+    assert control.decide(0) == STOP and control.stop_requested("step")
 
 
 def test_one_process_agrees_with_itself():
-    assert agree(7) == 7
     assert from_process_zero(lambda: "where") == "where"
     with pytest.raises(InputError, match="mistake"):
         from_process_zero(lambda: (_ for _ in ()).throw(InputError("mistake")))
@@ -72,30 +70,6 @@ def test_a_second_termination_is_not():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
     assert request.received == "SIGINT"
-
-
-def test_topology():
-    assert detect({}) == Topology(1, 0, None)
-    assert detect({"NIVP_PROCESSES": ""}) == Topology(1, 0, None)
-    three = {"NIVP_PROCESSES": "3", "NIVP_PROCESS_ID": "2", "NIVP_COORDINATOR": "node1:1234"}
-    assert detect(three) == Topology(3, 2, "node1:1234")
-
-
-@pytest.mark.parametrize(
-    "change, line",
-    [
-        ({"NIVP_PROCESS_ID": ""}, "environment: NIVP_PROCESSES is set but NIVP_PROCESS_ID is not"),
-        ({"NIVP_COORDINATOR": ""}, "environment: NIVP_PROCESSES is set but NIVP_COORDINATOR is not"),
-        ({"NIVP_PROCESS_ID": "3"}, "environment: NIVP_PROCESS_ID = 3 is not in 0..2"),
-        ({"NIVP_PROCESS_ID": "-1"}, "environment: NIVP_PROCESS_ID = -1 is not in 0..2"),
-        ({"NIVP_PROCESSES": "x"}, "environment: NIVP_PROCESSES and NIVP_PROCESS_ID must be whole numbers"),
-    ],
-)
-def test_topologies_that_contradict_themselves(change, line):
-    environment = {"NIVP_PROCESSES": "3", "NIVP_PROCESS_ID": "2", "NIVP_COORDINATOR": "node1:1234"} | change
-    with pytest.raises(InputError) as error:
-        detect(environment)
-    assert str(error.value).startswith(line)
 
 
 @pytest.mark.devices

@@ -1,8 +1,5 @@
 """One run on one device, on four, and in two processes: the same solution, to the rounding of its sums."""
 
-import os
-import signal
-
 import numpy as np
 import pytest
 
@@ -80,32 +77,6 @@ def test_two_processes(runs, pair, alone):
     assert np.array_equal(ran.theta(0.1), pair.theta(0.1))
     assert ran.metrics == pair.metrics
     close(ran, alone)
-
-
-def test_two_processes_stopped_and_one_goes_on(runs, pair, until):
-    ran = runs.Ran(runs.new())
-    process = runs.process("run", "modes.toml", "--output", ran.directory, "--devices", "0", *SHORT, launcher=2)
-    until(lambda: len(ran.metrics) >= 1, process)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 75
-    assert f"nivp resume {ran.directory}" in err and "Traceback" not in err
-    assert ran.summary["status"] == "stopped"
-    close(finished(runs, "resume", ran.directory, devices=2), pair)
-
-
-def test_a_killed_process_takes_the_other_with_it_and_nothing_is_lost(runs, pair, until):
-    """kill -9 of one of two: the launcher ends the other at once, and the run goes on from its checkpoint."""
-    ran = runs.Ran(runs.new())
-    arguments = ("run", "modes.toml", "--output", ran.directory, "--checkpoint.every_steps", "1", *SHORT)
-    process = runs.process(*arguments, "--devices", "0", launcher=2)
-    until(lambda: len(ran.metrics) >= 1, process)
-    holder = int((ran.directory / ".lock").read_text().split()[1])
-    os.kill(holder, signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGKILL
-    again = finished(runs, "resume", ran.directory, launcher=2)
-    assert np.array_equal(again.theta(0.1), pair.theta(0.1))
 
 
 def test_bad_input_of_two_processes(runs):

@@ -1,0 +1,151 @@
+"""Who we are, from the environments that launchers make: dictionaries in, a Topology or one line out."""
+
+import pytest
+
+from nivp_dist.cluster.topology import (
+    CANDIDATES,
+    Meeting,
+    Topology,
+    detect,
+    first_host,
+    local_devices,
+    ports_of,
+    tasks_per_node,
+)
+from nivp_dist.errors import InputError
+
+THREE = {"NIVP_PROCESSES": "3", "NIVP_PROCESS_ID": "2", "NIVP_MEETING": "node1:1234"}
+STEP = {
+    "SLURM_CLUSTER_NAME": "alps",
+    "SLURM_JOB_ID": "17",
+    "SLURM_STEP_ID": "0",
+    "SLURM_NTASKS": "6",
+    "SLURM_STEP_NUM_TASKS": "6",
+    "SLURM_PROCID": "4",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "1",
+    "SLURM_STEP_NODELIST": "node[07-08]",
+    "SLURM_STEP_TASKS_PER_NODE": "4,2",
+}
+
+
+def test_alone():
+    assert detect({}) == Topology(1, 0, "alone")
+    assert detect({"NIVP_PROCESSES": ""}) == Topology(1, 0, "alone")
+    assert detect(STEP | {"NIVP_PROCESSES": "1"}) == Topology(1, 0, "alone")
+
+
+def test_launch_local():
+    assert detect(THREE) == Topology(3, 2, "launch/local", 3, 2, Meeting("node1", (1234,), "local-1234"))
+
+
+def test_a_step_of_slurm():
+    place = detect(STEP)
+    assert place[:5] == (6, 4, "srun", 2, 0) and not place.mpi
+    assert place.meeting.host == "node07" and place.meeting.token == "alps.17.0.0"
+
+
+def test_other_steps_jobs_and_restarts_meet_elsewhere():
+    changes = [{}, {"SLURM_STEP_ID": "1"}, {"SLURM_JOB_ID": "18"}, {"SLURM_RESTART_COUNT": "1"}]
+    meetings = [detect(STEP | change).meeting for change in changes]
+    assert len({meeting.token for meeting in meetings}) == len({meeting.ports[0] for meeting in meetings}) == 4
+    assert all(detect(STEP | {"SLURM_PROCID": str(i)}).meeting == meetings[0] for i in range(6))
+
+
+def test_a_job_of_one_task_is_alone_in_and_outside_a_step():
+    one = STEP | {"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}
+    assert detect(one) == Topology(1, 0, "alone")
+    assert detect({"SLURM_JOB_ID": "17", "SLURM_NTASKS": "1"}) == Topology(1, 0, "alone")
+
+
+def test_mpirun():
+    hydra = {"PMI_SIZE": "4", "PMI_RANK": "3", "MPI_LOCALNRANKS": "2", "MPI_LOCALRANKID": "1"}
+    assert detect(hydra) == Topology(4, 3, "mpirun", 2, 1, None, True)
+    names = ("SIZE", "RANK", "LOCAL_SIZE", "LOCAL_RANK")
+    open_mpi = {f"OMPI_COMM_WORLD_{name}": value for name, value in zip(names, "4321")}
+    with pytest.raises(InputError):
+        detect(open_mpi | {"OMPI_COMM_WORLD_RANK": "4"})
+    assert detect(open_mpi) == Topology(4, 3, "mpirun", 2, 1, None, True)
+    # Inside a job mpirun starts its proxies by srun: the numbers of that step are not ours.
+    assert (
+        detect(STEP | {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"} | hydra).launcher
+        == "mpirun"
+    )
+
+
+def test_srun_with_mpi():
+    place = detect(STEP | {"PMI_SIZE": "6", "PMI_RANK": "4"})
+    assert place.launcher == "srun" and place.mpi and place.meeting is not None
+    assert detect(STEP | {"PMIX_RANK": "4"}).mpi
+
+
+@pytest.mark.parametrize(
+    "environment, line",
+    [
+        (THREE | {"NIVP_PROCESS_ID": ""}, "environment: NIVP_PROCESSES is set but NIVP_PROCESS_ID is not"),
+        (THREE | {"NIVP_MEETING": ""}, "environment: NIVP_PROCESSES is set but NIVP_MEETING is not"),
+        (THREE | {"NIVP_MEETING": "node1"}, "environment: NIVP_MEETING must be HOST:PORT"),
+        (THREE | {"NIVP_PROCESS_ID": "3"}, "environment: the index of this process, 3, is not in 0..2"),
+        (THREE | {"NIVP_PROCESS_ID": "-1"}, "environment: NIVP_PROCESS_ID must be a whole number"),
+        (THREE | {"NIVP_PROCESSES": "x"}, "environment: NIVP_PROCESSES must be a whole number, got 'x'"),
+        ({"SLURM_JOB_ID": "17", "SLURM_NTASKS": "6"}, "environment: Slurm job 17 has 6 tasks and this is one process"),
+        (STEP | {"SLURM_STEP_TASKS_PER_NODE": "4,"}, "environment: the tasks per node '4,' cannot be read"),
+        (STEP | {"SLURM_PROCID": "6"}, "environment: the index of this process, 6, is not in 0..5"),
+        (STEP | {"SLURM_PROCID": ""}, "environment: SLURM_PROCID must be a whole number"),
+    ],
+)
+def test_environments_that_contradict_themselves(environment, line):
+    with pytest.raises(InputError) as error:
+        detect(environment)
+    assert str(error.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    "nodelist, host",
+    [
+        ("node1", "node1"),
+        ("node[1-4]", "node1"),
+        ("node[03-07,9],login1", "node03"),
+        ("rack[1-2]n[08-12].site", "rack1n08.site"),
+        ("gpu-a,gpu-b", "gpu-a"),
+        ("node[5,7-9]", "node5"),
+    ],
+)
+def test_the_first_host_of_a_node_list(nodelist, host):
+    assert first_host(nodelist) == host
+
+
+def test_tasks_per_node():
+    assert tasks_per_node("2") == [2]
+    assert tasks_per_node("4(x2),3") == [4, 4, 3]
+
+
+def test_candidate_ports():
+    ports = ports_of("alps.17.0.0")
+    assert len(ports) == CANDIDATES and len(set(ports)) > CANDIDATES - 3
+    assert all(20_000 <= port < 30_000 for port in ports)
+
+
+def place(local_processes, local_index):
+    return Topology(8, 0, "srun", local_processes, local_index)
+
+
+@pytest.mark.parametrize(
+    "who, environment, visible, mine",
+    [
+        (place(1, 0), {}, 8, None),  # one process a host takes all
+        (place(4, 3), {"SLURM_GPUS_ON_NODE": "4"}, 4, [3]),  # one process a GPU, all visible to all
+        (place(2, 1), {"SLURM_GPUS_ON_NODE": "4"}, 4, [2, 3]),
+        (place(4, 3), {"SLURM_GPUS_ON_NODE": "4"}, 1, None),  # each sees its own only
+        (place(2, 1), {"SLURM_GPUS_PER_TASK": "2"}, 2, None),
+        (place(4, 1), {}, 0, None),  # no GPU at all
+    ],
+)
+def test_the_gpus_of_a_process(who, environment, visible, mine):
+    assert local_devices(who, environment, visible) == mine
+
+
+@pytest.mark.parametrize("visible, line", [(1, "4 processes share one GPU"), (6, "cannot share its 6 GPUs evenly")])
+def test_gpus_that_cannot_be_shared(visible, line):
+    with pytest.raises(InputError, match=line):
+        local_devices(place(4, 1), {}, visible)

@@ -1,0 +1,99 @@
+"""Whole runs in several processes: the tiny problem of tests/runs, with faults that a process can be told to have."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from whole_runs import PROBLEM, Runs, local_launcher
+
+# The reference is computed on the host, by every process for itself: a place where one alone can go wrong.
+FAULTS = """
+
+import os
+import time
+
+_modes = Modes.reference
+
+
+def _faulty(self, x, t):
+    fault, process, seconds = (os.environ.get("TEST_FAULT", "") + "::").split(":")[:3]
+    import jax
+
+    if t > 0 and fault == "slow" and int(os.environ.get("SLURM_RESTART_COUNT", "0")) < int(process):
+        time.sleep(float(seconds))  # a job that was queued again so often goes on at full speed
+    elif t > 0 and process == str(jax.process_index()):
+        if fault == "raise":
+            raise ArithmeticError("the reference is out of order")
+        if fault == "sleep":
+            time.sleep(3600)
+    return _modes(self, x, t)
+
+
+Modes.reference = _faulty
+
+if os.environ.get("TEST_FAULT") == f"seed:{os.environ.get('NIVP_PROCESS_ID')}":
+    import jax
+
+    _key = jax.random.key
+    jax.random.key = lambda seed: _key(seed + 1)
+"""
+
+
+class Processes(Runs):
+    """Runs in processes of their own, by any launcher."""
+
+    def __init__(self, folder, cache):
+        super().__init__(folder, cache)
+        (folder / "modes.py").write_text(PROBLEM + FAULTS)
+
+    def launch(self, words, *arguments, fault="", devices=1, environment=None):
+        """words: those before `run` or `resume`. Its whole session can be killed at once."""
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return subprocess.Popen(
+            [*words, *map(str, arguments)],
+            env=self.environment(devices, TEST_FAULT=fault, PATH=path) | (environment or {}),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def finish(self, words, *arguments, code=0, seconds=300, **keywords):
+        """(seconds it took, stderr) of a launch that must end with the code."""
+        started = time.monotonic()
+        process = self.launch(words, *arguments, **keywords)
+        try:
+            _, err = process.communicate(timeout=seconds)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == code, err
+        return time.monotonic() - started, err
+
+    def resume(self, ran, words):
+        self.finish(words, "resume", ran.directory)
+        assert ran.summary["status"] == "finished"
+        return ran
+
+
+def local(count):
+    """The words that start `count` processes on this machine."""
+    return [sys.executable, str(local_launcher()), str(count)]
+
+
+def mpirun(count):
+    """The same under MPI."""
+    return ["mpirun", "-n", str(count), sys.executable, "-m", "nivp_dist.cli"]
+
+
+def members(directory):
+    """Process ids of the run, by index, from what each wrote into its log."""
+    found = {}
+    for log in sorted((directory / "logs").glob("process-*.log")):
+        lines = [line for line in log.read_text().splitlines() if ", pid " in line]
+        found[int(log.stem.split("-")[1])] = int(lines[-1].rsplit(" ", 1)[1])
+    return found
