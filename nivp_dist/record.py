@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from nivp_dist.cluster.mesh import to_host
 from nivp_dist.config import Config
 from nivp_dist.errors import RunFailed
 from nivp_dist.settings_io import config_hash
@@ -15,7 +16,8 @@ from nivp_dist.simulation import Simulation
 from nivp_dist.state import PHASE_NAMES, State, from_tree, to_tree
 from nivp_dist.storage import run_directory, snapshots
 from nivp_dist.storage.checkpoints import Checkpoints
-from nivp_dist.storage.metrics import EVENTS, METRICS, Lines
+from nivp_dist.storage.files import persist
+from nivp_dist.storage.metrics import EVENTS, METRICS, Lines, read_tail
 
 
 class Record:
@@ -25,63 +27,65 @@ class Record:
         self.config, self.directory, self.simulation = config, Path(directory), simulation
         self.writes = jax.process_index() == 0
         self.checkpoints = Checkpoints(self.directory, config.checkpoint.keep)
-        self.metrics = Lines(self.directory / METRICS) if self.writes else None
-        self.events = Lines(self.directory / EVENTS) if self.writes else None
+        self.metrics, self.events = Lines(self.directory / METRICS), Lines(self.directory / EVENTS)
         self._started = time.monotonic()
         previous = (run_directory.read_summary(self.directory) or {}) if self.writes else {}
+        self.began = bool(previous)  # whether the run was ever started; process 0 only
+        self._reached = previous.get("ticks") or 0  # the last checkpoint that was told of
         self._earlier = float(previous.get("wall_seconds") or 0.0)
         self._hash = np.frombuffer(hashlib.sha256(config_hash(config).encode()).digest(), np.uint8)
         self.errors: dict[float, float] = {}  # t -> relative L2 error, NaN without a reference
 
-    def save(self, state: State) -> None:
-        """A checkpoint of the whole state. Every process calls it."""
-        self.checkpoints.save(state.ticks, to_tree(state) | {"config_hash": self._hash})
+    def save(self, state: State) -> bool:
+        """A checkpoint of the whole state; False if it was there already. Every process calls it."""
+        for lines in (self.metrics, self.events):  # what is before the checkpoint must be there when it is
+            self._write(lines.path.name, lines.sync)
+        return self.checkpoints.save(state.ticks, to_tree(state) | {"config_hash": self._hash})
 
     def restore(self) -> tuple[State, list[str]] | None:
         """The newest checkpoint that can be read, with what was wrong with newer ones; None if there is none.
 
-        Metrics and events after it are cut off: they will be written again.
+        Metrics and events after it are cut off: they will be written again. Raises RunFailed if there is none any
+        more, or if a file of the run is damaged.
         """
         template = to_tree(self.simulation.blank()) | {"config_hash": self._hash}
         found = self.checkpoints.restore_latest(template)
         if found is None:
+            self._require_no_progress()
             return None
         tree, _, messages = found
         if not np.array_equal(tree.pop("config_hash"), self._hash):
             raise RunFailed(f"{self.directory}: its checkpoints belong to another configuration than config.toml")
         state = from_tree(tree, self.simulation.mesh)
-        if self.writes:
-            self.metrics.truncate_to(state.step)
+        try:
+            self._write(METRICS, lambda: self.metrics.truncate_to(state.step))
             # By transitions: several events of a fit or an output share a step.
-            self.events.truncate_to(state.ticks, key="ticks")
-            for snapshot in snapshots.list_snapshots(self.directory):
-                if snapshot.t <= state.t:
-                    self.errors[snapshot.t] = float(snapshots.load(snapshot.path)["relative_l2"])
+            self._write(EVENTS, lambda: self.events.truncate_to(state.ticks, key="ticks"))
+            self._write(snapshots.FOLDER, lambda: self._read_errors(state.t))
+        except ValueError as error:
+            raise RunFailed(f"{error}: it is damaged; move it away, and resume without it") from None
         return state, messages
 
     def step(self, metrics: dict) -> dict:
         """One accepted step: the metrics with the wall time, as written."""
         metrics = metrics | {"wall_seconds": round(self.wall_seconds, 3)}
-        if self.writes:
-            self.metrics.append(metrics)
+        self._write(METRICS, lambda: self.metrics.append(metrics))
         return metrics
 
     def event(self, state: State, kind: str, message: str) -> None:
         """Something worth a line in events.jsonl. state: the one after the transition that it belongs to."""
-        if self.writes:
-            place = {"step": state.step, "t": state.t, "ticks": state.ticks}
-            self.events.append(place | {"kind": kind, "message": message})
+        line = {"step": state.step, "t": state.t, "ticks": state.ticks, "kind": kind, "message": message}
+        self._write(EVENTS, lambda: self.events.append(line))
 
     def output(self, state: State, score) -> None:
         """The snapshot of an output time, with its score. It replaces one from before a crash."""
         self.errors[state.t] = float(score.relative_l2)
-        if self.writes:
-            density = {f"density_{name}": np.asarray(value) for name, value in state.density._asdict().items()}
-            arrays = {"theta": np.asarray(state.theta), "step": state.step, **density, **score._asdict()}
-            snapshots.save(self.directory, state.t, arrays)
+        density = {f"density_{name}": to_host(value) for name, value in state.density._asdict().items()}
+        arrays = {"theta": to_host(state.theta), "step": state.step, **density, **score._asdict()}
+        self._write(snapshots.FOLDER, lambda: snapshots.save(self.directory, state.t, arrays))
 
-    def summary(self, state: State, status: str, message: str = "") -> dict:
-        """Write summary.json and return it."""
+    def summary(self, state: State, status: str, message: str = "", **more) -> dict:
+        """Write summary.json and return it. more: what else there is to say of this status."""
         simulation, config = self.simulation, self.config
         summary = {
             "status": status,
@@ -94,6 +98,7 @@ class Record:
                 {"t": t, "relative_l2": None if np.isnan(error) else error} for t, error in sorted(self.errors.items())
             ],
             "steps": state.step,
+            "ticks": state.ticks,
             "rejected": state.rejected,
             "velocity_evaluations": state.evaluations,
             "cg_iterations": state.cg_iterations,
@@ -105,9 +110,8 @@ class Record:
             "solver": simulation.galerkin.method,
             "wall_seconds": round(self.wall_seconds, 3),
             "versions": run_directory.versions(),
-        }
-        if self.writes:
-            run_directory.write_summary(self.directory, summary)
+        } | more
+        self._write(run_directory.SUMMARY, lambda: run_directory.write_summary(self.directory, summary))
         return summary
 
     @property
@@ -115,5 +119,29 @@ class Record:
         """Of this run, over all its resumes."""
         return self._earlier + time.monotonic() - self._started
 
-    def close(self) -> None:
-        self.checkpoints.close()
+    # On process 0 alone ---------------------------------------------------------------------------
+
+    def _write(self, name: str, action) -> None:
+        """A refusal is known to process 0 alone: nothing collective may follow it."""
+
+        def write():
+            run_directory.require_ours(self.directory)
+            action()
+
+        if self.writes:
+            persist(self.directory / name, write)
+
+    def _read_errors(self, t: float) -> None:
+        for snapshot in snapshots.list_snapshots(self.directory):
+            if snapshot.t <= t:
+                self.errors[snapshot.t] = float(snapshots.load(snapshot.path)["relative_l2"])
+
+    def _require_no_progress(self) -> None:
+        """A run without checkpoints begins again only if it had come nowhere."""
+        steps, events = (read_tail(self.directory / name) for name in (METRICS, EVENTS))
+        if self.writes and (self._reached or steps or any(event.get("ticks") for event in events)):
+            at = f"t = {steps[-1]['t']:g}" if steps else "its initial fit"
+            raise RunFailed(
+                f"{self.checkpoints.folder} is empty, and the run had come to {at}: restore the folder from a copy, "
+                "or start a new run"
+            )

@@ -1,84 +1,71 @@
 """Checkpoints of the whole state through Orbax (its only importer), verified array by array when restored.
 
-Orbax makes a save atomic (a step's directory gets its number when all is written) and works over many processes.
-Added here: a digest of every array, so that damage is noticed; falling back to the checkpoint before; agreement of
-all processes on what was restored; and never starting over silently.
+Orbax stores the arrays. Added here: one writer, so that a disk that fails one process cannot hang the others in a
+barrier; a digest of every array, so that damage is noticed; a step's directory gets its number when all of it has
+reached the disk; falling back to the checkpoint before; agreement of all processes on what is saved and restored; and
+never starting over silently.
 """
 
+import contextlib
+import errno
 import hashlib
+import json
 import logging
+import os
+import re
 import shutil
 from pathlib import Path
+from typing import Callable
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
-from orbax.checkpoint.checkpoint_managers import LatestN
+from orbax.checkpoint._src.serialization import tensorstore_utils
 
-from nivp_dist.errors import RunFailed
+from nivp_dist.cluster import channel
+from nivp_dist.errors import DiskFailed, RunFailed
+from nivp_dist.storage.files import patiently, persist, sync_directory, sync_tree, write_whole
+from nivp_dist.storage.run_directory import CHECKPOINTS, require_ours
 
-FOLDER = "checkpoints"
 UNREADABLE = "unreadable_checkpoints"  # where a damaged one is moved, for whoever wants to look
-DISPLACED = ".displaced_checkpoints"  # where one waits until its replacement of the same step is complete
-_STATE, _DIGESTS = "state", "digests"
+PARTIAL, REPLACED = ".partial", ".replaced"  # being written or removed; waiting until its replacement is complete
+RESERVE = 1 << 20  # bytes that a save leaves free for summaries and logs
+_STATE, _DIGESTS = "state", "digests.json"
 
-for _name in ("absl", "orbax"):  # a line for every phase of every save would drown the run's own
-    logging.getLogger(_name).setLevel(logging.ERROR)
+# Their lines for every phase of a save, and their traces of a failed one, drown our own.
+for _name in ("absl", "orbax"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+# One process writes, so that it needs no locks, which some parallel file systems do not have; Orbax hides the switch.
+tensorstore_utils._DEFAULT_OCDBT_TS_CONTEXT["file_io_locking"] = {"mode": "none"}
 
 
 class Checkpoints:
-    """The checkpoints of one run directory. Every process calls every method, in the same order.
+    """The checkpoints of one run directory. Every process calls every method, in the same order; process 0 writes.
 
     directory: the run's; checkpoints lie in its folder ``checkpoints``, one directory a step.
     keep: how many of the latest stay.
+    Raises DiskFailed if the directory cannot be written.
     """
 
     def __init__(self, directory: str | Path, keep: int):
-        self.folder = Path(directory).resolve() / FOLDER
+        self.directory = Path(directory).resolve()
+        self.folder, self.keep = self.directory / CHECKPOINTS, keep
         self._last: tuple[int, dict[str, str]] | None = None  # step and digests of the last save or restore
-        self._recover_displaced()
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=LatestN(keep),
-                enable_async_checkpointing=False,  # when save returns, the checkpoint is there
-                cleanup_tmp_directories=True,  # of a save that was killed
-                create=True,
-            ),
-        )
+        self._on_process_zero(self._open)
 
     def save(self, step: int, tree: dict[str, np.ndarray | jax.Array]) -> bool:
         """Write the state under a step, whole. tree: name -> array, the same on every process (replicated).
 
         Returns False, and writes nothing, if this very state was the last one saved or restored. Another state of
-        the same step (the fit goes on at step 0) replaces the older one only when it is complete itself. Raises
-        RunFailed if the processes hold different states, or the disk refuses.
+        the same step (the run goes on with other output times) replaces the older one only when it is complete
+        itself. Raises RunFailed if the processes hold different states, DiskFailed if the disk refuses.
         """
         arrays = {name: np.asarray(value) for name, value in tree.items()}
         digests = {name: _digest(array) for name, array in arrays.items()}
-        self._require_agreement(digests, step)
-        if step in self._steps():
-            if self._last == (step, digests):
-                return False
-            self._displace(step)
-        # Orbax does not store arrays without entries: their digest, which spells out shape and dtype, is enough.
-        stored = {name: array for name, array in arrays.items() if array.size}
-        try:
-            # force: Orbax would skip a step below its cached latest, also when that one has been moved away.
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    **{_STATE: ocp.args.StandardSave(stored), _DIGESTS: ocp.args.JsonSave(digests)}
-                ),
-                force=True,
-            )
-            self._manager.wait_until_finished()
-        except (OSError, ValueError) as error:
-            raise RunFailed(
-                f"the checkpoint of step {step} cannot be written to {self.folder}: {_line(error)}"
-            ) from error
-        self._recover_displaced()
+        _require_agreement(digests, step)
+        if self._last == (step, digests) and self._on_process_zero(lambda: self._is_there(step)):
+            return False
+        self._on_process_zero(lambda: self._write(step, arrays, digests))
         self._last = step, digests
         return True
 
@@ -91,15 +78,16 @@ class Checkpoints:
 
         Raises RunFailed if there are checkpoints and none can be read, or they hold another kind of state.
         """
-        steps = self._steps()
+        steps = self._on_process_zero(self._steps)
         problems = {}
         for step in reversed(steps):
             tree, problem = self._read(step)
             problem = _first_over_processes(problem)
             if not problem:
-                self._check_template(tree, template, step)
+                _check_template(tree, template, step)
                 self._last = step, {name: _digest(array) for name, array in tree.items()}
-                return tree, step, self._set_aside(problems, step)
+                messages = self._on_process_zero(lambda: self._set_aside(problems, step))
+                return tree, step, messages
             problems[step] = problem
         if steps:
             newest = problems[steps[-1]]
@@ -109,18 +97,89 @@ class Checkpoints:
             )
         return None
 
-    def close(self) -> None:
-        """Give back Orbax's threads."""
-        self._manager.close()
+    # On process 0 ---------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        require_ours(self.directory)
+        self.folder.mkdir(exist_ok=True)
+        self._clear()
+
+    def _write(self, step: int, arrays: dict, digests: dict) -> None:
+        require_ours(self.directory)
+        self._clear()
+        self._require_space(2 * sum(array.nbytes for array in arrays.values()))
+        try:
+            self._store(step, arrays, digests)
+            for old in self._steps()[: -self.keep]:  # not before the new one is on the disk
+                (self.folder / str(old)).rename(self.folder / f"{old}{PARTIAL}")
+        finally:
+            with contextlib.suppress(OSError):  # another time, if not now
+                self._clear()
+
+    def _store(self, step: int, arrays: dict, digests: dict) -> None:
+        final, partial = self.folder / str(step), self.folder / f"{step}{PARTIAL}"
+        partial.mkdir()
+        # Orbax does not store arrays without entries: their digest, which spells out shape and dtype, is enough.
+        stored = {name: array for name, array in arrays.items() if array.size}
+        with _errors_of_the_disk(), _orbax() as orbax:
+            orbax.save(partial / _STATE, args=ocp.args.StandardSave(stored))
+        write_whole(partial / _DIGESTS, json.dumps(digests))
+        sync_tree(partial)
+        if final.exists():
+            final.rename(self.folder / f"{step}{REPLACED}")
+        partial.rename(final)
+        sync_directory(self.folder)
+
+    def _clear(self) -> None:
+        """Drop what a save that failed or was killed has left; put back what it was about to replace."""
+        for entry in list(self.folder.iterdir()):
+            final = entry.with_suffix("")
+            if entry.suffix == REPLACED and not final.exists():
+                entry.rename(final)
+            elif entry.suffix in (PARTIAL, REPLACED):
+                shutil.rmtree(entry)
 
     def _steps(self) -> list[int]:
-        """Steps on the disk as process 0 sees them: Orbax's cache can name a step whose save failed."""
-        found = sorted(int(entry.name) for entry in self.folder.iterdir() if entry.name.isdigit())
-        if jax.process_count() == 1:
-            return found
-        count = int(multihost_utils.broadcast_one_to_all(np.int32(len(found))))
-        padded = np.resize(np.asarray(found + [0], np.int32), count + 1)
-        return [int(step) for step in multihost_utils.broadcast_one_to_all(padded)[:count]]
+        return sorted(int(entry.name) for entry in self.folder.iterdir() if entry.name.isdigit())
+
+    def _is_there(self, step: int) -> bool:
+        return (self.folder / str(step)).is_dir()
+
+    def _require_space(self, needed: int) -> None:
+        free = shutil.disk_usage(self.folder).free
+        if free < needed + RESERVE:
+            text = f"{(needed + RESERVE) / 1e6:.1f} MB needed and {free / 1e6:.1f} MB free on the disk"
+            raise OSError(errno.ENOSPC, text)
+
+    def _set_aside(self, problems: dict[int, str], restored: int) -> list[str]:
+        messages = []
+        for step, problem in sorted(problems.items(), reverse=True):
+            target = self.directory / UNREADABLE
+            target.mkdir(exist_ok=True)
+            number = 0
+            while (target / f"{step}-{number}").exists():
+                number += 1
+            (self.folder / str(step)).rename(target / f"{step}-{number}")
+            messages.append(
+                f"checkpoint of step {step} is unreadable ({problem}), moved to {UNREADABLE}/; "
+                f"continuing from step {restored}"
+            )
+        return messages
+
+    def _on_process_zero(self, action: Callable):
+        """The action's result, on every process. A disk that refuses raises DiskFailed on all of them."""
+        result, failure = None, None
+        if channel.current().index == 0:
+            try:
+                result = persist(self.folder, action)
+            except DiskFailed as error:
+                failure = str(error)
+        result, failure = channel.current().broadcast((result, failure))
+        if failure is not None:
+            raise DiskFailed(failure)
+        return result
+
+    # On every process -----------------------------------------------------------------------------
 
     def _read(self, step: int) -> tuple[dict, str]:
         """This process's reading of a step, and what is wrong with it ("" if nothing).
@@ -128,92 +187,46 @@ class Checkpoints:
         Every process reads for itself, outside Orbax's barriers: one that cannot read must not leave the others
         waiting for it.
         """
-        alone = ocp.options.MultiprocessingOptions(
-            primary_host=jax.process_index(),
-            active_processes={jax.process_index()},
-            barrier_sync_key_prefix=f"read{jax.process_index()}",
-        )
         try:
-            with ocp.Checkpointer(
-                ocp.JsonCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone
-            ) as reader:
-                digests = reader.restore(self.folder / str(step) / _DIGESTS)
-            with ocp.Checkpointer(
-                ocp.StandardCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone
-            ) as reader:
-                stored = reader.restore(self.folder / str(step) / _STATE)
-            tree = {name: np.asarray(value) for name, value in stored.items()}
-            for name, digest in digests.items():
-                if name not in tree:
-                    tree[name] = _without_entries(digest)
-                if _digest(tree[name]) != digest:
-                    return {}, f"array '{name}' is damaged"
-            if extra := tree.keys() - digests.keys():
-                return {}, f"array '{sorted(extra)[0]}' has no digest"
+            return patiently(self.folder / str(step), lambda: self._load(step)), ""
         except Exception as error:  # noqa: BLE001  a damaged file can make the reading libraries raise anything
             return {}, _line(error)
-        return tree, ""
 
-    def _check_template(self, tree: dict, template: dict, step: int) -> None:
-        # By name: NumPy holds a dtype equal to None if it is float64.
-        expected = {name: np.asarray(value).dtype.name for name, value in template.items()}
-        found = {name: array.dtype.name for name, array in tree.items()}
-        odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        if odd:
-            raise RunFailed(
-                f"checkpoint of step {step} holds another kind of state: '{odd[0]}' is {found.get(odd[0], 'absent')}, "
-                f"expected {expected.get(odd[0], 'absent')}; it was written by another version of nivp_dist"
-            )
+    def _load(self, step: int) -> dict:
+        digests = json.loads((self.folder / str(step) / _DIGESTS).read_bytes())
+        with _errors_of_the_disk(), _orbax() as orbax:
+            stored = orbax.restore(self.folder / str(step) / _STATE)
+        tree = {name: np.asarray(value) for name, value in stored.items()}
+        for name, digest in digests.items():
+            if name not in tree:
+                tree[name] = _without_entries(digest)
+            if _digest(tree[name]) != digest:
+                raise ValueError(f"array '{name}' is damaged")
+        if extra := tree.keys() - digests.keys():
+            raise ValueError(f"array '{sorted(extra)[0]}' has no digest")
+        return tree
 
-    def _set_aside(self, problems: dict[int, str], restored: int) -> list[str]:
-        messages = []
-        for step, problem in sorted(problems.items(), reverse=True):
-            if jax.process_index() == 0:
-                target = self.folder.parent / UNREADABLE
-                target.mkdir(exist_ok=True)
-                number = 0
-                while (target / f"{step}-{number}").exists():
-                    number += 1
-                (self.folder / str(step)).rename(target / f"{step}-{number}")
-            messages.append(
-                f"checkpoint of step {step} is unreadable ({problem}), moved to {UNREADABLE}/; "
-                f"continuing from step {restored}"
-            )
-        if problems:
-            _wait_for_all("set aside")
-            self._manager.reload()
-        return messages
 
-    def _displace(self, step: int) -> None:
-        if jax.process_index() == 0:
-            (self.folder.parent / DISPLACED).mkdir(exist_ok=True)
-            (self.folder / str(step)).rename(self.folder.parent / DISPLACED / str(step))
-        _wait_for_all("displace")
-        self._manager.reload()
+def _orbax() -> ocp.Checkpointer:
+    """Without its barriers: this process only."""
+    process = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process{process}"
+    )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
-    def _recover_displaced(self) -> None:
-        """Drop what has been replaced; put back what a killed save was about to replace."""
-        waiting = self.folder.parent / DISPLACED
-        if jax.process_index() == 0 and waiting.is_dir():
-            for entry in waiting.iterdir():
-                if (self.folder / entry.name).exists():
-                    shutil.rmtree(entry)
-                else:
-                    entry.rename(self.folder / entry.name)
-            waiting.rmdir()
-        _wait_for_all("recover displaced")
 
-    def _require_agreement(self, digests: dict[str, str], step: int) -> None:
-        if jax.process_count() == 1:
-            return
-        mine = np.frombuffer(hashlib.sha256(repr(sorted(digests.items())).encode()).digest(), np.uint8)
-        everyone = multihost_utils.process_allgather(mine)
-        odd = [str(process) for process, one in enumerate(everyone) if not np.array_equal(one, everyone[0])]
-        if odd:
-            raise RunFailed(
-                f"processes hold different states at step {step} (process {', '.join(odd)} against process 0): nothing "
-                "was saved; resume from the checkpoint before, and check the memory and drivers of their hosts"
-            )
+@contextlib.contextmanager
+def _errors_of_the_disk():
+    """TensorStore's errors that come from the system, as the OSError that they are."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        number = re.search(r"os_error_code='(\d+)'", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def _digest(array: np.ndarray) -> str:
@@ -228,17 +241,32 @@ def _without_entries(digest: str) -> np.ndarray:
     return np.zeros(shape if 0 in shape else (0,), np.dtype(dtype))
 
 
+def _check_template(tree: dict, template: dict, step: int) -> None:
+    # By name: NumPy holds a dtype equal to None if it is float64.
+    expected = {name: np.asarray(value).dtype.name for name, value in template.items()}
+    found = {name: array.dtype.name for name, array in tree.items()}
+    odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if odd:
+        raise RunFailed(
+            f"checkpoint of step {step} holds another kind of state: '{odd[0]}' is {found.get(odd[0], 'absent')}, "
+            f"expected {expected.get(odd[0], 'absent')}; it was written by another version of nivp_dist"
+        )
+
+
+def _require_agreement(digests: dict[str, str], step: int) -> None:
+    everyone = channel.current().gather(hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest())
+    odd = [str(process) for process, one in enumerate(everyone) if one != everyone[0]]
+    if odd:
+        raise RunFailed(
+            f"processes hold different states at step {step} (process {', '.join(odd)} against process 0): nothing "
+            "was saved; resume from the checkpoint before, and check the memory and drivers of their hosts"
+        )
+
+
 def _first_over_processes(problem: str) -> str:
     """The reading is good only if it is on every process: their common verdict."""
-    if jax.process_count() == 1:
-        return problem
-    failed = multihost_utils.process_allgather(np.asarray(bool(problem)))
-    return problem or (f"unreadable on process {int(np.argmax(failed))}" if failed.any() else "")
-
-
-def _wait_for_all(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+    failed = [index for index, one in enumerate(channel.current().gather(bool(problem))) if one]
+    return problem or (f"unreadable on process {failed[0]}" if failed else "")
 
 
 def _line(error: Exception) -> str:

@@ -2,36 +2,48 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
-from nivp_dist.storage.files import append_line, write_whole
+from nivp_dist.storage.files import append_line, sync_file, write_whole
 
 METRICS, EVENTS = "metrics.jsonl", "events.jsonl"
 
 
 class Lines:
-    """An append-only file of one JSON object a line, each on the disk (of the system) when ``append`` returns."""
+    """An append-only file of one JSON object a line, each with the system when ``append`` returns."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        if self.path.is_file() and not self.path.read_bytes().endswith(b"\n"):
-            write_lines(self.path, read_lines(self.path))  # a torn last line would swallow the next one
 
     def append(self, record: dict) -> None:
         """Add one object. NaN and infinities, which JSON has not, become null."""
         append_line(self.path, _dump(record))
+
+    def sync(self) -> None:
+        """On the disk, not only with the system: no checkpoint may outlive the lines before it."""
+        if self.path.exists():
+            sync_file(self.path)
 
     def read(self) -> list[dict]:
         """All objects so far."""
         return read_lines(self.path)
 
     def truncate_to(self, count: int, key: str = "step") -> int:
-        """Keep the lines with record[key] <= count, as one whole-file write. Returns how many were dropped."""
-        records = read_lines(self.path)
-        kept = [record for record in records if record.get(key, 0) <= count]
-        if len(kept) < len(records):
-            write_lines(self.path, kept)
-        return len(records) - len(kept)
+        """Keep the lines with record[key] <= count, as one whole-file write. Returns how many were dropped.
+
+        A power failure may have left anything after the last of them. Raises ValueError if damage lies before.
+        """
+        content = _content(self.path)
+        lines = content.split(b"\n")
+        records = [_parse(line) for line in lines]
+        kept = 1 + max((n for n, record in enumerate(records) if record and record.get(key, 0) <= count), default=-1)
+        if None in records[:kept]:
+            raise ValueError(f"{self.path}, line {records.index(None) + 1}: not JSON")
+        whole = b"".join(line + b"\n" for line in lines[:kept])
+        if whole != content:
+            write_whole(self.path, whole)
+        return sum(1 for line in lines[kept:] if line)
 
 
 def read_lines(path: str | Path) -> list[dict]:
@@ -39,31 +51,38 @@ def read_lines(path: str | Path) -> list[dict]:
 
     Raises ValueError if any other line is not JSON: that is damage, not a crash.
     """
-    path = Path(path)
-    if not path.is_file():
-        return []
-    *whole, rest = path.read_bytes().split(b"\n")
-    records = []
-    for number, line in enumerate(whole, 1):
-        try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: not JSON: {error}") from None
+    records = [_parse(line) for line in _content(path).removesuffix(b"\n").split(b"\n")]
+    if records[-1] is None:
+        records.pop()
+    if None in records:
+        raise ValueError(f"{path}, line {records.index(None) + 1}: not JSON")
+    return records
+
+
+def read_tail(path: str | Path, size: int = 1 << 18) -> list[dict]:
+    """The objects in the last bytes of a JSON-lines file; what cannot be read is left out. Raises OSError."""
     try:
-        return records + ([json.loads(rest)] if rest else [])
+        with open(path, "rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - size, 0))
+            lines = file.read().split(b"\n")
+    except FileNotFoundError:
+        return []
+    return [record for record in map(_parse, lines) if record is not None]
+
+
+def _content(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _parse(line: bytes) -> dict | None:
+    try:
+        record = json.loads(line)
     except ValueError:
-        return records
-
-
-def write_lines(path: str | Path, records: list[dict]) -> None:
-    """Replace a JSON-lines file as a whole."""
-    write_whole(path, "".join(_dump(record) + "\n" for record in records))
-
-
-def last_line(path: str | Path) -> dict | None:
-    """The last whole object of a JSON-lines file, or None."""
-    records = read_lines(path)
-    return records[-1] if records else None
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _dump(record: dict) -> str:

@@ -1,7 +1,9 @@
 """Snapshots: one npz file an output time, whole or absent, the same bytes for the same arrays."""
 
+import contextlib
 import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,28 +39,40 @@ def save(directory: str | Path, t: float, arrays: dict) -> Path:
 
 
 def list_snapshots(directory: str | Path) -> list[Snapshot]:
-    """The snapshots of a run directory in order of time; [] if there are none."""
+    """The snapshots of a run directory in order of time; [] if there are none. Raises as ``load``."""
     files = (Path(directory) / FOLDER).glob("t_*.npz")
     return sorted((Snapshot(_time(path), path) for path in files), key=lambda snapshot: snapshot.t)
 
 
 def load(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of a snapshot. Raises OSError or ValueError (zipfile.BadZipFile) if it is missing or damaged."""
-    with np.load(path, allow_pickle=False) as file:
+    """All arrays of a snapshot. Raises OSError if it is missing, ValueError, which names it, if it is damaged."""
+    with _opened(path) as file:
         return {name: file[name] for name in file.files}
 
 
 def _path(folder: Path, t: float) -> Path:
     for decimals in range(6, 18):
         path = folder / f"t_{t:.{decimals}f}.npz"
-        if not path.exists() or _time(path) == t:
-            return path
+        try:
+            if not path.exists() or _time(path) == t:
+                return path
+        except ValueError:
+            return path  # damaged: it is replaced
     return path
 
 
 def _time(path: Path) -> float:
-    with np.load(path, allow_pickle=False) as file:
+    with _opened(path) as file:
         return float(file["t"])
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path):
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            yield file
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:

@@ -1,18 +1,24 @@
 """Checkpoints: the same bits back, the newest readable one, never a silent start from nothing."""
 
+import errno
+import itertools
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from disks import Stumble
 
 from nivp_dist import _jax  # noqa: F401
-from nivp_dist.errors import RunFailed
+from nivp_dist.errors import DiskFailed, RunFailed
+from nivp_dist.storage import files
 from nivp_dist.storage.checkpoints import Checkpoints
 
 
@@ -38,13 +44,17 @@ def same_bits(a, b):
     )
 
 
+@pytest.fixture(autouse=True)
+def a_run_directory(tmp_path):
+    (tmp_path / "config.toml").touch()
+
+
 @pytest.fixture
 def saved(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=3)
     for step in (10, 20, 30):
         assert checkpoints.save(step, state(step))
-    yield checkpoints
-    checkpoints.close()
+    return checkpoints
 
 
 def spoil(folder, change):
@@ -85,12 +95,11 @@ def test_saving_the_same_state_again_writes_nothing_another_one_replaces(saved):
 
 
 def test_a_replacement_that_was_killed_leaves_the_old_one(saved, tmp_path):
-    waiting = tmp_path / ".displaced_checkpoints"
-    waiting.mkdir()
-    (saved.folder / "30").rename(waiting / "30")
+    (saved.folder / "30").rename(saved.folder / "30.replaced")
+    (saved.folder / "30.partial/state").mkdir(parents=True)
     tree, step, _ = Checkpoints(tmp_path, 3).restore_latest(state(0))
     assert step == 30 and same_bits(tree, state(30))
-    assert not waiting.exists()
+    assert sorted(entry.name for entry in saved.folder.iterdir()) == ["10", "20", "30"]
 
 
 @pytest.mark.parametrize(
@@ -112,8 +121,7 @@ def test_a_damaged_newest_one_falls_back_and_says_so(saved, tmp_path, damage):
 
 
 def test_missing_parts_fall_back_too(saved, tmp_path):
-    for path in (saved.folder / "30/digests").rglob("*"):
-        path.unlink() if path.is_file() else None
+    (saved.folder / "30/digests.json").unlink()
     (saved.folder / "20/state/_METADATA").unlink()
     _, step, messages = Checkpoints(tmp_path, 3).restore_latest(state(0))
     assert step == 10 and len(messages) == 2
@@ -134,14 +142,145 @@ def test_another_kind_of_state_is_refused(saved, change):
         saved.restore_latest(state(0) | change)
 
 
-def test_a_disk_that_refuses_is_one_line(saved, monkeypatch):
-    def full(*arguments, **keywords):
-        raise OSError(28, "No space left on device")
+def test_a_copy_that_somebody_keeps_there_is_left_alone(saved, tmp_path):
+    (saved.folder / "30").rename(saved.folder / "30.good")
+    Checkpoints(tmp_path, 2).save(40, state(40))
+    assert sorted(entry.name for entry in saved.folder.iterdir()) == ["20", "30.good", "40"]
 
-    monkeypatch.setattr(saved._manager, "save", full)
-    with pytest.raises(RunFailed, match="^the checkpoint of step 40 cannot be written to .*No space left on device$"):
+
+# Disks that refuse ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_disk(disk):
+    (disk.path / "config.toml").touch()
+    checkpoints = Checkpoints(disk.path, keep=3)
+    checkpoints.save(10, state(10))
+    return checkpoints
+
+
+def refused(checkpoints, line):
+    """A save that is refused in one line, and leaves what was there and nothing else."""
+    with pytest.raises(DiskFailed, match=f"^{checkpoints.folder} cannot be written: {line}, then resume$"):
+        checkpoints.save(20, state(20))
+    assert [entry.name for entry in checkpoints.folder.iterdir()] == ["10"]
+    tree, step, messages = Checkpoints(checkpoints.directory, 3).restore_latest(state(0))
+    assert step == 10 and messages == [] and same_bits(tree, state(10))
+
+
+def test_a_full_disk_is_seen_before_a_save(on_disk, disk):
+    disk.fill(leave=1 << 20)
+    refused(on_disk, r"1\.4 MB needed and 1\.0 MB free on the disk; make room")
+    disk.make_room()
+    on_disk.save(20, state(20))
+    assert same_bits(on_disk.restore_latest(state(0))[0], state(20))
+
+
+@pytest.mark.parametrize("leave", [0, 40_000, 130_000])
+def test_a_disk_that_fills_during_a_save(on_disk, disk, monkeypatch, leave):
+    """By another program, or a quota that no one can ask for; in Orbax's native code too."""
+    monkeypatch.setattr(on_disk, "_require_space", lambda needed: None)
+    disk.fill(leave)
+    refused(on_disk, "No space left on device; make room")
+    disk.make_room()
+    on_disk.save(20, state(20))
+    assert same_bits(on_disk.restore_latest(state(0))[0], state(20))
+
+
+def test_a_read_only_disk(on_disk, disk):
+    disk.make("ro")
+    with pytest.raises(DiskFailed, match="Read-only file system; make it writable, then resume$"):
+        on_disk.save(20, state(20))
+    disk.make("rw")
+    on_disk.save(20, state(20))
+    assert same_bits(on_disk.restore_latest(state(0))[0], state(20))
+
+
+@pytest.mark.parametrize("how", ["moved", "removed"])
+def test_a_run_directory_that_has_vanished_is_not_made_again(tmp_path, how):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.toml").touch()
+    checkpoints = Checkpoints(run, 3)
+    checkpoints.save(10, state(10))
+    run.rename(tmp_path / "moved") if how == "moved" else shutil.rmtree(run)
+    with pytest.raises(DiskFailed, match=f"^{run} has vanished: nothing can be saved; resume where it has gone$"):
+        checkpoints.save(20, state(20))
+    assert not run.exists()
+    if how == "moved":
+        assert same_bits(Checkpoints(tmp_path / "moved", 3).restore_latest(state(0))[0], state(10))
+
+
+def test_a_file_system_that_stumbles_is_asked_again(saved, monkeypatch, caplog):
+    """Every call of Python's that a save makes, refused once: each time the state is there, whole, in the end."""
+    monkeypatch.setattr(files, "PATIENCE", (0.01,))
+    injected, steps = 0, itertools.count(100)
+    for name in ("mkdir", "open", "fsync", "rename", "replace"):
+        for skipped in range(50):
+            step, number = next(steps), (errno.EIO, errno.ESTALE)[skipped % 2]
+            stumble = Stumble(getattr(os, name), number, skipped, saved.folder)
+            with monkeypatch.context() as patch:
+                patch.setattr(os, name, stumble)
+                assert saved.save(step, state(step))
+            if not stumble.stumbled:
+                break
+            injected += 1
+            tree, found, messages = Checkpoints(saved.directory, 3).restore_latest(state(0))
+            assert found == step and messages == [] and same_bits(tree, state(step))
+            assert len(list(saved.folder.iterdir())) == 3
+    assert injected >= caplog.text.count("trying again") > 10
+
+
+def test_one_that_stumbles_for_ever_is_given_up(saved, monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE", (0.01, 0.01))
+    stumble = Stumble(os.fsync, errno.ESTALE, 0, saved.folder, times=1000)
+    monkeypatch.setattr(os, "fsync", stumble)
+    with pytest.raises(DiskFailed, match="cannot be written: Stale file handle; see to its file system, then resume$"):
         saved.save(40, state(40))
-    assert saved.restore_latest(state(0))[1] == 30
+    assert stumble.stumbled == 3
+    assert sorted(entry.name for entry in saved.folder.iterdir()) == ["10", "20", "30"]
+
+
+def test_a_checkpoint_that_cannot_be_read_at_once_is_read_a_moment_later(saved, monkeypatch, caplog):
+    """One EIO of a network must not cost a checkpoint."""
+    monkeypatch.setattr(files, "PATIENCE", (0.01,))
+    read, failures = type(saved.folder).read_bytes, [OSError(errno.EIO, "Input/output error")]
+
+    def once(path):
+        if failures:
+            raise failures.pop()
+        return read(path)
+
+    monkeypatch.setattr(type(saved.folder), "read_bytes", once)
+    tree, step, messages = saved.restore_latest(state(0))
+    assert step == 30 and messages == [] and same_bits(tree, state(30)) and "trying again" in caplog.text
+
+
+WITHOUT_LOCKS = """
+import sys, numpy as np
+from disks import forbid_locks
+forbid_locks()
+import fcntl
+from nivp_dist import _jax
+from nivp_dist.storage.checkpoints import Checkpoints
+try:
+    fcntl.flock(open(sys.argv[1] + "/config.toml"), fcntl.LOCK_EX)
+except OSError as error:
+    print(error.strerror)
+checkpoints, tree = Checkpoints(sys.argv[1], 3), {"theta": np.arange(5.0)}
+checkpoints.save(1, tree)
+print(checkpoints.restore_latest(tree))
+"""
+
+
+def test_a_file_system_without_locks(tmp_path):
+    """Some parallel ones are mounted so: TensorStore would refuse to write."""
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": f"{root}:{root.parent}"}
+    command = [sys.executable, "-c", WITHOUT_LOCKS, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "Function not implemented\n({'theta': array([0., 1., 2., 3., 4.])}, 1, [])\n"
 
 
 SAVE_FOR_EVER = """
@@ -199,7 +338,7 @@ except RunFailed as error:
 else:
     raise AssertionError("different states were saved")
 if index == 0:
-    (checkpoints.folder / "3" / "digests" / "metadata").write_text("x")
+    (checkpoints.folder / "3" / "digests.json").write_text("x")
 from jax.experimental import multihost_utils
 multihost_utils.sync_global_devices("damaged")
 found, step, messages = Checkpoints(directory, 2).restore_latest(tree(0.0))

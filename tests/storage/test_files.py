@@ -1,5 +1,6 @@
 """Whole-file writes, JSON lines, snapshots."""
 
+import errno
 import json
 import os
 import subprocess
@@ -8,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from nivp_dist.storage import metrics, snapshots
-from nivp_dist.storage.files import append_line, write_whole
+from nivp_dist.errors import DiskFailed
+from nivp_dist.storage import files, metrics, snapshots
+from nivp_dist.storage.files import append_line, persist, sync_file, write_whole
 
 
 def test_write_whole_replaces_and_leaves_no_part(tmp_path):
@@ -51,6 +53,64 @@ def test_append_line_is_one_line(tmp_path):
         append_line(tmp_path / "a", "3\n4")
 
 
+def test_what_a_failed_append_has_left_is_cut_off_by_the_next_one(tmp_path, disk):
+    path = disk.path / "a"
+    append_line(path, "1")
+    disk.fill()
+    with pytest.raises(OSError, match="No space left"):
+        for _ in range(3):
+            append_line(path, "2" * 3000)
+    torn = path.read_bytes()
+    assert not torn.endswith(b"\n") and len(torn) > 3000  # the system wrote what it could
+    disk.make_room()
+    append_line(path, "3")
+    lines = path.read_text().splitlines()
+    assert lines[0] == "1" and lines[-1] == "3" and set("".join(lines[1:-1])) == {"2"}
+    assert [len(line) for line in lines[1:-1]] == [3000] * len(lines[1:-1])
+
+
+def test_a_flush_that_failed_is_made_good_by_writing_anew(tmp_path, monkeypatch):
+    """After a failed fsync the system may have dropped the data, and a second fsync would succeed."""
+    path = tmp_path / "a"
+    append_line(path, "1")
+    inode, fsync, failures = path.stat().st_ino, os.fsync, [OSError(errno.EIO, "Input/output error")]
+
+    def once(handle):
+        if failures:
+            raise failures.pop()
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", once)
+    sync_file(path)
+    assert path.read_text() == "1\n" and path.stat().st_ino != inode
+
+
+@pytest.mark.parametrize(
+    "number, mend",
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EDQUOT, "make room, or ask for a larger quota"),
+        (errno.EROFS, "make it writable"),
+        (errno.EACCES, "make it writable"),
+        (errno.ENOENT, "put it back where it was"),
+        (errno.EIO, "see to its file system"),
+    ],
+)
+def test_a_refusal_names_the_file_the_reason_and_the_mend(monkeypatch, number, mend):
+    monkeypatch.setattr(files, "PATIENCE", (0.0, 0.0))
+    tries = []
+
+    def refuse():
+        tries.append(1)
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(
+        DiskFailed, match=f"^run/summary.json cannot be written: {os.strerror(number)}; {mend}, then resume$"
+    ):
+        persist("run/summary.json", refuse)
+    assert len(tries) == (3 if number == errno.EIO else 1)
+
+
 def test_metrics_round_trip_with_numpy_and_nan(tmp_path):
     lines = metrics.Lines(tmp_path / "m.jsonl")
     lines.append({"step": np.int64(1), "t": np.float64(0.1), "h": float("nan"), "v": np.arange(2.0)})
@@ -61,7 +121,7 @@ def test_torn_last_line_is_left_out_and_does_not_swallow_the_next(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_text('{"step": 1}\n{"step": 2, "t"')
     assert metrics.read_lines(path) == [{"step": 1}]
-    assert metrics.last_line(path) == {"step": 1}
+    assert metrics.read_tail(path) == [{"step": 1}]
     metrics.Lines(path).append({"step": 2})
     assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1}, {"step": 2}]
 
@@ -82,6 +142,36 @@ def test_truncate_keeps_steps_up_to_the_checkpoint(tmp_path):
     lines.append({"step": 3})
     assert [record["step"] for record in lines.read()] == [0, 1, 2, 3]
     assert metrics.read_lines(tmp_path / "none.jsonl") == []
+
+
+@pytest.mark.parametrize("rest", [b"\0" * 100, b"\0\0\n\0\0\n", b'{"step": 3}\n{"st\0\0\n{"step": 4}\n', b'{"step"'])
+def test_whatever_a_power_failure_leaves_after_the_checkpoint_is_cut_off(tmp_path, rest):
+    whole = b'{"step": 1}\n{"step": 2}\n'
+    (tmp_path / "m.jsonl").write_bytes(whole + rest)
+    lines = metrics.Lines(tmp_path / "m.jsonl")
+    lines.truncate_to(2)
+    assert lines.path.read_bytes() == whole
+    lines.append({"step": 3})
+    assert [record["step"] for record in lines.read()] == [1, 2, 3]
+
+
+def test_damage_before_the_checkpoint_is_not_cut_off(tmp_path):
+    content = b'{"step": 1}\nxx\n{"step": 3}\n'
+    (tmp_path / "m.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match="m.jsonl, line 2: not JSON"):
+        metrics.Lines(tmp_path / "m.jsonl").truncate_to(3)
+    assert (tmp_path / "m.jsonl").read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"half"])
+def test_a_damaged_snapshot_is_named_and_can_be_replaced(tmp_path, content):
+    path = snapshots.save(tmp_path, 0.5, {"theta": np.ones(500)})
+    path.write_bytes(path.read_bytes()[:1000] if content == b"half" else content)
+    for reading in (lambda: snapshots.list_snapshots(tmp_path), lambda: snapshots.load(path)):
+        with pytest.raises(ValueError, match=f"^{path}: "):
+            reading()
+    assert snapshots.save(tmp_path, 0.5, {"theta": np.ones(500)}) == path
+    assert np.array_equal(snapshots.load(path)["theta"], np.ones(500))
 
 
 def test_snapshots_in_order_of_time_and_exact(tmp_path):

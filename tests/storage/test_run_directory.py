@@ -118,6 +118,42 @@ def test_two_processes_cannot_hold_one_directory(tmp_path):
         assert run_directory.in_use(tmp_path)
 
 
+def test_a_lock_is_waited_for_on_request(tmp_path):
+    """The server of a file system keeps the lock of a host that was lost; a job that begins again must outwait it."""
+    code = (
+        "import time; from nivp_dist.storage.run_directory import lock\n"
+        f"with lock({str(tmp_path)!r}): print('held', flush=True); time.sleep(1.5)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match="in use by process"):
+            with run_directory.lock(tmp_path, patience=0.1):
+                pass
+        with run_directory.lock(tmp_path, patience=60):
+            assert run_directory.in_use(tmp_path)
+
+
+def test_planned_directories_are_those_that_would_be_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_directory.planned(None, "heat") == tmp_path / "runs/heat-001" and not Path("runs").exists()
+    assert run_directory.create(HEAT, None, "heat") == tmp_path / "runs/heat-001"
+    assert run_directory.planned(None, "heat") == tmp_path / "runs/heat-002"
+    assert run_directory.planned("new", "heat") == tmp_path / "new" and not Path("new").exists()
+    line = "runs/heat-001: holds another run; use `nivp resume runs/heat-001`, or another --output"
+    assert refused(run_directory.planned, "runs/heat-001", "heat") == line
+
+
+def test_folders_for_several_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_directory.make_folder(None, "a sweep") == tmp_path / "runs/a_sweep-001"
+    assert run_directory.make_folder("deep/er", "x") == tmp_path / "deep/er"
+    assert refused(run_directory.make_folder, "deep", "x") == "deep: not empty; choose another with --output"
+    # /proc takes no directories, whoever asks
+    assert refused(run_directory.make_folder, "/proc/sweep", "x").startswith(
+        "/proc/sweep: cannot be made: No such file"
+    )
+
+
 def test_locks_of_one_process_nest(tmp_path):
     with run_directory.lock(tmp_path):
         with run_directory.lock(tmp_path):

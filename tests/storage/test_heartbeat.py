@@ -1,0 +1,176 @@
+"""Who holds a run directory, where locks do not reach."""
+
+import errno
+import fcntl
+import json
+import os
+import threading
+import time
+
+import pytest
+
+from nivp_dist.errors import DiskFailed, InputError
+from nivp_dist.storage import heartbeat, run_directory
+from nivp_dist.storage.files import write_whole
+from nivp_dist.storage.run_directory import in_use, lock, require_ours
+
+HERE = heartbeat.socket.gethostname()
+
+
+@pytest.fixture(autouse=True)
+def a_run(tmp_path):
+    (tmp_path / "config.toml").touch()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(heartbeat, "EVERY", 0.05)
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """A second is enough to hear another thread, on a busy machine too."""
+    monkeypatch.setattr(heartbeat, "EVERY", 0.4)
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+def write(directory, host="node3", age=5.0):
+    beat = heartbeat.Beat(host, 9, "77", time.time() - age)
+    write_whole(directory / ".alive", json.dumps(beat._asdict()))
+
+
+def someone_beats(directory, **who):
+    """Another process's heart; the function that stops it."""
+    stop = threading.Event()
+
+    def run():
+        while not stop.wait(0.02):
+            write(directory, **who)
+
+    thread = threading.Thread(target=run)
+    write(directory, **who)
+    thread.start()
+    return lambda: (stop.set(), thread.join())
+
+
+def test_a_holder_is_heard_of_again_and_again_and_leaves_nothing(tmp_path, quick, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    heard = set()
+    with lock(tmp_path):
+        while len(heard) < 3:
+            heard.add(heartbeat.read(tmp_path))
+    assert {beat[:3] for beat in heard} == {(HERE, os.getpid(), "42")}
+    assert str(heard.pop()) == f"process {os.getpid()} on {HERE} (job 42)"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.toml"]
+
+
+def test_a_heart_goes_on_when_its_disk_refuses_and_does_not_make_a_directory_again(tmp_path, quick, monkeypatch):
+    home = tmp_path / "run"
+    home.mkdir()
+    (home / "config.toml").touch()
+    with lock(home):
+        for refused in (OSError(errno.ENOSPC, "full"), None):
+
+            def refuse(*_, refused=refused):
+                if refused:
+                    raise refused
+
+            monkeypatch.setattr(os, "fsync", refuse)
+            before = heartbeat.read(home)
+            time.sleep(0.2)
+            assert (heartbeat.read(home) == before) is (refused is not None)
+        home.rename(tmp_path / "moved")
+        time.sleep(0.2)
+        assert not home.exists()
+
+
+def test_a_beat_that_changes_is_a_run_that_goes_on(tmp_path, patient):
+    stop = someone_beats(tmp_path)
+    try:
+        with pytest.raises(InputError, match=r"in use by process 9 on node3 \(job 77\)$"), lock(tmp_path):
+            pass
+        assert in_use(tmp_path)
+    finally:
+        stop()
+
+
+def test_a_beat_that_stands_still_is_waited_for_and_then_forgotten(tmp_path, quick, caplog):
+    write(tmp_path)
+    with lock(tmp_path):
+        assert heartbeat.read(tmp_path).host == HERE
+    assert "process 9 on node3 (job 77) was heard of 5 s ago: waiting to see whether it goes on" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "host, age", [("node3", 301.0), (HERE, 5.0)], ids=["long ago", "of this host, which has locks"]
+)
+def test_no_waiting_without_doubt(tmp_path, monkeypatch, host, age):
+    monkeypatch.setattr(heartbeat.time, "sleep", lambda seconds: pytest.fail("waited"))
+    write(tmp_path, host, age)
+    with lock(tmp_path):
+        pass
+
+
+def test_without_locks_the_heartbeat_tells_on_this_host_too(tmp_path, patient, no_locks, caplog):
+    stop = someone_beats(tmp_path, host=HERE, age=0.0)
+    try:
+        assert in_use(tmp_path)
+        with pytest.raises(InputError, match="in use by process 9"), lock(tmp_path):
+            pass
+    finally:
+        stop()
+    with lock(tmp_path):
+        assert "no file locks here: start one run at a time" in caplog.text
+    assert not in_use(tmp_path)
+
+
+def test_two_that_started_together_without_locks_one_goes_on(tmp_path, no_locks):
+    """Neither has heard of the other: the one that came second has the directory, the first one notices."""
+    with lock(tmp_path):
+        require_ours(tmp_path)
+        (tmp_path / ".lock").write_text("process 9 on node3")
+        with pytest.raises(DiskFailed, match="has been taken over by process 9 on node3: this run ends here"):
+            require_ours(tmp_path)
+        write(tmp_path)
+    assert heartbeat.read(tmp_path).host == "node3"  # left alone
+
+
+def test_looking_at_a_run_does_not_keep_another_from_starting(tmp_path):
+    (tmp_path / ".lock").touch()
+    with open(tmp_path / ".lock") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.3, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
+        with lock(tmp_path):
+            assert run_directory.in_use(tmp_path)
+
+
+def test_a_lock_of_a_host_that_is_long_gone_says_how_to_free_it(tmp_path):
+    (tmp_path / ".lock").write_text("process 9 on node3")
+    write(tmp_path, age=7200.0)
+    with open(tmp_path / ".lock") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        line = f"in use by process 9 on node3, not heard of for 120 min; if it is gone, remove {tmp_path}/.lock$"
+        with pytest.raises(InputError, match=line), lock(tmp_path):
+            pass
+
+
+def test_a_disk_that_takes_no_lock_is_one_line(disk):
+    (disk.path / "config.toml").touch()
+    disk.fill()
+    with pytest.raises(InputError, match=f"^{disk.path}: cannot be written: No space left on device; make room$"):
+        with lock(disk.path):
+            pass
+    disk.make_room()
+    with lock(disk.path):
+        disk.fill()  # a heart goes on
+    disk.make("ro")
+    with pytest.raises(InputError, match=f"^{disk.path}: cannot be written: Read-only file system; make it writable$"):
+        with lock(disk.path):
+            pass
