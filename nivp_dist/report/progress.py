@@ -6,7 +6,6 @@ import os
 import shlex
 import sys
 import time
-from collections import deque
 from pathlib import Path
 from typing import Callable, TextIO
 
@@ -16,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from nivp_dist.report import tables
+from nivp_dist.report.rate import Rate
 from nivp_dist.storage.metrics import METRICS, read_lines
 
-WINDOW_SECONDS, WINDOW_SAMPLES = 60.0, 5  # over which a rate is taken: whichever reaches further back
 CONTENTS = {
     "config.toml": "the configuration, resolved, with versions",
     "summary.json": "the result in numbers",
@@ -26,6 +25,7 @@ CONTENTS = {
     "events.jsonl": "fits, refits, outputs, warnings",
     "snapshots": "the network at the output times",
     "checkpoints": "what a resume starts from",
+    "logs": "warnings and failures of each process",
     "pictures": "pictures",
 }
 
@@ -49,7 +49,7 @@ class Reporter:
         self._clock, self._every = clock, every
         self._started, self._progress_at = clock(), -math.inf
         self._phase, self._detail = "start", ""
-        self._fit_rate, self._step_rate = _Rate(), _Rate()
+        self._fit_rate, self._step_rate = Rate(), Rate()
         terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._console = Console(file=self._stream, force_terminal=True, highlight=False) if terminal else None
         self._live: Live | None = None
@@ -60,7 +60,7 @@ class Reporter:
         if name == self._phase:
             return
         self._phase, self._detail = name, ""
-        self._fit_rate = _Rate()  # another fit counts from the beginning; t goes on where it was
+        self._fit_rate = Rate()  # another fit counts from the beginning; t goes on where it was
         if self._console:
             self._refresh()
         else:
@@ -223,24 +223,6 @@ class Silent(Reporter):
 
     def finish(self, summary, directory):
         """Nothing."""
-
-
-class _Rate:
-    """Time left, from the rate of progress over recent wall time."""
-
-    def __init__(self):
-        self._samples: deque[tuple[float, float]] = deque()
-
-    def left(self, now: float, position: float, end: float) -> float | None:
-        """Seconds until ``end`` at the recent rate; None before there is one."""
-        samples = self._samples
-        if samples and position < samples[-1][1]:
-            samples.clear()
-        samples.append((now, position))
-        while len(samples) > WINDOW_SAMPLES and now - samples[1][0] >= WINDOW_SECONDS:
-            samples.popleft()
-        wall, advance = now - samples[0][0], position - samples[0][1]
-        return max(end - position, 0.0) * wall / advance if wall > 0 and advance > 0 else None
 
 
 def _clock_time(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Tables of a run as text: its errors, and where it stands. Imports no jax: `nivp status` must answer at once."""
+"""Numbers, durations and tables of errors as text. Imports no jax: `nivp status` must answer at once."""
 
 import math
 
@@ -66,49 +66,6 @@ def error_lines(summary: dict, metrics: list[dict] = ()) -> list[str]:
     widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(2)]
     aligned = [[text.rjust(width) for text, width in zip(row, widths)] for row in [columns, *rows]]
     return [title] + ["  " + "  ".join(row) for row in aligned]
-
-
-def status_lines(summary: dict | None, last_metrics: dict | None, events: list[dict]) -> list[str]:
-    """Where a run stands, as aligned plain text, one line a fact.
-
-    summary: summary.json or None before there is one. last_metrics: the last line of metrics.jsonl or None.
-    events: the latest of events.jsonl, in order; all of those given are shown.
-    """
-    summary, last = summary or {}, last_metrics or {}
-    message = f": {summary['message']}" if summary.get("message") else ""
-    facts = [("status", summary.get("status", "not started") + message)]
-
-    def add(name: str, key: str, text=number, newest: bool = False):
-        value = last.get(key) if newest and last.get(key) is not None else summary.get(key)
-        if value is not None:
-            facts.append((name, text(value)))
-
-    add("problem", "problem")
-    if summary.get("status") != "finished":
-        add("phase", "phase")
-    add("t", "t", newest=True)
-    add("t_end", "t_end")
-    add("step size h", "h", newest=True)
-    add("residual", "residual", scientific, newest=True)
-    add("residual, fresh points", "residual_fresh", scientific, newest=True)
-    if last:  # the summary's count is that of the whole run
-        add("CG iterations, last step", "cg_iterations", newest=True)
-    add("accepted steps", "steps")
-    add("rejected steps", "rejected")
-    add("refits", "refits")
-    add("parameters", "parameters")
-    add("points", "points")
-    add("devices", "devices")
-    add("processes", "processes")
-    add("wall time", "wall_seconds", duration)
-    for entry in summary.get("errors") or []:
-        if entry.get("relative_l2") is not None:
-            facts.append((f"error at t = {number(entry['t'])}", scientific(entry["relative_l2"])))
-    for event in events:
-        place = f"step {event['step']}: " if event.get("step") is not None else ""
-        facts.append((str(event.get("kind", "event")), f"{place}{event.get('message', '')}"))
-    width = max(len(name) for name, _ in facts)
-    return [f"{name.ljust(width)}  {text}" for name, text in facts]
 
 
 def _residual_at(t: float, measured: list[dict]) -> float | None:

@@ -70,15 +70,15 @@ def step(t, **more):
 def test_the_lines_of_a_batch_log_to_the_letter(log, clock):
     log.phase("initial fit")
     clock.now += 2
-    log.fit(1, 0.5, 1e-3, 60)
-    clock.now += 10
-    log.fit(5, 0.012, 1e-3, 60)
+    for iteration in range(1, 6):
+        log.fit(iteration, 0.5 / iteration, 1e-3, 60)
+        clock.now += 10
     log.note("initial condition fitted to a relative error of 9.00e-04")
     log.phase("evolve")
     log.output(0.0, 9e-4)
-    clock.now += 10
-    log.step(step(0.1), 1.0)
-    clock.now += 100
+    for t in (0.1, 0.15, 0.2, 0.25):
+        log.step(step(t), 1.0)
+        clock.now += 100
     log.step(step(0.3, residual_fresh=None, cg_iterations=None), 1.0)
     log.warn("CG hit its limit")
     clock.now += 3600
@@ -86,16 +86,22 @@ def test_the_lines_of_a_batch_log_to_the_letter(log, clock):
     assert log.lines() == [
         "0:00:00 initial fit",
         "0:00:02 initial fit  iteration 1 of 60  error 5.00e-01  target 1.00e-03",
-        # 4 iterations in 10 s, 55 are left
-        "0:00:12 initial fit  iteration 5 of 60  error 1.20e-02  target 1.00e-03  left at most 0:02:18",
-        "0:00:12 initial condition fitted to a relative error of 9.00e-04",
-        "0:00:12 evolve",
-        "0:00:12 output at t = 0: relative L2 error 9.00e-04",
-        "0:00:22 evolve  t 0.1 of 1  h 1.25e-02  residual 3.44e-04  CG 45",
-        # 0.2 in 100 s, 0.7 is left
-        "0:02:02 evolve  t 0.3 of 1  h 1.25e-02  residual 1.00e-04  CG -  left 0:05:50",
-        "0:02:02 warning: CG hit its limit",
-        "1:02:02 output at t = 1: no reference",
+        "0:00:12 initial fit  iteration 2 of 60  error 2.50e-01  target 1.00e-03",
+        "0:00:22 initial fit  iteration 3 of 60  error 1.67e-01  target 1.00e-03",
+        "0:00:32 initial fit  iteration 4 of 60  error 1.25e-01  target 1.00e-03",
+        # 4 iterations in 40 s, 55 are left
+        "0:00:42 initial fit  iteration 5 of 60  error 1.00e-01  target 1.00e-03  left at most 0:09:10",
+        "0:00:52 initial condition fitted to a relative error of 9.00e-04",
+        "0:00:52 evolve",
+        "0:00:52 output at t = 0: relative L2 error 9.00e-04",
+        "0:00:52 evolve  t 0.1 of 1  h 1.25e-02  residual 3.44e-04  CG 45",
+        "0:02:32 evolve  t 0.15 of 1  h 1.25e-02  residual 3.44e-04  CG 45",
+        "0:04:12 evolve  t 0.2 of 1  h 1.25e-02  residual 3.44e-04  CG 45",
+        "0:05:52 evolve  t 0.25 of 1  h 1.25e-02  residual 3.44e-04  CG 45",
+        # 0.2 in 400 s, 0.7 is left
+        "0:07:32 evolve  t 0.3 of 1  h 1.25e-02  residual 1.00e-04  CG -  left 0:23:20",
+        "0:07:32 warning: CG hit its limit",
+        "1:07:32 output at t = 1: no reference",
     ]
 
 
@@ -121,10 +127,25 @@ def test_the_time_left_follows_the_recent_rate(log, clock):
 
 
 def test_no_estimate_while_t_does_not_advance(log, clock):
-    log.step(step(0.1), 1.0)
-    clock.now += 20
-    log.step(step(0.1), 1.0)
+    for _ in range(10):
+        log.step(step(0.1), 1.0)
+        clock.now += 20
     assert "left" not in "".join(log.lines())
+
+
+def test_no_estimate_from_the_first_tiny_steps(log, clock):
+    """The step size grows from 1e-6 to 0.01: what the first steps promise is years, and is not said."""
+    h, t = 1e-6, 0.0
+    while t < 0.9:
+        t, h = t + h, min(2 * h, 0.01)
+        clock.now += 10
+        log.step(step(t), 1.0)
+    shown = [line.rsplit("left ", 1)[1] for line in log.lines() if "left " in line]
+    assert len(shown) > 50
+    hours = [int(text.split(":")[0]) + int(text.split(":")[1]) / 60 for text in shown]
+    # At 0.01 a step of 10 s the whole run takes 1000 s. Half of the window may still be smaller steps.
+    assert max(hours) < 2 * 1000 / 3600
+    assert "left" not in "".join(line for line in log.lines() if float(line.split(" t ")[1].split()[0]) < 1e-2)
 
 
 @pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE", "COLORTERM"])
