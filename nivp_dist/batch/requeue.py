@@ -1,0 +1,96 @@
+"""Whether the job of a run that stopped early is queued again:  python -m nivp_dist.batch.requeue RUN_DIR --cap N
+
+Exit status 0: yes, and the run directory has it written down. 1: no, and one line says why. Needs no jax, no Slurm.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from nivp_dist.errors import InputError
+from nivp_dist.storage import run_directory
+from nivp_dist.storage.metrics import Lines, read_lines
+
+REQUEUES = "requeues.jsonl"
+NOTICE = ("SIGUSR1", "SIGUSR2")  # of a time limit; TERM may be anybody's
+
+
+def refusal(directory: str | Path, cap: int, job: str = "", facts: str = "") -> str | None:
+    """Why the job is not to be queued again; None if it is.
+
+    facts: of the job, as `scontrol -o show job` prints them. cap and progress are those of the job: one that was
+    submitted anew begins anew.
+    """
+    directory, facts = Path(directory), dict(word.partition("=")[::2] for word in facts.split())
+    summary = run_directory.read_summary(directory) or {}
+    if summary.get("status") != "stopped":
+        return f"the run has not stopped with a checkpoint, its status is '{summary.get('status', 'not started')}'"
+    if not run_directory.has_checkpoint(directory):
+        return "the run has no checkpoint"
+    if (why := _unwanted(summary.get("signal"), facts)) is not None:
+        return why
+    before = _of_job(directory, job)
+    if len(before) >= cap:
+        allowed = f"{cap} times are allowed and used up"
+        return f"{allowed}; `nivp submit --resume {directory}` counts anew, --requeues allows more"
+    if before and progress(directory) <= before[-1]["ticks"]:
+        why = f"the run has not advanced since the last time, t = {summary['t']:g}"
+        return f"{why}: `nivp submit --resume {directory}` with a longer --time"
+    return None
+
+
+def progress(directory: str | Path) -> int:
+    """Transitions of the run up to its newest checkpoint: rounds of a fit count as well as steps."""
+    folder = Path(directory) / run_directory.CHECKPOINTS
+    return max(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+
+
+def record(directory: str | Path, job: str = "") -> dict:
+    """Write down that the job is queued again. Returns the line; raises OSError."""
+    summary = run_directory.read_summary(directory)
+    line = {"job": job, "number": len(_of_job(directory, job)) + 1, "time": time.time()}
+    line |= {"ticks": progress(directory), "t": summary["t"], "signal": summary["signal"]}
+    Lines(Path(directory) / REQUEUES).append(line)
+    return line
+
+
+def _unwanted(signal: str | None, facts: dict[str, str]) -> str | None:
+    """Why nobody wants the job to go on, or Slurm sees to it."""
+    state = facts.get("JobState", "RUNNING")
+    if facts.get("Reason") == "TimeLimit":
+        return None  # the notice was too short, the checkpoint came within the KillWait: as good as in time
+    if state != "RUNNING":
+        return f"the job is {state}: cancelled, or Slurm itself queues it again"
+    if signal in NOTICE or facts.get("PreemptTime", "None") != "None":
+        return None
+    return f"the run was stopped by {signal}, and not for a time limit or a preemption"
+
+
+def _of_job(directory: Path, job: str) -> list[dict]:
+    return [line for line in read_lines(Path(directory) / REQUEUES) if line["job"] == job]
+
+
+@click.command()
+@click.argument("directory")
+@click.option("--cap", type=click.IntRange(0), required=True, help="At most so many times.")
+@click.option("--job", default="", help="Its id.")
+@click.option("--facts", default="", help="What `scontrol -o show job` says of it.")
+def main(directory, cap, job, facts):
+    """Decide, and write it down."""
+    why = refusal(directory, cap, job, facts)
+    if why is not None:
+        click.echo(f"nivp: not queued again: {why}", err=True)
+        return 1
+    line = record(directory, job)
+    click.echo(f"nivp: queued again at t = {line['t']:g}, time {line['number']} of {cap}", err=True)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(standalone_mode=False))
+    except (InputError, click.ClickException, ValueError, OSError) as error:
+        sys.stderr.write(f"nivp: not queued again: {error}\n")
+        sys.exit(1)

@@ -1,0 +1,124 @@
+"""The rule of requeueing on directories made up, without Slurm; and that it starts without jax."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nivp_dist.batch.requeue import REQUEUES, main, record, refusal
+from nivp_dist.errors import InputError
+from nivp_dist.storage import run_directory
+
+RUNNING = "JobId=7 JobState=RUNNING Reason=None PreemptTime=None"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Make the run one that was stopped at a moment."""
+    (tmp_path / "config.toml").write_text("")
+
+    def run(ticks=4, t=0.5, **summary):
+        run_directory.write_summary(tmp_path, {"status": "stopped", "signal": "SIGUSR2", "t": t} | summary)
+        (tmp_path / f"checkpoints/{ticks}").mkdir(parents=True, exist_ok=True)
+        return tmp_path
+
+    return run
+
+
+def test_a_time_limit(run):
+    assert refusal(run(), 1, "7", RUNNING) is None
+    assert refusal(run(signal="SIGUSR1"), 1) is None
+
+
+@pytest.mark.parametrize("status", ["running", "failed", "finished"])
+def test_only_what_was_stopped(run, status):
+    line = f"the run has not stopped with a checkpoint, its status is '{status}'"
+    assert refusal(run(status=status), 9, "7", RUNNING) == line
+
+
+def test_not_without_a_checkpoint(run):
+    directory = run()
+    (directory / "checkpoints/4").rename(directory / "checkpoints/4.orbax-checkpoint-tmp")
+    assert refusal(directory, 9) == "the run has no checkpoint"
+    (directory / "summary.json").unlink()
+    assert refusal(directory, 9).endswith("its status is 'not started'")
+
+
+@pytest.mark.parametrize(
+    "signal, facts, wanted",
+    [
+        ("SIGTERM", "", "the run was stopped by SIGTERM, and not for a time limit or a preemption"),
+        ("SIGTERM", RUNNING, "the run was stopped by SIGTERM, and not for a time limit or a preemption"),
+        ("SIGINT", RUNNING, "the run was stopped by SIGINT, and not for a time limit or a preemption"),
+        # A preemption with grace: the run ends by itself, and Slurm takes it for a failure.
+        ("SIGTERM", RUNNING.replace("PreemptTime=None", "PreemptTime=2026-11-23T15:06:05"), None),
+        # Cancelled just after the notice; `scontrol requeue` would bring it back to life.
+        ("SIGUSR2", RUNNING.replace("RUNNING", "COMPLETING"), "the job is COMPLETING: cancelled, or Slurm itself "),
+        # The checkpoint took longer than the notice, and less than the KillWait.
+        ("SIGTERM", RUNNING.replace("RUNNING Reason=None", "COMPLETING Reason=TimeLimit"), None),
+    ],
+)
+def test_what_slurm_says(run, signal, facts, wanted):
+    found = refusal(run(signal=signal), 9, "7", facts)
+    assert found is None if wanted is None else found.startswith(wanted)
+
+
+def test_the_cap(run):
+    for number in range(3):
+        assert refusal(run(ticks=number), 3, "7") is None
+        assert record(run(ticks=number), "7")["number"] == number + 1
+    line = f"3 times are allowed and used up; `nivp submit --resume {run()}` counts anew, --requeues allows more"
+    assert refusal(run(ticks=9), 3, "7") == line
+    assert refusal(run(ticks=9), 4, "7") is None
+    assert refusal(run(ticks=9), 3, "8") is None  # another job of the same run
+    assert refusal(run(), 0, "8").startswith("0 times are allowed")
+
+
+def test_only_what_gets_ahead(run):
+    record(run(ticks=4, t=0.5), "7")
+    assert refusal(run(ticks=4, t=0.5), 9, "7").startswith("the run has not advanced since the last time, t = 0.5: ")
+    assert refusal(run(ticks=5, t=0.5), 9, "7") is None  # a round of a fit
+    assert refusal(run(ticks=4, t=0.5), 9, "8") is None  # submitted anew, perhaps with a longer limit
+
+
+def test_its_record(run, capsys):
+    directory = run(ticks=10, t=0.25)
+    words = ["--cap", "2", "--job", "7_1", "--facts", RUNNING]
+    assert main([str(directory), *words], standalone_mode=False) == 0
+    assert capsys.readouterr().err == "nivp: queued again at t = 0.25, time 1 of 2\n"
+    line = json.loads((directory / REQUEUES).read_text())
+    line.pop("time")
+    assert line == {"job": "7_1", "number": 1, "ticks": 10, "t": 0.25, "signal": "SIGUSR2"}
+    assert main([str(directory), *words], standalone_mode=False) == 1
+    assert capsys.readouterr().err.startswith("nivp: not queued again: the run has not advanced since ")
+    assert len((directory / REQUEUES).read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "damage, said",
+    [
+        (lambda run: (run / "config.toml").unlink(), "not the directory of a run (it holds no config.toml)"),
+        (lambda run: (run / "summary.json").write_text("{"), "summary.json: damaged: "),
+        (lambda run: (run / REQUEUES).write_text("{\n{}\n"), "requeues.jsonl, line 1: not JSON"),
+        (lambda run: (run / REQUEUES).mkdir(), "Is a directory"),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_a_no(run, damage, said):
+    directory = run()
+    damage(directory)
+    words = [sys.executable, "-m", "nivp_dist.batch.requeue", directory, "--cap", "9"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("nivp: not queued again: ") and done.stderr.count("\n") == 1
+    assert said in done.stderr
+
+
+def test_a_run_that_is_none():
+    with pytest.raises(InputError, match="not the directory of a run"):
+        refusal(Path("none"), 9)
+
+
+def test_it_starts_without_jax():
+    code = "import sys, nivp_dist.batch.requeue, nivp_dist.batch.submit; print('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

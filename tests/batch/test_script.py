@@ -1,0 +1,192 @@
+"""Batch scripts: held against files that were read by a person, and run by bash with stand-ins for Slurm's commands."""
+
+import difflib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nivp_dist.batch import script
+from nivp_dist.batch.site import SiteSettings
+from nivp_dist.errors import InputError
+from nivp_dist.settings_io import shipped
+
+GOLDEN = Path(__file__).parent / "golden"
+FULL = SiteSettings(
+    account="physics",
+    partition="gpu",
+    qos="long",
+    time="24:00:00",
+    notice=300,
+    requeues=50,
+    cpus_per_task=8,
+    modules=["cuda/12.8", "apptainer"],
+    environment={"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.9", "NOTE": "it's ours"},
+    setup=["ulimit -n 65536"],
+    container="apptainer exec --nv $HOME/nivp.sif",
+    srun=["--mpi=pmi2"],
+    sbatch=["--exclusive", "--mail-type=END"],
+)
+
+# What stands for srun, scontrol and the rule of requeueing; each writes its arguments down. sleep does not.
+SRUN = """#!/bin/bash
+printf '%s\\n' "$*" >> called
+trap 'sleep_ 0.3; exit 75' TERM
+echo started > started
+[ -z "$WAIT" ] || while :; do sleep_ 0.05; done
+exit "$CODE"
+"""
+SCONTROL = """#!/bin/bash
+if [ "$1" = -o ]; then echo "JobId=$4 JobState=RUNNING"; exit; fi
+echo "scontrol $*" >> called
+[ "$(grep -c '^scontrol requeue' called)" -gt "$BUSY" ]
+"""
+PYTHON = """#!/bin/bash
+printf '%s\\n' "python $*" >> called
+exit "$RULE"
+"""
+
+
+def render(directory="/scratch/runs/heat-001", site=SiteSettings(), keys=None, tasks=None, **options):
+    return script.render(Path(directory), script.resources(options, site), site, keys, tasks)
+
+
+@pytest.mark.parametrize(
+    "name, made",
+    [
+        ("plain", lambda: render()),
+        (
+            "everything",
+            lambda: render(
+                "/scratch/50% of it/heat's", FULL, {"integrator.t_end": "2"}, nodes=4, gpus_per_node=8, constraint="a|b"
+            ),
+        ),
+        ("sweep", lambda: render("/scratch/sweep", tasks=[0, 1, 2, 5], array_limit=2, time="4:00:00")),
+    ],
+)
+def test_golden(name, made, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "executable", "/opt/nivp/bin/python")
+    text, golden = made(), GOLDEN / f"{name}.sbatch"
+    (tmp_path / golden.name).write_text(text)
+    difference = difflib.unified_diff(golden.read_text().splitlines(), text.splitlines(), lineterm="")
+    assert text == golden.read_text(), "\n".join(difference) + f"\nif it is right: cp {tmp_path / golden.name} {golden}"
+    assert subprocess.run(["bash", "-n", golden], capture_output=True, text=True).stderr == ""
+
+
+def test_the_two_templates_differ_in_nothing_but_the_run():
+    job, array = ((shipped("slurm") / name).read_text().splitlines() for name in ("job.sbatch", "array.sbatch"))
+    body = lambda lines: lines[next(n for n, line in enumerate(lines) if line.startswith("#SBATCH")) :]  # noqa: E731
+    different = [line for line in difflib.ndiff(body(job), body(array)) if line[0] in "+-"]
+    assert sorted(different) == [
+        "+ #SBATCH --array=@ARRAY@",
+        "+ job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
+        "+ run=$(printf '%s/%04d' @RUN@ \"$SLURM_ARRAY_TASK_ID\")",
+        "- job=$SLURM_JOB_ID",
+        "- run=@RUN@",
+    ]
+
+
+def test_options_win_over_the_site_and_the_site_over_defaults():
+    asked = script.resources({"qos": "short", "notice": None, "gpus_per_node": 4}, FULL)
+    assert (asked.qos, asked.notice, asked.partition, asked.nodes) == ("short", 300, "gpu", 1)
+    assert (asked.ntasks_per_node, asked.cpus_per_task) == (4, 8)
+    assert script.resources({"gpus_per_node": 4, "ntasks_per_node": 1}, FULL).ntasks_per_node == 1
+    assert script.resources({}, SiteSettings()).ntasks_per_node == 1
+
+
+@pytest.mark.parametrize(
+    "options, line",
+    [
+        ({"time": "1:2:3:4"}, "command line: --time must be a time such as 30 (minutes), 4:00:00 or 2-12:00:00, got "),
+        ({"time": "2", "notice": 120}, "a notice of 120 s is not shorter than the time limit, 2: lower --notice or "),
+        ({"gpus_per_node": 4, "ntasks_per_node": 3}, "command line: 3 processes of a node cannot share its 4 GPUs "),
+        ({"gpus_per_node": 1, "ntasks_per_node": 2}, "command line: 2 processes of a node cannot share its 1 GPUs "),
+    ],
+)
+def test_resources_that_do_not_go_together(options, line):
+    with pytest.raises(InputError) as caught:
+        script.resources(options, SiteSettings())
+    assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize("time", ["0", "2:01", "3", "0-1", "1:00:00"])
+def test_notice_within_the_limit(time):
+    """Slurm counts in minutes, upwards; 0 is no limit at all."""
+    assert script.resources({"time": time, "notice": 120}, SiteSettings()).time == time
+
+
+# The script itself, run by bash
+
+
+@pytest.fixture
+def bash(tmp_path):
+    """Start a rendered script among stand-ins. Its working directory holds `called`, a line for every call."""
+    stand_ins = tmp_path / "bin"
+    stand_ins.mkdir()
+    texts = {"srun": SRUN, "scontrol": SCONTROL, "py thon": PYTHON, "sleep": "#!/bin/bash\n"}
+    for name, text in texts.items():
+        (stand_ins / name).write_text(text)
+        (stand_ins / name).chmod(0o755)
+    (stand_ins / "sleep_").symlink_to("/bin/sleep")
+    site = SiteSettings(python=str(stand_ins / "py thon"))
+
+    def bash(code, rule=1, busy=0, wait="", tasks=None, **slurm):
+        text = render(tmp_path / "a run's", site, {"integrator.t_end": "2"}, tasks, requeues=7)
+        own = {"CODE": str(code), "RULE": str(rule), "BUSY": str(busy), "WAIT": wait, "SLURM_JOB_ID": "42"}
+        own["PATH"] = f"{stand_ins}:{os.environ['PATH']}"
+        return subprocess.Popen(["bash", "-c", text], cwd=tmp_path, env=os.environ | own | slurm)
+
+    def called():
+        return (tmp_path / "called").read_text().replace(str(tmp_path), "").splitlines()
+
+    bash.called, bash.folder = called, tmp_path
+    return bash
+
+
+STEP = "--kill-on-bad-exit=1 /bin/py thon -m nivp_dist.cli resume /a run's --integrator.t_end 2 --patience 300"
+RULE = "python -m nivp_dist.batch.requeue /a run's --cap 7 --job 42 --facts JobId=42 JobState=RUNNING"
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 137])
+def test_the_exit_code_is_handed_on(bash, code):
+    assert bash(code).wait(timeout=20) == code
+    assert bash.called() == [STEP]
+
+
+def test_stopped_for_good(bash):
+    assert bash(75, rule=1).wait(timeout=20) == 75
+    assert bash.called() == [STEP, RULE]
+
+
+@pytest.mark.parametrize("busy, calls", [(0, 1), (2, 3), (9, 4)])
+def test_queued_again_even_if_the_controller_is_busy(bash, busy, calls):
+    assert bash(75, rule=0, busy=busy).wait(timeout=20) == 75
+    assert bash.called() == [STEP, RULE] + ["scontrol requeue 42"] * calls
+
+
+def test_the_shell_outlives_its_tasks_when_both_get_a_signal(bash):
+    process = bash(0, rule=1, wait="yes")
+    deadline = time.monotonic() + 20
+    while not (bash.folder / "started").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGUSR2)
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    for child in children:
+        os.kill(int(child), signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 75
+    assert bash.called() == [STEP, RULE]
+
+
+def test_a_task_of_an_array(bash):
+    ids = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "9", "SLURM_CPUS_PER_TASK": "4"}
+    assert bash(75, rule=0, tasks=[8, 9], **ids).wait(timeout=20) == 75
+    step = STEP.replace("exit=1", "exit=1 --cpus-per-task=4").replace("a run's", "a run's/0009")
+    rule = RULE.replace("42", "40_9").replace("a run's", "a run's/0009")
+    assert bash.called() == [step, rule, "scontrol requeue 40_9"]

@@ -1,0 +1,257 @@
+"""`nivp submit` with a stand-in for Slurm: what is written, what is handed over, what a refusal leaves behind."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nivp_dist import cli
+from nivp_dist.batch import jobs
+from nivp_dist.settings_io import read_config
+from nivp_dist.storage import run_directory
+
+HEAT = '[problem]\nname = "heat"\n'
+# Takes what it is given; refuses if told to.
+SBATCH = """#!/bin/bash
+[ -z "$REFUSE" ] || { printf 'sbatch: error: %s\\n' "$REFUSE" "Batch job submission failed" >&2; exit 1; }
+echo "$*" >> "$SLURM_STAND_IN/submitted"
+env > "$SLURM_STAND_IN/environment"
+echo "${JOB:-42};cluster"
+"""
+SQUEUE = """#!/bin/bash
+echo "$*" >> "$SLURM_STAND_IN/asked"
+[ -n "$QUEUED" ] && echo "$QUEUED" || { echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1; }
+"""
+
+
+@pytest.fixture
+def slurm(monkeypatch, tmp_path_factory):
+    """The folder of the stand-ins' notes. Working directory: an empty one with heat.toml."""
+    folder, work = tmp_path_factory.mktemp("slurm"), tmp_path_factory.mktemp("work")
+    for name, text in {"sbatch": SBATCH, "squeue": SQUEUE}.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setenv("SLURM_STAND_IN", str(folder))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
+    monkeypatch.delenv("NIVP_SITE", raising=False)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.chdir(work)
+    Path("heat.toml").write_text(HEAT)
+    return folder
+
+
+@pytest.fixture
+def submit(slurm, capsys):
+    """(exit code, stdout, stderr) of nivp submit."""
+
+    def submit(*words):
+        code = cli.main(["submit", *map(str, words)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return submit
+
+
+@pytest.fixture
+def refused(submit):
+    """A submission that must be refused in one line, and leave nothing behind."""
+
+    def refused(*words):
+        before = sorted(Path().rglob("*"))
+        code, out, err = submit(*words)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert sorted(Path().rglob("*")) == before
+        return err.removeprefix("nivp: ").strip()
+
+    return refused
+
+
+def lines(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def test_a_run_in_the_queue(submit, slurm):
+    code, out, err = submit("heat.toml", "--nodes", "2", "--seed", "3")
+    directory = Path("runs/heat-001").resolve()
+    assert (code, out, err) == (0, "42\n", f"nivp: run directory: {directory}\n")
+    # All that it needs is in its directory: heat.toml may now be edited.
+    assert read_config(directory / "config.toml").seed == 3
+    assert (directory / "logs").is_dir()  # Slurm would not make it, and fail the job without a word
+    (line,) = lines(directory / "jobs.jsonl")
+    path = directory / "job-001.sbatch"
+    assert (line["job"], line["script"]) == ("42", str(path))
+    assert (slurm / "submitted").read_text() == f"--parsable {path}\n"
+    text = path.read_text()
+    assert f"run={directory}\n" in text and "#SBATCH --nodes=2\n" in text and f"python=({sys.executable})\n" in text
+
+
+def test_what_is_handed_on_to_the_job(submit, slurm, monkeypatch):
+    """The login node's own: no platform set for the check, no process number of a shell that lived in a group."""
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setenv("NIVP_PROCESSES", "1")
+    monkeypatch.setenv("MINE", "kept")
+    before = dict(os.environ)
+    assert submit("heat.toml")[0] == 0
+    handed = (slurm / "environment").read_text().splitlines()
+    assert "MINE=kept" in handed
+    assert not [line for line in handed if line.startswith(("JAX_PLATFORMS", "NIVP_PROCESSES"))]
+    assert dict(os.environ) == before
+
+
+def test_dry_run_writes_nothing(submit, slurm):
+    before = sorted(Path().rglob("*"))
+    code, out, err = submit("heat.toml", "--time", "4:00:00", "--dry-run")
+    assert (code, err) == (0, "") and out.startswith("#!/bin/bash\n") and "#SBATCH --time=4:00:00\n" in out
+    assert f"run={Path('runs/heat-001').resolve()}\n" in out
+    assert "#SBATCH --array=0-1\n" in submit("heat.toml", "--sweep", "seed=1,2", "--dry-run")[1]
+    assert sorted(Path().rglob("*")) == before and not (slurm / "submitted").exists()
+    assert submit("heat.toml", "--output", "here")[0] == 0
+    written = sorted(Path().rglob("*"))
+    assert "run=" in submit("--resume", "here", "--dry-run")[1]
+    assert sorted(Path().rglob("*")) == written
+
+
+def test_dry_run_needs_no_slurm(submit, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert submit("heat.toml", "--dry-run")[0] == 0
+
+
+def test_the_site_file_is_used(submit, slurm):
+    (slurm / "nivp").mkdir()
+    (slurm / "nivp/site.toml").write_text('account = "physics"\ntime = "1:00:00"\n')
+    out = submit("heat.toml", "--dry-run", "--time", "2:00:00")[1]
+    assert "#SBATCH --account=physics\n" in out and "#SBATCH --time=2:00:00\n" in out
+
+
+@pytest.mark.parametrize("where", [(), ("--output", "here")])
+@pytest.mark.parametrize("sweep", [(), ("--sweep", "seed=1,2")])
+def test_a_refusal_of_slurm(refused, monkeypatch, where, sweep):
+    monkeypatch.setenv("REFUSE", "invalid partition specified: x")
+    Path("runs").mkdir()
+    line = refused("heat.toml", "--partition", "x", *where, *sweep)
+    assert line == (
+        "sbatch refuses: sbatch: error: invalid partition specified: x sbatch: error: Batch job submission failed"
+    )
+
+
+@pytest.mark.parametrize(
+    "words, line",
+    [
+        ((), "command line: CONFIG is missing; see nivp --help"),
+        (("heat.toml", "--node", "2"), "command line: unknown option --node; the nearest is --nodes"),
+        (("heat.toml", "--seedd", "2"), "command line: unknown key seedd; the nearest is seed"),
+        (("heat.toml", "--nodes", "0"), "Invalid value for '--nodes'"),
+        (("heat.toml", "--problem.name", "haet"), "problem.name: there is no problem 'haet'; the nearest is 'heat'"),
+        (("heat.toml", "--problem.parameters.dimension", "0"), "problem heat: problem.parameters.dimension must be a "),
+        (("heat.toml", "--nodes", "2", "--devices", "1"), "devices = 1: a job of several processes uses all that it "),
+        (("heat.toml", "--gpus-per-node", "1", "--devices", "4"), "devices = 4, but the job has 1: lower it, "),
+        (("heat.toml", "--gpus-per-node", "2"), "environment: JAX_PLATFORMS=cpu would be handed on to a job with GPUs"),
+        (("heat.toml", "--output", "heat.toml"), "heat.toml: a file of that name is in the way; choose another with "),
+        (("heat.toml", "--output", "heat.toml", "--dry-run"), "heat.toml: a file of that name is in the way; choose "),
+        (("heat.toml", "--output", "heat.toml", "--sweep", "seed=1"), "heat.toml: a file of that name is in the way"),
+        (("heat.toml", "--sweep", "seed"), "command line: --sweep seed: write it as key=value,value"),
+        (("heat.toml", "--sweep", "seed=1,2", "--seed", "3"), "command line: seed is given twice"),
+        (("heat.toml", "--sweep", "seed=1", "--sweep", "seed=2"), "command line: seed is given twice"),
+        (("heat.toml", "--sweep", "seed=1,-2"), "command line: seed must be a whole number of at least 0, got -2"),
+        (("heat.toml", "--sweep", "sed=1"), "command line: unknown key sed; the nearest is seed"),
+        (("--resume", "none"), "{cwd}/none: not the directory of a run (it holds no config.toml)"),
+        (("--resume", "x", "heat.toml"), "command line: --resume DIR goes without CONFIG, --output and --sweep"),
+    ],
+)
+def test_bad_input(refused, words, line):
+    assert refused(*words).startswith(line.format(cwd=Path.cwd()))
+
+
+def test_without_slurm_nothing_is_made(refused, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert refused("heat.toml").startswith("sbatch is not here: submit from a login node of a Slurm cluster, or use ")
+
+
+def test_a_job_that_cannot_be_written_down_is_not_forgotten(submit, monkeypatch):
+    """Its directory stays: the job will want it."""
+    monkeypatch.setenv("JOB", "43")
+    submit("heat.toml", "--output", "r")
+
+    def refuse(*_):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(jobs.Lines, "append", refuse)
+    code, out, err = submit("--resume", "r")
+    assert (code, out) == (1, "43\n") and err.endswith(" cannot be written: Disk quota exceeded\n")
+    assert err.startswith("nivp: job 43 is queued, but ")
+    assert Path("r/job-002.sbatch").exists()
+
+
+def test_resume(submit, refused, monkeypatch):
+    submit("heat.toml", "--output", "r")
+    monkeypatch.setenv("QUEUED", "PENDING")
+    assert refused("--resume", "r") == f"{Path('r').resolve()}: its job 42 is pending: `scancel 42` first"
+    monkeypatch.setenv("QUEUED", "")
+    with run_directory.lock("r"):
+        assert refused("--resume", "r").startswith(f"{Path('r').resolve()}: in use by another process")
+    monkeypatch.setenv("JOB", "43")
+    assert submit("--resume", "r", "--nodes", "2", "--integrator.t_end", "2")[:2] == (0, "43\n")
+    assert "    --integrator.t_end 2 \\\n" in Path("r/job-002.sbatch").read_text()
+    assert [line["job"] for line in lines("r/jobs.jsonl")] == ["42", "43"]
+    assert refused("--resume", "r", "--seed", "1").startswith("command line: seed decides the result and cannot change")
+    run_directory.write_summary("r", {"status": "finished"})
+    assert refused("--resume", "r") == f"{Path('r').resolve()}: nothing is left to do; --integrator.t_end goes further"
+    assert submit("--resume", "r", "--integrator.t_end", "3")[0] == 0
+    monkeypatch.setenv("REFUSE", "no")
+    assert refused("--resume", "r", "--integrator.t_end", "3").startswith("sbatch refuses: ")
+
+
+def test_a_sweep(submit, refused, slurm):
+    sweep = ("--sweep", "output.times=[0.1, 0.2],[]", "--sweep", "solver.method=dual,primal", "--array-limit", "2")
+    code, out, err = submit("heat.toml", *sweep)
+    parent = Path("runs/heat-sweep-001").resolve()
+    assert (code, out, err) == (0, "42\n", f"nivp: sweep directory: {parent}\n")
+    assert "#SBATCH --array=0-3%2\n" in (parent / "job-001.sbatch").read_text()
+    assert lines(parent / "sweep.jsonl")[1] == {
+        "task": 1, "directory": "0001", "output.times": "[0.1, 0.2]", "solver.method": "primal"
+    }  # fmt: skip
+    configs = [read_config(parent / f"000{task}/config.toml") for task in range(4)]
+    assert [config.output.times for config in configs] == [[0.1, 0.2], [0.1, 0.2], [], []]
+    assert [config.solver.method for config in configs] == ["dual", "primal"] * 2
+    assert all((parent / f"000{task}/logs").is_dir() for task in range(4))
+    assert [line["job"] for line in lines(parent / "0003/jobs.jsonl")] == ["42_3"]
+
+    # What is left of it goes on: as a whole, or one by one.
+    for task in (0, 3):
+        run_directory.write_summary(parent / f"000{task}", {"status": "finished"})
+    assert submit("--resume", parent)[0] == 0
+    assert "#SBATCH --array=1-2\n" in (parent / "job-002.sbatch").read_text()
+    assert submit("--resume", parent / "0001")[0] == 0
+    assert "--jobs=42_1" in (slurm / "asked").read_text()
+    for task in range(4):
+        run_directory.write_summary(parent / f"000{task}", {"status": "finished"})
+    assert refused("--resume", parent).endswith("nothing is left to do; --integrator.t_end goes further")
+    assert submit("--resume", parent, "--integrator.t_end", "2")[0] == 0
+    assert "#SBATCH --array=0-3\n" in (parent / "job-003.sbatch").read_text()
+
+
+def test_a_sweep_that_cannot_be_made_leaves_nothing(refused, monkeypatch):
+    create = run_directory.create
+
+    def full(config, directory, name):
+        if Path(directory).name == "0001":
+            raise OSError(28, "No space left on device", str(directory))
+        return create(config, directory, name)
+
+    monkeypatch.setattr(run_directory, "create", full)
+    line = refused("heat.toml", "--output", "s", "--sweep", "seed=1,2")
+    assert line == f"{Path('s').resolve()}: cannot be written: No space left on device; choose another with --output"
+
+
+def test_the_login_nodes_gpu_is_not_touched(slurm):
+    """In a process of its own: jax is asked for the host alone, though nothing in the environment says so."""
+    code = "from nivp_dist import cli; cli.main(['submit', 'heat.toml', '--dry-run'])\nimport jax, os\n"
+    code += "print(jax.config.jax_platforms, os.environ.get('JAX_PLATFORMS'))"
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "cpu None"

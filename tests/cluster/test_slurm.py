@@ -1,0 +1,241 @@
+"""Jobs in a real Slurm of five nodes (tests/slurmbox.py): time limits, preemption, lost nodes, arrays."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+import slurmbox
+from process_groups import local
+from whole_runs import assert_same
+
+# An output after every step, and sleep at each as long as TEST_FAULT says: time to disturb the run.
+LONG = ("--devices", "0", f"--output.times={[round(0.005 * i, 3) for i in range(1, 60)]}")
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
+NIVP = [sys.executable, "-m", "nivp_dist.cli"]
+
+
+@pytest.fixture(scope="module")
+def box(processes):
+    if (reason := slurmbox.missing()) is not None:
+        (pytest.fail if os.environ.get("NIVP_REQUIRE_CLUSTER") == "1" else pytest.skip)(f"no Slurm: {reason}")
+    with slurmbox.Slurmbox() as box:
+        # What a user's shell would hold; JAX's cache keeps the second start short.
+        shell = processes.environment()
+        box.environment |= {name: shell[name] for name in shell if name.startswith(("JAX", "XLA", "PYTHONPATH"))}
+        # The first two nodes are kept for the run under a time limit, which takes longest.
+        for name, option in {"first": "--nodelist=box[1-2]", "others": "--exclude=box[1-2]"}.items():
+            (processes.folder / f"{name}.toml").write_text(f'sbatch = ["{option}"]\n')
+        yield box
+
+
+@pytest.fixture(scope="module")
+def submit(box, processes):
+    """nivp submit; the id of the job. slow: so many starts of it take their time, so many seconds at each output."""
+
+    def submit(*words, site="others", slow=1, seconds=1):
+        done = subprocess.run(
+            [*NIVP, "submit", *map(str, words)],
+            env=box.environment | {"NIVP_SITE": f"{site}.toml", "TEST_FAULT": f"slow:{slow}:{seconds}"},
+            cwd=processes.folder,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return submit
+
+
+@pytest.fixture
+def start(box, submit, processes):
+    """A long run in two processes that has taken some steps: (job, run)."""
+
+    def start(*options, **keywords):
+        ran = processes.Ran(processes.new())
+        job = submit("modes.toml", "--output", ran.directory, "--nodes", 2, *options, *LONG, **keywords)
+        until(lambda: len(ran.metrics) >= 2, ran)
+        return job, ran
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def limited(submit, processes):
+    """A run under a time limit of two minutes, which it needs thrice: (job, run). Its name is what users think of.
+
+    Notice may come a minute earlier than asked for, and a start takes some 20 s on a machine as busy as those of tests.
+    """
+    ran = processes.Ran(processes.folder / "it's 50% of #1")
+    words = ("modes.toml", "--output", ran.directory, "--nodes", 2, "--time", "0:02", "--notice", 20)
+    return submit(*words, *LONG, site="first", slow=2, seconds=4), ran
+
+
+@pytest.fixture(scope="module")
+def quiet(processes):
+    """The same in two processes, undisturbed."""
+    ran = processes.Ran(processes.new())
+    processes.finish(local(2), "run", "modes.toml", "--output", ran.directory, *LONG)
+    return ran
+
+
+def until(condition, ran, seconds=200):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, log(ran)
+        time.sleep(0.05)
+
+
+def log(ran):
+    return "\n".join(path.read_text() for path in sorted((ran.directory / "logs").glob("slurm-*.out")))
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def goes_on(ran, starts):
+    """Wait until the run has been resumed so many times, and has taken two steps since; how many they are then."""
+    until(lambda: log(ran).count(" resumed at t = ") >= starts, ran)
+    wanted = len(ran.metrics) + 2
+    until(lambda: len(ran.metrics) >= wanted, ran)
+    return wanted
+
+
+def preempt(box):
+    """All nodes but the first two are taken for a second."""
+    words = ["--partition=urgent", "--exclude=box[1-2]", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"]
+    nodes = len(box.call("sinfo", "-h", "-N", "-p", "urgent", "-n", "box[3-5]", "-t", "idle,alloc,mix").splitlines())
+    box.wait(box.call("sbatch", "--parsable", f"--nodes={nodes}", *words), "COMPLETED")
+
+
+def finished(box, job, ran, quiet, restarts):
+    """The job has come to a good end, in so many starts more, with the bits of the undisturbed run."""
+    facts = box.wait(job, *ENDED, seconds=200)
+    assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("COMPLETED", "0:0", str(restarts)), log(ran)
+    assert log(ran).count(" resumed at t = ") == restarts
+    assert_same(ran, quiet)
+
+
+def test_a_run_under_way(limited):
+    """Begun here, looked at in the last test."""
+    assert limited[0].isdigit()
+
+
+def test_stopped_for_good(box, start, submit):
+    """As often as allowed the job goes on after notice of its limit; a cancelled one does not, whatever is allowed."""
+    job, ran = start("--requeues", 1, slow=2)
+    box.call("scancel", "--signal=USR2", job)  # what Slurm sends to the tasks before the limit
+    taken = goes_on(ran, 1)
+    box.call("scancel", "--signal=USR2", job)
+    facts = box.wait(job, *ENDED)
+    assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "75:0", "1"), log(ran)
+    assert "not queued again: 1 times are allowed and used up" in log(ran)
+    assert ran.summary["status"] == "stopped" and ran.summary["steps"] >= taken
+
+    job = submit("--resume", ran.directory, "--nodes", 2)
+    taken = goes_on(ran, 2)
+    box.call("scancel", job)
+    facts = box.wait(job, *ENDED)
+    assert (facts["JobState"], facts["Restarts"]) == ("CANCELLED", "0")
+    until(lambda: "not queued again: the job is COMPLETING" in log(ran), ran)
+    assert ran.summary["status"] == "stopped" and ran.summary["steps"] >= taken
+    assert [line["number"] for line in lines(ran.directory / "requeues.jsonl")] == [1]
+    scripts = [line["script"] for line in lines(ran.directory / "jobs.jsonl")]
+    assert scripts == [f"{ran.directory}/job-00{number}.sbatch" for number in (1, 2)]
+
+
+def test_queued_again_by_hand_a_lost_node_and_a_preemption_with_grace(box, start, quiet):
+    """The loss of a node leaves no time for a checkpoint. A preempted job that ends within its grace is a failed one to
+    Slurm, and would never go on by itself."""
+    job, ran = start("--partition", "grace", "--checkpoint.every_steps", 3, slow=3)
+    box.call("scontrol", "requeue", job)
+    goes_on(ran, 1)
+    lost = box.hosts(job)[1]
+    box.lose(lost)
+    try:
+        goes_on(ran, 2)
+        assert "was killed" in log(ran) and lost not in box.hosts(job)
+        assert not (ran.directory / "requeues.jsonl").exists()
+        preempt(box)
+        finished(box, job, ran, quiet, restarts=3)
+        assert len(lines(ran.directory / "requeues.jsonl")) == 1
+    finally:
+        box.start_node(lost)
+
+
+def test_a_preemption_without_grace(box, start, quiet):
+    """Slurm itself queues the job again."""
+    job, ran = start()
+    preempt(box)
+    finished(box, job, ran, quiet, restarts=1)
+    assert not (ran.directory / "requeues.jsonl").exists()
+
+
+def test_a_sweep(box, submit, processes):
+    """One of its runs is stopped for good, the other is queued again; neither knows of the other."""
+    parent = processes.new()
+    job = submit("modes.toml", "--output", parent, "--sweep", "seed=1,2", "--array-limit", 2, *LONG)
+    runs = [processes.Ran(parent / f"000{task}") for task in (0, 1)]
+    for ran in runs:
+        until(lambda: len(ran.metrics) >= 2, ran)
+    box.call("scancel", "--signal=TERM", f"{job}_0")
+    box.call("scancel", "--signal=USR2", f"{job}_1")
+    facts = box.wait(f"{job}_0", *ENDED)
+    assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "75:0", "0"), log(runs[0])
+    facts = box.wait(f"{job}_1", *ENDED)
+    assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("COMPLETED", "0:0", "1"), log(runs[1])
+    assert [ran.summary["status"] for ran in runs] == ["stopped", "finished"]
+    assert [line["job"] for line in lines(runs[1].directory / "requeues.jsonl")] == [f"{job}_1"]
+
+    job = submit("--resume", parent, slow=0)
+    assert box.wait(f"{job}_0", *ENDED)["JobState"] == "COMPLETED", log(runs[0])
+    assert [ran.summary["status"] for ran in runs] == ["finished", "finished"]
+    assert not box.job(f"{job}_1")
+    assert runs[0].theta().tolist() != runs[1].theta().tolist()
+
+
+def test_two_steps_of_a_job_do_not_collide(box, tmp_path):
+    step = f"srun --exact -N2 -n2 -c1 {' '.join(NIVP)} doctor"
+    script = tmp_path / "two.sh"
+    script.write_text(f"#!/bin/bash\n{step} > first & {step} > second & wait\n")
+    words = ["--exclude=box[1-2]", "-N2", "--ntasks-per-node=2", "-D", tmp_path, "-o", "log", script]
+    box.wait(box.call("sbatch", "--parsable", *words), "COMPLETED")
+    for name in ("first", "second"):
+        text = (tmp_path / name).read_text()
+        assert "2 processes, started by srun" in text and re.search(r"0 +box\d.*\n +1 +box\d", text), text
+        assert "all-reduce of 1,000,000" in text
+
+
+def test_a_run_outside_the_tasks_of_its_job_is_refused(box, processes, tmp_path):
+    script = tmp_path / "forgot.sh"
+    script.write_text(f"#!/bin/bash\n{' '.join(NIVP)} run modes.toml --output {tmp_path}/none\n")
+    words = ["--exclude=box[1-2]", "-N2", "-n2", "-D", processes.folder, "-o", tmp_path / "log", script]
+    facts = box.wait(box.call("sbatch", "--parsable", *words), *ENDED)
+    assert facts["ExitCode"] == "2:0" and not (tmp_path / "none").exists()
+    assert "has 2 tasks and this is one process outside of them: start all with `srun" in (tmp_path / "log").read_text()
+
+
+def test_srun_with_mpi_takes_it(box, tmp_path):
+    out = box.call("srun", "--exclude=box[1-2]", "--mpi=pmi2", "-N2", "-n2", "-D", tmp_path, *NIVP, "doctor")
+    assert "2 processes, started by srun, decisions over MPI" in out
+
+
+def test_time_limit_requeue_finish(box, limited, quiet):
+    """The whole life of a run: notice of the limit, checkpoint, exit 75, the same job again, the same bits."""
+    job, ran = limited
+    facts = box.wait(job, *ENDED, seconds=240)
+    restarts = int(facts["Restarts"])
+    assert restarts >= 2, log(ran)
+    finished(box, job, ran, quiet, restarts)
+    requeues = lines(ran.directory / "requeues.jsonl")
+    assert [(line["job"], line["number"], line["signal"]) for line in requeues] == [
+        (job, number, "SIGUSR2") for number in range(1, restarts + 1)
+    ]
+    ticks = [line["ticks"] for line in requeues]
+    assert ticks == sorted(set(ticks))
+    assert log(ran).count("stopped on request (SIGUSR2)") == log(ran).count("nivp: queued again at t = ") == restarts
+    assert [line["job"] for line in lines(ran.directory / "jobs.jsonl")] == [job]
