@@ -106,8 +106,15 @@ def solve(operator, b, preconditioner, x0, *, rtol: float, max_iterations: int, 
 
     zero = jnp.zeros_like(b)
     start = _Loop(
-        x=x0, r=b, z_r=jnp.ones(()), direction=zero, best_x=zero, best=norm_b, fails=jnp.zeros((), jnp.int64),
-        since_refresh=jnp.zeros((), jnp.int64), iterations=jnp.zeros((), jnp.int64),
+        x=x0,
+        r=b,
+        z_r=jnp.ones(()),
+        direction=zero,
+        best_x=zero,
+        best=norm_b,
+        fails=jnp.zeros((), jnp.int64),
+        since_refresh=jnp.zeros((), jnp.int64),
+        iterations=jnp.zeros((), jnp.int64),
         code=jnp.where(norm_b == 0, CONVERGED, -1),  # a right-hand side that is not a number is found BROKEN
     )
     # The last product is kept for a true residual, so that what is reported was measured.

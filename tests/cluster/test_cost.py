@@ -1,0 +1,54 @@
+"""The cost model: against compiled programs, against its own limits, and the README's table against it."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nivp_dist.cluster import cost
+from nivp_dist.config import NetworkSettings, ProblemSettings
+from nivp_dist.galerkin.jacobian import Operator
+from nivp_dist.networks import build
+from nivp_dist.problems import registry
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+WORK = cost.TYPICAL[0]
+
+
+def test_the_operations_of_an_iteration_are_those_of_the_compiled_product():
+    network = build(NetworkSettings(width=64, depth=3), registry.load(ProblemSettings(name="fokker_planck_trap")))
+    n, p = 500, network.size
+    x = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (n, 5)))
+    operator = Operator.build(network, network.initialise(jax.random.key(0)), x, jnp.full(n, 1 / n))
+    counted = jax.jit(operator.normal).lower(jnp.zeros(p)).compile().cost_analysis()["flops"]
+    one, two = (cost.flops(cost.Work(p, n, iterations, 1, 5))[2] for iterations in (1, 2))
+    assert one == two - one == pytest.approx(counted, rel=0.15)
+
+
+def test_one_device_sends_nothing():
+    assert cost.all_reduce(WORK.p, 1, cost.H200) == 0 and cost.efficiency(WORK, 1, cost.H200) == 1
+
+
+def test_a_ring_is_bound_by_its_slowest_link():
+    large = 10**9
+    inside, between = (cost.FLOAT64 * large / link.bandwidth for link in (cost.H200.inside, cost.H200.between))
+    assert cost.all_reduce(large, 8, cost.H200) == pytest.approx(2 * 7 / 8 * inside, rel=1e-2)
+    # Each of the 8 devices of a host carries an eighth between the hosts.
+    found = cost.all_reduce(large, 1024, cost.H200) - cost.all_reduce(large, 8, cost.H200)
+    assert found == pytest.approx(2 * between / 8, rel=2e-2)
+
+
+def test_efficiency_falls_with_devices_and_rises_with_points():
+    counts = [2**k for k in range(14)]
+    efficiencies = [cost.efficiency(WORK, devices, cost.H200) for devices in counts]
+    assert efficiencies == sorted(efficiencies, reverse=True)
+    larger = WORK._replace(n=4 * WORK.n)
+    assert all(cost.efficiency(larger, devices, cost.H200) >= e for devices, e in zip(counts, efficiencies))
+    limit = cost.limit(WORK, cost.H200)
+    assert cost.efficiency(WORK, limit, cost.H200) >= 0.5 > cost.efficiency(WORK, 2 * limit, cost.H200)
+
+
+def test_the_table_of_the_readme():
+    assert "\n".join(cost.table()) in README.read_text()

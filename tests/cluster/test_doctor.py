@@ -1,0 +1,101 @@
+"""Each problem that nivp doctor knows, from facts made up; and the real thing in two processes."""
+
+import copy
+import re
+
+import pytest
+from process_groups import local, mpirun
+
+from nivp_dist.cluster import doctor
+
+FACT = {
+    "index": 0,
+    "processes": 2,
+    "launcher": "srun",
+    "control": "MPI",
+    "mpi_offered": True,
+    "host": "node1",
+    "pid": 7,
+    "python": "3.12.1",
+    "versions": {"jax": "0.11.2", "numpy": "2.4.0"},
+    "platform": "gpu",
+    "devices": [("NVIDIA H200", 150 * 2**30, "0")],
+    "gpus_given": "2",
+    "cpu_on_purpose": False,
+    "visible": "0,1",
+    "cpus": 16,
+    "memory": 2**40,
+    "open_files": 65536,
+    "reach": 0.001,
+    "clock": 1000.0,
+    "files": {"path": "/work", "free": 1e12, "write": 0.01, "locks": True},
+    "shared": True,
+}
+SECOND = FACT | {"index": 1, "pid": 8, "devices": [("NVIDIA H200", 150 * 2**30, "1")]}
+
+
+def problems(change_first=None, change_second=None):
+    facts = copy.deepcopy([FACT, SECOND])
+    facts[0] |= change_first or {}
+    facts[1] |= change_second or {}
+    found = doctor._software(facts) + doctor._devices(facts)
+    return found + doctor._files(facts, "/work") + doctor._network(facts)
+
+
+def test_nothing_wrong():
+    assert problems() == []
+    assert problems({}, {"host": "node2", "devices": FACT["devices"]}) == []
+
+
+@pytest.mark.parametrize(
+    "first, second, line",
+    [
+        ({}, {"versions": {"jax": "0.10.2", "numpy": "2.4.0"}}, "process 1 on node1 has jax 0.10.2, process 0 0.11.2"),
+        ({}, {"versions": {"jax": "0.11.2"}}, "process 1 on node1 has numpy none"),
+        (
+            {"control": "the coordination service of JAX"},
+            {},
+            "srun offers MPI to 2 processes, and mpi4py does not find",
+        ),
+        (
+            {},
+            {"platform": "cpu", "devices": [("cpu", 0, "")]},
+            "process 1 on node1 was given GPUs (2) and jax sees none",
+        ),
+        ({}, {"devices": FACT["devices"]}, "processes 0, 1 hold the same GPU 0 on node1"),
+        ({}, {"devices": FACT["devices"] + SECOND["devices"]}, "processes have different numbers of devices ([1, 2])"),
+        ({"platform": "cpu", "cpu_on_purpose": True, "cpus": 1}, {}, "2 processes share 1 CPUs on node1"),
+        ({"open_files": 100}, {}, "process 0 may open 100 files, 260 are needed"),
+        ({}, {"files": {"error": "Read-only file system (x)"}}, "process 1 on node1 cannot write /work: Read-only"),
+        ({}, {"shared": False}, "process 1 on node1 does not see what process 0 writes to /work"),
+        ({"files": FACT["files"] | {"free": 1e8}}, {}, "/work: 0.10 GB free"),
+        ({"files": FACT["files"] | {"write": 4.0}}, {}, "/work: 1 MB takes 4.0 s from node1"),
+        ({}, {"reach": 2.5}, "process 1 on node1 needs 2.5 s to reach process 0"),
+        ({}, {"clock": 1100.0}, "the clock of node1 is +100 s off"),
+    ],
+)
+def test_each_problem_is_named_with_its_mend(first, second, line):
+    found = problems(first, second)
+    assert any(problem.startswith(line) for problem in found), found
+    assert all(re.search(r": \S", problem) for problem in found)
+
+
+@pytest.mark.parametrize(
+    "words, control", [(local(2), "the coordination service"), (mpirun(2), "MPI")], ids=["local", "mpi"]
+)
+def test_two_real_processes(processes, words, control):
+    process = processes.launch(words, "doctor")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    assert f"decisions over {control}" in out and out.rstrip().endswith("no problem found")
+    rows = [line.split() for line in out.splitlines() if re.match(r"  [01]  ", line)]
+    assert [row[0] for row in rows] == ["0", "1"] and rows[0][2] != rows[1][2]
+    times = [float(ms) for ms in re.findall(r"float64: ([\d.]+) ms over 2 devices", out)]
+    assert len(times) == len(doctor.SIZES) and min(times) > 0
+
+
+def test_a_directory_that_cannot_be_written(processes):
+    process = processes.launch(local(2), "doctor", "--directory", "/proc")
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "problem: process 1 on" in out and "cannot write /proc" in out
