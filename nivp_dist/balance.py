@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nivp_dist.problems.domains import Box, WholeSpace
+from nivp_dist.problems.domains import WholeSpace
 
 PROBES = 64  # points at which the couplings are measured
 HARMONICS = 2.0  # wavenumbers up to this many times the embedding's highest are in the network's reach

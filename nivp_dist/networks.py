@@ -249,9 +249,7 @@ class Network:
             return self.module.apply(variables, x, mutable=["intermediates"])
 
         field, pullback, state = jax.vjp(apply, zeros, has_aux=True)
-        cotangents = [
-            pullback(jnp.zeros_like(field).at[:, k].set(1))[0] for k in range(self.outputs)
-        ]
+        cotangents = [pullback(jnp.zeros_like(field).at[:, k].set(1))[0] for k in range(self.outputs)]
         inputs = traverse_util.flatten_dict(state["intermediates"])
         factors = tuple(
             (

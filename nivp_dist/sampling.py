@@ -73,7 +73,7 @@ class Sampler:
 
     def broadest(self) -> Density:
         """As wide as the domain, or as its scale on the whole space: what is known before any value of u."""
-        d, k = self.domain.dimension, self.settings.components
+        k = self.settings.components
         spread = self.domain.half_width if isinstance(self.domain, Box) else np.asarray(self.domain.scale)
         return Density(
             jnp.full(k, 1.0 / k),

@@ -62,9 +62,7 @@ CASES = {
     "periodic": (Periodic(), SMALL | {"activation": "gelu"}),
     "log density": (Density(), {"width": 5, "depth": 2, "activation": "sin"}),
     "exponential": (Density(), {"width": 5, "depth": 1, "form": "exponential"}),
-    "exponential system": (
-        SpaceSystem(), UNITS | {"width": 4, "depth": 1, "form": "exponential", "trunk": "separate"}
-    ),
+    "exponential system": (SpaceSystem(), UNITS | {"width": 4, "depth": 1, "form": "exponential", "trunk": "separate"}),
     "exponential in a box": (Scalar(), SMALL | {"form": "exponential"}),
 }
 

@@ -55,9 +55,7 @@ def test_exact_at_the_true_rank_and_above(rank):
 def test_eigenvalues_are_never_above_the_true_ones(decay):
     spectrum = np.arange(1.0, SIZE + 1) ** -decay
     for seed in range(5):
-        omega, (vectors, eigenvalues) = sketched(
-            jnp.asarray(positive(spectrum, seed)), jax.random.key(seed), 15
-        )
+        omega, (vectors, eigenvalues) = sketched(jnp.asarray(positive(spectrum, seed)), jax.random.key(seed), 15)
         eigenvalues = np.asarray(eigenvalues)
         assert np.all(np.diff(eigenvalues) <= 0) and np.all(eigenvalues >= 0)
         assert np.all(eigenvalues <= spectrum[:15] + 1e-13)

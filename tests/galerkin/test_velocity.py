@@ -268,9 +268,7 @@ def test_velocity_is_compiled_once(wave):
     assert galerkin.velocity._cache_size() == 1
 
 
-@pytest.mark.parametrize(
-    "width, points, method", [(10, 4000, "primal"), (100, 300, "dual"), (300, 50_000, "pcg")]
-)
+@pytest.mark.parametrize("width, points, method", [(10, 4000, "primal"), (100, 300, "dual"), (300, 50_000, "pcg")])
 def test_auto_chooses_by_size(width, points, method):
     network = build(NetworkSettings(width=width, output_scales=[1.0, 1.0]), Wave())
     assert choose_method(SolverSettings(method="auto"), network, points) == method
@@ -290,9 +288,7 @@ def test_gradient_is_used_as_written(make_points):
 
     network = build(NetworkSettings(width=4, depth=1, frequencies=1), Growth())
     mesh = make_mesh(1)
-    galerkin = Galerkin(
-        network, Growth(), SolverSettings(method="primal", mu=1e-12), SamplingSettings(points=60), mesh
-    )
+    galerkin = Galerkin(network, Growth(), SolverSettings(method="primal", mu=1e-12), SamplingSettings(points=60), mesh)
     theta, points = jax.jit(network.initialise)(jax.random.key(1)), make_points(network.domain, 60, mesh)
     shared = galerkin.prepare(theta, points, jax.random.key(0), 4)
     # u is linear in the head: u = J_head theta_head, so that u_t = u is met exactly but for mu.

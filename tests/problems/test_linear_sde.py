@@ -88,9 +88,9 @@ def test_mixture_against_simulated_paths():
     np.testing.assert_allclose(x.mean(0), statistics["mean"], atol=0.02)
     np.testing.assert_allclose(np.cov(x.T), statistics["covariance"], atol=0.025)
     for component in (0, 1):
-        moved = move_mixture(
-            problem.mixture(), linear_transition(drift, problem.forcing, noise @ noise.T, t)
-        )[1][component]
+        moved = move_mixture(problem.mixture(), linear_transition(drift, problem.forcing, noise @ noise.T, t))[1][
+            component
+        ]
         np.testing.assert_allclose(x[which == component].mean(0), moved, atol=0.025)
 
 

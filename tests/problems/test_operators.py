@@ -42,9 +42,7 @@ def test_several_components():
 def test_divergence_is_the_trace_and_of_a_gradient_the_laplacian():
     x = jnp.asarray(X[4])
     field = lambda x: jnp.stack([x[0] * x[1], jnp.sin(x[1] * x[2]), x[2] ** 2 * x[0]])  # noqa: E731
-    np.testing.assert_allclose(
-        divergence(field, x), x[1] + x[2] * np.cos(x[1] * x[2]) + 2 * x[2] * x[0], rtol=1e-12
-    )
+    np.testing.assert_allclose(divergence(field, x), x[1] + x[2] * np.cos(x[1] * x[2]) + 2 * x[2] * x[0], rtol=1e-12)
     np.testing.assert_allclose(divergence(lambda y: gradient(scalar, y), x), exact(X[4])[1], rtol=1e-12)
 
 

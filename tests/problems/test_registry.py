@@ -7,7 +7,7 @@ from nivp_dist.errors import InputError
 from nivp_dist.problems import registry
 from nivp_dist.problems.base import Problem, evaluate_reference, has_reference
 
-MINE = '''\
+MINE = """\
 from __future__ import annotations
 
 from typing import Annotated
@@ -33,7 +33,7 @@ class Mine(Problem):
 
     def rhs(self, u, x, t):
         return self.rate * laplacian(u, x)
-'''
+"""
 
 
 @pytest.fixture
