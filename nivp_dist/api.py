@@ -156,7 +156,7 @@ class Run:
     def reference(self, t: float) -> Field | None:
         """The problem's reference at any time t: points (n, d) -> (n, k), the first k outputs. None if it has none."""
         problem = self.problem
-        if not has_reference(problem):
+        if not has_reference(problem, float(t)):
             return None
         return lambda points: evaluate_reference(problem, self._points(points), float(t))
 

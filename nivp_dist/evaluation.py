@@ -48,7 +48,7 @@ class Scorer:
         x, measure, u = map(to_host, self._evaluate(jax.random.fold_in(self.key, number), density, theta))
         x, measure, u = x[: self.points], measure[: self.points], np.asarray(u[: self.points], np.float64)
         error = np.nan
-        if has_reference(self.problem):
+        if has_reference(self.problem, t):
             reference = evaluate_reference(self.problem, x, t)
             weight = measure[:, None] * np.abs(reference if isinstance(self.problem.domain, WholeSpace) else 1.0)
             misfit = u[:, : reference.shape[1]] - reference

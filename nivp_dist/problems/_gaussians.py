@@ -8,6 +8,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 PULSE_WIDTH = 0.05
+PULSE_REACH = 7.0  # widths: beyond them the pulse is below 3e-11 of its peak
 
 
 def pulse(x, width, xp):

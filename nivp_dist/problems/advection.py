@@ -6,15 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist.problems import Box, Dimension, Positive, Problem, gradient
-from nivp_dist.problems._gaussians import PULSE_WIDTH, pulse
+from nivp_dist.problems._gaussians import PULSE_REACH, PULSE_WIDTH, pulse
 
 
 class Advection(Problem):
     """u_t = v (u_x1 + ... + u_xd) on [-1, 1]^d, zero on the walls, u0 = exp(-|x|^2 / (2 s^2)) / (60 pi s^2).
 
     Source: Neural IVP (Finzi et al. 2023, arXiv 2304.14994), d = 2, v = 1, s = 0.05.
-    Reference: u0(x + v t 1), exact for the whole space, and for the box while the pulse is away from the walls
-    (to t = 0.5 at v = 1: the wall then sees e^-50 of the peak).
+    Reference: u0(x + v t 1), exact for the whole space, and for the box until the pulse, 7 s wide, reaches a wall
+    (t = 0.65 at v = 1).
     """
 
     summary: ClassVar[str] = "advection of a pulse along the diagonal, box [-1, 1]^d"
@@ -33,6 +33,11 @@ class Advection(Problem):
 
     def rhs(self, u, x, t):
         return self.velocity * jnp.sum(gradient(u, x))
+
+    @property
+    def reference_until(self):
+        speed = abs(self.velocity)
+        return (1 - PULSE_REACH * self.width) / speed if speed else np.inf
 
     def reference(self, x, t):
         return pulse(x + self.velocity * t, self.width, np)

@@ -78,13 +78,18 @@ class Problem:
     networks that it judges.
     """
 
+    @property
+    def reference_until(self) -> float:
+        """The time up to which ``reference`` holds (a wall that it ignores, say); later outputs have no error."""
+        return np.inf
+
     statistics: ClassVar[Callable | None] = None
     """statistics(self, t): exact statistics at t, any of mass (), mean (d,), covariance (d, d)."""
 
 
-def has_reference(problem: Problem) -> bool:
-    """Whether the problem's class defines ``reference``."""
-    return callable(getattr(type(problem), "reference", None))
+def has_reference(problem: Problem, t: float = 0.0) -> bool:
+    """Whether the problem's class defines ``reference``, and it holds at time t."""
+    return callable(getattr(type(problem), "reference", None)) and t <= problem.reference_until
 
 
 def evaluate_reference(problem: Problem, x: np.ndarray, t: float) -> np.ndarray:

@@ -79,7 +79,7 @@ def images_figure(run) -> Figure:
         fields.append((t, extent, *values(run, t, grid.reshape(-1, 2))))
     rows = []
     for k in range(outputs):
-        compared = _output(fields[0][3], k) is not None
+        compared = any(_output(reference, k) is not None for *_, reference in fields)
         rows += [(k, kind) for kind in (("network", "reference", "difference") if compared else ("network",))]
 
     figure = Figure(figsize=(3.6 * len(times) + 0.6, 3.0 * len(rows) + 0.4), layout="constrained")
@@ -88,6 +88,11 @@ def images_figure(run) -> Figure:
         for row, (k, kind) in enumerate(rows):
             axis, u, exact = axes[row, column], network[:, k], _output(reference, k)
             image = {"network": u, "reference": exact, "difference": None if exact is None else u - exact}[kind]
+            if row == 0:
+                axis.set_title(f"t = {t:.4g}")
+            if image is None:  # past the time to which the reference holds
+                axis.set_axis_off()
+                continue
             both = image if kind == "difference" else u if exact is None else np.concatenate([u, exact])
             scale = _colours(both, symmetric=kind == "difference")
             shape = (IMAGE_POINTS, IMAGE_POINTS)
@@ -97,8 +102,6 @@ def images_figure(run) -> Figure:
             bar.ax.tick_params(labelsize=8)
             axis.tick_params(labelsize=8)
             axis.set_box_aspect(1)
-            if row == 0:
-                axis.set_title(f"t = {t:.4g}")
             if column == 0:
                 name = output_name(run, k)
                 axis.set_ylabel(f"{kind}, {name}\n{coordinate(1)}")

@@ -1,10 +1,13 @@
 """Sine series against other methods: closed forms on the whole space, and finite differences with walls."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from nivp_dist.problems._series import evaluate, frequencies, modes, pulse_coefficients, pulse_mode_count
 from nivp_dist.problems.advection import Advection
+from nivp_dist.problems.base import has_reference
 from nivp_dist.problems.heat import Heat
 from nivp_dist.problems.wave import Wave
 
@@ -80,6 +83,22 @@ def test_wave_in_three_dimensions_before_the_walls():
     np.testing.assert_allclose(values[:, 1], velocity, atol=1e-11 * np.abs(velocity).max())
 
 
+def test_wave_in_three_dimensions_with_walls_by_images():
+    """After the walls: spherical waves from sources of alternating sign at the even integers, u and u_t."""
+    problem, t = Wave(dimension=3, speed_squared=1.0), 1.5
+    x = np.random.default_rng(4).uniform(-1, 1, (300, 3))
+    s, u, velocity = problem.width, 0.0, 0.0
+    for place in itertools.product((-1, 0, 1), repeat=3):  # those further away are not heard by then
+        r = np.linalg.norm(x - 2 * np.array(place), axis=1)
+        behind, ahead = (np.exp(-(y**2) / (2 * s**2)) / (60 * np.pi * s**2) for y in (r - t, r + t))
+        sign = (-1) ** sum(place)
+        u = u + sign * ((r - t) * behind + (r + t) * ahead) / (2 * r)
+        velocity = velocity + sign * ((1 - (r + t) ** 2 / s**2) * ahead - (1 - (r - t) ** 2 / s**2) * behind) / (2 * r)
+    values = problem.reference(x, t)
+    np.testing.assert_allclose(values[:, 0], u, atol=1e-11 * np.abs(u).max())
+    np.testing.assert_allclose(values[:, 1], velocity, atol=1e-11 * np.abs(velocity).max())
+
+
 def leapfrog(problem, t, cells, steps):
     """Modified-equation leapfrog, fourth order in space and time, zero on the walls, d = 2: x (n, 2) and u (n,)."""
     h, k = 2 / cells, t / steps
@@ -150,3 +169,16 @@ def test_advection_moves_the_pulse_against_the_velocity():
     values = Advection().reference(np.array([[-0.5, -0.5], [0.5, 0.5]]), 0.5)
     np.testing.assert_allclose(values[0], 1 / (60 * np.pi * 0.05**2))
     assert values[1] < 1e-40
+
+
+@pytest.mark.parametrize("velocity", [1.0, -2.0])
+def test_advection_has_a_reference_until_the_wall(velocity):
+    """Then the translated pulse is still nothing on the wall; with a longer time it would be something."""
+    problem = Advection(velocity=velocity)
+    wall = np.array([[-np.sign(velocity), -np.sign(velocity) * 0.65]])
+    at = lambda t: float(problem.reference(wall, t)[0] / problem.reference(np.zeros((1, 2)), 0.0)[0])  # noqa: E731
+    until = problem.reference_until
+    np.testing.assert_allclose(until, 0.65 / abs(velocity))
+    assert 1e-12 < at(until) < 1e-10 and at(1.2 * until) > 1e-8
+    assert has_reference(problem, until) and not has_reference(problem, 1.01 * until)
+    assert has_reference(Advection(velocity=0.0), 1e9)

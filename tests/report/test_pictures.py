@@ -176,6 +176,15 @@ def test_two_dimensions_images_share_their_colours_but_the_difference(tmp_path):
     np.testing.assert_allclose(axis.images[0].get_array()[40, 100], u([[x[100], x[40]]])[0, 0], rtol=1e-10)
 
 
+def test_images_of_a_time_past_the_reference_show_the_network_alone(tmp_path):
+    """The advected pulse meets the wall at t = 0.65."""
+    run = open_run(make_run(tmp_path / "run", {"name": "advection"}, times=(0.0, 0.9)))
+    figure = solution.solution_figure(run)
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["t = 0", "t = 0.9"]
+    assert [bool(axis.images) for axis in figure.axes[:6]] == [True, True, True, False, True, False]
+    assert run.reference(0.0) is not None and run.reference(0.9) is None
+
+
 def test_many_dimensions_slices_through_the_mean_of_the_points(tmp_path):
     problem = {"name": "fokker_planck_trap", "parameters": {"dimension": 5}}
     run = open_run(make_run(tmp_path / "run", problem, times=(0.0, 1.0)))
