@@ -25,7 +25,10 @@ SHIPPED = {
     "heat": ("heat", "Heat"),
     "linear_fokker_planck": ("linear_fokker_planck", "LinearFokkerPlanck"),
     "moving_trap": ("moving_trap", "MovingTrap"),
+    "time_varying_advection": ("time_varying_advection", "TimeVaryingAdvection"),
+    "vlasov": ("vlasov", "Vlasov"),
     "wave": ("wave", "Wave"),
+    "wave_maps": ("wave_maps", "WaveMaps"),
 }
 
 _REQUIRED = {"domain": "the property 'domain'", "initial": "the method 'initial(self, x)'"}

@@ -12,7 +12,10 @@ from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
 from nivp_dist.problems.heat import Heat
 from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
 from nivp_dist.problems.moving_trap import MovingTrap
+from nivp_dist.problems.time_varying_advection import TimeVaryingAdvection
+from nivp_dist.problems.vlasov import Vlasov
 from nivp_dist.problems.wave import Wave
+from nivp_dist.problems.wave_maps import WaveMaps
 
 
 class FullNoise(LinearFokkerPlanck):
@@ -45,6 +48,9 @@ CASES = [
     (Wave(dimension=1, width=0.1), 2.0, 0.0, 0.95, 4e-3),
     (Wave(dimension=3, speed_squared=1.0, width=0.1), 0.4, 0.0, 0.6, 4e-3),
     (Wave(width=0.2, wavenumber=2.0), 0.7, 0.0, 0.5, 4e-3),
+    (Wave(width=0.2, wavenumber=8.0), 0.5, 0.0, 0.5, 2e-3),
+    (WaveMaps(width=0.1), 0.2, 0.0, 0.3, 4e-3),
+    (WaveMaps(width=0.1, coordinates="kerr_schild"), 0.2, 0.0, 0.3, 4e-3),
     (FokkerPlanckTrap(), 0.05, 0.0, 0.8, 4e-3),
     (FokkerPlanckTrap(alpha=2.0, drift_target=-0.3), 1.0, -0.2, 0.2, 4e-3),
     (FokkerPlanckTrap(dimension=2, alpha=-0.5), 0.6, 0.1, 0.4, 4e-3),
@@ -53,6 +59,9 @@ CASES = [
     (LinearFokkerPlanck(), 0.8, 0.0, 1.0, 1e-2),
     (LinearFokkerPlanck(dimension=4), 0.3, 0.0, 1.0, 1e-2),
     (FullNoise(), 0.6, 0.0, 1.0, 1e-2),
+    (TimeVaryingAdvection(), 0.3, np.array([1.5, 2.2, 3.2, 3.2, 4.0]), 0.2, 2e-3),
+    (TimeVaryingAdvection(dimension=2), 1.8, np.array([3.4, 5.7]), 0.2, 2e-3),
+    (Vlasov(), 3.0, 0.0, 0.4, 4e-3),
 ]
 NAMES = [f"{type(case[0]).__name__}-{case[0].dimension}d-{case[1]}" for case in CASES]
 
