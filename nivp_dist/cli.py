@@ -44,10 +44,16 @@ def run(output, arguments):
     session.connect(config.cluster)
     _check(config)
 
-    from nivp_dist.cluster.control import from_process_zero
+    from nivp_dist.cluster.control import from_process_zero, require_visible
 
     make = lambda: str(run_directory.create(config, output, Path(source).stem))  # noqa: E731
     directory = Path(from_process_zero(make))
+    try:
+        require_visible(directory / RECORD)
+    except InputError:
+        if session.current().topology.index == 0:
+            run_directory.discard(directory)
+        raise
     # From here on the run is what its directory says: exactly what a resume will read.
     _evolve(read_config(directory / RECORD), directory, resume=False)
 
@@ -133,8 +139,14 @@ def problems():
 @nivp.command()
 @click.option("--directory", default=".", metavar="DIR", help="Where runs would be written. Default: here.")
 def doctor(directory):
-    """Look at processes, devices, interconnect and files, alone or under srun, mpirun, launch/local."""
-    here = session.connect(ClusterSettings(), check=False)
+    """Look at processes, devices, interconnect and files, alone or under srun, mpirun, launch/local.
+
+    Exit status: 0 if a run would work here, 1 if something would break it.
+    """
+    try:
+        here = session.connect(ClusterSettings(), check=False)
+    except InputError as error:
+        raise RunFailed(f"problem: {error}") from None
 
     from nivp_dist.cluster import doctor as doctor_
 

@@ -1,13 +1,19 @@
 """Whole runs in several processes: the tiny problem of tests/runs, with faults that a process can be told to have."""
 
+import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from disks import require
 from whole_runs import PROBLEM, Runs, local_launcher
+
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+NIVP = (sys.executable, "-m", "nivp_dist.cli")
 
 # The reference is computed on the host, by every process for itself: a place where one alone can go wrong.
 FAULTS = """
@@ -51,10 +57,10 @@ class Processes(Runs):
 
     def launch(self, words, *arguments, fault="", devices=1, environment=None):
         """words: those before `run` or `resume`. Its whole session can be killed at once."""
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        require_mpi(words)
         return subprocess.Popen(
             [*words, *map(str, arguments)],
-            env=self.environment(devices, TEST_FAULT=fault, PATH=path) | (environment or {}),
+            env=self.environment(devices, TEST_FAULT=fault, PATH=PATH) | (environment or {}),
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -85,9 +91,15 @@ def local(count):
     return [sys.executable, str(local_launcher()), str(count)]
 
 
-def mpirun(count):
+def mpirun(count, program=NIVP):
     """The same under MPI."""
-    return ["mpirun", "-n", str(count), sys.executable, "-m", "nivp_dist.cli"]
+    return ["mpirun", "-n", str(count), *program]
+
+
+def require_mpi(words):
+    """Skip what needs an MPI if there is none here."""
+    if words[0] == "mpirun" and not (shutil.which("mpirun", path=PATH) and importlib.util.find_spec("mpi4py")):
+        require("there is no mpirun with mpi4py here: pip install mpi4py mpich")
 
 
 def members(directory):
