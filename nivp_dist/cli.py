@@ -7,6 +7,7 @@ Importing this module does not import jax. Every mistake of the user is one line
 import contextlib
 import re
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from rich.table import Table
 from nivp_dist import __version__
 from nivp_dist.arguments import split
 from nivp_dist.batch.submit import submit
-from nivp_dist.cluster import logs, session, signals
+from nivp_dist.cluster import logs, session, signals, topology
 from nivp_dist.cluster.channel import is_echo
 from nivp_dist.config import ClusterSettings, Config
 from nivp_dist.errors import BAD_INPUT, FAILED, FINISHED, STOPPED_EARLY, InputError, RunFailed, RunStopped
 from nivp_dist.settings_io import RECORD, describe_config, read_config, resume_config, shipped_configs
 from nivp_dist.storage import run_directory
 
+UNHEARD = 8.0  # seconds that a mistake waits for the same one of process 0; launchers end the others within five
 _WITH_OVERRIDES = {"ignore_unknown_options": True}
 
 
@@ -231,6 +233,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _fail(message: str, code: int, echo: bool = False) -> int:
     session.current().fail(message, code, echo)  # does not return if there are others
+    with contextlib.suppress(InputError):
+        # Not met yet, and most mistakes are everybody's: process 0 says it, and its launcher ends the others (mpirun
+        # does that for programs of MPI only).
+        if (place := topology.detect()).index and place.launcher != "mpirun":
+            time.sleep(UNHEARD)
     return _say(message, code)
 
 

@@ -103,7 +103,7 @@ def _facts(directory: Path) -> dict:
         "index": place.index,
         "processes": place.processes,
         "launcher": place.launcher,
-        "control": "MPI" if isinstance(channel.current(), channel.OverMpi) else "the coordination service of JAX",
+        "control": channel.current().name,
         "mpi": _mpi_processes() if place.mpi else place.processes,
         "host": socket.gethostname(),
         "pid": os.getpid(),

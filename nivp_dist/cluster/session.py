@@ -45,7 +45,8 @@ class Session:
         Raises DiskFailed if it cannot be opened.
         """
         self.log, place = Log(directory, self.topology.index), self.topology
-        self.say(f"one of {place.processes} on {socket.gethostname()}, pid {os.getpid()}")
+        control = f", decisions over {channel.current().name}" if place.processes > 1 else ""
+        self.say(f"one of {place.processes} on {socket.gethostname()}{control}, pid {os.getpid()}")
         if self.group is not None:
             self.watchdog.write_to(self.log)
             self.group.on_end = self.say

@@ -126,7 +126,7 @@ def test_a_directory_that_cannot_be_written(processes):
 
 
 def test_what_keeps_processes_from_meeting_is_a_problem_too(processes):
-    environment = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
+    environment = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}
     process = processes.launch(list(NIVP), "doctor", environment=environment)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1 and err.count("\n") == 1
