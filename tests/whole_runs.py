@@ -214,11 +214,11 @@ class Runs:
     def call(self, *arguments, **keywords):
         """The same, to its end: (exit code, stdout, stderr)."""
         process = self.process(*arguments, **keywords)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=600)
         return process.returncode, out, err
 
 
-def wait_until(condition, process, seconds=180):
+def wait_until(condition, process, seconds=400):
     """Poll until the condition holds; the process must not end before."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -109,7 +109,7 @@ def test_two_real_processes(processes, words, control):
     """Behind a proxy that is not there: gRPC would look for the coordinator through it."""
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
     process = processes.launch(words, "doctor", environment=proxies)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
     assert f"decisions over {control}" in out and out.rstrip().endswith("no problem found")
     rows = [line.split() for line in out.splitlines() if re.match(r"  [01]  ", line)]
@@ -120,7 +120,7 @@ def test_two_real_processes(processes, words, control):
 
 def test_a_directory_that_cannot_be_written(processes):
     process = processes.launch(local(2), "doctor", "--directory", "/proc")
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "problem: process 1 on" in out and "cannot write /proc" in out
 
@@ -128,6 +128,6 @@ def test_a_directory_that_cannot_be_written(processes):
 def test_what_keeps_processes_from_meeting_is_a_problem_too(processes):
     environment = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}
     process = processes.launch(list(NIVP), "doctor", environment=environment)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1 and err.count("\n") == 1
     assert err.startswith("nivp: problem: mpirun started 2 processes, and mpi4py sees 1: it was built for another MPI")

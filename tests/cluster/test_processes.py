@@ -19,7 +19,7 @@ def stopped(processes, until, words, steps, *options):
     process = processes.launch(words, "run", "modes.toml", "--output", ran.directory, "--devices", "0", *options)
     until(lambda: len(ran.metrics) >= steps, process)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 75, err
     assert ran.summary["status"] == "stopped"
     return ran
@@ -73,7 +73,7 @@ def test_a_signal_to_one_process_stops_all(processes, undisturbed, until, same):
     process = processes.launch(local(2), "run", "modes.toml", "--output", ran.directory, "--devices", "0")
     until(lambda: len(ran.metrics) >= 1, process)
     os.kill(members(ran.directory)[1], signal.SIGUSR2)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 75 and err.splitlines()[-1].startswith("nivp: stopped on request (SIGUSR2) at ")
     same(processes.resume(ran, local(2)), undisturbed)
 
@@ -93,7 +93,7 @@ def test_notice_before_the_loop_and_after_it(processes):
             assert process.poll() is None
             time.sleep(0.005)
         process.send_signal(signal.SIGUSR2)
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=300)
         assert process.returncode == code, err
         assert ran.summary["status"] == status
 

@@ -311,6 +311,7 @@ def test_srun_over_two_nodes_gives_the_result_of_one_process(box, processes, alo
 SEES = """
 import os
 from nivp_dist.cluster import session, topology
+del os.environ["JAX_PLATFORMS"]  # that of these tests
 place = topology.detect()
 print(place.index, topology.local_devices(place, os.environ, session.visible_gpus(os.environ)))
 """
@@ -328,7 +329,7 @@ print(place.index, topology.local_devices(place, os.environ, session.visible_gpu
 def test_the_gpus_of_a_task(box, tmp_path, options, expected):
     script = tmp_path / "sees.py"
     script.write_text(SEES)
-    words = ["srun", "--exclude=box[1-2]", "--export=ALL,JAX_PLATFORMS=", *options, sys.executable, script]
+    words = ["srun", "--exclude=box[1-2]", *options, sys.executable, script]
     assert sorted(box.call(*words).splitlines()) == expected
 
 
