@@ -7,6 +7,7 @@ Importing this module does not import jax. Every mistake of the user is one line
 import contextlib
 import re
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from rich.table import Table
 from nivp_dist import __version__
 from nivp_dist.arguments import split
 from nivp_dist.batch.submit import submit
-from nivp_dist.cluster import logs, session, signals
+from nivp_dist.cluster import logs, session, signals, topology
 from nivp_dist.cluster.channel import is_echo
 from nivp_dist.config import ClusterSettings, Config
 from nivp_dist.errors import BAD_INPUT, FAILED, FINISHED, STOPPED_EARLY, InputError, RunFailed, RunStopped
 from nivp_dist.settings_io import RECORD, describe_config, read_config, resume_config, shipped_configs
 from nivp_dist.storage import run_directory
 
+UNHEARD = 8.0  # seconds that a mistake waits for the same one of process 0; launchers end the others within five
 _WITH_OVERRIDES = {"ignore_unknown_options": True}
 
 
@@ -44,10 +46,16 @@ def run(output, arguments):
     session.connect(config.cluster)
     _check(config)
 
-    from nivp_dist.cluster.control import from_process_zero
+    from nivp_dist.cluster.control import from_process_zero, require_visible
 
     make = lambda: str(run_directory.create(config, output, Path(source).stem))  # noqa: E731
     directory = Path(from_process_zero(make))
+    try:
+        require_visible(directory / RECORD)
+    except InputError:
+        if session.current().topology.index == 0:
+            run_directory.discard(directory)
+        raise
     # From here on the run is what its directory says: exactly what a resume will read.
     _evolve(read_config(directory / RECORD), directory, resume=False)
 
@@ -133,8 +141,14 @@ def problems():
 @nivp.command()
 @click.option("--directory", default=".", metavar="DIR", help="Where runs would be written. Default: here.")
 def doctor(directory):
-    """Look at processes, devices, interconnect and files, alone or under srun, mpirun, launch/local."""
-    here = session.connect(ClusterSettings(), check=False)
+    """Look at processes, devices, interconnect and files, alone or under srun, mpirun, launch/local.
+
+    Exit status: 0 if a run would work here, 1 if something would break it.
+    """
+    try:
+        here = session.connect(ClusterSettings(), check=False)
+    except InputError as error:
+        raise RunFailed(f"problem: {error}") from None
 
     from nivp_dist.cluster import doctor as doctor_
 
@@ -219,6 +233,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _fail(message: str, code: int, echo: bool = False) -> int:
     session.current().fail(message, code, echo)  # does not return if there are others
+    with contextlib.suppress(InputError):
+        # Not met yet, and most mistakes are everybody's: process 0 says it, and its launcher ends the others (mpirun
+        # does that for programs of MPI only).
+        if (place := topology.detect()).index and place.launcher != "mpirun":
+            time.sleep(UNHEARD)
     return _say(message, code)
 
 

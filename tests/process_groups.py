@@ -1,13 +1,20 @@
 """Whole runs in several processes: the tiny problem of tests/runs, with faults that a process can be told to have."""
 
+import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from disks import require
 from whole_runs import PROBLEM, Runs, local_launcher
+
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+SHORT = ("--devices", "0", "--integrator.t_end", "0.1")  # a run of a third of the time, on all devices
+NIVP = (sys.executable, "-m", "nivp_dist.cli")
 
 # The reference is computed on the host, by every process for itself: a place where one alone can go wrong.
 FAULTS = """
@@ -24,10 +31,18 @@ def _faulty(self, x, t):
 
     if t > 0 and fault == "slow" and int(os.environ.get("SLURM_RESTART_COUNT", "0")) < int(process):
         time.sleep(float(seconds))  # a job that was queued again so often goes on at full speed
-    elif t > 0 and process == str(jax.process_index()):
-        if fault == "raise":
-            raise ArithmeticError("the reference is out of order")
-        if fault == "sleep":
+    elif t > 0 and fault in ("raise", "sleep", "die"):
+        if fault == "sleep":  # from here on all are quick, or stuck: what was compiled before may have taken a while
+            from nivp_dist.cluster import session
+
+            session.current().watchdog.seconds /= 100
+        if process == str(jax.process_index()):
+            with open("fault", "w") as file:
+                file.write(str(time.time()))
+            if fault == "raise":
+                raise ArithmeticError("the reference is out of order")
+            if fault == "die":
+                os.kill(os.getpid(), 9)
             time.sleep(3600)
     return _modes(self, x, t)
 
@@ -51,10 +66,10 @@ class Processes(Runs):
 
     def launch(self, words, *arguments, fault="", devices=1, environment=None):
         """words: those before `run` or `resume`. Its whole session can be killed at once."""
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        require_mpi(words)
         return subprocess.Popen(
             [*words, *map(str, arguments)],
-            env=self.environment(devices, TEST_FAULT=fault, PATH=path) | (environment or {}),
+            env=self.environment(devices, TEST_FAULT=fault, PATH=PATH) | (environment or {}),
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -62,7 +77,7 @@ class Processes(Runs):
             start_new_session=True,
         )
 
-    def finish(self, words, *arguments, code=0, seconds=300, **keywords):
+    def finish(self, words, *arguments, code=0, seconds=600, **keywords):
         """(seconds it took, stderr) of a launch that must end with the code."""
         started = time.monotonic()
         process = self.launch(words, *arguments, **keywords)
@@ -85,9 +100,31 @@ def local(count):
     return [sys.executable, str(local_launcher()), str(count)]
 
 
-def mpirun(count):
+def mpirun(count, program=NIVP):
     """The same under MPI."""
-    return ["mpirun", "-n", str(count), sys.executable, "-m", "nivp_dist.cli"]
+    return ["mpirun", "-n", str(count), *program]
+
+
+def require_mpi(words):
+    """Skip what needs an MPI if there is none here."""
+    if words[0] == "mpirun" and not (shutil.which("mpirun", path=PATH) and importlib.util.find_spec("mpi4py")):
+        require("there is no mpirun with mpi4py here: pip install mpi4py mpich")
+
+
+GONE = 15.0  # seconds within which a group must have ended, on a machine as busy as those of tests
+
+
+def since_the_fault(processes) -> float:
+    """Seconds since a process raised, died or fell asleep, as it was told to."""
+    return time.time() - float((processes.folder / "fault").read_text())
+
+
+def alive(pids) -> list[int]:
+    """Those that still run; the dead may have nobody to reap them."""
+    states = {pid: Path(f"/proc/{pid}/stat") for pid in pids}
+    return [
+        pid for pid, stat in states.items() if stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    ]
 
 
 def members(directory):

@@ -1,5 +1,7 @@
 """A real Slurm with five nodes inside this machine, without systemd and with nothing of the system touched.
 
+Each node has four GPUs, as far as Slurm can tell: device files of that name.
+
 Each node is a slurmd with a host name, an /etc/hosts and process numbers of its own: namespaces, which end with all
 that runs in them. That is how a node is lost. Every daemon is a child that dies with this process, however that dies.
 """
@@ -11,6 +13,7 @@ import random
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -18,6 +21,7 @@ from pathlib import Path
 
 INSTALL = "apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "unshare")
+GPUS = 4
 NODES = ("box1", "box2", "box3", "box4", "box5")
 NODE = ("unshare", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 SEARCH = "/usr/sbin:/sbin:" + os.environ["PATH"]
@@ -42,11 +46,12 @@ TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
+GresTypes=gpu
 SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
 SlurmdTimeout={patience}
-KillWait=10
+KillWait=30
 UnkillableStepTimeout=10
 CompleteWait=0
 MinJobAge=7200
@@ -107,7 +112,7 @@ class Slurmbox:
 
     def call(self, *words, check: bool = True) -> str:
         """A command of Slurm; its output."""
-        done = subprocess.run(list(map(str, words)), env=self.environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(list(map(str, words)), env=self.environment, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0 or not check, f"{words}: {done.stderr}"
         return done.stdout.strip()
 
@@ -116,7 +121,7 @@ class Slurmbox:
         text = self.call("scontrol", "-o", "show", "job", job, check=False)
         return dict(word.partition("=")[::2] for word in text.split() if "=" in word)
 
-    def wait(self, job: str, *states: str, seconds: float = 200) -> dict[str, str]:
+    def wait(self, job: str, *states: str, seconds: float = 400) -> dict[str, str]:
         """The facts of a job as soon as it is in one of the states."""
         deadline = time.monotonic() + seconds
         while (facts := self.job(job)).get("JobState") not in states:
@@ -147,11 +152,16 @@ class Slurmbox:
             (self.folder / name).mkdir()
         self.folder.chmod(0o755)
         port, *ports = _free_ports(1 + len(NODES))
-        line = "NodeName={} NodeAddr=127.0.0.1 Port={} CPUs={} State=UNKNOWN"
+        line = f"NodeName={{}} NodeAddr=127.0.0.1 Port={{}} CPUs={{}} Gres=gpu:{GPUS} State=UNKNOWN"
         nodes = "\n".join(line.format(node, place, os.cpu_count()) for node, place in zip(NODES, ports))
         text = CONFIGURATION.format(host=host, folder=self.folder, port=port, nodes=nodes, patience=self.patience)
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")  # never used; slurmd insists on one
+        for number in range(GPUS):
+            os.mknod(self.folder / f"nvidia{number}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))  # as /dev/null
+        (self.folder / "gres.conf").write_text(
+            f"Name=gpu File={self.folder}/nvidia[0-{GPUS - 1}] Flags=nvidia_gpu_env\n"
+        )
         addresses = ["127.0.0.1 localhost", f"127.0.0.1 {host}"]
         addresses += [f"127.0.0.{10 + number} {node}" for number, node in enumerate(NODES)]
         (self.folder / "hosts").write_text("\n".join(addresses) + "\n")

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 from nivp_dist.batch.script import Resources
-from nivp_dist.cluster import topology
 from nivp_dist.config import Config
 from nivp_dist.errors import InputError, RunFailed
 from nivp_dist.settings_io import COMMAND_LINE, read_config
@@ -19,6 +18,9 @@ from nivp_dist.storage.files import write_whole
 from nivp_dist.storage.metrics import Lines, read_lines, read_tail
 
 JOBS, SWEEP = "jobs.jsonl", "sweep.jsonl"
+# What a shell in a job, a step or a group knows of itself: a job that it submits would take it for its own.
+OF_A_GROUP = r"PMIX?_|OMPI_COMM_WORLD_|MPI_LOCAL|NIVP_PROCESS|NIVP_MEETING"
+OF_A_JOB = r"SLURM_(?!CONF$|CLUSTERS$)|SLURMD_|" + OF_A_GROUP
 
 
 # ------------------------------------------------------------------------------------------------ checks
@@ -147,7 +149,8 @@ def queue(directory: Path, text: str, tasks: list[int] | None) -> tuple[str, Pat
         write_whole(path, text)
     except OSError as error:
         raise InputError(f"{directory}: cannot be written: {error.strerror}") from None
-    environment = {name: value for name, value in os.environ.items() if name not in topology.VARIABLES}
+    others = OF_A_JOB if "SLURM_JOB_ID" in os.environ else OF_A_GROUP
+    environment = {name: value for name, value in os.environ.items() if not re.match(others, name)}
     done = subprocess.run(["sbatch", "--parsable", str(path)], env=environment, capture_output=True, text=True)
     said = " ".join(done.stderr.split())
     if done.returncode != 0:

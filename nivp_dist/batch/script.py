@@ -1,6 +1,7 @@
 """The batch script of a run or of a sweep: a template of slurm/ with the options filled in."""
 
 import itertools
+import json
 import math
 import re
 import shlex
@@ -41,6 +42,10 @@ def resources(options: dict, site: SiteSettings) -> Resources:
     Raises InputError if they cannot go together.
     """
     options = {name: value for name, value in options.items() if value is not None}
+    for name, value in options.items():
+        if isinstance(value, str) and (not value.strip() or "\n" in value):
+            option = name.replace("_", "-")
+            raise InputError(f"{COMMAND_LINE}: --{option} must be one line and not empty, got {json.dumps(value)}")
     defaults = {name: value for name, value in site.model_dump().items() if name in Resources._fields}
     gpus = options.get("gpus_per_node")
     asked = Resources(**defaults | {"ntasks_per_node": gpus or 1} | options)

@@ -10,6 +10,7 @@ TIMEOUT = 1800.0  # seconds; the watchdog acts long before
 class Channel(Protocol):
     """Every process calls the same methods in the same order."""
 
+    name: str
     processes: int
     index: int
 
@@ -37,7 +38,7 @@ def is_echo(error: BaseException) -> bool:
 class Alone:
     """One process agrees with itself."""
 
-    processes, index = 1, 0
+    name, processes, index = "nothing", 1, 0
 
     def broadcast(self, value):
         return value
@@ -51,6 +52,8 @@ class Alone:
 
 class OverMpi:
     """A communicator of its own, so that no message can meet those of others."""
+
+    name = "MPI"
 
     def __init__(self, communicator):
         self._communicator = communicator.Dup()
@@ -75,6 +78,7 @@ class OverCoordination:
     the calls guarantees for those of a gather, and a barrier for the rest.
     """
 
+    name = "the coordination service of JAX"
     BARRIER_EVERY = 64  # broadcasts between two barriers; until then their keys stay
 
     def __init__(self, client, processes: int, index: int):

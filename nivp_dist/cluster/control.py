@@ -1,6 +1,8 @@
 """Process 0 decides, everyone obeys: one small command, broadcast before anything that is collective."""
 
+import socket
 import time
+from pathlib import Path
 from typing import Callable
 
 from nivp_dist.cluster import channel, session
@@ -64,3 +66,19 @@ def from_process_zero(function: Callable[[], str]) -> str:
     if mistake is not None:
         raise InputError(mistake)
     return text
+
+
+def require_visible(path: Path, seconds: float = 10.0) -> None:
+    """That every process sees a file which process 0 has just written. Collective.
+
+    A network file system may show it late. Raises InputError on every process if one does not see it.
+    """
+    deadline = time.monotonic() + seconds
+    while not (seen := path.is_file()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    everyone = channel.current().gather((seen, socket.gethostname()))
+    blind = [f"process {index} on {host}" for index, (seen, host) in enumerate(everyone) if not seen]
+    if blind:
+        raise InputError(
+            f"{blind[0]} does not see {path}, written by process 0: run in a directory that all hosts share"
+        )

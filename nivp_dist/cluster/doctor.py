@@ -15,30 +15,33 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nivp_dist.cluster import channel, session
+from nivp_dist.cluster import channel, findings, session
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.files import write_whole
 
 SIZES = (1_000, 100_000, 1_000_000)  # float64 numbers of the timed all-reduces: p of small and of large networks
 REPEATS = 15
-SPACE, SLOW_WRITE, SLOW_REACH, SKEW = 1e9, 2.0, 1.0, 60.0  # bytes; seconds beyond which a line is worth it
 PACKAGES = ("nivp_dist", "jax", "jaxlib", "flax", "orbax-checkpoint", "numpy", "mpi4py")
 
 
 class Report(NamedTuple):
-    """What was found: facts of each process in order, timings of the interconnect, and problems with their mends."""
+    """What was found, each with its mend: problems would end a run or keep it from starting, warnings slow it down.
+
+    facts: of each process in order. interconnect: timings.
+    """
 
     facts: list[dict]
     interconnect: list[dict]
     problems: list[str]
+    warnings: list[str]
 
 
 def examine(directory: str | Path) -> Report:
     """Look at this group of processes, and at the file system of `directory`, where runs would be. Collective."""
     everyone = channel.current().gather(_facts(Path(directory)))
     interconnect = _time_all_reduces()
-    problems = _software(everyone) + _devices(everyone) + _files(everyone, Path(directory)) + _network(everyone)
-    return Report(everyone, interconnect, list(dict.fromkeys(problems)))
+    found = everyone, interconnect, Path(directory)
+    return Report(everyone, interconnect, findings.problems(*found), findings.warnings(*found))
 
 
 def lines(report: Report) -> list[str]:
@@ -77,8 +80,16 @@ def lines(report: Report) -> list[str]:
             f"1 MB written and synced in {1e3 * files['write']:.1f} ms, "
             f"locks {'work' if files['locks'] else 'do not work'}"
         )
-    text += [f"problem: {problem}" for problem in report.problems] or ["no problem found"]
-    return text
+    text += [f"warning: {warning}" for warning in report.warnings]
+    return text + ([f"problem: {problem}" for problem in report.problems] or ["no problem found"])
+
+
+def _giga(count: int) -> str:
+    return f"{count / 2**30:.0f} GiB" if count else "-"
+
+
+def _each_once(words) -> str:
+    return ", ".join(dict.fromkeys(words))
 
 
 # ---------------------------------------------------------------------------------------------- facts
@@ -92,8 +103,8 @@ def _facts(directory: Path) -> dict:
         "index": place.index,
         "processes": place.processes,
         "launcher": place.launcher,
-        "control": "MPI" if isinstance(channel.current(), channel.OverMpi) else "the coordination service of JAX",
-        "mpi_offered": place.mpi,
+        "control": channel.current().name,
+        "mpi": _mpi_processes() if place.mpi else place.processes,
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "python": ".".join(map(str, sys.version_info[:3])),
@@ -119,6 +130,15 @@ def _versions() -> dict:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
+
+
+def _mpi_processes() -> int:
+    """As many as mpi4py counts; 0 if it cannot be used."""
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError):
+        return 0
+    return MPI.COMM_WORLD.size
 
 
 def _memory_of(device) -> int:
@@ -172,7 +192,7 @@ def _time_all_reduces() -> list[dict]:
     import jax
     from jax.sharding import PartitionSpec as P
 
-    from nivp_dist.cluster.mesh import AXIS, make_mesh, replicate
+    from nivp_dist.cluster.mesh import AXIS, make_mesh, replicate, to_host
 
     mesh = make_mesh()
     if mesh.size == 1:
@@ -183,101 +203,8 @@ def _time_all_reduces() -> list[dict]:
         vector, seconds = replicate(np.ones(size), mesh), []
         for _ in range(REPEATS + 1):
             started = time.perf_counter()
-            total(vector).block_until_ready()
+            result = total(vector).block_until_ready()
             seconds.append(time.perf_counter() - started)
-        found.append({"numbers": size, "devices": mesh.size, "seconds": statistics.median(seconds[1:])})
+        right = bool(np.all(to_host(result) == mesh.size))
+        found.append({"numbers": size, "devices": mesh.size, "seconds": statistics.median(seconds[1:]), "right": right})
     return found
-
-
-# ---------------------------------------------------------------------------------------------- problems
-
-
-def _who(fact: dict) -> str:
-    return f"process {fact['index']} on {fact['host']}" if fact["processes"] > 1 else "this process"
-
-
-def _software(everyone: list[dict]) -> list[str]:
-    problems, first = [], everyone[0]
-    for fact in everyone[1:]:
-        for name in first["versions"].keys() | fact["versions"].keys():
-            mine, theirs = first["versions"].get(name, "none"), fact["versions"].get(name, "none")
-            if mine != theirs:
-                problems.append(f"{_who(fact)} has {name} {theirs}, process 0 {mine}: install the same everywhere")
-    if first["mpi_offered"] and first["control"] != "MPI":
-        problems.append(
-            f"{first['launcher']} offers MPI to {len(everyone)} processes, and mpi4py does not find them (it is "
-            "missing, or built for another MPI): install the right one, or leave --mpi away"
-        )
-    return problems
-
-
-def _devices(everyone: list[dict]) -> list[str]:
-    problems, holders = [], {}
-    for fact in everyone:
-        if fact["gpus_given"] and fact["platform"] == "cpu" and not fact["cpu_on_purpose"]:
-            problems.append(
-                f"{_who(fact)} was given GPUs ({fact['gpus_given']}) and jax sees none: pip install "
-                "'nivp_dist[cuda12]' (or cuda13) and look at nvidia-smi there"
-            )
-        for _, _, identity in fact["devices"]:
-            if identity:
-                holders.setdefault((fact["host"], fact["visible"], identity), []).append(fact["index"])
-        here = [other for other in everyone if other["host"] == fact["host"]]
-        if fact["platform"] == "cpu" and len(here) > fact["cpus"]:
-            problems.append(
-                f"{len(here)} processes share {fact['cpus']} CPUs on {fact['host']}: pass --cpus-per-task to srun, or "
-                "start fewer"
-            )
-    for (host, _, identity), indices in holders.items():
-        if len(indices) > 1:
-            who = ", ".join(map(str, indices))
-            problems.append(f"processes {who} hold the same GPU {identity} on {host}: start one process a GPU")
-    counts = {len(fact["devices"]) for fact in everyone}
-    if len(counts) > 1:
-        problems.append(f"processes have different numbers of devices ({sorted(counts)}): all must have the same")
-    if everyone[0]["open_files"] < 2 * len(everyone) + 256:
-        problems.append(
-            f"process 0 may open {everyone[0]['open_files']} files, {2 * len(everyone) + 256} are needed: ulimit -Hn"
-        )
-    return problems
-
-
-def _files(everyone: list[dict], directory: Path) -> list[str]:
-    problems = []
-    for fact in everyone:
-        files = fact["files"]
-        if "error" in files:
-            problems.append(f"{_who(fact)} cannot write {directory}: {files['error']}: name another with --directory")
-        elif not fact["shared"]:
-            problems.append(
-                f"{_who(fact)} does not see what process 0 writes to {directory}: run in a directory that "
-                "all hosts share"
-            )
-        else:
-            if files["free"] < SPACE:
-                problems.append(f"{directory}: {files['free'] / 1e9:.2f} GB free: make room, checkpoints will fail")
-            if files["write"] > SLOW_WRITE:
-                problems.append(f"{directory}: 1 MB takes {files['write']:.1f} s from {fact['host']}: use a faster one")
-    return problems
-
-
-def _network(everyone: list[dict]) -> list[str]:
-    problems = []
-    for fact in everyone:
-        if fact["reach"] > SLOW_REACH:
-            problems.append(
-                f"{_who(fact)} needs {fact['reach']:.1f} s to reach process 0: see the name service and routes"
-            )
-        if abs(fact["clock"] - everyone[0]["clock"]) > SKEW:
-            problems.append(
-                f"the clock of {fact['host']} is {fact['clock'] - everyone[0]['clock']:+.0f} s off: run NTP"
-            )
-    return problems
-
-
-def _giga(count: int) -> str:
-    return f"{count / 2**30:.0f} GiB" if count else "-"
-
-
-def _each_once(words) -> str:
-    return ", ".join(dict.fromkeys(words))

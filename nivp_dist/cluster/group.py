@@ -14,6 +14,7 @@ import threading
 import time
 from typing import Callable
 
+from nivp_dist.cluster.bounded import within
 from nivp_dist.cluster.topology import Meeting, Topology
 from nivp_dist.cluster.wire import Line, free_port, listen
 from nivp_dist.errors import FAILED, InputError, RunFailed
@@ -21,6 +22,7 @@ from nivp_dist.errors import FAILED, InputError, RunFailed
 BEAT, SILENCE = 2.0, 30.0  # seconds between signs of life; without any for so long a host is given up
 GRACE = 0.4  # seconds in which a failure may turn out to be the echo of another one
 ANSWER = 2.0  # seconds, of whoever listens on a port
+WRITING = 2.0  # seconds for a line to reach its log: what has hung may be the file system
 LAST_WORDS = 5.0  # seconds for everyone to end
 
 
@@ -37,6 +39,7 @@ class Group:
         self.signal: str | None = None  # one that arrived here: handed on to process 0 by the thread
         self.on_signal: Callable[[str], None] = lambda name: None
         self.on_dump: Callable[[], None] = lambda: None
+        self.on_end: Callable[[str], None] = lambda cause: None
         self.position = (0, "start")  # commands obeyed so far, and what is being done: for the watchdog
         self._reports: list[dict] = []  # failures, process 0 only
         self._peers: dict[int, Line] = {}
@@ -159,9 +162,10 @@ class Group:
         for index, line in self._peers.items():
             selector.register(line.socket, selectors.EVENT_READ, index)
             line.heard = time.monotonic()
-        beat, told = time.monotonic(), False
+        beat = looked = time.monotonic()
+        told = False
         while self._peers:
-            for key, _ in selector.select(0.1 if self._reports else 0.5):
+            for key, _ in selector.select(0.1 if self._reports else min(0.5, BEAT)):
                 line = self._peers.get(key.data)
                 if line is None:
                     continue
@@ -180,8 +184,11 @@ class Group:
                 for line in list(self._peers.values()):
                     self._send(line, {"at": self.position})
             for index, line in list(self._peers.items()):
+                if now - looked > SILENCE / 3:  # who was suspended himself cannot blame others for their silence
+                    line.heard = now
                 if now - line.heard > SILENCE:
                     self._lost(index, f"no sign of life for {SILENCE:g} s")
+            looked = now
             if self._reports and now - self._reports[0]["when"] > GRACE:
                 self._judge()
 
@@ -272,10 +279,10 @@ class Group:
             if self._ending.is_set():
                 return
             self._ending.set()
-            if say:
-                sys.stdout.flush()
-                sys.stderr.write(f"nivp: {' '.join(cause.split())}\n")
-                sys.stderr.flush()
+            said = " ".join(cause.split())
+            words = [sys.stdout.flush, lambda: sys.stderr.write(f"nivp: {said}\n")] if say else []
+            for write in (*words, lambda: self.on_end(f"the group ends: {said}")):
+                within(WRITING, write)
             if self.index == 0:
                 # Launchers kill what is left at the first bad exit code: the line above must be out by then.
                 time.sleep(0.1)

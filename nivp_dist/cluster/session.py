@@ -8,6 +8,7 @@ import re
 import secrets
 import socket
 import sys
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from nivp_dist.config import ClusterSettings
 from nivp_dist.errors import FINISHED, InputError
 
 PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
-HEARTBEAT = 300  # seconds; the group notices a lost process long before the service of JAX does
+# Seconds. The group notices a lost process long before the service of JAX would, which in turn must not give up a job
+# that its scheduler has suspended.
+HEARTBEAT = 30 * 86_400
 PARTING = 600  # seconds that a process waits for process 0 to draw the pictures
 
 
@@ -42,9 +45,11 @@ class Session:
         Raises DiskFailed if it cannot be opened.
         """
         self.log, place = Log(directory, self.topology.index), self.topology
-        self.say(f"one of {place.processes} on {socket.gethostname()}, pid {os.getpid()}")
-        if self.watchdog is not None:
+        control = f", decisions over {channel.current().name}" if place.processes > 1 else ""
+        self.say(f"one of {place.processes} on {socket.gethostname()}{control}, pid {os.getpid()}")
+        if self.group is not None:
             self.watchdog.write_to(self.log)
+            self.group.on_end = self.say
         return self.log
 
     def say(self, message: str) -> None:
@@ -98,12 +103,15 @@ def connect(settings: ClusterSettings, environment=os.environ, check: bool = Tru
         return _session
     communicator = _communicator(place, settings.control)
     meeting = place.meeting or _agree_on_meeting(communicator)
+    control = None if communicator is None else channel.OverMpi(communicator)
+    if control is not None and settings.control == "coordination":
+        control = control.close()  # it was there to agree where to meet
     group = Group(place, meeting, settings.startup_seconds)
     _session = Session(place, group, Watchdog(group, 60 * settings.deadline_minutes))
     _start_jax(place, group, f"{_address(meeting, group)}:{group.port}", settings, environment)
     _use_compilation_cache(settings, place)
-    if communicator is not None:
-        channel.use(channel.OverMpi(communicator))
+    if control is not None:
+        channel.use(control)
     if check:
         _require_likeness(place)
         _require_gpus(environment)
@@ -111,11 +119,13 @@ def connect(settings: ClusterSettings, environment=os.environ, check: bool = Tru
 
 
 def _communicator(place: Topology, control: str):
-    """MPI's world, if it is to be used: where mpirun started us, or srun with a PMI that mpi4py understands."""
+    """MPI's world, if it is to be used: where mpirun started us (at least to agree where to meet), or srun with a PMI
+    that mpi4py understands."""
     if control == "coordination" and place.meeting is not None or not (place.mpi or control == "mpi"):
         return None
     try:
-        from mpi4py import MPI
+        with warnings.catch_warnings(action="ignore"):  # mpi4py's own, of what is said below in one line
+            from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         if place.meeting is not None and control != "mpi":
             return None

@@ -84,12 +84,19 @@ def _slurm(environment) -> Topology:
         return Topology(1, 0, "alone")
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or "localhost"
     per_node = environment.get("SLURM_STEP_TASKS_PER_NODE") or environment.get("SLURM_TASKS_PER_NODE") or "1"
-    local = tasks_per_node(per_node)[_number(environment, "SLURM_NODEID", 0)]
+    counts, node = tasks_per_node(per_node), _number(environment, "SLURM_NODEID", 0)
+    if sum(counts) != processes or node >= len(counts):
+        raise InputError(
+            f"environment: the tasks per node {per_node!r} are not the {processes} tasks of the step, or have no node "
+            f"{node}: was SLURM_NTASKS set by hand? `env | grep SLURM` under srun shows them"
+        )
     names = ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
     token = ".".join(environment.get(name, "0") for name in names)
     meeting = Meeting(first_host(nodes), ports_of(token), token)
     mpi = bool(environment.get("PMI_RANK") or environment.get("PMIX_RANK"))
-    return _checked(Topology(processes, index, "srun", local, _number(environment, "SLURM_LOCALID", 0), meeting, mpi))
+    return _checked(
+        Topology(processes, index, "srun", counts[node], _number(environment, "SLURM_LOCALID", 0), meeting, mpi)
+    )
 
 
 def first_host(nodelist: str) -> str:

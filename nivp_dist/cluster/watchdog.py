@@ -1,11 +1,14 @@
 """A deadline for every command: who misses it dumps the stacks of all its threads, and the group ends."""
 
+import contextlib
 import faulthandler
+import tempfile
 import threading
 import time
 from typing import IO
 
-from nivp_dist.cluster.group import Group
+from nivp_dist.cluster.bounded import within
+from nivp_dist.cluster.group import WRITING, Group
 
 
 class Watchdog:
@@ -17,25 +20,25 @@ class Watchdog:
 
     def __init__(self, group: Group, seconds: float):
         self.group, self.seconds, self.log = group, seconds, None
-        self._since = time.monotonic()
         group.on_dump = self.dump
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def command(self, label: str) -> None:
         """The main thread begins something new: "step", "fit", "save", ..."""
         self.group.position = (self.group.position[0] + 1, label)
-        self._since = time.monotonic()
 
     def dump(self) -> None:
         """The stacks of all threads, into the log of this process (standard error before there is one)."""
-        count, label = self.group.position
         if self.log is None:
             faulthandler.dump_traceback()
             return
-        self.log.write(f"--- in '{label}' (command {count}); the stacks of all threads:\n")
-        self.log.flush()
-        faulthandler.dump_traceback(self.log)
-        self.log.flush()
+        count, label = self.group.position
+        # Not straight into the log: faulthandler holds the interpreter while it writes, and if that hangs, all does.
+        with contextlib.suppress(OSError), tempfile.TemporaryFile("w+") as stacks:
+            faulthandler.dump_traceback(stacks)
+            stacks.seek(0)
+            text = f"--- in '{label}' (command {count}); the stacks of all threads:\n{stacks.read()}"
+            within(WRITING, lambda: self.log.write(text))
 
     def write_to(self, log: IO[str]) -> None:
         """The file for stacks; also of a crash in native code."""
@@ -43,6 +46,9 @@ class Watchdog:
         faulthandler.enable(log)
 
     def _watch(self) -> None:
-        while time.monotonic() - self._since < self.seconds:
-            time.sleep(min(1.0, self.seconds / 10))
+        tick, waited, seen = min(1.0, self.seconds / 10), 0.0, None
+        while waited < self.seconds:
+            time.sleep(tick)
+            # Not by a clock: a job that its scheduler has suspended for a while is not late.
+            waited, seen = waited + tick if self.group.position[0] == seen else 0.0, self.group.position[0]
         self.group.late(self.seconds)

@@ -18,12 +18,12 @@ HEAT = '[problem]\nname = "heat"\n'
 # Takes what it is given; refuses if told to.
 SBATCH = """#!/bin/bash
 [ -z "$REFUSE" ] || { printf 'sbatch: error: %s\\n' "$REFUSE" "Batch job submission failed" >&2; exit 1; }
-echo "$*" >> "$SLURM_STAND_IN/submitted"
-env > "$SLURM_STAND_IN/environment"
+echo "$*" >> "$STAND_IN/submitted"
+env > "$STAND_IN/environment"
 echo "${JOB:-42};cluster"
 """
 SQUEUE = """#!/bin/bash
-echo "$*" >> "$SLURM_STAND_IN/asked"
+echo "$*" >> "$STAND_IN/asked"
 [ -n "$QUEUED" ] && echo "$QUEUED" || { echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1; }
 """
 
@@ -36,7 +36,7 @@ def slurm(monkeypatch, tmp_path_factory):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    monkeypatch.setenv("SLURM_STAND_IN", str(folder))
+    monkeypatch.setenv("STAND_IN", str(folder))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
     monkeypatch.delenv("NIVP_SITE", raising=False)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
@@ -90,16 +90,20 @@ def test_a_run_in_the_queue(submit, slurm):
     assert f"run={directory}\n" in text and "#SBATCH --nodes=2\n" in text and f"python=({sys.executable})\n" in text
 
 
-def test_what_is_handed_on_to_the_job(submit, slurm, monkeypatch):
-    """The login node's own: no platform set for the check, no process number of a shell that lived in a group."""
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_is_handed_on_to_the_job(submit, slurm, monkeypatch, inside):
+    """The login node's own: no platform set for the check, and no number of a group, or job, that the shell is in."""
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    monkeypatch.setenv("NIVP_PROCESSES", "1")
-    monkeypatch.setenv("MINE", "kept")
+    others = {"NIVP_PROCESSES": "1", "PMI_SIZE": "1", "PMIX_RANK": "0"}
+    of_the_job = {"SLURM_CPUS_PER_TASK": "64", "SLURM_NTASKS": "8"} | ({"SLURM_JOB_ID": "7"} if inside else {})
+    own = {"MINE": "kept", "SLURM_CONF": "/etc/slurm.conf", "SBATCH_ACCOUNT": "physics"}
+    for name, value in (others | of_the_job | own).items():
+        monkeypatch.setenv(name, value)
     before = dict(os.environ)
     assert submit("heat.toml")[0] == 0
-    handed = (slurm / "environment").read_text().splitlines()
-    assert "MINE=kept" in handed
-    assert not [line for line in handed if line.startswith(("JAX_PLATFORMS", "NIVP_PROCESSES"))]
+    handed = dict(line.split("=", 1) for line in (slurm / "environment").read_text().splitlines() if "=" in line)
+    assert handed.keys() >= own.keys() and not handed.keys() & {"JAX_PLATFORMS", *others}
+    assert (handed.keys() >= of_the_job.keys()) is not inside and "SLURM_JOB_ID" not in handed
     assert dict(os.environ) == before
 
 
@@ -154,6 +158,9 @@ def test_a_refusal_of_slurm(refused, monkeypatch, where, sweep):
         (("heat.toml", "--output", "heat.toml"), "heat.toml: a file of that name is in the way; choose another with "),
         (("heat.toml", "--output", "heat.toml", "--dry-run"), "heat.toml: a file of that name is in the way; choose "),
         (("heat.toml", "--output", "heat.toml", "--sweep", "seed=1"), "heat.toml: a file of that name is in the way"),
+        (("heat.toml", "--partition", ""), 'command line: --partition must be one line and not empty, got ""'),
+        (("heat.toml", "--account", "a\n#SBATCH -x"), 'command line: --account must be one line and not empty, got "a'),
+        (("heat.toml", "--array-limit", "2"), "command line: --array-limit is for sweeps: add --sweep KEY=V1,V2, or "),
         (("heat.toml", "--sweep", "seed"), "command line: --sweep seed: write it as key=value,value"),
         (("heat.toml", "--sweep", "seed=1,2", "--seed", "3"), "command line: seed is given twice"),
         (("heat.toml", "--sweep", "seed=1", "--sweep", "seed=2"), "command line: seed is given twice"),

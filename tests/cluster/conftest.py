@@ -1,7 +1,7 @@
 """Whole runs in several processes."""
 
 import pytest
-from process_groups import Processes, local
+from process_groups import NIVP, SHORT, Processes, local
 from whole_runs import assert_same, wait_until
 
 
@@ -16,6 +16,25 @@ def undisturbed(processes):
     ran = processes.Ran(processes.new())
     processes.finish(local(2), "run", "modes.toml", "--output", ran.directory, "--devices", "0")
     return ran
+
+
+@pytest.fixture(scope="session")
+def short(processes):
+    """A shorter run, by any launcher: (words, devices of a process, further keywords) -> what it has left."""
+
+    def short(words, devices=1, **keywords):
+        ran = processes.Ran(processes.new())
+        processes.finish(words, "run", "modes.toml", "--output", ran.directory, *SHORT, devices=devices, **keywords)
+        assert ran.summary["status"] == "finished"
+        return ran
+
+    return short
+
+
+@pytest.fixture(scope="session")
+def alone(short):
+    """The shorter run in one process, on one device: what several must agree with."""
+    return short(list(NIVP))
 
 
 @pytest.fixture(scope="session")

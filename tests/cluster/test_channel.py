@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from process_groups import mpirun, require_mpi
 from whole_runs import local_launcher
 
 import nivp_dist
@@ -34,6 +35,7 @@ here.leave(0)
 
 
 def launched(tmp_path, words, control):
+    require_mpi(words)
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run(
@@ -41,7 +43,7 @@ def launched(tmp_path, words, control):
         env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return [line for line in done.stdout.splitlines() if line.startswith("[") and "Gloo" not in line]
@@ -53,12 +55,17 @@ def test_alone():
 
 
 def test_over_mpi(tmp_path):
-    assert launched(tmp_path, ["mpirun", "-n", "3"], "auto") == ["['OverMpi', 3, True, ['a', 'b', 'c'], True]"]
+    assert launched(tmp_path, mpirun(3, []), "auto") == ["['OverMpi', 3, True, ['a', 'b', 'c'], True]"]
 
 
-def test_over_the_coordination_service(tmp_path):
-    words = [sys.executable, str(local_launcher()), "3", "--"]
-    assert launched(tmp_path, words, "auto") == ["['OverCoordination', 3, True, ['a', 'b', 'c'], True, True]"]
+@pytest.mark.parametrize(
+    "words, control",
+    [([sys.executable, str(local_launcher()), "3", "--"], "auto"), (mpirun(3, []), "coordination")],
+    ids=["local", "mpirun"],
+)
+def test_over_the_coordination_service(tmp_path, words, control):
+    """Under mpirun too, if that is asked for: MPI then tells where to meet, and no more."""
+    assert launched(tmp_path, words, control) == ["['OverCoordination', 3, True, ['a', 'b', 'c'], True, True]"]
 
 
 def test_mpi_that_is_asked_for_and_not_there(tmp_path):

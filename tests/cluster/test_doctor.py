@@ -2,18 +2,19 @@
 
 import copy
 import re
+from pathlib import Path
 
 import pytest
-from process_groups import local, mpirun
+from process_groups import NIVP, local, mpirun
 
-from nivp_dist.cluster import doctor
+from nivp_dist.cluster import doctor, findings
 
 FACT = {
     "index": 0,
     "processes": 2,
     "launcher": "srun",
     "control": "MPI",
-    "mpi_offered": True,
+    "mpi": 2,
     "host": "node1",
     "pid": 7,
     "python": "3.12.1",
@@ -34,17 +35,22 @@ FACT = {
 SECOND = FACT | {"index": 1, "pid": 8, "devices": [("NVIDIA H200", 150 * 2**30, "1")]}
 
 
-def problems(change_first=None, change_second=None):
+SUMS = [{"numbers": 1_000_000, "devices": 2, "seconds": 0.002, "right": True}]
+
+
+def found(change_first=None, change_second=None, change_sum=None):
+    """(problems, warnings)"""
     facts = copy.deepcopy([FACT, SECOND])
     facts[0] |= change_first or {}
     facts[1] |= change_second or {}
-    found = doctor._software(facts) + doctor._devices(facts)
-    return found + doctor._files(facts, "/work") + doctor._network(facts)
+    what = facts, [SUMS[0] | (change_sum or {})], Path("/work")
+    return findings.problems(*what), findings.warnings(*what)
 
 
 def test_nothing_wrong():
-    assert problems() == []
-    assert problems({}, {"host": "node2", "devices": FACT["devices"]}) == []
+    assert found() == ([], [])
+    assert found({}, {"host": "node2", "devices": FACT["devices"]}) == ([], [])
+    assert findings.problems([FACT], [], Path("/work")) == []
 
 
 @pytest.mark.parametrize(
@@ -53,39 +59,57 @@ def test_nothing_wrong():
         ({}, {"versions": {"jax": "0.10.2", "numpy": "2.4.0"}}, "process 1 on node1 has jax 0.10.2, process 0 0.11.2"),
         ({}, {"versions": {"jax": "0.11.2"}}, "process 1 on node1 has numpy none"),
         (
-            {"control": "the coordination service of JAX"},
-            {},
-            "srun offers MPI to 2 processes, and mpi4py does not find",
-        ),
-        (
             {},
             {"platform": "cpu", "devices": [("cpu", 0, "")]},
             "process 1 on node1 was given GPUs (2) and jax sees none",
         ),
         ({}, {"devices": FACT["devices"]}, "processes 0, 1 hold the same GPU 0 on node1"),
         ({}, {"devices": FACT["devices"] + SECOND["devices"]}, "processes have different numbers of devices ([1, 2])"),
-        ({"platform": "cpu", "cpu_on_purpose": True, "cpus": 1}, {}, "2 processes share 1 CPUs on node1"),
         ({"open_files": 100}, {}, "process 0 may open 100 files, 260 are needed"),
         ({}, {"files": {"error": "Read-only file system (x)"}}, "process 1 on node1 cannot write /work: Read-only"),
         ({}, {"shared": False}, "process 1 on node1 does not see what process 0 writes to /work"),
         ({"files": FACT["files"] | {"free": 1e8}}, {}, "/work: 0.10 GB free"),
+    ],
+)
+def test_each_problem_is_named_with_its_mend(first, second, line):
+    problems, _ = found(first, second)
+    assert any(problem.startswith(line) for problem in problems), problems
+    assert all(re.search(r": \S", problem) for problem in problems)
+
+
+def test_a_sum_that_is_wrong():
+    (line,) = found({}, {}, {"right": False})[0]
+    assert line.startswith("an all-reduce of 1,000,000 numbers is wrong: see to the drivers and the interconnect; ")
+
+
+@pytest.mark.parametrize(
+    "first, second, line",
+    [
+        ({"mpi": 1}, {}, "srun offers MPI to 2 processes, and mpi4py counts 1 (it is missing, or built for another"),
+        ({"platform": "cpu", "cpu_on_purpose": True, "cpus": 1}, {}, "2 processes share 1 CPUs on node1"),
         ({"files": FACT["files"] | {"write": 4.0}}, {}, "/work: 1 MB takes 4.0 s from node1"),
         ({}, {"reach": 2.5}, "process 1 on node1 needs 2.5 s to reach process 0"),
         ({}, {"clock": 1100.0}, "the clock of node1 is +100 s off"),
     ],
 )
-def test_each_problem_is_named_with_its_mend(first, second, line):
-    found = problems(first, second)
-    assert any(problem.startswith(line) for problem in found), found
-    assert all(re.search(r": \S", problem) for problem in found)
+def test_what_a_run_would_survive_is_a_warning(first, second, line):
+    _, warnings = found(first, second)
+    assert len(warnings) == 1 and warnings[0].startswith(line) and re.search(r": \S", warnings[0])
+
+
+def test_a_slow_interconnect_is_a_warning():
+    (line,) = found({}, {}, {"seconds": 0.5})[1]
+    assert line.startswith("an all-reduce of 1,000,000 numbers takes 0.50 s: ")
 
 
 @pytest.mark.parametrize(
     "words, control", [(local(2), "the coordination service"), (mpirun(2), "MPI")], ids=["local", "mpi"]
 )
 def test_two_real_processes(processes, words, control):
-    process = processes.launch(words, "doctor")
-    out, err = process.communicate(timeout=120)
+    """Behind a proxy that is not there: gRPC would look for the coordinator through it."""
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+    process = processes.launch(words, "doctor", environment=proxies)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
     assert f"decisions over {control}" in out and out.rstrip().endswith("no problem found")
     rows = [line.split() for line in out.splitlines() if re.match(r"  [01]  ", line)]
@@ -96,6 +120,14 @@ def test_two_real_processes(processes, words, control):
 
 def test_a_directory_that_cannot_be_written(processes):
     process = processes.launch(local(2), "doctor", "--directory", "/proc")
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "problem: process 1 on" in out and "cannot write /proc" in out
+
+
+def test_what_keeps_processes_from_meeting_is_a_problem_too(processes):
+    environment = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}
+    process = processes.launch(list(NIVP), "doctor", environment=environment)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 1 and err.count("\n") == 1
+    assert err.startswith("nivp: problem: mpirun started 2 processes, and mpi4py sees 1: it was built for another MPI")

@@ -161,6 +161,36 @@ def test_a_stuck_process_is_named_and_its_stack_shown(members):
     assert "<module>" in results[2][1] and "most recent call first" in results[2][1]
 
 
+MUTE = """
+import threading
+watch = Watchdog(group, 1.0)
+log, _ = os.pipe()[::-1]
+os.write(log, b"x" * 65536)  # full: whoever writes more waits for ever
+watch.log = open(log, "w", buffering=1)
+group.on_end = watch.log.write
+threading.Thread(target=sys.stdout.write, args=("x" * 10**6,)).start()  # holds the lock of standard output
+time.sleep(60)
+"""
+
+
+def test_a_log_and_an_output_that_hang_keep_nobody_from_ending(members):
+    """As on a file system whose server is gone: that is what processes get stuck in."""
+    results = ends(members.group(MUTE, MUTE, WAIT), seconds=20)
+    assert [code for code, _ in results] == [1, 1, 1]
+    assert results[0][1].startswith("nivp: all processes are stuck in 'start' for more than 1 s: ")
+
+
+def test_a_group_that_is_suspended_goes_on(members):
+    """By its scheduler, all of it, for longer than anybody may be silent or over one command."""
+    body = "watch = Watchdog(group, 1.5)\nfor i in range(20): watch.command('x'); time.sleep(0.1)\ngroup.leave()"
+    group = members.group(body, body, body, silence=1.0)
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for member in group:
+            os.kill(member.pid, number)
+        time.sleep(3.0 if number == signal.SIGSTOP else 0)
+    assert ends(group, seconds=15) == [(0, "")] * 3
+
+
 def test_a_process_that_does_not_come(members):
     (code, err), (_, other) = ends([members.start(0, 3, startup=1.0), members.start(1, 3, startup=1.0)], 10)
     assert code == 2 and "processes 2 of 3 did not come to" in err

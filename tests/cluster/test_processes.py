@@ -6,12 +6,11 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from process_groups import local, members, mpirun
-
-# Sums over points are split differently: rounding (1e-16), times the condition of a solve (1e10); found 1.6e-8.
-ANOTHER_TOPOLOGY = 1e-6
+from disks import require
+from process_groups import NIVP, local, members, mpirun
+from slurmbox import NODE
+from whole_runs import assert_close
 
 
 def stopped(processes, until, words, steps, *options):
@@ -20,16 +19,31 @@ def stopped(processes, until, words, steps, *options):
     process = processes.launch(words, "run", "modes.toml", "--output", ran.directory, "--devices", "0", *options)
     until(lambda: len(ran.metrics) >= steps, process)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 75, err
     assert ran.summary["status"] == "stopped"
     return ran
 
 
-def close(ran, other):
-    a, b = ran.theta(), other.theta()
-    assert np.linalg.norm(a - b) < ANOTHER_TOPOLOGY * np.linalg.norm(b)
-    assert len(ran.metrics) == len(other.metrics)
+def decisions(ran):
+    """How they travelled, from the log of each process."""
+    logs = sorted((ran.directory / "logs").glob("process-*.log"))
+    return [log.read_text().split("decisions over ")[1].split(",")[0] for log in logs]
+
+
+def test_the_same_result_under_mpirun_as_in_one_process(short, alone):
+    ran = short(mpirun(2))
+    assert decisions(ran) == ["MPI"] * 2
+    assert_close(ran, alone, t=0.1)
+
+
+def test_one_process_a_device_and_one_a_host(short, alone):
+    """Four devices, as four processes with one each or as two with two each, whose sums are taken in another order."""
+    four, two = short(mpirun(4)), short(local(2), devices=2)
+    assert decisions(four) == ["MPI"] * 4 and decisions(two) == ["the coordination service of JAX"] * 2
+    assert [(ran.summary["devices"], ran.summary["processes"]) for ran in (four, two)] == [(4, 4), (4, 2)]
+    for ran, other in ((four, alone), (two, alone), (four, two)):
+        assert_close(ran, other, t=0.1)
 
 
 def test_exact_restart_with_mpi_and_without(processes, undisturbed, until, same):
@@ -41,7 +55,7 @@ def test_exact_restart_with_mpi_and_without(processes, undisturbed, until, same)
 @pytest.mark.parametrize("count", [1, 4])
 def test_restart_on_half_and_on_twice_the_processes(processes, undisturbed, until, count):
     ran = stopped(processes, until, local(2), 3)
-    close(processes.resume(ran, local(count)), undisturbed)
+    assert_close(processes.resume(ran, local(count)), undisturbed)
     assert ran.summary["processes"] == count
 
 
@@ -59,7 +73,7 @@ def test_a_signal_to_one_process_stops_all(processes, undisturbed, until, same):
     process = processes.launch(local(2), "run", "modes.toml", "--output", ran.directory, "--devices", "0")
     until(lambda: len(ran.metrics) >= 1, process)
     os.kill(members(ran.directory)[1], signal.SIGUSR2)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 75 and err.splitlines()[-1].startswith("nivp: stopped on request (SIGUSR2) at ")
     same(processes.resume(ran, local(2)), undisturbed)
 
@@ -79,7 +93,7 @@ def test_notice_before_the_loop_and_after_it(processes):
             assert process.poll() is None
             time.sleep(0.005)
         process.send_signal(signal.SIGUSR2)
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=300)
         assert process.returncode == code, err
         assert ran.summary["status"] == status
 
@@ -91,26 +105,45 @@ def caught(pid, number):
 
 
 def test_programs_are_compiled_once(processes):
-    """A restart takes them all from the cache: nothing is added to it."""
-    folder = processes.folder / "programs"
-    patch = {"JAX_COMPILATION_CACHE_DIR": ""}
+    """A restart takes them all from the cache, which several processes have without asking: nothing is added to it."""
+    home = processes.folder / "home"
+    own = {"JAX_COMPILATION_CACHE_DIR": "", "XDG_CACHE_HOME": str(home)}
     for number in range(2):
         directory = processes.new()
         options = ("--devices", "0", "--integrator.t_end", "0.02", "--output.times", "[]")
-        cache = ("--cluster.compilation_cache", folder)
-        processes.finish(local(2), "run", "modes.toml", "--output", directory, *options, *cache, environment=patch)
+        processes.finish(local(2), "run", "modes.toml", "--output", directory, *options, environment=own)
+        (folder,) = (home / "nivp").iterdir()
         if number == 0:
             programs = sorted(path.name for path in folder.glob("*-cache"))
             assert len(programs) > 20 and folder.stat().st_mode & 0o077 == 0
     assert sorted(path.name for path in folder.glob("*-cache")) == programs
 
 
+def test_a_directory_that_not_all_hosts_see(processes, tmp_path):
+    """One that is each host's own, such as /tmp: refused in one line, and nothing is left behind."""
+    if os.geteuid() != 0:
+        require("file systems of its own for a process need root")
+    nivp = f"{' '.join(NIVP)} run modes.toml --output {tmp_path}/run --devices 0"
+    apart = f"{' '.join(NODE[:3])} sh -c 'mount -t tmpfs none {tmp_path} && exec {nivp}'"
+    script = f'[ "$NIVP_PROCESS_ID" = 0 ] && exec {nivp}; exec {apart}'
+    _, err = processes.finish([*local(2), "--", "sh", "-c", script], code=2)
+    (line,) = [line for line in err.splitlines() if line.startswith("nivp: ")]
+    assert line.startswith("nivp: process 1 on ") and f" does not see {tmp_path}/run/config.toml" in line
+    assert line.endswith("run in a directory that all hosts share") and not list(tmp_path.iterdir())
+
+
 def test_mpirun_of_another_mpi(processes):
     """N singletons instead of one group of N: refused before any work."""
-    other = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
+    other = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in other.items():
             patch.setenv(name, value)
         directory = processes.new()
         code, _, err = processes.call("run", "modes.toml", "--output", directory)
     assert code == 2 and "mpirun started 2 processes, and mpi4py sees 1" in err and not directory.exists()
+
+
+def test_a_mistake_of_all_is_one_line(processes):
+    """Made before they meet: nobody could tell the others."""
+    _, err = processes.finish(local(2), "run", "modes.toml", "--sead", "1", code=2)
+    assert err == "nivp: command line: unknown key sead; the nearest is seed\n"

@@ -5,17 +5,28 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 import slurmbox
-from process_groups import local
-from whole_runs import assert_same
+from process_groups import NIVP, SHORT, local
+from whole_runs import assert_close, assert_same
 
 # An output after every step, and sleep at each as long as TEST_FAULT says: time to disturb the run.
 LONG = ("--devices", "0", f"--output.times={[round(0.005 * i, 3) for i in range(1, 60)]}")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
-NIVP = [sys.executable, "-m", "nivp_dist.cli"]
+AGAIN = 2  # times that the run under a time limit meets it
+
+
+SITE = """\
+modules = ["cuda/12.8", "apptainer"]
+environment = {{ SITE_NOTE = "it's ours" }}
+setup = ['echo "site: $SITE_NOTE"']
+container = "env INSIDE=container"
+python = "{python}"
+sbatch = ["{option}"]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +37,10 @@ def box(processes):
         # What a user's shell would hold; JAX's cache keeps the second start short.
         shell = processes.environment()
         box.environment |= {name: shell[name] for name in shell if name.startswith(("JAX", "XLA", "PYTHONPATH"))}
+        box.environment["BASH_FUNC_module%%"] = '() { echo "module $*"; }'  # in the place of Lmod's
         # The first two nodes are kept for the run under a time limit, which takes longest.
         for name, option in {"first": "--nodelist=box[1-2]", "others": "--exclude=box[1-2]"}.items():
-            (processes.folder / f"{name}.toml").write_text(f'sbatch = ["{option}"]\n')
+            (processes.folder / f"{name}.toml").write_text(SITE.format(option=option, python=sys.executable))
         yield box
 
 
@@ -36,10 +48,10 @@ def box(processes):
 def submit(box, processes):
     """nivp submit; the id of the job. slow: so many starts of it take their time, so many seconds at each output."""
 
-    def submit(*words, site="others", slow=1, seconds=1):
+    def submit(*words, site="others", slow=1, seconds=1, fault=None):
         done = subprocess.run(
             [*NIVP, "submit", *map(str, words)],
-            env=box.environment | {"NIVP_SITE": f"{site}.toml", "TEST_FAULT": f"slow:{slow}:{seconds}"},
+            env=box.environment | {"NIVP_SITE": f"{site}.toml", "TEST_FAULT": fault or f"slow:{slow}:{seconds}"},
             cwd=processes.folder,
             capture_output=True,
             text=True,
@@ -64,14 +76,25 @@ def start(box, submit, processes):
 
 
 @pytest.fixture(scope="module")
-def limited(submit, processes):
-    """A run under a time limit of two minutes, which it needs thrice: (job, run). Its name is what users think of.
+def limited(box, submit, processes):
+    """A run under a time limit: (job, run, the thread that watches it). Its name is what users think of.
 
-    Notice may come a minute earlier than asked for, and a start takes some 20 s on a machine as busy as those of tests.
+    Its limit of ten minutes is cut when the run has got ahead, so that it is met on a slow machine and on a fast one.
     """
     ran = processes.Ran(processes.folder / "it's 50% of #1")
-    words = ("modes.toml", "--output", ran.directory, "--nodes", 2, "--time", "0:02", "--notice", 20)
-    return submit(*words, *LONG, site="first", slow=2, seconds=4), ran
+    words = ("modes.toml", "--output", ran.directory, "--nodes", 2, "--time", 10, "--notice", 20)
+    job = submit(*words, *LONG, site="first", slow=AGAIN, seconds=4)
+
+    def cut():
+        for number in range(AGAIN):
+            goes_on(ran, number)
+            box.call("scontrol", "update", f"JobId={job}", "EndTime=now+50")  # Slurm looks every half a minute
+            until(lambda number=number: box.job(job)["Restarts"] == str(number + 1), ran)
+            box.call("scontrol", "update", f"JobId={job}", "TimeLimit=10")
+
+    thread = threading.Thread(target=cut, daemon=True)
+    thread.start()
+    return job, ran, thread
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +105,7 @@ def quiet(processes):
     return ran
 
 
-def until(condition, ran, seconds=200):
+def until(condition, ran, seconds=400):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, log(ran)
@@ -95,6 +118,11 @@ def log(ran):
 
 def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def resumed_at(ran):
+    """The step of the last resume."""
+    return [int(message.rsplit(" ", 1)[1]) for kind, message in ran.events if kind == "resume"][-1]
 
 
 def goes_on(ran, starts):
@@ -114,7 +142,7 @@ def preempt(box):
 
 def finished(box, job, ran, quiet, restarts):
     """The job has come to a good end, in so many starts more, with the bits of the undisturbed run."""
-    facts = box.wait(job, *ENDED, seconds=200)
+    facts = box.wait(job, *ENDED, seconds=400)
     assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("COMPLETED", "0:0", str(restarts)), log(ran)
     assert log(ran).count(" resumed at t = ") == restarts
     assert_same(ran, quiet)
@@ -125,8 +153,11 @@ def test_a_run_under_way(limited):
     assert limited[0].isdigit()
 
 
-def test_stopped_for_good(box, start, submit):
-    """As often as allowed the job goes on after notice of its limit; a cancelled one does not, whatever is allowed."""
+def test_stopped_for_good(box, start, submit, processes, quiet):
+    """As often as allowed the job goes on after notice of its limit; a cancelled one does not, whatever is allowed.
+
+    What is left goes on to the same bits.
+    """
     job, ran = start("--requeues", 1, slow=2)
     box.call("scancel", "--signal=USR2", job)  # what Slurm sends to the tasks before the limit
     taken = goes_on(ran, 1)
@@ -146,6 +177,22 @@ def test_stopped_for_good(box, start, submit):
     assert [line["number"] for line in lines(ran.directory / "requeues.jsonl")] == [1]
     scripts = [line["script"] for line in lines(ran.directory / "jobs.jsonl")]
     assert scripts == [f"{ran.directory}/job-00{number}.sbatch" for number in (1, 2)]
+    assert (
+        log(ran).count("module load cuda/12.8\nmodule load apptainer\nsite: it's ours\n") == 3
+    )  # starts, with the site's file
+    assert_same(processes.resume(ran, local(2)), quiet)
+
+
+def test_a_task_that_is_killed_ends_the_job(box, submit, processes, quiet):
+    """By the kernel, for want of memory: a failure for the accounting, and no reason to queue it again."""
+    ran = processes.Ran(processes.new())
+    job = submit("modes.toml", "--output", ran.directory, "--nodes", 2, *LONG, fault="die:1")
+    facts = box.wait(job, *ENDED, seconds=400)
+    assert (facts["JobState"], facts["Restarts"]) == ("FAILED", "0") and facts["ExitCode"] != "0:0", log(ran)
+    assert re.search(r"^nivp: process 1 on box\d was killed$", log(ran), re.M) and "queued again" not in log(ran)
+    verdict = (ran.directory / "logs/process-0000.log").read_text().splitlines()[-1]
+    assert re.search(r"the group ends: process 1 on box\d was killed$", verdict)
+    assert_same(processes.resume(ran, local(2)), quiet)
 
 
 def test_queued_again_by_hand_a_lost_node_and_a_preemption_with_grace(box, start, quiet):
@@ -156,9 +203,11 @@ def test_queued_again_by_hand_a_lost_node_and_a_preemption_with_grace(box, start
     goes_on(ran, 1)
     lost = box.hosts(job)[1]
     box.lose(lost)
+    done = len(ran.metrics)
     try:
         goes_on(ran, 2)
         assert "was killed" in log(ran) and lost not in box.hosts(job)
+        assert done - resumed_at(ran) <= 3  # lost: one interval
         assert not (ran.directory / "requeues.jsonl").exists()
         preempt(box)
         finished(box, job, ran, quiet, restarts=3)
@@ -175,8 +224,24 @@ def test_a_preemption_without_grace(box, start, quiet):
     assert not (ran.directory / "requeues.jsonl").exists()
 
 
+def test_the_node_of_the_batch_script_is_lost(box, start, quiet):
+    """With it process 0, srun, and whoever could have queued the job again: Slurm does."""
+    job, ran = start("--checkpoint.every_steps", 3)
+    lost = box.hosts(job)[0]
+    box.lose(lost)
+    done = len(ran.metrics)
+    try:
+        finished(box, job, ran, quiet, restarts=1)
+        assert lost not in box.hosts(job) and done - resumed_at(ran) <= 3
+    finally:
+        box.start_node(lost)
+
+
 def test_a_sweep(box, submit, processes):
-    """One of its runs is stopped for good, the other is queued again; neither knows of the other."""
+    """One of its runs is stopped for good, the other is queued again; neither knows of the other.
+
+    Each ends with the bits that it has without Slurm.
+    """
     parent = processes.new()
     job = submit("modes.toml", "--output", parent, "--sweep", "seed=1,2", "--array-limit", 2, *LONG)
     runs = [processes.Ran(parent / f"000{task}") for task in (0, 1)]
@@ -196,6 +261,10 @@ def test_a_sweep(box, submit, processes):
     assert [ran.summary["status"] for ran in runs] == ["finished", "finished"]
     assert not box.job(f"{job}_1")
     assert runs[0].theta().tolist() != runs[1].theta().tolist()
+    for seed, ran in enumerate(runs, 1):
+        own = processes.Ran(processes.new())
+        processes.finish(NIVP, "run", "modes.toml", "--output", own.directory, "--seed", seed, *LONG)
+        assert_same(ran, own)
 
 
 def test_two_steps_of_a_job_do_not_collide(box, tmp_path):
@@ -219,17 +288,57 @@ def test_a_run_outside_the_tasks_of_its_job_is_refused(box, processes, tmp_path)
     assert "has 2 tasks and this is one process outside of them: start all with `srun" in (tmp_path / "log").read_text()
 
 
-def test_srun_with_mpi_takes_it(box, tmp_path):
-    out = box.call("srun", "--exclude=box[1-2]", "--mpi=pmi2", "-N2", "-n2", "-D", tmp_path, *NIVP, "doctor")
-    assert "2 processes, started by srun, decisions over MPI" in out
+@pytest.mark.parametrize(
+    "options, tasks, control",
+    [
+        ((), 2, "the coordination service of JAX"),
+        (("--mpi=pmi2",), 2, "MPI"),
+        (("--ntasks-per-node=2",), 4, "the coord"),
+    ],
+    ids=["two nodes", "with MPI", "two tasks a node"],
+)
+def test_srun_over_two_nodes_gives_the_result_of_one_process(box, processes, alone, options, tasks, control):
+    ran = processes.Ran(processes.new())
+    words = ["srun", "--exclude=box[1-2]", "-N2", f"-n{tasks}", *options, "-D", processes.folder, *NIVP]
+    box.call(*words, "run", "modes.toml", "--output", ran.directory, *SHORT)
+    assert ran.summary["status"] == "finished" and ran.summary["processes"] == tasks
+    logs = [path.read_text() for path in sorted((ran.directory / "logs").glob("process-*.log"))]
+    assert len(logs) == tasks and all(f"decisions over {control}" in text for text in logs)
+    assert len({re.search(r" on (box\d),", text)[1] for text in logs}) == 2
+    assert_close(ran, alone, t=0.1)
+
+
+SEES = """
+import os
+from nivp_dist.cluster import session, topology
+del os.environ["JAX_PLATFORMS"]  # that of these tests
+place = topology.detect()
+print(place.index, topology.local_devices(place, os.environ, session.visible_gpus(os.environ)))
+"""
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        (["-N2", "--ntasks-per-node=2", "--gpus-per-node=2"], ["0 [0]", "1 [1]", "2 [0]", "3 [1]"]),  # one a GPU
+        (["-N2", "--ntasks-per-node=1", "--gpus-per-node=4"], ["0 None", "1 None"]),  # one a node: all that there are
+        (["-N1", "--ntasks-per-node=2", "--gpus-per-node=4"], ["0 [0, 1]", "1 [2, 3]"]),
+        (["-N1", "-n2", "--gpus-per-task=1"], ["0 None", "1 None"]),  # Slurm shows each its own and no other
+    ],
+)
+def test_the_gpus_of_a_task(box, tmp_path, options, expected):
+    script = tmp_path / "sees.py"
+    script.write_text(SEES)
+    words = ["srun", "--exclude=box[1-2]", *options, sys.executable, script]
+    assert sorted(box.call(*words).splitlines()) == expected
 
 
 def test_time_limit_requeue_finish(box, limited, quiet):
     """The whole life of a run: notice of the limit, checkpoint, exit 75, the same job again, the same bits."""
-    job, ran = limited
-    facts = box.wait(job, *ENDED, seconds=240)
+    job, ran, thread = limited
+    facts = box.wait(job, *ENDED, seconds=600)
     restarts = int(facts["Restarts"])
-    assert restarts >= 2, log(ran)
+    assert restarts >= AGAIN and not thread.is_alive(), log(ran)
     finished(box, job, ran, quiet, restarts)
     requeues = lines(ran.directory / "requeues.jsonl")
     assert [(line["job"], line["number"], line["signal"]) for line in requeues] == [

@@ -14,6 +14,26 @@ from nivp_dist.cluster.topology import (
 )
 from nivp_dist.errors import InputError
 
+# Of a step over both parts of a heterogeneous job (srun --het-group=0,1), as Slurm 22.05 has it: one task, and two.
+HETEROGENEOUS = {
+    "SLURM_CLUSTER_NAME": "box",
+    "SLURM_HET_SIZE": "2",
+    "SLURM_JOB_ID": "5",
+    "SLURM_JOB_ID_HET_GROUP_0": "5",
+    "SLURM_JOB_ID_HET_GROUP_1": "6",
+    "SLURM_JOB_NODELIST": "box[1-2]",
+    "SLURM_JOB_NODELIST_HET_GROUP_1": "box2",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_NTASKS": "3",
+    "SLURM_NTASKS_HET_GROUP_1": "2",
+    "SLURM_PROCID": "2",
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NODELIST": "box[1-2]",
+    "SLURM_STEP_NUM_TASKS": "3",
+    "SLURM_STEP_TASKS_PER_NODE": "1,2",
+    "SLURM_TASKS_PER_NODE_HET_GROUP_1": "2",
+}
 THREE = {"NIVP_PROCESSES": "3", "NIVP_PROCESS_ID": "2", "NIVP_MEETING": "node1:1234"}
 STEP = {
     "SLURM_CLUSTER_NAME": "alps",
@@ -45,10 +65,30 @@ def test_a_step_of_slurm():
     assert place.meeting.host == "node07" and place.meeting.token == "alps.17.0.0"
 
 
+def test_one_and_several_tasks_a_node():
+    one = STEP | {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}
+    assert detect(one | {"SLURM_PROCID": "1"})[:5] == (2, 1, "srun", 1, 0)
+    several = STEP | {"SLURM_STEP_TASKS_PER_NODE": "3(x2)", "SLURM_LOCALID": "2", "SLURM_PROCID": "5"}
+    assert detect(several)[:5] == (6, 5, "srun", 3, 2)
+
+
+def test_a_heterogeneous_job():
+    place = detect(HETEROGENEOUS)
+    assert place[:5] == (3, 2, "srun", 2, 1)
+    first = {"SLURM_PROCID": "0", "SLURM_NODEID": "0", "SLURM_LOCALID": "0"}
+    assert detect(HETEROGENEOUS | first)[:5] == (3, 0, "srun", 1, 0)
+    assert place.meeting.host == "box1" and detect(HETEROGENEOUS | first).meeting == place.meeting
+
+
 def test_other_steps_jobs_and_restarts_meet_elsewhere():
     changes = [{}, {"SLURM_STEP_ID": "1"}, {"SLURM_JOB_ID": "18"}, {"SLURM_RESTART_COUNT": "1"}]
+    # The tasks of an array are jobs of their own; the last of them bears the array's own number.
+    array = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_COUNT": "2"}
+    changes += [
+        array | {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_JOB_ID": job} for task, job in enumerate(("41", "40"))
+    ]
     meetings = [detect(STEP | change).meeting for change in changes]
-    assert len({meeting.token for meeting in meetings}) == len({meeting.ports[0] for meeting in meetings}) == 4
+    assert len({meeting.token for meeting in meetings}) == len({meeting.ports[0] for meeting in meetings}) == 6
     assert all(detect(STEP | {"SLURM_PROCID": str(i)}).meeting == meetings[0] for i in range(6))
 
 
@@ -90,6 +130,16 @@ def test_srun_with_mpi():
         (THREE | {"NIVP_PROCESSES": "x"}, "environment: NIVP_PROCESSES must be a whole number, got 'x'"),
         ({"SLURM_JOB_ID": "17", "SLURM_NTASKS": "6"}, "environment: Slurm job 17 has 6 tasks and this is one process"),
         (STEP | {"SLURM_STEP_TASKS_PER_NODE": "4,"}, "environment: the tasks per node '4,' cannot be read"),
+        (
+            STEP | {"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "8"},
+            "environment: the tasks per node '4,2' are not the 8",
+        ),
+        (
+            STEP | {"SLURM_NODEID": "2"},
+            "environment: the tasks per node '4,2' are not the 6 tasks of the step, or have no",
+        ),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "environment: OMPI_COMM_WORLD_RANK must be a whole number, got ''"),
+        ({"PMI_SIZE": "2", "PMI_RANK": "2"}, "environment: the index of this process, 2, is not in 0..1"),
         (STEP | {"SLURM_PROCID": "6"}, "environment: the index of this process, 6, is not in 0..5"),
         (STEP | {"SLURM_PROCID": ""}, "environment: SLURM_PROCID must be a whole number"),
     ],

@@ -104,7 +104,7 @@ def test_signals_to_a_process(runs, undisturbed, same, until, number, phase):
     process = runs.process("run", "modes.toml", "--output", directory)
     until(lambda: (directory / "checkpoints/0").is_dir() if phase == "fit" else len(ran.metrics) >= 1, process)
     process.send_signal(number)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 75
     assert err.count("\n") == 1 and f"nivp resume {directory}" in err
     summary = ran.summary

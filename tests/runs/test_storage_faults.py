@@ -7,7 +7,7 @@ import time
 
 import pytest
 from disks import Stumble
-from whole_runs import Runs
+from whole_runs import Runs, ticks_after
 
 from nivp_dist import cli, controller
 from nivp_dist.errors import RunFailed
@@ -16,7 +16,6 @@ from nivp_dist.record import Record
 from nivp_dist.settings_io import read_config, resume_config
 from nivp_dist.simulation import Simulation
 from nivp_dist.storage import files, run_directory
-from nivp_dist.storage.metrics import read_lines
 
 EVERY = 4  # checkpoint.every_steps of these runs: transitions between two saves, and so the most that can be lost
 
@@ -48,15 +47,6 @@ def goes_on(runs, ran, undisturbed, same, moment):
     assert ticks_after(undisturbed, last) - saved(ran)[-1] <= EVERY
     same(runs.resume(ran), undisturbed)
     assert not list(ran.directory.rglob("*.part*"))
-
-
-def ticks_after(undisturbed, moment):
-    """Transitions of the run when a round of the fit, or a step, is done."""
-    kind, number = moment
-    events = read_lines(undisturbed.directory / "events.jsonl")
-    fitted = next(event["ticks"] for event in events if event["kind"] == "fit")
-    outputs = sum(event["kind"] == "output" and event["step"] < number for event in events)
-    return number if kind == "fit" else fitted + outputs + number
 
 
 # A full disk --------------------------------------------------------------------------------------------
