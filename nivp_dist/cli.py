@@ -1,4 +1,4 @@
-"""The command line: `nivp run | resume | submit | status | plot | problems | doctor`.
+"""The command line: `nivp run | resume | submit | status | plot | problems | doctor | bench`.
 
 Importing this module does not import jax. Every mistake of the user is one line on stderr; exit codes are those of
 ``nivp_dist.errors``.
@@ -157,6 +157,23 @@ def doctor(directory):
         for line in doctor_.lines(report):
             click.echo(line)
     return FAILED if report.problems else FINISHED
+
+
+@nivp.group()
+def bench():
+    """Measure the package on this machine, side by side with the published method."""
+
+
+@bench.command(epilog="Example: nivp bench speed products laplacian --quick --output speed.json")
+@click.argument("sections", nargs=-1)
+@click.option("--output", metavar="FILE", help="A new JSON file, kept up to date section by section.")
+@click.option("--quick", is_flag=True, help="A smaller grid and small problems: a minute or two.")
+@click.option("--profile", metavar="DIR", help="Where the section gpu leaves its trace. Default: trace.")
+def speed(sections, output, quick, profile):
+    """Time SECTIONS: products velocity fit end_to_end scaling laplacian (default: all of these), gpu."""
+    from nivp_dist.bench import speed
+
+    speed.run(sections, output, quick, profile, click.echo)
 
 
 def _check(config: Config) -> None:

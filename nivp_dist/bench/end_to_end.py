@@ -1,0 +1,152 @@
+"""A problem from nothing to t_end: time to the same final error, ours against the published procedure.
+
+Both are compiled before their clock starts. The published procedure runs with the settings that its code was found to do
+best with; ours with the shipped configuration, made coarser until it is no more than just as accurate. Errors are taken
+against the problem's reference, on the same points.
+"""
+
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nivp_dist import networks
+from nivp_dist.bench import cases
+from nivp_dist.bench.published import Failed, Published, Settings
+from nivp_dist.config import Config, NetworkSettings
+from nivp_dist.evaluation import Scorer
+from nivp_dist.problems import registry
+from nivp_dist.settings_io import read_config, shipped_configs
+from nivp_dist.simulation import Simulation
+from nivp_dist.state import EVOLVE
+
+
+class Task(NamedTuple):
+    """config: shipped. overrides: of ours, for the error that the published procedure reaches. t_end: of both."""
+
+    config: str
+    overrides: dict[str, str]
+    t_end: float
+    network: dict
+    published: Settings
+    seconds: float  # at most, of the published evolution
+
+
+FULL = {
+    "advection": Task(
+        "advection_2d",
+        {"integrator.rtol": "1e-3", "solver.rtol": "1e-4", "fit.stop_at": "5e-3", "sampling.points": "3000"},
+        0.5,
+        cases.NETWORK,
+        Settings(points=2500, rank=200, epochs=20_000),
+        1800.0,
+    ),
+    "fokker_planck_trap": Task(
+        "fokker_planck_trap_5d",
+        {"integrator.rtol": "1e-2", "fit.stop_at": "1e-2", "sampling.points": "3000"},
+        0.67,
+        cases.NETWORK,
+        Settings(points=5000, epochs=5_000),
+        1800.0,
+    ),
+}
+_TINY = {"network.width": "8", "sampling.points": "400", "fit.points": "400", "fit.iterations": "6"}
+_TINY |= {"fit.on_miss": "continue", "output.evaluation_points": "1000"}
+QUICK = {
+    "fokker_planck_trap": Task(
+        "fokker_planck_trap_5d",
+        _TINY | {"integrator.rtol": "1e-2"},
+        0.05,
+        cases.SMALL,
+        Settings(points=300, rank=40, mu=1e-5, epochs=50, batch=500, head_points=2000, rtol=1e-2),
+        30.0,
+    )
+}
+
+
+def measure(task: Task) -> dict:
+    """A line of the table."""
+    overrides = task.overrides | {"integrator.t_end": str(task.t_end), "output.times": "[]", "devices": "1"}
+    config = read_config(shipped_configs()[task.config], overrides)
+    run = Simulation(config, registry.load(config.problem))
+    ours, state = solve(run)
+    published = Published(
+        networks.build(NetworkSettings(**task.network, dtype="float32"), run.problem), run.problem, task.published
+    )
+    theirs, theta = _published(published, task)
+    ours["error"] = run.scorer.score(state.theta, state.density, task.t_end, 1).relative_l2
+    theirs["error"] = None if theta is None else _error(config, run, published.network, theta, state, task.t_end)
+    reached = theirs["error"] is not None
+    return {
+        "problem": config.problem.name,
+        "t_end": task.t_end,
+        "ours": ours,
+        "published": theirs,
+        "ratio": theirs["seconds"] / ours["seconds"],
+        "as_accurate": not reached or ours["error"] <= theirs["error"],
+        "lower_bound": not reached,
+    }
+
+
+def _error(config: Config, run: Simulation, network, theta, state, t: float) -> float:
+    """Of the published solution, on the points on which ours is judged."""
+    scorer = Scorer(run.problem, network, run.sampler, config.output.evaluation_points, config.seed)
+    return scorer.score(theta, state.density, t, 1).relative_l2
+
+
+def solve(run: Simulation):
+    """({seconds, fit_seconds, compile_seconds, steps, evaluations}, state at t_end): the main loop without its records."""
+    began = time.perf_counter()
+    _compile(run)
+    started = time.perf_counter()
+    state = _fit(run, run.begin())
+    state = run.after_output(run.finish_initial_fit(state)[0])
+    fitted = time.perf_counter()
+    while not run.output_due(state):
+        if run.reason_to_refit(state):
+            state = run.finish_refit(_fit(run, run.begin_refit(state)))[0]
+        state = run.step(state, lambda: None).state
+    jax.block_until_ready(state.theta)
+    ended = time.perf_counter()
+    times = {"seconds": ended - started, "fit_seconds": fitted - started, "compile_seconds": started - began}
+    return times | {"steps": state.step, "evaluations": state.evaluations}, state
+
+
+def _fit(run: Simulation, state):
+    while not run.fit_is_done(state):
+        state = run.fit_round(state)
+    return state
+
+
+def _compile(run: Simulation) -> None:
+    """A round of the fit and a step, for nothing but their programs."""
+    state = run.fit_round(run.begin())
+    density, theta = state.density, run._network_part(state.fit.theta)
+    run.step(run.after_output(state.after(phase=EVOLVE, theta=theta, density=density)), lambda: None)
+
+
+def _published(published: Published, task: Task):
+    """({seconds, ...}, theta at t_end, or None if it did not get there)."""
+    settings = published.settings
+    target = jax.jit(jax.vmap(lambda x: jnp.reshape(published.problem.initial(x), (published.network.outputs,))))
+    key = jax.random.key(0)
+    began = time.perf_counter()
+    theta = published.network.initialise(key)
+    state = published.fit_step(published.begin_fit(theta), target, key)
+    tuned = published.tune_head(state[0], target, key).astype(jnp.float64)
+    jax.block_until_ready(published.velocity(tuned, 0.0, published.sample(key), key))
+
+    started = time.perf_counter()
+    state = published.begin_fit(theta)
+    for step in range(settings.epochs):
+        state = published.fit_step(state, target, jax.random.fold_in(key, step))
+    theta = jax.block_until_ready(published.tune_head(state[0], target, key)).astype(jnp.float64)
+    fitted = time.perf_counter()
+    found = {"compile_seconds": started - began, "fit_seconds": fitted - started}
+    try:
+        theta, found["steps"], found["evaluations"] = published.evolve(theta, task.t_end, key, task.seconds)
+    except Failed as failure:
+        theta, found["failure"] = None, str(failure)
+    found["seconds"] = time.perf_counter() - started
+    return found, theta

@@ -1,0 +1,141 @@
+"""A loan of an accelerator in one go: check, time, profile. Runs on any backend; small sizes test it on a CPU.
+
+- Products against a dense Jacobian in float64, at every precision of the matrix products that the card offers.
+- Products at large widths as a share of the matrix rate measured at the same precision.
+- One whole evaluation (right-hand side, layer factors, CG) of the trap in 20 dimensions with a million parameters, and
+  the parts that it is made of.
+- A trace of that evaluation, for TensorBoard or Perfetto.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nivp_dist import networks
+from nivp_dist.bench.products import stored
+from nivp_dist.bench.timing import interleaved
+from nivp_dist.cluster.mesh import make_mesh
+from nivp_dist.config import NetworkSettings, SamplingSettings, SolverSettings
+from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
+from nivp_dist.sampling import Sampler
+
+PRECISIONS = ("highest", "default")  # of float32 matrix products: float32 proper, and what the card does unasked (tf32)
+FOURFOLD = 4.0  # operations a product, a point and a parameter
+
+
+class Size(NamedTuple):
+    """widths, n: of the products. evaluation: width, n, CG iterations at most, rank."""
+
+    matrix: int
+    widths: tuple[int, ...]
+    n: int
+    d: int
+    width: int
+    iterations: int
+    rank: int
+
+
+FULL = Size(8192, (512, 1024, 2048), 65_536, 20, 660, 60, 128)
+QUICK = Size(128, (16,), 256, 3, 12, 5, 8)
+
+
+def measure(size: Size, trace: Path, rounds: int) -> dict:
+    """All of it. trace: folder of the profile."""
+    rows = []
+    for precision in PRECISIONS:
+        with jax.default_matmul_precision(precision):
+            rate = _matrix_rate(size.matrix, rounds)
+            rows.append({"precision": precision, "matrix_rate": rate, "errors": errors()})
+            rows[-1]["products"] = [_product(width, size, rate, rounds) for width in size.widths]
+            rows[-1]["evaluation"] = _evaluation(size, rounds, trace if precision == "default" else None)
+    return {"device": jax.devices()[0].device_kind, "rows": rows, "trace": str(trace)}
+
+
+def errors() -> dict[str, float]:
+    """Relative errors of M v and M V by the operator, by dtype, against a dense Jacobian in float64 by jax.jacrev."""
+    problem, n = FokkerPlanckTrap(dimension=3), 200
+    wide = networks.build(NetworkSettings(width=16, depth=2, frequencies=2), problem)
+    theta = wide.initialise(jax.random.key(0))
+    random = np.random.default_rng(0)
+    x, v = random.uniform(-1, 1, (n, 3)), random.standard_normal((wide.size, 4))
+    with jax.default_matmul_precision("highest"):
+        j = np.asarray(jax.jit(jax.jacrev(lambda theta: wide.field(theta, x)[:, 0]))(theta))
+    exact, found = j.T @ (j @ v) / n, {}
+    for dtype in ("float64", "float32"):
+        network = networks.build(NetworkSettings(width=16, depth=2, frequencies=2, dtype=dtype), problem)
+        kept, product = stored(network, theta, jnp.asarray(x), jnp.full(n, 1.0 / n), 0, jnp.dtype(dtype))
+        for name, columns, want in (("product", v[:, 0], exact[:, 0]), ("sketch", v, exact)):
+            got = np.asarray(jax.jit(product)(kept, jnp.asarray(columns)))
+            found[f"{name} {dtype}"] = float(np.linalg.norm(got - want) / np.linalg.norm(want))
+    return found
+
+
+def _matrix_rate(side: int, rounds: int) -> float:
+    a = jnp.ones((side, side), jnp.float32)
+    samples = interleaved({"matrix": partial(jax.jit(lambda a: a @ a), a)}, rounds)
+    return 2 * side**3 / min(samples.seconds["matrix"])
+
+
+def _product(width: int, size: Size, rate: float, rounds: int) -> dict:
+    network = networks.build(NetworkSettings(width=width, dtype="float32"), FokkerPlanckTrap(dimension=size.d))
+    keys = jax.random.split(jax.random.key(0), 4)
+    x = jax.random.uniform(keys[1], (size.n, size.d), jnp.float32, -1.0, 1.0)
+    weights = jnp.full(size.n, 1.0 / size.n)
+    kept, product = stored(network, network.initialise(keys[0]), x, weights, 0, jnp.dtype("float32"))
+    v = jax.random.normal(keys[2], (network.size,), jnp.float32)
+    columns = jax.random.normal(keys[3], (network.size, size.rank), jnp.float32)
+    program = jax.jit(product)
+    samples = interleaved({"product": partial(program, kept, v), "sketch": partial(program, kept, columns)}, rounds)
+    work = FOURFOLD * size.n * network.size
+    line = {"width": width, "n": size.n, "p": network.size}
+    for name, count in (("product", 1), ("sketch", size.rank)):
+        seconds = samples.median(name)
+        line[name] = {"seconds": seconds, "share_of_matrix_rate": count * work / seconds / rate}
+    return line
+
+
+def _evaluation(size: Size, rounds: int, trace: Path | None) -> dict:
+    """A velocity of the trap, and its parts: the sketch of a step, an evaluation with one product, the norms."""
+    problem, mesh = FokkerPlanckTrap(dimension=size.d), make_mesh(1)
+    network = networks.build(NetworkSettings(width=size.width, dtype="float32", frequencies=2), problem)
+    sampling = SamplingSettings(points=size.n)
+    sampler = Sampler(sampling, problem.domain, network.log_density, mesh)
+    points = sampler.draw(jax.random.key(1), sampler.broadest())
+    theta, guess = network.initialise(jax.random.key(0)), jnp.zeros(network.size)
+
+    def galerkin(iterations):
+        solver = SolverSettings(method="pcg", rtol=1e-4, max_iterations=iterations, precision="float32")
+        return Galerkin(network, problem, solver, sampling, mesh)
+
+    whole, single = galerkin(size.iterations), galerkin(1)
+    shared = whole.prepare(theta, points, jax.random.key(2), size.rank)
+    arguments = (theta, 0.0, points, shared, guess)
+    calls = {
+        "evaluation": lambda: whole.velocity(*arguments),
+        "evaluation with one product": lambda: single.velocity(*arguments),
+        "sketch": lambda: whole.prepare(theta, points, jax.random.key(2), size.rank),
+        "norms": lambda: whole.step_norms(theta, guess, points),
+    }
+    samples = interleaved(calls, rounds)
+    result = calls["evaluation"]()
+    if trace is not None:
+        trace.mkdir(parents=True, exist_ok=True)
+        with jax.profiler.trace(str(trace)):
+            jax.block_until_ready(calls["evaluation"]())
+    iterations = int(result.iterations)
+    seconds = {name: samples.median(name) for name in calls}
+    more = (seconds["evaluation"] - seconds["evaluation with one product"]) / max(iterations - 1, 1)
+    return {
+        "d": size.d,
+        "p": network.size,
+        "n": size.n,
+        "iterations": iterations,
+        "cg_residual": float(result.solver_residual),
+        "seconds": seconds,
+        "seconds_an_iteration": more,
+    }

@@ -1,0 +1,35 @@
+"""What this machine can do: the rates that the figures are to be held against, measured in the same run."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nivp_dist.bench.timing import interleaved
+
+MATRIX, STREAM = 2048, 2**26  # rows of the square matrices; entries (float32) of the arrays, far beyond a cache
+
+
+class Roofline(NamedTuple):
+    """flops: of matrix products, operations/s by dtype. bandwidth: bytes/s, read and written. Of all local devices
+    that one program uses, which is one."""
+
+    flops: dict[str, float]
+    bandwidth: float
+
+    def seconds(self, flops: float, bytes_: float, dtype: str) -> float:
+        """The least time that so much work can take."""
+        return max(flops / self.flops[dtype], bytes_ / self.bandwidth)
+
+
+def measure(quick: bool = False, dtypes=("float32", "float64")) -> Roofline:
+    """Square matrix products, and an array read and written."""
+    side, entries = (MATRIX // 4, STREAM // 16) if quick else (MATRIX, STREAM)
+    product, stream = jax.jit(jnp.matmul), jax.jit(lambda a: a + 1)
+    matrices = {dtype: jnp.ones((side, side), dtype) for dtype in dtypes}
+    array = jnp.ones(entries, jnp.float32)
+    calls = {dtype: partial(product, a, a) for dtype, a in matrices.items()} | {"stream": partial(stream, array)}
+    samples = interleaved(calls, rounds=3)
+    rates = {dtype: 2 * side**3 / min(samples.seconds[dtype]) for dtype in dtypes}
+    return Roofline(rates, 2 * array.nbytes / min(samples.seconds["stream"]))

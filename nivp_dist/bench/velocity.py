@@ -1,0 +1,178 @@
+"""One right-hand side theta' of the ODE: ours against the published procedure, at equal accuracy, on equal points.
+
+Both start from the same parameters, fitted to the initial condition, and solve (M + mu I) v = F on the same uniform
+points with the same mu. v is judged in the norm of the solution, |J (v - v*)| / |J v*|, against v* from a dense Cholesky
+factorisation in float64 of a Jacobian by jax.jacrev. Ours is given the loosest tolerance with which it is no less
+accurate than the published one. Its time is that of a whole step, sketch or Gram matrix included, a stage.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+
+from nivp_dist import networks
+from nivp_dist.bench import cases
+from nivp_dist.bench.published import Published, Settings
+from nivp_dist.bench.timing import interleaved
+from nivp_dist.config import SolverSettings
+from nivp_dist.galerkin import pcg
+from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.integrators import TABLEAUS, attempt
+from nivp_dist.stepping import FIRST_RANK, TELEMETRY_RANK
+
+TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+METHODS = ("auto", "pcg")
+STEP = 1e-2
+WASTED = 2.0  # a kept sketch is given up beyond this many times the iterations of a fresh one, as in ``stepping``
+
+
+class Size(NamedTuple):
+    """network: settings. n: points. fit: Gauss-Newton rounds before. published: settings."""
+
+    network: dict
+    n: int
+    fit_rounds: int
+    fit_points: int
+    published: Settings
+
+
+FULL = Size(cases.NETWORK, 5000, 12, 4000, Settings())
+QUICK = Size(cases.SMALL, 300, 5, 300, Settings(points=300, rank=40))
+
+
+def measure(name: str, size: Size, rounds: int) -> dict:
+    """A line of the table: seconds a velocity, what it is worth, and the ratio."""
+    run = cases.simulation(
+        name,
+        size.network,
+        sampling={"points": size.n},
+        fit={"points": size.fit_points, "iterations": size.fit_rounds, "on_miss": "continue"},
+    )
+    theta, fit_error = _fitted(run)
+    key = jax.random.key(5)
+    points = cases.uniform_points(run.sampler, key, run.problem.domain, size.n)
+    single = networks.build(run.config.network.model_copy(update={"dtype": "float32"}), run.problem)
+    published = Published(single, run.problem, size.published)
+    theirs = published.velocity(theta, 0.0, points.x, key)
+    judge = _Judge(run, theta, points, float(theirs.mu))
+
+    calls = {"published": lambda: published.velocity(theta, 0.0, points.x, key).v}
+    errors, details, stages = {"published": judge(theirs.v)}, {}, {}
+    for method in METHODS:
+        for tolerance in TOLERANCES:
+            ours = _Ours(run, method, tolerance, points, float(theirs.mu))
+            step = ours.step(theta)
+            errors[method] = judge(ours.first)
+            if errors[method] <= errors["published"] or ours.galerkin.method != "pcg":
+                break
+        details[method] = ours.details() | {"rtol": tolerance}
+        calls[method], stages[method] = partial(ours.step, theta), step.evaluations
+    samples = interleaved({name: _arrays(call) for name, call in calls.items()}, rounds, parts=stages)
+    return {
+        "problem": name,
+        "p": run.network.size,
+        "n": size.n,
+        "fit_error": fit_error,
+        "seconds": {name: samples.median(name) for name in calls},
+        "ratio": {method: samples.ratio("published", method) for method in METHODS},
+        "error": errors,
+        "published": {"iterations": int(theirs.iterations), "cg_residual": float(theirs.residual)},
+        "ours": details,
+        "spread": samples.spread("auto"),
+    }
+
+
+def _arrays(call):
+    def arrays():
+        result = call()
+        return getattr(result, "theta", result)
+
+    return arrays
+
+
+def _fitted(run):
+    """Parameters fitted to the initial condition, and the relative error of that."""
+    state = run.begin()
+    while not run.fit_is_done(state):
+        state = run.fit_round(state)
+    state, error = run.finish_initial_fit(state)
+    return state.theta, error
+
+
+def _mapped(function, theta, x):
+    return jax.lax.map(partial(function, theta), x, batch_size=256)
+
+
+class _Ours:
+    """A step of Dormand-Prince by the package's programs, sketch kept over the stages while it serves."""
+
+    def __init__(self, run, method, tolerance, points, mu):
+        solver = SolverSettings(method=method, rtol=tolerance)
+        self.galerkin = Galerkin(run.network, run.problem, solver, run.config.sampling, run.mesh)
+        self.points, self.mu, self.key = points, mu, jax.random.key(6)
+        self.rank = min(TELEMETRY_RANK if self.galerkin.method != "pcg" else FIRST_RANK, run.network.size)
+        self.combine = jax.jit(
+            lambda theta, h, row, stages: (0 if theta is None else theta) + h * sum(c * k for c, k in zip(row, stages))
+        )
+
+    def step(self, theta):
+        self.shared, self.reuse, self.sketched, self.iterations = self._prepare(theta), True, False, []
+        self.guess = jnp.zeros_like(theta)
+        return attempt(TABLEAUS["dormand_prince"], self._velocity, self.combine, theta, 0.0, STEP, None)
+
+    def details(self) -> dict:
+        return {"method": self.galerkin.method, "rank": self.rank, "iterations": self.iterations}
+
+    def _prepare(self, theta):
+        return self.galerkin.prepare(theta, self.points, self.key, self.rank)._replace(mu=jnp.asarray(self.mu))
+
+    def _velocity(self, theta, t):
+        stale = self.sketched and self.galerkin.method == "pcg"
+        if stale and not self.reuse:
+            self.shared, stale = self._prepare(theta), False
+        result, iterations = self._solve(theta, t)
+        if not self.sketched:
+            self.first, self.few = result.v, max(iterations, 20)
+        if stale and (int(result.code) != pcg.CONVERGED or iterations > WASTED * self.few):
+            self.reuse = False
+            if int(result.code) != pcg.CONVERGED:
+                self.shared = self._prepare(theta)
+                result, iterations = self._solve(theta, t)
+        self.sketched, self.guess = True, result.v
+        return result.v
+
+    def _solve(self, theta, t):
+        result = self.galerkin.velocity(theta, t, self.points, self.shared, self.guess)
+        self.iterations.append(int(result.iterations))
+        return result, self.iterations[-1]
+
+
+class _Judge:
+    """The error of a velocity, against a dense solve."""
+
+    def __init__(self, run, theta, points, mu: float):
+        network, problem = run.network, run.problem
+        row = jax.jacrev(lambda theta, x: network.field(theta, x[None])[0])
+
+        def both(theta, x):
+            f = jnp.reshape(problem.rhs(network.function(theta), x, 0.0), (network.outputs,))
+            return row(theta, x), network.as_field_rate(f, network.values(theta, x[None])[0])
+
+        both = jax.jit(partial(_mapped, both))
+        j, f = (np.asarray(array) for array in both(theta, points.x))
+        self.j = j.reshape(-1, network.size)
+        n, f = len(points.x), f.reshape(-1)
+        if len(f) < network.size:  # (M + mu)^-1 J^T f / n = J^T (J J^T / n + mu)^-1 f / n
+            gram = self.j @ self.j.T / n + mu * np.eye(len(f))
+            exact = self.j.T @ scipy.linalg.solve(gram, f, assume_a="pos", overwrite_a=True) / n
+        else:
+            gram = self.j.T @ self.j / n + mu * np.eye(network.size)
+            exact = scipy.linalg.solve(gram, self.j.T @ f / n, assume_a="pos", overwrite_a=True)
+        self.values = self.j @ exact
+
+    def __call__(self, v) -> float:
+        return float(np.linalg.norm(self.j @ np.asarray(v, np.float64) - self.values) / np.linalg.norm(self.values))

@@ -1,0 +1,62 @@
+"""One process of a scaling measurement:  python -m nivp_dist.bench.worker '{"n": 40000, ...}'
+
+Started by ``scaling``, alone or by launch/local. Takes its cores before anything of jax, times a velocity of a fixed number
+of CG iterations on all the devices there are, and process 0 prints the result as one line of JSON.
+"""
+
+import json
+import os
+import sys
+import time
+
+
+def main(argument: str) -> None:
+    wanted = json.loads(argument)
+    index, cores = int(os.environ.get("NIVP_PROCESS_ID", "0")), wanted["cores"]
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores[index])
+
+    from nivp_dist.cluster import session
+    from nivp_dist.config import ClusterSettings
+
+    here = session.connect(ClusterSettings(compilation_cache="off"))
+    seconds, iterations = _measure(wanted)
+    if here.topology.index == 0:
+        print(json.dumps({"seconds": seconds, "iterations": iterations}), flush=True)
+    here.leave(0)
+
+
+def _measure(wanted: dict) -> tuple[list[float], int]:
+    import jax
+    import jax.numpy as jnp
+
+    from nivp_dist import networks
+    from nivp_dist.cluster.mesh import make_mesh, replicate
+    from nivp_dist.config import NetworkSettings, SamplingSettings, SolverSettings
+    from nivp_dist.galerkin.velocity import Galerkin
+    from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
+    from nivp_dist.sampling import Sampler
+
+    problem, mesh = FokkerPlanckTrap(dimension=wanted["d"]), make_mesh()
+    network = networks.build(NetworkSettings(width=wanted["width"]), problem)
+    sampling = SamplingSettings(points=wanted["n"])
+    # A tolerance that cannot be met: the same number of products everywhere.
+    solver = SolverSettings(method="pcg", rtol=1e-30, max_iterations=wanted["iterations"])
+    galerkin = Galerkin(network, problem, solver, sampling, mesh)
+    sampler = Sampler(sampling, problem.domain, network.log_density, mesh)
+    theta = replicate(network.initialise(jax.random.key(0)), mesh)
+    guess = replicate(jnp.zeros(network.size), mesh)
+    points = sampler.draw(jax.random.key(1), replicate(sampler.broadest(), mesh))
+    shared = galerkin.prepare(theta, points, jax.random.key(2), wanted["rank"])
+    seconds, iterations = [], 0
+    for _ in range(wanted["rounds"] + 1):
+        started = time.perf_counter()
+        result = galerkin.velocity(theta, 0.0, points, shared, guess)
+        iterations = int(result.iterations)  # waits for the program
+        jax.block_until_ready(result.v)
+        seconds.append(time.perf_counter() - started)
+    return seconds[1:], iterations
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

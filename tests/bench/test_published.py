@@ -1,0 +1,164 @@
+"""The published procedure against dense algebra, against SciPy's integrator, and against ours."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.integrate
+
+from nivp_dist.bench import cases
+from nivp_dist.bench.published import Failed, Published, Settings
+from nivp_dist.cluster.mesh import make_mesh
+from nivp_dist.config import NetworkSettings, SamplingSettings, SolverSettings
+from nivp_dist.galerkin.jacobian import Operator
+from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.networks import build
+from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
+from nivp_dist.problems.wave import Wave
+from nivp_dist.sampling import Sampler
+
+POINTS, COLUMNS = 40, 5
+SMALL = {"width": 4, "depth": 1, "frequencies": 1, "form": "direct"}
+SETTINGS = Settings(points=POINTS, rank=12, mu=1e-3, tolerance=1e-12, max_iterations=200, rtol=1e-4)
+
+
+class Setup:
+    """A network in float64 or float32, parameters, points, and the dense J (n m, p) and f (n m,) there."""
+
+    def __init__(self, problem, dtype="float64"):
+        self.problem = problem
+        self.network = build(NetworkSettings(**SMALL, dtype=dtype), problem)
+        self.published = Published(self.network, problem, SETTINGS)
+        self.theta = self.network.initialise(jax.random.key(2))
+        self.x = self.published.sample(jax.random.key(3))
+
+    def dense(self, theta):
+        wide = build(NetworkSettings(**SMALL), self.problem)
+        x = jnp.asarray(self.x, jnp.float64)
+        j = jax.jacobian(lambda theta: wide.field(theta, x))(theta)
+        f = jax.vmap(lambda point: self.problem.rhs(wide.function(theta), point, 0.0))(x)
+        f = wide.as_field_rate(jnp.reshape(f, (len(x), -1)), None)
+        return np.asarray(j).reshape(-1, wide.size), np.asarray(f).reshape(-1)
+
+
+@pytest.fixture(scope="module", params=["float64", "float32"])
+def wave(request):
+    return Setup(Wave(dimension=1, width=0.2), request.param)
+
+
+@pytest.fixture(scope="module")
+def trap():
+    return Setup(FokkerPlanckTrap(dimension=2))
+
+
+def close(got, want, tolerance):
+    assert np.linalg.norm(np.asarray(got, np.float64) - want) <= tolerance * np.linalg.norm(want)
+
+
+def test_products_equal_those_of_a_dense_jacobian(wave, monkeypatch):
+    monkeypatch.setattr("nivp_dist.bench.published.BLOCK", 9 * COLUMNS * 16)  # several batches, the last one partial
+    dtype = wave.network.dtype
+    tolerance = 1e-13 if dtype == jnp.float64 else 2e-6
+    j, f = wave.dense(wave.theta)
+    v = np.random.default_rng(0).standard_normal((wave.network.size, COLUMNS))
+    theta, columns = wave.theta.astype(dtype), jnp.asarray(v, dtype)
+    close(wave.published.product(theta, wave.x, columns[:, 0]), j.T @ (j @ v[:, 0]) / POINTS, tolerance)
+    close(jax.jit(wave.published.products)(theta, wave.x, columns), j.T @ (j @ v) / POINTS, tolerance)
+    close(wave.published.force(theta, 0.0, wave.x), j.T @ f / POINTS, tolerance)
+
+
+def test_velocity_equals_a_dense_regularised_solve(trap):
+    result = trap.published.velocity(trap.theta, 0.0, trap.x, jax.random.key(4))
+    j, f = trap.dense(trap.theta)
+    matrix = j.T @ j / POINTS
+    # mu is relative to the largest eigenvalue, which a sketch of fixed rank finds
+    assert float(result.mu) == pytest.approx(SETTINGS.mu * np.linalg.eigvalsh(matrix)[-1], rel=1e-3)
+    exact = np.linalg.solve(matrix + float(result.mu) * np.eye(len(matrix)), j.T @ f / POINTS)
+    close(result.v, exact, 1e-8)
+    assert float(result.residual) <= SETTINGS.tolerance
+
+
+def test_ours_and_the_published_velocity_agree(trap):
+    result = trap.published.velocity(trap.theta, 0.0, trap.x, jax.random.key(4))
+    sampling, mesh = SamplingSettings(points=POINTS), make_mesh(1)
+    galerkin = Galerkin(trap.network, trap.problem, SolverSettings(method="primal"), sampling, mesh)
+    sampler = Sampler(sampling, trap.problem.domain, trap.network.log_density, mesh)
+    points = cases.uniform_points(sampler, jax.random.key(0), trap.problem.domain, POINTS)._replace(x=trap.x)
+    shared = galerkin.prepare(trap.theta, points, jax.random.key(5), 4)._replace(mu=result.mu)
+    ours = galerkin.velocity(trap.theta, 0.0, points, shared, jnp.zeros(trap.network.size))
+    close(result.v, np.asarray(ours.v), 1e-8)
+    operator = Operator.build(trap.network, trap.theta, trap.x, points.weights)
+    close(trap.published.product(trap.theta, trap.x, result.v), np.asarray(operator.normal(result.v)), 1e-12)
+
+
+def test_evolution_against_scipy(trap, monkeypatch):
+    """On points that are kept, the ODE of the parameters has one solution."""
+    monkeypatch.setattr(trap.published, "sample", lambda key, n=None: trap.x)
+
+    def rate(_, theta):
+        j, f = dense(jnp.asarray(theta))
+        matrix = j.T @ j / POINTS
+        matrix += SETTINGS.mu * jnp.linalg.eigvalsh(matrix)[-1] * jnp.eye(len(matrix))
+        return np.asarray(jnp.linalg.solve(matrix, j.T @ f / POINTS))
+
+    def dense(theta):
+        u = trap.network.function(theta)
+        j = jax.jacobian(lambda theta: trap.network.field(theta, trap.x)[:, 0])(theta)
+        return j, jax.vmap(lambda point: trap.problem.rhs(u, point, 0.0))(trap.x)
+
+    dense = jax.jit(dense)
+    exact = scipy.integrate.solve_ivp(rate, (0, 0.1), np.asarray(trap.theta), rtol=1e-8, atol=1e-10).y[:, -1]
+    theta, steps, evaluations = trap.published.evolve(trap.theta, 0.1, jax.random.key(0))
+    assert steps > 2
+    assert evaluations >= 4 * steps  # nothing is kept from a step to the next
+    close(theta - trap.theta, exact - np.asarray(trap.theta), 1e-2)
+
+
+def test_evolution_ends_where_it_cannot_go_on(trap):
+    with pytest.raises(Failed, match="not a number"):
+        trap.published.evolve(trap.theta * jnp.nan, 0.1, jax.random.key(0))
+    with pytest.raises(Failed, match="not done in 0 s"):
+        trap.published.evolve(trap.theta, 0.1, jax.random.key(0), seconds=0.0)
+
+
+def test_the_first_step_of_adam_is_the_learning_rate_along_the_sign_of_the_gradient(trap):
+    settings = SETTINGS._replace(batch=30, learning_rate=1e-2)
+    published, key = Published(trap.network, trap.problem, settings), jax.random.key(7)
+    x = published.sample(key, settings.batch)
+
+    def target(x):
+        return jnp.sum(x**2, axis=1, keepdims=True)
+
+    loss = lambda theta: jnp.mean((trap.network.field(theta, x) - target(x)) ** 2)  # noqa: E731
+    gradient = np.asarray(jax.grad(loss)(trap.theta))
+    moved, _ = published.fit_step(published.begin_fit(trap.theta), target, key)
+    felt = np.abs(gradient) > 1e-4
+    assert felt.sum() > 5
+    step = np.asarray(moved - trap.theta)[felt]
+    np.testing.assert_allclose(step, -1e-2 * np.sign(gradient[felt]), rtol=1e-3)
+
+
+def test_head_tuning_is_a_ridge_regression_on_the_features(trap):
+    settings = SETTINGS._replace(batch=25, head_points=50, head_ridge=1e-4)
+    published, key = Published(trap.network, trap.problem, settings), jax.random.key(8)
+
+    def target(x):
+        return jnp.cos(jnp.sum(x, axis=1, keepdims=True))
+
+    x = np.concatenate([published.sample(jax.random.fold_in(key, part), 25) for part in (0, 1)])
+    head = next(layer for layer in trap.network.layers if layer.path[-1] == "head")
+    # The field is linear in the head: its features are its values at the unit vectors.
+    features = []
+    for entry in range(head.start, head.stop):
+        unit = np.asarray(trap.theta).copy()
+        unit[head.start : head.stop] = 0.0
+        unit[entry] = 1.0
+        features.append(trap.network.field(unit, x)[:, 0])
+    phi, y = np.stack(features, axis=1), np.asarray(target(x))[:, 0]
+    penalty = 1e-4 * 50 / phi.shape[1]
+    stacked = np.vstack([phi, np.sqrt(penalty) * np.eye(phi.shape[1])])
+    exact = np.linalg.lstsq(stacked, np.concatenate([y, np.zeros(phi.shape[1])]), rcond=None)[0]
+    tuned = np.asarray(published.tune_head(trap.theta, target, key))
+    np.testing.assert_allclose(tuned[head.start : head.stop], exact, rtol=1e-9)
+    rest = np.delete(np.arange(len(tuned)), np.arange(head.start, head.stop))
+    np.testing.assert_array_equal(tuned[rest], np.asarray(trap.theta)[rest])
