@@ -51,4 +51,4 @@ def start(x, xp):
 @lru_cache(maxsize=4)
 def solution(diffusion: float) -> PeriodicSolution:
     reaction = lambda u: u - u**3  # noqa: E731
-    return PeriodicSolution(lambda x: start(x, np), [0.0], [2 * np.pi], diffusion, reaction, step=1 / 100)
+    return PeriodicSolution(lambda x: start(x, np), [0.0], [2 * np.pi], diffusion, reaction, step=1 / 400)
