@@ -18,7 +18,7 @@ from nivp_dist import _jax  # noqa: F401
 from nivp_dist.balance import output_scales
 from nivp_dist.config import NetworkSettings
 from nivp_dist.errors import InputError
-from nivp_dist.problems.domains import Box, PeriodicBox, WholeSpace
+from nivp_dist.problems.domains import Box, OpenBox, PeriodicBox, WholeSpace
 
 ACTIVATIONS: dict[str, Callable] = {"swish": nn.swish, "tanh": jnp.tanh, "gelu": nn.gelu, "sin": jnp.sin}
 
@@ -81,7 +81,7 @@ class Field(nn.Module):
             y = y + Affine(1, name="quadratic")(jnp.concatenate([xi, xi[:, rows] * xi[:, columns]], axis=-1))
         if self.form == "exponential":
             y = jnp.exp(y)
-        if isinstance(domain, Box) and not isinstance(domain, PeriodicBox):
+        if isinstance(domain, Box) and not isinstance(domain, (PeriodicBox, OpenBox)):
             y = y * jnp.prod(1 - xi**2, axis=-1, keepdims=True)
         return y
 

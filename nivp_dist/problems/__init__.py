@@ -2,13 +2,14 @@
 
 from nivp_dist import _jax  # noqa: F401  float64 before any array is made
 from nivp_dist.problems.base import Dimension, NonNegative, Positive, Problem
-from nivp_dist.problems.domains import Box, PeriodicBox, WholeSpace
+from nivp_dist.problems.domains import Box, OpenBox, PeriodicBox, WholeSpace
 from nivp_dist.problems.operators import divergence, gradient, laplacian
 
 __all__ = [
     "Box",
     "Dimension",
     "NonNegative",
+    "OpenBox",
     "PeriodicBox",
     "Positive",
     "Problem",

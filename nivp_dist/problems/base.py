@@ -56,7 +56,7 @@ class Problem:
 
     @property
     def domain(self) -> Domain:
-        """Where x lives: ``Box`` (zero Dirichlet walls), ``PeriodicBox`` or ``WholeSpace``."""
+        """Where x lives: ``Box`` (zero Dirichlet walls), ``PeriodicBox``, ``OpenBox`` or ``WholeSpace``."""
         raise TypeError(f"{type(self).__name__} must define the property 'domain'")
 
     def initial(self, x):

@@ -9,7 +9,7 @@ import numpy as np
 from nivp_dist import _jax  # noqa: F401  float64 before any array is made
 from nivp_dist.errors import InputError
 from nivp_dist.problems.base import Problem, has_reference
-from nivp_dist.problems.domains import Box, Domain, PeriodicBox, WholeSpace
+from nivp_dist.problems.domains import Box, Domain, OpenBox, PeriodicBox, WholeSpace
 from nivp_dist.problems.registry import first_line, place_of
 
 POINTS = 64  # where values are looked at
@@ -91,7 +91,7 @@ def _domain(problem: Problem, ask: _Asker) -> Domain:
     domain = ask.call("domain", lambda: problem.domain)
     if not isinstance(domain, Domain):
         mend = "; put @property above it" if callable(domain) else ""
-        ask.fail(f"domain must be a Box, PeriodicBox or WholeSpace, got {type(domain).__name__}{mend}")
+        ask.fail(f"domain must be a Box, PeriodicBox, OpenBox or WholeSpace, got {type(domain).__name__}{mend}")
     if not (isinstance(problem.outputs, int) and problem.outputs >= 1):
         ask.fail(f"outputs must be a whole number of at least 1, got {problem.outputs!r}")
     return domain
@@ -106,7 +106,7 @@ def _points(domain: Domain, number: int) -> np.ndarray:
 
 
 def _boundary(domain: Domain, initial: Callable, ask: _Asker) -> None:
-    if not isinstance(domain, Box):
+    if not isinstance(domain, Box) or isinstance(domain, OpenBox):
         return
     inside = np.concatenate([_points(domain, SCALE_POINTS), domain.centre[None]])
     size = np.abs(ask.call("initial(x)", initial, inside)).max()

@@ -1,4 +1,4 @@
-"""Domains: a box with zero Dirichlet walls, a periodic box, the whole space."""
+"""Domains: a box with zero Dirichlet walls, a periodic one, one without boundary data, the whole space."""
 
 import dataclasses
 
@@ -53,6 +53,17 @@ class Box(Domain):
 @dataclasses.dataclass(frozen=True)
 class PeriodicBox(Box):
     """[lower, upper)^d with periodic data: the network sees sines and cosines of the period only."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenBox(Box):
+    """[lower, upper]^d as a window on a solution that goes on outside: points come from it, and nothing is asked of u
+    at its walls.
+
+    Where the equation carries information inwards (diffusion does, everywhere) it does not determine u in the box
+    alone. What the network follows is then the smooth continuation across the walls, and fast growth in a thin layer
+    along them is what an ill-resolved run looks like.
+    """
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,9 +21,18 @@ from nivp_dist.settings_keys import describe, nearest
 # name -> (module in nivp_dist.problems, class); a module is imported when its problem is asked for
 SHIPPED = {
     "advection": ("advection", "Advection"),
+    "allen_cahn": ("allen_cahn", "AllenCahn"),
+    "allen_cahn_periodic": ("periodic", "PeriodicAllenCahn"),
+    "burgers": ("burgers", "Burgers"),
+    "burgers_front": ("burgers", "BurgersFront"),
+    "burgers_periodic": ("periodic", "PeriodicBurgers"),
+    "double_well": ("double_well", "DoubleWell"),
+    "fisher_kpp": ("fisher_kpp", "FisherKPP"),
     "fokker_planck_trap": ("fokker_planck_trap", "FokkerPlanckTrap"),
     "heat": ("heat", "Heat"),
+    "heat_periodic": ("periodic", "PeriodicHeat"),
     "linear_fokker_planck": ("linear_fokker_planck", "LinearFokkerPlanck"),
+    "log_fokker_planck": ("log_fokker_planck", "LogFokkerPlanck"),
     "moving_trap": ("moving_trap", "MovingTrap"),
     "time_varying_advection": ("time_varying_advection", "TimeVaryingAdvection"),
     "vlasov": ("vlasov", "Vlasov"),

@@ -7,11 +7,17 @@ import pytest
 
 from nivp_dist.problems import Box
 from nivp_dist.problems.advection import Advection
+from nivp_dist.problems.allen_cahn import AllenCahn
 from nivp_dist.problems.base import evaluate_reference, has_reference
+from nivp_dist.problems.burgers import Burgers, BurgersFront
+from nivp_dist.problems.double_well import DoubleWell
+from nivp_dist.problems.fisher_kpp import FisherKPP
 from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
 from nivp_dist.problems.heat import Heat
 from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
+from nivp_dist.problems.log_fokker_planck import LogFokkerPlanck
 from nivp_dist.problems.moving_trap import MovingTrap
+from nivp_dist.problems.periodic import PeriodicAllenCahn, PeriodicBurgers, PeriodicHeat
 from nivp_dist.problems.time_varying_advection import TimeVaryingAdvection
 from nivp_dist.problems.vlasov import Vlasov
 from nivp_dist.problems.wave import Wave
@@ -62,13 +68,22 @@ CASES = [
     (TimeVaryingAdvection(), 0.3, np.array([1.5, 2.2, 3.2, 3.2, 4.0]), 0.2, 2e-3),
     (TimeVaryingAdvection(dimension=2), 1.8, np.array([3.4, 5.7]), 0.2, 2e-3),
     (Vlasov(), 3.0, 0.0, 0.4, 4e-3),
+    (AllenCahn(), 1.5, 3.0, 3.0, 4e-3),
+    (Burgers(), 0.3, -0.3, 0.5, 2e-3),
+    (BurgersFront(), 0.3, 0.0, 0.4, 1e-2),
+    (PeriodicHeat(), 0.7, 3.0, 3.0, 2e-2),
+    (PeriodicAllenCahn(), 1.0, 3.0, 3.0, 2e-2),
+    (PeriodicBurgers(diffusion=0.05), 0.5, 3.0, 3.0, 1e-2),
+    (DoubleWell(dimension=3), 0.3, 0.0, 0.7, 1e-2),
+    (LogFokkerPlanck(), 0.5, 0.0, 3.0, 1e-1),
+    (FisherKPP(), 1.5, 0.0, 4.0, 4e-2),
 ]
-NAMES = [f"{type(case[0]).__name__}-{case[0].dimension}d-{case[1]}" for case in CASES]
+NAMES = [f"{type(case[0]).__name__}-{case[0].domain.dimension}d-{case[1]}" for case in CASES]
 
 
 def derivatives(problem, x, t, h):
     """Values, gradients and Hessians of the reference at one point by fourth-order differences: (m, ...)."""
-    d = problem.dimension
+    d = problem.domain.dimension
     offsets = np.array([-2, -1, 0, 1, 2])
     first = np.array([1, -8, 0, 8, -1]) / (12 * h)
     second = np.array([-1, 16, -30, 16, -1]) / (12 * h**2)
@@ -91,7 +106,7 @@ def derivatives(problem, x, t, h):
 def test_reference_satisfies_the_equation(case):
     """u_t of the reference by differences, against rhs applied to its second-order Taylor polynomial at each point."""
     problem, t, centre, half_width, h = case
-    x = centre + half_width * np.random.default_rng(5).uniform(-1, 1, (6, problem.dimension))
+    x = centre + half_width * np.random.default_rng(5).uniform(-1, 1, (6, problem.domain.dimension))
     shifted = [evaluate_reference(problem, x, t + k * h) for k in (-2, -1, 1, 2)]
     time_derivative = (shifted[0] - 8 * shifted[1] + 8 * shifted[2] - shifted[3]) / (12 * h)
 
@@ -116,7 +131,7 @@ def test_reference_starts_at_the_initial_condition(case):
     rng = np.random.default_rng(6)
     half_width = getattr(problem, "width", 0.3)  # inside the pulse, where there is something to compare
     centre = np.asarray(problem.domain.centre)
-    x = np.concatenate([centre + half_width * rng.normal(size=(200, problem.dimension)), centre[None]])
+    x = np.concatenate([centre + half_width * rng.normal(size=(200, problem.domain.dimension)), centre[None]])
     x = np.clip(x, -0.99, 0.99) if isinstance(problem.domain, Box) else x
     start = np.asarray(jax.jit(jax.vmap(problem.initial))(x)).reshape(len(x), -1)
     peak = np.abs(start).max()
@@ -129,7 +144,7 @@ def test_reference_starts_at_the_initial_condition(case):
 def test_shapes_and_dtypes_under_jit_and_vmap(case, dtype):
     """initial and rhs keep the dtype of x, and give a scalar or (m,) as the number of outputs says."""
     problem, t = case[:2]
-    x = jnp.asarray(np.asarray(problem.domain.centre) + 0.01 * np.ones((4, problem.dimension)), dtype)
+    x = jnp.asarray(np.asarray(problem.domain.centre) + 0.01 * np.ones((4, problem.domain.dimension)), dtype)
     expected = (4,) if problem.outputs == 1 else (4, problem.outputs)
     start = jax.jit(jax.vmap(problem.initial))(x)
     slope = jax.jit(jax.vmap(lambda y, time: problem.rhs(problem.initial, y, time), in_axes=(0, None)))(x, t)
