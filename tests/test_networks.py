@@ -9,7 +9,7 @@ import scipy.stats
 from nivp_dist.config import NetworkSettings
 from nivp_dist.errors import InputError
 from nivp_dist.networks import build, embed
-from nivp_dist.problems import Box, PeriodicBox, Problem, WholeSpace, laplacian
+from nivp_dist.problems import Box, OpenBox, PeriodicBox, Problem, WholeSpace, laplacian
 
 BOX = Box(2, (-1.0, 0.0), (1.0, 3.0))
 RANDOM = np.random.default_rng(0)
@@ -98,6 +98,16 @@ def test_zero_on_the_walls(form):
         walls[9 * number : 9 * number + 9, axis] = value
     np.testing.assert_allclose(evaluate(network, theta, walls), 0, atol=1e-14)
     assert np.abs(evaluate(network, theta, X)).min() > 1e-6
+
+
+def test_an_open_box_is_a_box_without_the_boundary_factor():
+    domain = OpenBox(2, BOX.lower, BOX.upper)
+    network, theta = network_of(domain, outputs=2, frequencies=2, activation="tanh")
+    xi = (X - BOX.centre) / BOX.half_width
+    within_walls = by_hand(network, theta, X, 2)
+    np.testing.assert_allclose(
+        evaluate(network, theta, X) * np.prod(1 - xi**2, axis=1, keepdims=True), within_walls, rtol=1e-12, atol=1e-14
+    )
 
 
 def test_periodic_values_and_derivatives_match_across_the_box():

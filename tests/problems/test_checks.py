@@ -29,6 +29,7 @@ def check(tmp_path):
 
 
 SINE = "@property\n    def domain(self):\n        return PeriodicBox(2, 0, 2)"
+OPEN = "@property\n    def domain(self):\n        return OpenBox(2)"
 PAIR = "def initial(self, x):\n        return jnp.prod(1 - x**2) * jnp.array([1.0, 0.0])"
 
 
@@ -43,11 +44,12 @@ def test_every_shipped_problem_passes(name):
         {},
         {"head": "outputs = 2", "initial": PAIR},
         {"domain": SINE, "initial": "def initial(self, x):\n        return jnp.sin(np.pi * x[0])"},
+        {"domain": OPEN, "initial": "def initial(self, x):\n        return jnp.exp(x[0])"},
         {"rhs": "def rhs(self, u, x, t):\n        return 0.0"},
         {"more": "def reference(self, x, t):\n        return np.zeros((len(x), 1))"},
         {"initial": "def initial(self, x):\n        return jnp.exp(-1e5 * jnp.sum((x - 0.3) ** 2))"},
     ],
-    ids=["plain", "two outputs", "periodic", "nothing happens", "reference", "so narrow that every value is 0"],
+    ids=["plain", "two outputs", "periodic", "open", "nothing happens", "reference", "so narrow that every value is 0"],
 )
 def test_right_problems_pass(check, parts):
     check(**parts)
