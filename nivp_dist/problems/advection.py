@@ -34,5 +34,8 @@ class Advection(Problem):
     def rhs(self, u, x, t):
         return self.velocity * jnp.sum(gradient(u, x))
 
+    def invariants(self, u, x):
+        return {"mass": u(x), "square": u(x) ** 2}  # until the pulse reaches a wall
+
     def reference(self, x, t):
         return pulse(x + self.velocity * t, self.width, np)
