@@ -1,4 +1,4 @@
-"""The command line: `nivp run | resume | submit | status | plot | problems | doctor`.
+"""The command line: `nivp run | resume | submit | status | plot | problems | doctor | bench`.
 
 Importing this module does not import jax. Every mistake of the user is one line on stderr; exit codes are those of
 ``nivp_dist.errors``.
@@ -143,6 +143,32 @@ def doctor(directory):
         for line in doctor_.lines(report):
             click.echo(line)
     return FAILED if report.problems else FINISHED
+
+
+@nivp.group()
+def bench():
+    """Measure the package on this machine."""
+
+
+@bench.command(epilog="Example: nivp bench accuracy 'wave*' heat_2d --output sheet")
+@click.argument("names", nargs=-1)
+@click.option(
+    "--output", metavar="DIR", default="accuracy", help="Runs and accuracy.json; finished runs there are read."
+)
+@click.option("--markdown", is_flag=True, help="Print the table of the README.")
+@click.option("--list", "list_", is_flag=True, help="Print the rows with their commands; run nothing.")
+def accuracy(names, output, markdown, list_):
+    """Run the rows of the score sheet called NAMES (default: all) and print their errors beside what is asked."""
+    from nivp_dist.bench import accuracy
+
+    if list_:
+        for row in accuracy.select(names):
+            click.echo(f"{row.name}: {accuracy.command(row)}")
+        return FINISHED
+    sheet = accuracy.run(names, output, click.echo)
+    for line in accuracy.markdown(sheet) if markdown else accuracy.lines(sheet):
+        click.echo(line)
+    return FAILED if any(row["failed"] for row in sheet["rows"]) else FINISHED
 
 
 def _check(config: Config) -> None:
