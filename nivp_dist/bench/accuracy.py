@@ -105,7 +105,7 @@ def measure(row: Row, directory: Path) -> dict:
         if summary.get("status") != "finished":
             reason = reason or f"not finished within {PATIENCE:g} times its {row.minutes:g} minutes"
     entry = describe(row, directory) | read(row, directory, summary, config.integrator.t_end)
-    if reason is None and row.score != "relative_l2":
+    if reason is None and row.score == "sampled":
         entry["error"] = _score(row, directory, entry["t"])
     return entry | {"failed": reason, "met": verdict(row, entry)}
 
@@ -183,7 +183,7 @@ def _evolve(words: list[str], log: Path, limit: float) -> str | None:
 
 def _score(row: Row, directory: Path, t: float) -> float:
     """An error that the run itself does not report. Raises InputError with the last line of what went wrong."""
-    words = _python("nivp_dist.bench.scores", str(directory), repr(t), row.score)
+    words = _python("nivp_dist.bench.scores", str(directory), repr(t))
     done = subprocess.run(words, env=_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise InputError(f"{row.score}: {(done.stderr.strip().splitlines() or ['no number'])[-1]}")
