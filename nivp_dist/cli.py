@@ -176,6 +176,27 @@ def speed(sections, output, quick, profile):
     speed.run(sections, output, quick, profile, click.echo)
 
 
+@bench.command(epilog="Example: nivp bench accuracy 'wave*' heat_2d --output sheet")
+@click.argument("names", nargs=-1)
+@click.option(
+    "--output", metavar="DIR", default="accuracy", help="Runs and accuracy.json; finished runs there are read."
+)
+@click.option("--markdown", is_flag=True, help="Print the table of the README.")
+@click.option("--list", "list_", is_flag=True, help="Print the rows with their commands; run nothing.")
+def accuracy(names, output, markdown, list_):
+    """Run the rows of the score sheet called NAMES (default: all) and print their errors beside what is asked."""
+    from nivp_dist.bench import accuracy
+
+    if list_:
+        for row in accuracy.select(names):
+            click.echo(f"{row.name}: {accuracy.command(row)}")
+        return FINISHED
+    sheet = accuracy.run(names, output, click.echo)
+    for line in accuracy.markdown(sheet) if markdown else accuracy.lines(sheet):
+        click.echo(line)
+    return FAILED if any(row["failed"] for row in sheet["rows"]) else FINISHED
+
+
 def _check(config: Config) -> None:
     """All that can be found wrong before anything large is compiled."""
     from nivp_dist.cluster.mesh import make_mesh

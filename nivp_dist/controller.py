@@ -11,6 +11,7 @@ from nivp_dist.config import Config
 from nivp_dist.errors import DiskFailed, InputError, RunFailed, RunStopped
 from nivp_dist.problems import registry
 from nivp_dist.record import Record
+from nivp_dist.report import tables
 from nivp_dist.report.progress import Silent
 from nivp_dist.simulation import Simulation
 from nivp_dist.state import EVOLVE, FINISHED, FIT, PHASE_NAMES, State
@@ -85,9 +86,10 @@ class _Run:
         self.control.begin("output")
         score = self.simulation.score(state)
         self.record.output(state, score)
-        self.reporter.output(state.t, score.relative_l2)
+        errors = score.relative_l2, state.estimate.total
+        self.reporter.output(state.t, *errors)
         state = self.simulation.after_output(state)
-        self.record.event(state, "output", f"t = {state.t:g}: relative L2 error {score.relative_l2:.3e}")
+        self.record.event(state, "output", f"t = {state.t:g}: {tables.errors(*errors)}")
         return state
 
     def fit_round(self, state: State) -> State:

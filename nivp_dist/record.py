@@ -34,7 +34,7 @@ class Record:
         self._reached = previous.get("ticks") or 0  # the last checkpoint that was told of
         self._earlier = float(previous.get("wall_seconds") or 0.0)
         self._hash = np.frombuffer(hashlib.sha256(config_hash(config).encode()).digest(), np.uint8)
-        self.errors: dict[float, float] = {}  # t -> relative L2 error, NaN without a reference
+        self.outputs: dict[float, dict] = {}  # t -> what the summary says of it
 
     def save(self, state: State) -> bool:
         """A checkpoint of the whole state; False if it was there already. Every process calls it."""
@@ -61,7 +61,7 @@ class Record:
             self._write(METRICS, lambda: self.metrics.truncate_to(state.step))
             # By transitions: several events of a fit or an output share a step.
             self._write(EVENTS, lambda: self.events.truncate_to(state.ticks, key="ticks"))
-            self._write(snapshots.FOLDER, lambda: self._read_errors(state.t))
+            self._write(snapshots.FOLDER, lambda: self._read_outputs(state.t))
         except ValueError as error:
             raise RunFailed(f"{error}: it is damaged; move it away, and resume without it") from None
         return state, messages
@@ -79,9 +79,10 @@ class Record:
 
     def output(self, state: State, score) -> None:
         """The snapshot of an output time, with its score. It replaces one from before a crash."""
-        self.errors[state.t] = float(score.relative_l2)
         density = {f"density_{name}": to_host(value) for name, value in state.density._asdict().items()}
-        arrays = {"theta": to_host(state.theta), "step": state.step, **density, **score._asdict()}
+        arrays = {"theta": to_host(state.theta), "step": state.step}
+        arrays |= density | score.arrays() | state.estimate.entries()
+        self.outputs[state.t] = _entry(state.t, arrays)
         self._write(snapshots.FOLDER, lambda: snapshots.save(self.directory, state.t, arrays))
 
     def summary(self, state: State, status: str, message: str = "", **more) -> dict:
@@ -94,9 +95,7 @@ class Record:
             "problem": config.problem.name or config.problem.class_,
             "t": state.t,
             "t_end": config.integrator.t_end,
-            "errors": [
-                {"t": t, "relative_l2": None if np.isnan(error) else error} for t, error in sorted(self.errors.items())
-            ],
+            "errors": [entry for _, entry in sorted(self.outputs.items())],
             "steps": state.step,
             "ticks": state.ticks,
             "rejected": state.rejected,
@@ -106,6 +105,7 @@ class Record:
             "parameters": simulation.network.size,
             "points": config.sampling.points,
             "devices": simulation.mesh.size,
+            "device": simulation.mesh.devices.flat[0].device_kind,
             "processes": jax.process_count(),
             "solver": simulation.galerkin.method,
             "wall_seconds": round(self.wall_seconds, 3),
@@ -131,10 +131,10 @@ class Record:
         if self.writes:
             persist(self.directory / name, write)
 
-    def _read_errors(self, t: float) -> None:
+    def _read_outputs(self, t: float) -> None:
         for snapshot in snapshots.list_snapshots(self.directory):
             if snapshot.t <= t:
-                self.errors[snapshot.t] = float(snapshots.load(snapshot.path)["relative_l2"])
+                self.outputs[snapshot.t] = _entry(snapshot.t, snapshots.load(snapshot.path))
 
     def _require_no_progress(self) -> None:
         """A run without checkpoints begins again only if it had come nowhere."""
@@ -145,3 +145,12 @@ class Record:
                 f"{self.checkpoints.folder} is empty, and the run had come to {at}: restore the folder from a copy, "
                 "or start a new run"
             )
+
+
+def _entry(t: float, arrays: dict) -> dict:
+    """What the summary says of a snapshot: its errors, and the conserved integrals with their standard errors."""
+    always, densities, prefix = ("relative_l2", "estimate"), ("relative_l2_normalised", "log_rms"), "invariant_"
+    numbers = {name: float(arrays.get(name, np.nan)) for name in (*always, *densities)}
+    known = {name: value for name, value in numbers.items() if not np.isnan(value)}
+    invariants = {key[len(prefix) :]: np.asarray(arrays[key]).tolist() for key in arrays if key.startswith(prefix)}
+    return {"t": t} | dict.fromkeys(always) | known | ({"invariants": invariants} if invariants else {})

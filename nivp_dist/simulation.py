@@ -4,11 +4,14 @@ from typing import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nivp_dist import networks, sampling
 from nivp_dist.cluster.mesh import make_mesh, replicate
 from nivp_dist.config import Config
+from nivp_dist.damping import Damping
 from nivp_dist.errors import InputError, RunFailed
+from nivp_dist.estimate import Estimate
 from nivp_dist.evaluation import Score, Scorer
 from nivp_dist.fitting.companions import Companions
 from nivp_dist.fitting.fit import DONE, FitState, Fitter
@@ -16,6 +19,7 @@ from nivp_dist.fitting.restart import Health, reason_to_refit
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.problems.base import Problem
 from nivp_dist.sampling import Sampler
+from nivp_dist.signatures import Vitals, Watch
 from nivp_dist.state import EVOLVE, FINISHED, FIT, REFIT, State
 from nivp_dist.stepping import Accepted, Stepper
 
@@ -74,6 +78,9 @@ class Simulation:
             outputs_written=0,
             health=None,
             levels=None,
+            estimate=Estimate(),
+            watch=Watch.begin(),
+            damping=Damping(),
             fit_step=0,
             fit_t=0.0,
             ticks=0,
@@ -124,14 +131,15 @@ class Simulation:
 
     def finish_initial_fit(self, state: State) -> tuple[State, float]:
         """Onto the evolution; the achieved relative error. Raises RunFailed if it misses fit.target."""
-        fit = self._measured(state)
+        fit, misfit = self._measured(state)
         error, settings = float(fit.error), self.config.fit
         if not error <= settings.target and settings.on_miss == "error":
             raise RunFailed(
                 f"the initial fit reached a relative error of {error:.2e}, fit.target is {settings.target:.0e}: raise "
                 f"network.width, fit.iterations or fit.points, or set fit.on_miss = 'continue'"
             )
-        return state.after(phase=EVOLVE, theta=self._network_part(fit.theta), fit=fit), error
+        theta, estimate = self._network_part(fit.theta), state.estimate._replace(initial=misfit)
+        return state.after(phase=EVOLVE, theta=theta, fit=fit, estimate=estimate), error
 
     def begin_refit(self, state: State) -> State:
         """A fresh network, to be fitted to the present solution; theta stays until it is accepted."""
@@ -145,7 +153,7 @@ class Simulation:
 
         Returns: the state, the refit's relative error, and whether it was accepted.
         """
-        fit = self._measured(state)
+        fit, misfit = self._measured(state)
         error = float(fit.error)
         accepted = bool(error <= self.config.restart.bound)
         healthy_step = max(state.h, state.levels.h) if state.levels else state.h
@@ -161,9 +169,12 @@ class Simulation:
                 theta=self._network_part(fit.theta),
                 velocity=jnp.zeros_like(state.velocity),
                 refits=state.refits + 1,
+                estimate=state.estimate._replace(refits=state.estimate.refits + misfit),
                 h=healthy_step,
                 rank=self.stepper.first_rank(),
                 reuse_sketch=True,
+                watch=state.watch.after_fit(),
+                damping=Damping(since=state.step),
             )
         return state, error, accepted
 
@@ -175,13 +186,31 @@ class Simulation:
     # Steps ----------------------------------------------------------------------------------------
 
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:
-        """One accepted step."""
+        """One accepted step, and what there is to say of it."""
         result = self.stepper.step(state, poll)
         metrics, state = result.metrics, result.state
         per_velocity = (metrics["cg_iterations"] - metrics["cg_wasted"]) / max(metrics["evaluations"], 1)
         health = Health(per_velocity, metrics["residual_fresh"], metrics["h"])
         settled = state.levels is None and state.step - state.fit_step >= SETTLING_STEPS
-        return result._replace(state=state.after(health=health, levels=health if settled else state.levels))
+        levels = health if settled else state.levels
+
+        names = ("rejected", "residual", "residual_fresh", "coverage", "turn")
+        vitals = Vitals(
+            h=state.h,
+            iterations=per_velocity,
+            unsolved=float(bool(result.warnings)),
+            **{name: np.nan if metrics[name] is None else metrics[name] for name in names},
+        )
+        watch, said = state.watch.after_step(vitals, state.step)
+        if not state.watch.unsolved():  # else it has been said
+            said += result.warnings
+        damping = state.damping
+        if self.config.solver.adapt_mu:
+            damping = damping.after_step(watch.recent(), state.step)
+            if damping != state.damping:
+                said.append(f"solver.mu is multiplied by {damping.factor:g} from here on")
+        state = state.after(health=health, levels=levels, watch=watch, damping=damping)
+        return result._replace(state=state, warnings=said)
 
     def output_due(self, state: State) -> bool:
         return state.outputs_written < len(self.output_times) and (state.t >= self.output_times[state.outputs_written])
@@ -248,6 +277,9 @@ class Simulation:
     def _refit_key(self, state: State):
         return jax.random.fold_in(state.time_key, REFIT_KEY)
 
-    def _measured(self, state: State) -> FitState:
+    def _measured(self, state: State) -> tuple[FitState, float]:
+        """The fit with its error, and its misfit as the estimate counts it."""
         fitter, context, key = self._fit_in_progress(state)
-        return fitter.measure(state.fit, jax.random.fold_in(key, MEASURE), state.density, context)
+        arguments = jax.random.fold_in(key, MEASURE), state.density, context
+        fit = fitter.measure(state.fit, *arguments)
+        return fit, fitter.misfit(fit, *arguments)

@@ -7,11 +7,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from nivp_dist.cluster.mesh import replicate, to_host
+from nivp_dist.damping import Damping
+from nivp_dist.estimate import Estimate
 from nivp_dist.fitting.fit import FitState
 from nivp_dist.fitting.restart import Health
 from nivp_dist.sampling import Density
+from nivp_dist.signatures import Watch
 
 FIT, EVOLVE, REFIT, FINISHED = 0, 1, 2, 3
+ON_HOST = (Estimate, Watch, Damping)  # numbers and small arrays that no program sees
 PHASE_NAMES = {FIT: "initial fit", EVOLVE: "evolve", REFIT: "refit", FINISHED: "finished"}
 
 
@@ -43,6 +47,9 @@ class State(NamedTuple):
     outputs_written: int
     health: Health | None  # at the last accepted step
     levels: Health | None  # the same soon after the last fit or refit attempt: what health is judged against
+    estimate: Estimate  # of the solution's relative error, summed up so far
+    watch: Watch  # the last accepted steps, in which failures are recognised
+    damping: Damping  # a factor on solver.mu
     fit_step: int  # the step and the time of that fit or attempt
     fit_t: float
     ticks: int  # transitions of any kind so far: names the checkpoints
@@ -61,7 +68,7 @@ def to_tree(state: State) -> dict[str, np.ndarray]:
     """A flat dictionary of numpy arrays: what a checkpoint holds."""
     tree = {}
     for name, value in state._asdict().items():
-        if isinstance(value, (Density, FitState)):
+        if isinstance(value, (Density, FitState, *ON_HOST)):
             tree |= {f"{name}.{part}": to_host(leaf) for part, leaf in value._asdict().items()}
         elif name in ("health", "levels"):
             tree[name] = np.asarray(value if value is not None else [np.nan] * len(Health._fields), np.float64)
@@ -80,6 +87,9 @@ def from_tree(tree: dict[str, np.ndarray], mesh: Mesh) -> State:
     for name, kind in State.__annotations__.items():
         if kind in (Density, FitState):
             fields[name] = group(kind, name)
+        elif kind in ON_HOST:
+            parts = {part: np.array(tree[f"{name}.{part}"]) for part in kind._fields}
+            fields[name] = kind(**{part: value if value.ndim else value.item() for part, value in parts.items()})
         elif name in ("health", "levels"):
             numbers = tree[name].tolist()
             fields[name] = None if np.isnan(numbers[0]) else Health(*numbers)

@@ -104,7 +104,7 @@ class Stepper:
         if (state.step + 1) % self.sampling.redraw_every == 0 and self.sampling.method != "uniform":
             density = self.sampler.fit(density, points, self._values(step.theta, points.x), sweeps=3)
         fresh = self.sampler.draw(self._key(state, FRESH_KEY), state.density, self._fresh_points())
-        residual_fresh = float(galerkin.residual(state.theta, state.t, first, fresh))
+        judged = galerkin.judge(state.theta, state.t, first, step.error, fresh)
         new = state._replace(
             theta=step.theta,
             velocity=step.last if step.last is not None else first,
@@ -118,8 +118,10 @@ class Stepper:
             rejected=state.rejected + rejected,
             evaluations=state.evaluations + run.evaluations,
             cg_iterations=state.cg_iterations + run.iterations,
+            estimate=state.estimate.after_step(h_try, float(judged.residual_rate), float(judged.step_error)),
         )
-        metrics = self._metrics(new, state, run, h_try, error, rejected, residual_fresh, points)
+        metrics = self._metrics(new, run, h_try, error, rejected, judged, points)
+        metrics["turn"] = _cosine(first, state.velocity)
         return Accepted(new, metrics, sorted(set(run.warnings)))
 
     # ----------------------------------------------------------------------------------------------
@@ -158,21 +160,26 @@ class Stepper:
         the larger sketch would: a sketch is matrix products at full rate, an iteration runs at that of memory.
         """
         rank = state.rank
-        regularisation = self.galerkin.prepare(state.theta, points, self._key(state, SKETCH_KEY), rank)
+        regularisation = self._damped(state, points, rank)
         limit = min(self.solver.max_rank, self.galerkin.network.size)
         if self.galerkin.method != "pcg" or self.solver.rank != "adaptive" or rank >= limit or state.health is None:
             return regularisation, rank
         wide = float(regularisation.sketch.eigenvalues[-1]) > 10 * float(regularisation.mu)
         if wide and state.health.cg_iterations > max(20, WORTH_DOUBLING * rank):
             rank = min(2 * rank, limit)
-            regularisation = self.galerkin.prepare(state.theta, points, self._key(state, SKETCH_KEY), rank)
+            regularisation = self._damped(state, points, rank)
         return regularisation, rank
+
+    def _damped(self, state: State, points, rank: int):
+        """mu and a sketch of that rank, mu with the factor that the run has come to."""
+        regularisation = self.galerkin.prepare(state.theta, points, self._key(state, SKETCH_KEY), rank)
+        return regularisation._replace(mu=state.damping.factor * regularisation.mu)
 
     def _fresh_points(self) -> int:
         n = self.sampling.points
         return min(n, max(1000, n // 4))
 
-    def _metrics(self, new, old, run, h, error, rejected, residual_fresh, points) -> dict:
+    def _metrics(self, new, run, h, error, rejected, judged, points) -> dict:
         regularisation = run.at_start
         eigenvalues, mu = regularisation.sketch.eigenvalues, float(regularisation.mu)
         largest, smallest = float(eigenvalues[0]), float(eigenvalues[-1])
@@ -183,7 +190,7 @@ class Stepper:
             "error": error * self.settings.rtol,
             "rejected": rejected,
             "residual": run.first_residual,
-            "residual_fresh": residual_fresh,
+            "residual_fresh": float(judged.residual),
             "cg_iterations": run.iterations,
             "cg_wasted": run.wasted,
             "cg_residual": run.worst,
@@ -197,7 +204,8 @@ class Stepper:
             "effective_dimension": float(nystrom.effective_dimension(regularisation.sketch, mu)),
             "rank": new.rank,
             "effective_sample_size": float(sampling.effective_sample_size(points.weights)),
-        }
+            "coverage": float(judged.coverage),
+        } | new.estimate.entries()
 
 
 class _Stages:
@@ -265,3 +273,9 @@ class _Stages:
 def _combine(theta, h, coefficients, stages):
     total = sum(c * k for c, k in zip(coefficients, stages)) * h
     return total if theta is None else theta + total
+
+
+def _cosine(a, b) -> float:
+    """Of the angle between two vectors; NaN if one vanishes."""
+    lengths = float(jnp.linalg.norm(a) * jnp.linalg.norm(b))
+    return float(jnp.vdot(a, b)) / lengths if lengths > 0 else np.nan

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from nivp_dist.config import FitSettings
+from nivp_dist.estimate import error_weights
 from nivp_dist.fitting.head import HeadTuning
 from nivp_dist.galerkin.velocity import Galerkin
 
@@ -57,6 +58,7 @@ class Fitter:
         self._errors = jax.jit(self._relative_errors)
         self._final = jax.jit(lambda *arguments: self._relative_errors(*arguments, scored))
         self._adam = jax.jit(partial(self._adam_round, target))
+        self._reweighted = jax.jit(_reweighted)
         self._head = HeadTuning(galerkin, settings.head_ridge)
 
     def start(self, theta) -> FitState:
@@ -181,3 +183,17 @@ class Fitter:
         """The state with its error measured on one more fresh draw."""
         fresh = self.sampler.draw(key, density, self.settings.points)
         return state._replace(error=self._final(state.theta[None], fresh, self._target(context, fresh.x))[0])
+
+    def misfit(self, state: FitState, key, density, context=None) -> float:
+        """The relative error of a measured state in the norm of ``nivp_dist.estimate``, on the points of ``measure``."""
+        if not self.network.log_density:
+            return float(state.error)  # the same norm
+        fresh = self.sampler.draw(key, density, self.settings.points)
+        target = self._target(context, fresh.x)
+        return float(self._final(state.theta[None], self._reweighted(fresh, target), target)[0])
+
+
+def _reweighted(points, target):
+    """The same points under the solution itself, for a field log u."""
+    weights = error_weights(points, target, log_density=True)
+    return points._replace(weights=weights / jnp.sum(weights))

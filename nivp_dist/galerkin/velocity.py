@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from nivp_dist.config import SamplingSettings, SolverSettings
+from nivp_dist.estimate import error_weights
 from nivp_dist.galerkin import direct, nystrom, pcg
 from nivp_dist.galerkin.jacobian import Operator
 from nivp_dist.networks import Network
@@ -59,6 +60,16 @@ class Velocity(NamedTuple):
     code: jax.Array
 
 
+class Judgement(NamedTuple):
+    """A step on points that it was not fitted to: the residual |J v - f| / |f|; in the norm of ``estimate`` |J v - f|
+    and |J e| over |q|; and the coverage, the effective share of the points for integrals of |u| (Kish 1965)."""
+
+    residual: jax.Array
+    residual_rate: jax.Array
+    step_error: jax.Array
+    coverage: jax.Array
+
+
 class Galerkin:
     """The programs of one configuration on one mesh; each is compiled once."""
 
@@ -74,7 +85,7 @@ class Galerkin:
         self._prepare = {}
         self.velocity = program(self._velocity, every, every, split, every, every)
         self.step_norms = program(self._step_norms, every, every, split)
-        self.residual = program(self._residual, every, every, every, split)
+        self.judge = program(self._judge, every, every, every, every, split)
         self.residual_squares = program(self._residual_squares, every, every, every, split, out_specs=P(AXIS))
         self.correction = program(self._correction, every, split, P(AXIS), every)
 
@@ -187,12 +198,22 @@ class Galerkin:
         error, scale = jnp.sqrt(jax.lax.psum(squares, AXIS))
         return error, jnp.ones_like(scale) if self.network.log_density else scale
 
-    def _residual(self, theta, t, v, points):
-        """Relative residual |J v - f| / |f| of a velocity on points that it was not fitted to."""
+    def _judge(self, theta, t, v, e, points):
+        """A step from theta with the first velocity v (p,) and the error e (p,): a ``Judgement``."""
+        operator, network = self._operator(theta, points), self.network
         f = self._rhs(theta, t, points.x)
-        misfit = self._operator(theta, points).apply(v) - f
-        squares = jax.lax.psum(jnp.stack([self._square(points, misfit), self._square(points, f)]), AXIS)
-        return jnp.sqrt(squares[0] / jnp.where(squares[1] > 0, squares[1], 1.0))
+        misfit, error = operator.apply(v) - f, operator.apply(e)
+        field = network.field(theta, points.x)
+        judging = points._replace(weights=error_weights(points, field, network.log_density))
+        size = jnp.ones_like(field) if network.log_density else field
+        mass = points.measure * jnp.linalg.norm(network.values(theta, points.x).astype(jnp.float64), axis=-1)
+        squares = [self._square(points, misfit), self._square(points, f)]
+        squares += [self._square(judging, values) for values in (misfit, error, size)]
+        masses = [jnp.sum(mass), jnp.sum(mass**2), jnp.sum(points.measure > 0)]
+        squares, masses = jax.lax.psum((jnp.stack(squares), jnp.stack(masses)), AXIS)
+        ratio = lambda a, b: a / jnp.where(b > 0, b, 1.0)  # noqa: E731
+        residual, rate, step = (jnp.sqrt(ratio(squares[i], squares[j])) for i, j in ((0, 1), (2, 4), (3, 4)))
+        return Judgement(residual, rate, step, ratio(masses[0] ** 2, masses[1] * masses[2]))
 
     def _residual_squares(self, theta, t, v, points):
         """|J v - f|^2 at every point: (n,)."""

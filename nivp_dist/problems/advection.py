@@ -34,6 +34,9 @@ class Advection(Problem):
     def rhs(self, u, x, t):
         return self.velocity * jnp.sum(gradient(u, x))
 
+    def invariants(self, u, x):
+        return {"mass": u(x), "square": u(x) ** 2}  # until the pulse reaches a wall
+
     @property
     def reference_until(self):
         speed = abs(self.velocity)

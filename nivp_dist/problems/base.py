@@ -86,6 +86,13 @@ class Problem:
     statistics: ClassVar[Callable | None] = None
     """statistics(self, t): exact statistics at t, any of mass (), mean (d,), covariance (d, d)."""
 
+    invariants: ClassVar[Callable | None] = None
+    """invariants(self, u, x): what is conserved, as densities at one point, {"energy": scalar, ...}; written as ``rhs``.
+
+    Their integrals over the domain, and how far they have drifted, are reported at outputs: a check that needs no
+    reference. The mass of a probability density always is.
+    """
+
 
 def has_reference(problem: Problem, t: float = 0.0) -> bool:
     """Whether the problem's class defines ``reference``, and it holds at time t."""

@@ -43,6 +43,8 @@ def check(problem: Problem, source: str) -> None:
     _boundary(domain, initial, ask)
     velocity = ask.call("rhs(u, x, t)", jax.jit(jax.vmap(rhs, (0, None))), points, 0.0)
     ask.finite("rhs(u, x, t) at t = 0 with u = initial", points, velocity)
+    if callable(problem.invariants):
+        _invariants(problem, x, ask)
     if has_reference(problem):
         _reference(problem, points, ask)
 
@@ -126,6 +128,15 @@ def _boundary(domain: Domain, initial: Callable, ask: _Asker) -> None:
                     f"initial(x) must vanish on the walls of a Box: |u0| = {largest:.3g} at x[{axis}] = {wall:g} "
                     f"(max |u0| = {size:.3g})"
                 )
+
+
+def _invariants(problem: Problem, x: jax.ShapeDtypeStruct, ask: _Asker) -> None:
+    shapes = ask.call("invariants(u, x)", jax.eval_shape, lambda point: problem.invariants(problem.initial, point), x)
+    if not (isinstance(shapes, dict) and all(isinstance(name, str) for name in shapes)):
+        ask.fail("invariants(u, x) must return a dictionary, name -> density at x")
+    for name, density in shapes.items():
+        if getattr(density, "shape", None) != ():
+            ask.fail(f"invariants(u, x)['{name}'] must be a scalar, got {getattr(density, 'shape', density)}")
 
 
 def _reference(problem: Problem, points: np.ndarray, ask: _Asker) -> None:

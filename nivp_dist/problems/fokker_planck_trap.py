@@ -28,6 +28,7 @@ class FokkerPlanckTrap(Problem):
 
     summary: ClassVar[str] = "Fokker-Planck equation of a harmonic trap with coupling, box [-1, 1]^d"
     reference_kind: ClassVar[str] = "exact whole-space density by one-dimensional quadrature; mass and moments"
+    density: ClassVar[bool] = True
 
     dimension: Dimension = 5
     drift_target: float = 0.2

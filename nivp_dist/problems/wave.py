@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from nivp_dist.problems import Box, NonNegative, Positive, Problem, laplacian
+from nivp_dist.problems import Box, NonNegative, Positive, Problem, gradient, laplacian
 from nivp_dist.problems._gaussians import PULSE_WIDTH, pulse
 from nivp_dist.problems._series import evaluate, frequencies, pulse_coefficients, pulse_mode_count
 
@@ -42,6 +42,10 @@ class Wave(Problem):
 
     def rhs(self, u, x, t):
         return jnp.stack([u(x)[1], self.speed_squared * laplacian(lambda y: u(y)[0], x)])
+
+    def invariants(self, u, x):
+        slope, (_, velocity) = gradient(lambda y: u(y)[0], x), u(x)
+        return {"energy": (velocity**2 + self.speed_squared * slope @ slope) / 2}
 
     def reference(self, x, t):
         wavenumbers = [self.wavenumber] + [0.0] * (self.dimension - 1)

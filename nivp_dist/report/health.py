@@ -6,6 +6,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9781e", "#888888"
+ESTIMATES = {"estimate": {"color": ORANGE, "linewidth": 1.6}} | {
+    f"estimate_{part}": {"color": GREY, "linewidth": 1.2, "linestyle": style}
+    for part, style in {"initial": ":", "residual": "--", "steps": "-.", "refits": (0, (5, 1, 1, 1, 1, 1))}.items()
+}
 
 
 def health_figure(metrics: dict[str, np.ndarray], events: list[dict]) -> Figure:
@@ -46,19 +50,30 @@ def health_figure(metrics: dict[str, np.ndarray], events: list[dict]) -> Figure:
     return figure
 
 
-def error_figure(errors: dict[str, np.ndarray]) -> Figure | None:
-    """Relative L2 error against t; None where nothing was measured. errors: as ``Run.errors`` gives."""
-    t, error = errors["t"], errors["relative_l2"]
-    seen = np.isfinite(error) & (error > 0)
-    if not seen.any():
+def error_figure(errors: dict[str, np.ndarray], metrics: dict[str, np.ndarray] | None = None) -> Figure | None:
+    """Relative L2 error against t, and the run's own estimate with its parts; None where nothing was measured.
+
+    errors: as ``Run.errors`` gives. metrics: as ``Run.metrics`` gives, for the estimate.
+    """
+    dots = {"color": BLUE, "marker": "o", "markersize": 5}
+    series = [("against the reference", errors["t"], errors["relative_l2"], dots)]
+    for name, style in ESTIMATES.items():
+        if metrics and name in metrics:
+            series.append((name.replace("_", ": "), metrics["t"], metrics[name], style))
+    visible = [np.isfinite(values) & (values > 0) for _, _, values, _ in series]
+    series = [(label, t[seen], values[seen], style) for (label, t, values, style), seen in zip(series, visible)]
+    series = [entry for entry in series if len(entry[1])]
+    if not series:
         return None
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()
-    axis.plot(t[seen], error[seen], "o-", color=BLUE, markersize=5)
+    for label, t, values, style in series:
+        axis.plot(t, values, label=label, **style)
     axis.set_yscale("log")
-    _room(axis, error[seen])
-    axis.set(title="error against the reference", xlabel="time t", ylabel="relative L2 error")
+    _room(axis, np.concatenate([values for _, _, values, _ in series]))
+    axis.set(title="error against the reference and as estimated", xlabel="time t", ylabel="relative L2 error")
     axis.grid(True, which="both", alpha=0.25)
+    axis.legend(fontsize=9)
     return figure
 
 

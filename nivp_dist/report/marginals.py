@@ -3,35 +3,12 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from nivp_dist.densities import draw_points, marginal
 from nivp_dist.problems.domains import Box
 from nivp_dist.report.health import BLUE, ORANGE
 from nivp_dist.report.solution import PANELS, WIDTHS, chosen_times, coordinate, mixture_moments, output_name, values
 
-POINTS, BINS, SEED = 40_000, 40, 20240
-WIDENED, BROAD, BROAD_SHARE = 1.5, 4.0, 0.2  # factors of the covariance, and the share drawn from the broader
-
-
-def draw_points(snapshot: dict[str, np.ndarray], n: int, seed: int = SEED) -> tuple[np.ndarray, np.ndarray]:
-    """Points x (n, d) from the snapshot's mixture, widened, and 1 / q(x) (n,): sum(f(x) / q(x)) / n estimates
-    the integral of f. A share comes from a broader copy, so that a tail of the solution beyond the mixture's
-    cannot meet a vanishing q."""
-    weights, means, covariances = (snapshot[f"density_{part}"] for part in ("weights", "means", "covariances"))
-    d, random = means.shape[1], np.random.default_rng(seed)
-    weights = np.concatenate([(1 - BROAD_SHARE) * weights, BROAD_SHARE * weights]) / weights.sum()
-    means = np.concatenate([means, means])
-    roots = np.linalg.cholesky(np.concatenate([WIDENED * covariances, WIDENED * BROAD * covariances]))
-    component = random.choice(len(weights), n, p=weights)
-    x = means[component] + np.einsum("nij,nj->ni", roots[component], random.standard_normal((n, d)))
-    logs = []
-    for weight, mean, root in zip(weights, means, roots):
-        z = np.linalg.solve(root, (x - mean).T)
-        logs.append(np.log(weight) - 0.5 * np.sum(z**2, axis=0) - np.sum(np.log(np.diag(root))))
-    return x, np.exp(0.5 * d * np.log(2 * np.pi) - np.logaddexp.reduce(logs, axis=0))
-
-
-def marginal(x: np.ndarray, mass: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """The marginal density of one coordinate in each bin: x (n,), mass (n,) = f / q, edges (bins + 1,) -> (bins,)."""
-    return np.histogram(x, edges, weights=mass)[0] / (len(x) * np.diff(edges))
+POINTS, BINS = 40_000, 40
 
 
 def marginals_figure(run) -> Figure:

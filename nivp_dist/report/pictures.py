@@ -20,7 +20,7 @@ DOTS_PER_INCH = 130
 def draw(directory: str | Path, problem: Problem | None = None) -> list[Path]:
     """Draw what the run has to show so far; the paths of the pictures written. Each is replaced as a whole.
 
-    health.png always; error.png where there is a reference; solution.png and, from three dimensions on,
+    health.png always; error.png where there is a reference, or steps to estimate from; solution.png and, from three dimensions on,
     marginals.png once there are snapshots.
 
     problem: the instance, if the run was started from Python with one.
@@ -30,8 +30,9 @@ def draw(directory: str | Path, problem: Problem | None = None) -> list[Path]:
     run = api.open_run(directory, problem)
     folder = run.directory / FOLDER
     folder.mkdir(exist_ok=True)
-    paths = [_save(health_figure(run.metrics(), read_lines(run.directory / EVENTS)), folder / "health.png")]
-    figure = error_figure(run.errors())
+    metrics = run.metrics()
+    paths = [_save(health_figure(metrics, read_lines(run.directory / EVENTS)), folder / "health.png")]
+    figure = error_figure(run.errors(), metrics)
     if figure is not None:
         paths.append(_save(figure, folder / "error.png"))
     if len(run.times):

@@ -91,11 +91,9 @@ class Reporter:
         """Something that may need the user."""
         self._write(f"{self._elapsed()} warning: {message}", style="yellow")
 
-    def output(self, t: float, relative_l2: float | None) -> None:
-        """A snapshot was written; its relative L2 error, None or NaN without a reference."""
-        known = relative_l2 is not None and not math.isnan(relative_l2)
-        error = f"relative L2 error {tables.scientific(relative_l2)}" if known else "no reference"
-        self._write(f"{self._elapsed()} output at t = {tables.number(t)}: {error}")
+    def output(self, t: float, relative_l2: float | None, estimate: float | None = None) -> None:
+        """A snapshot was written; its relative L2 error, None or NaN without a reference, and what the run estimates."""
+        self._write(f"{self._elapsed()} output at t = {tables.number(t)}: {tables.errors(relative_l2, estimate)}")
 
     def finish(self, summary: dict, directory: str | Path) -> None:
         """The end of a run: errors against time, where everything is, and the commands that go on from there."""
@@ -218,7 +216,7 @@ class Silent(Reporter):
     def warn(self, message):
         """Nothing."""
 
-    def output(self, t, relative_l2):
+    def output(self, t, relative_l2, estimate=None):
         """Nothing."""
 
     def finish(self, summary, directory):

@@ -13,7 +13,7 @@ CURVE_POINTS, IMAGE_POINTS = 401, 161
 
 
 def solution_figure(run) -> Figure:
-    """The figure that suits the dimension. run: ``api.Run`` with at least one snapshot."""
+    """The figure that suits the dimension. run: ``run.Run`` with at least one snapshot."""
     d = run.problem.domain.dimension
     return curves_figure(run) if d == 1 else images_figure(run) if d == 2 else slices_figure(run)
 

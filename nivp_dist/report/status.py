@@ -13,7 +13,7 @@ from nivp_dist.batch.jobs import JOBS
 from nivp_dist.batch.requeue import REQUEUES
 from nivp_dist.errors import InputError
 from nivp_dist.report.rate import WINDOW_SAMPLES, settled_rate
-from nivp_dist.report.tables import count, duration, number, scientific
+from nivp_dist.report.tables import count, duration, has_errors, number, scientific
 from nivp_dist.storage import heartbeat, run_directory
 from nivp_dist.storage.metrics import EVENTS, METRICS, plain, read_tail
 
@@ -72,8 +72,12 @@ def lines(facts: dict) -> list[str]:
         add(name, summary.get(name.split()[0]))
     add("wall time", last.get("wall_seconds", summary.get("wall_seconds")), duration)
     for entry in summary.get("errors") or []:
-        if entry.get("relative_l2") is not None:
-            rows.append((f"error at t = {number(entry['t'])}", scientific(entry["relative_l2"])))
+        known, estimated = entry.get("relative_l2"), entry.get("estimate")
+        if known is not None:
+            more = f", estimated {scientific(estimated)}" if estimated is not None else ""
+            rows.append((f"error at t = {number(entry['t'])}", scientific(known) + more))
+    if summary.get("errors") and not has_errors(summary):
+        add("estimated error", last.get("estimate"), scientific)
     rows += [_event(event) for event in facts["events"]]
     rows += [_event(event) for event in facts["warnings"] if event not in facts["events"]]
     width = max(len(name) for name, _ in rows)

@@ -167,8 +167,6 @@ def test_norms_and_residuals(wave):
     error, scale = galerkin.step_norms(wave.theta, jnp.asarray(v), wave.points)
     np.testing.assert_allclose(error, wave.norm(wave.j @ v), rtol=1e-11)
     np.testing.assert_allclose(scale, wave.norm(wave.network.field(wave.theta, np.asarray(wave.points.x))), rtol=1e-11)
-    residual = galerkin.residual(wave.theta, TIME, jnp.asarray(v), wave.points)
-    np.testing.assert_allclose(residual, wave.norm(misfit) / wave.norm(wave.f), rtol=1e-11)
     squares = galerkin.residual_squares(wave.theta, TIME, jnp.asarray(v), wave.points)
     np.testing.assert_allclose(squares, np.sum(misfit.reshape(-1, 2) ** 2, axis=1), rtol=1e-10)
 
@@ -179,6 +177,31 @@ def test_error_of_a_log_density_is_already_relative(drifted):
     error, scale = galerkin.step_norms(drifted.theta, jnp.asarray(v), drifted.points)
     np.testing.assert_allclose(error, drifted.norm(drifted.j @ v), rtol=1e-11)
     assert float(scale) == 1.0
+
+
+@pytest.mark.devices
+def test_a_step_judged_against_numpy(wave):
+    v, e = np.random.default_rng(2).standard_normal((2, wave.network.size))
+    judged = wave.galerkin("pcg", chunk=7).judge(wave.theta, TIME, jnp.asarray(v), jnp.asarray(e), wave.points)
+    misfit, x = wave.j @ v - wave.f.reshape(-1), np.asarray(wave.points.x)
+    u = np.asarray(wave.network.field(wave.theta, x)) / SCALES
+    np.testing.assert_allclose(judged.residual, wave.norm(misfit) / wave.norm(wave.f), rtol=1e-11)
+    np.testing.assert_allclose(judged.residual_rate, wave.norm(misfit) / wave.norm(SCALES * u), rtol=1e-11)
+    np.testing.assert_allclose(judged.step_error, wave.norm(wave.j @ e) / wave.norm(SCALES * u), rtol=1e-11)
+    mass = np.asarray(wave.points.measure) * np.linalg.norm(u, axis=1)
+    np.testing.assert_allclose(judged.coverage, mass.sum() ** 2 / (POINTS * (mass**2).sum()), rtol=1e-11)
+
+
+def test_a_step_of_a_log_density_is_judged_under_the_density(drifted):
+    v, e = np.random.default_rng(2).standard_normal((2, drifted.network.size))
+    judged = drifted.galerkin("primal").judge(drifted.theta, TIME, jnp.asarray(v), jnp.asarray(e), drifted.points)
+    misfit, x = drifted.j @ v - drifted.f.reshape(-1), np.asarray(drifted.points.x)
+    mass = np.asarray(drifted.points.measure) * np.exp(drifted.network.field(drifted.theta, x))[:, 0]
+    under_u = lambda values: np.sqrt(np.sum(mass * values**2) / np.sum(mass))  # noqa: E731
+    np.testing.assert_allclose(judged.residual, drifted.norm(misfit) / drifted.norm(drifted.f), rtol=1e-11)
+    np.testing.assert_allclose(judged.residual_rate, under_u(misfit), rtol=1e-11)
+    np.testing.assert_allclose(judged.step_error, under_u(drifted.j @ e), rtol=1e-11)
+    np.testing.assert_allclose(judged.coverage, mass.sum() ** 2 / (POINTS * (mass**2).sum()), rtol=1e-11)
 
 
 @pytest.mark.devices

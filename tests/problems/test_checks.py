@@ -47,9 +47,19 @@ def test_every_shipped_problem_passes(name):
         {"domain": OPEN, "initial": "def initial(self, x):\n        return jnp.exp(x[0])"},
         {"rhs": "def rhs(self, u, x, t):\n        return 0.0"},
         {"more": "def reference(self, x, t):\n        return np.zeros((len(x), 1))"},
+        {"more": "def invariants(self, u, x):\n        return {'mass': u(x), 'slope': jnp.sum(gradient(u, x) ** 2)}"},
         {"initial": "def initial(self, x):\n        return jnp.exp(-1e5 * jnp.sum((x - 0.3) ** 2))"},
     ],
-    ids=["plain", "two outputs", "periodic", "open", "nothing happens", "reference", "so narrow that every value is 0"],
+    ids=[
+        "plain",
+        "two outputs",
+        "periodic",
+        "open",
+        "nothing happens",
+        "reference",
+        "invariants",
+        "so narrow that every value is 0",
+    ],
 )
 def test_right_problems_pass(check, parts):
     check(**parts)
@@ -71,6 +81,14 @@ def test_right_problems_pass(check, parts):
         (
             {"initial": "def initial(self, x):\n        return 1 - x**2"},
             "mine.toml: Mine.initial(x) must have shape () (outputs = 1), got (2,)",
+        ),
+        (
+            {"more": "def invariants(self, u, x):\n        return u(x)"},
+            "mine.toml: Mine.invariants(u, x) must return a dictionary, name -> density at x",
+        ),
+        (
+            {"more": "def invariants(self, u, x):\n        return {'flux': gradient(u, x)}"},
+            "mine.toml: Mine.invariants(u, x)['flux'] must be a scalar, got (2,)",
         ),
         ({"head": "outputs = 2"}, "mine.toml: Mine.initial(x) must have shape (2,) (outputs = 2), got ()"),
         (

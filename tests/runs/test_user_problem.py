@@ -76,7 +76,7 @@ KEYS = (
 ).split()
 METRICS = (
     "step t h error rejected residual residual_fresh cg_iterations cg_wasted cg_residual evaluations theta_norm mu "
-    "trace lambda_max lambda_min condition effective_dimension rank effective_sample_size wall_seconds"
+    "trace lambda_max lambda_min condition effective_dimension rank effective_sample_size coverage estimate wall_seconds"
 ).split()
 
 
@@ -109,7 +109,8 @@ def test_what_a_run_directory_holds(done):
     assert set(KEYS) <= summary.keys()
     assert summary["status"] == "finished" and summary["problem"] == "Settling" and summary["t"] == 0.3
     assert summary["processes"] == 1 and summary["points"] == 200 and summary["wall_seconds"] > 0
-    assert [set(error) for error in summary["errors"]] == 3 * [{"t", "relative_l2"}]
+    keys = {"t", "relative_l2", "estimate", "relative_l2_normalised", "log_rms", "invariants"}  # those of a density
+    assert [set(error) for error in summary["errors"]] == 3 * [keys]
     config = read_config(directory / "config.toml")
     assert config.integrator.t_end == 0.3 and config.problem.parameters == {"start": 0.8}
     assert "[versions]" in (directory / "config.toml").read_text()

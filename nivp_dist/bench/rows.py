@@ -1,0 +1,93 @@
+"""The score sheet as data: which configuration is run how far, and what its error has to come below.
+
+Every row is reproduced by the one command that `nivp bench accuracy` prints with it. A row whose settings are those of
+another shares its run.
+"""
+
+import dataclasses
+from typing import Literal
+
+CPU, LONGER, LONGEST, SHORT, SHORTEST = 10, 15, 20, 5, 2  # minutes on two cores
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of the score sheet.
+
+    Attributes:
+        name: what selects it, and the name of its run directory.
+        problem: what the table calls it.
+        configuration: a shipped one.
+        must, goal: bounds on the error at the end, or None.
+        minutes: within which it has to be done.
+        t: where the run ends; None: where the configuration says.
+        settings: further keys of the command line, and their values as typed there.
+        score: which error. relative_l2 is the run's own; sampled is on the problem's samples, see ``bench.scores``.
+    """
+
+    name: str
+    problem: str
+    configuration: str
+    must: float | None
+    goal: float | None
+    minutes: float
+    t: float | None = None
+    settings: dict[str, str] = dataclasses.field(default_factory=dict)
+    score: Literal["relative_l2", "sampled"] = "relative_l2"
+
+    @property
+    def overrides(self) -> dict[str, str]:
+        """All that the command line adds to the configuration."""
+        return ({} if self.t is None else {"integrator.t_end": f"{self.t:g}"}) | self.settings
+
+
+def _modulated(kappa: int) -> Row:
+    must = 5e-2 if kappa <= 4 else None
+    settings = {"problem.parameters.wavenumber": f"{kappa}.0"}
+    name, problem = f"wave_2d_modulated_{kappa}", f"wave 2d, modulated, kappa = {kappa}"
+    return Row(name, problem, "wave_2d_modulated", must, 1e-2, CPU, settings=settings)
+
+
+def _wave_maps(coordinates: str) -> Row:
+    settings = {"problem.parameters.coordinates": coordinates}
+    problem = f"wave maps 3d, {coordinates}"
+    return Row(f"wave_maps_3d_{coordinates}", problem, "wave_maps_3d", 5e-2, 1e-2, CPU, t=0.36, settings=settings)
+
+
+ROWS = (
+    Row("advection_2d", "advection 2d", "advection_2d", 1e-3, 2e-4, SHORTEST, t=0.5),
+    Row("heat_2d", "heat 2d", "heat_2d", 1e-3, 1e-4, SHORTEST, t=1.0),
+    Row("wave_2d", "wave 2d, past the first reflection", "wave_2d", 3e-2, 3e-3, CPU, t=4.0),
+    Row("wave_3d", "wave 3d", "wave_3d", 3e-2, 5e-3, CPU, t=0.8),
+    *map(_modulated, (1, 2, 4, 8)),
+    *map(_wave_maps, ("schwarzschild", "kerr_schild")),
+    Row("vlasov_6d", "Vlasov 6d", "vlasov_6d", 1e-1, 2e-2, LONGER, t=3.0),
+    Row("trap_5d", "Fokker-Planck trap, d = 5", "fokker_planck_trap_5d", 5e-3, 1e-3, SHORT, t=1.0),
+    Row("trap_5d_long", "Fokker-Planck trap, d = 5, to equilibrium", "fokker_planck_trap_5d", 5e-3, 1e-3, SHORT, t=5.0),
+    Row("trap_8d", "Fokker-Planck trap, d = 8", "fokker_planck_trap_8d", 3e-2, 5e-3, LONGER, t=1.0),
+    Row("trap_20d", "Fokker-Planck trap, d = 20", "fokker_planck_trap_20d", 3e-2, 5e-3, LONGER, t=1.0),
+    Row("moving_trap_8d", "moving trap, d = 8", "moving_trap_8d", 3e-2, 5e-3, LONGER, t=8.0),
+    *(
+        Row(
+            f"mixture_{d}d", f"linear Fokker-Planck, mixture, d = {d}", f"linear_fokker_planck_{d}d", 3e-2, 5e-3, LONGER
+        )
+        for d in (8, 20, 50)
+    ),
+    *(
+        Row(f"double_well_{d}d", f"rotated double well, d = {d}", f"double_well_{d}d", 1e-1, 2e-2, LONGER)
+        for d in (5, 10)
+    ),
+    # The unknown is log u, an MLP alone, in a box: its run scores it on uniform points.
+    Row("log_9d_uniform", "log Fokker-Planck 9d, uniform points", "log_fokker_planck_9d", 1e-4, 1e-5, CPU, t=1.0),
+    Row(
+        "log_9d_density", "the same under the density", "log_fokker_planck_9d", 1e-4, 1e-5, CPU, t=1.0, score="sampled"
+    ),
+    Row("allen_cahn_1d", "Allen-Cahn 1d", "allen_cahn_1d", 1.6e-5, 1e-6, SHORT),
+    Row("burgers_1d", "Burgers 1d", "burgers_1d", 6e-5, 1e-6, SHORT),
+    Row("heat_periodic_2d", "heat 2d, periodic", "heat_periodic_2d", 1e-4, 1e-6, LONGEST, t=4.0),
+    Row("allen_cahn_2d", "Allen-Cahn 2d, periodic", "allen_cahn_periodic_2d", 1e-4, 1e-6, LONGEST, t=4.0),
+    Row("burgers_2d", "Burgers 2d, periodic", "burgers_periodic_2d", 1e-4, 1e-6, LONGEST, t=4.0),
+    Row("fisher_kpp_5d", "Fisher-KPP front, d = 5", "fisher_kpp_5d", 1e-2, 1e-3, CPU),
+    Row("burgers_5d", "viscous Burgers in x.1, d = 5", "burgers_front_5d", 1e-2, 1e-3, CPU),
+    Row("advection_5d", "time-varying advection, d = 5", "time_varying_advection_5d", 1e-2, 1e-3, CPU),
+)

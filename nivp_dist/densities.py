@@ -1,0 +1,64 @@
+"""Densities as results: importance sampling from a snapshot's mixture, marginals, entropy, samples. Host arithmetic."""
+
+from typing import Callable
+
+import numpy as np
+
+WIDENED, BROAD, BROAD_SHARE = 1.5, 4.0, 0.2  # factors of the covariance, and the share drawn from the broader
+PROPOSALS = 8  # importance-sampled points for every sample asked for
+SWEEPS = 40  # Metropolis steps that every sample takes: what resampling duplicated has parted by then
+SEED = 20240
+
+Values = Callable[[np.ndarray], np.ndarray]  # points (n, d) -> the density there (n,), of any normalisation
+
+
+def draw_points(snapshot: dict[str, np.ndarray], n: int, seed: int = SEED) -> tuple[np.ndarray, np.ndarray]:
+    """Points x (n, d) from the snapshot's mixture, widened, and 1 / q(x) (n,): sum(f(x) / q(x)) / n estimates
+    the integral of f. A share comes from a broader copy, so that a tail of the solution beyond the mixture's
+    cannot meet a vanishing q."""
+    weights, means, covariances = (snapshot[f"density_{part}"] for part in ("weights", "means", "covariances"))
+    d, random = means.shape[1], np.random.default_rng(seed)
+    weights = np.concatenate([(1 - BROAD_SHARE) * weights, BROAD_SHARE * weights]) / weights.sum()
+    means = np.concatenate([means, means])
+    roots = np.linalg.cholesky(np.concatenate([WIDENED * covariances, WIDENED * BROAD * covariances]))
+    component = random.choice(len(weights), n, p=weights)
+    x = means[component] + np.einsum("nij,nj->ni", roots[component], random.standard_normal((n, d)))
+    logs = []
+    for weight, mean, root in zip(weights, means, roots):
+        z = np.linalg.solve(root, (x - mean).T)
+        logs.append(np.log(weight) - 0.5 * np.sum(z**2, axis=0) - np.sum(np.log(np.diag(root))))
+    return x, np.exp(0.5 * d * np.log(2 * np.pi) - np.logaddexp.reduce(logs, axis=0))
+
+
+def marginal(x: np.ndarray, mass: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """The marginal density of one coordinate in each bin: x (n,), mass (n,) = f / q, edges (bins + 1,) -> (bins,)."""
+    return np.histogram(x, edges, weights=mass)[0] / (len(x) * np.diff(edges))
+
+
+def samples(snapshot: dict[str, np.ndarray], density: Values, n: int, seed: int = 0) -> np.ndarray:
+    """n samples (n, d) of a density: importance resampling, then Metropolis steps that keep the density invariant.
+
+    Resampling alone repeats the points of large weight; the steps (random walks with the covariances of the fitted
+    Gaussians, scaled by 2.38 / sqrt(d): Roberts, Gelman, Gilks 1997) move them apart and correct what is left of the
+    proposal. They do not cross between modes far apart: how many samples each gets is what resampling found, and is only
+    as good as the mixture fits (``sampling.components``). Where the density is negative it counts as zero.
+    """
+    random = np.random.default_rng(seed)
+    x, inverse = draw_points(snapshot, PROPOSALS * n, seed)
+    value = np.maximum(density(x), 0.0)
+    cumulative = np.cumsum(value * inverse)
+    if not cumulative[-1] > 0:
+        raise ValueError("the density vanishes at all points that were tried: there is nothing to sample")
+    # Systematic resampling: the numbers of copies are as even as they can be.
+    chosen = np.searchsorted(cumulative, (np.arange(n) + random.uniform()) / n * cumulative[-1], side="right")
+    chosen = random.permutation(np.minimum(chosen, len(x) - 1))
+    x, value = x[chosen], value[chosen]
+    d, roots = x.shape[1], np.linalg.cholesky(snapshot["density_covariances"])
+    for _ in range(SWEEPS):
+        # A component for the scale of each step, by lot: chosen by the place, it would need the way back as well.
+        root = roots[random.integers(len(roots), size=n)]
+        tried = x + 2.38 / np.sqrt(d) * np.einsum("nij,nj->ni", root, random.standard_normal(x.shape))
+        tried_value = np.maximum(density(tried), 0.0)
+        accepted = random.uniform(size=n) * value < tried_value
+        x[accepted], value[accepted] = tried[accepted], tried_value[accepted]
+    return x
