@@ -1,1 +1,1 @@
-"""What `nivp bench` measures: the speed of the package against the published procedure and other ways of doing the same."""
+"""What `nivp bench` measures: the package against the published procedure and with other ways to do the same."""
