@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from nivp_dist.config import Config
+from nivp_dist.config import Config, ProblemSettings
 from nivp_dist.galerkin.velocity import AXIS, Points
 from nivp_dist.problems import registry
 from nivp_dist.problems.domains import Box
@@ -20,13 +20,7 @@ RIGHT_HAND_SIDES = ("advection", "wave", "fokker_planck_trap", "vlasov")
 def available(names) -> list[str]:
     """Those of the problems that are shipped, on a box (uniform points are all that the published procedure knows)."""
     known = [name for name in names if name in registry.SHIPPED]
-    return [name for name in known if isinstance(registry.load(_problem(name)).domain, Box)]
-
-
-def _problem(name):
-    from nivp_dist.config import ProblemSettings
-
-    return ProblemSettings(name=name)
+    return [name for name in known if isinstance(registry.load(ProblemSettings(name=name)).domain, Box)]
 
 
 def simulation(name: str, network: dict, **sections) -> Simulation:

@@ -1,8 +1,8 @@
 """A problem from nothing to t_end: time to the same final error, ours against the published procedure.
 
-Both are compiled before their clock starts. The published procedure runs with the settings that its code was found to do
-best with; ours with the shipped configuration, made coarser until it is no more than just as accurate. Errors are taken
-against the problem's reference, on the same points.
+Both are compiled before their clock starts; ours by a whole run, of which the second one is timed. The published
+procedure runs with the settings that its code was found to do best with; ours with the shipped configuration, made
+coarser until it is no more than just as accurate. Errors are taken against the problem's reference, on the same points.
 """
 
 import time
@@ -19,7 +19,6 @@ from nivp_dist.evaluation import Scorer
 from nivp_dist.problems import registry
 from nivp_dist.settings_io import read_config, shipped_configs
 from nivp_dist.simulation import Simulation
-from nivp_dist.state import EVOLVE
 
 
 class Task(NamedTuple):
@@ -70,7 +69,9 @@ def measure(task: Task) -> dict:
     overrides = task.overrides | {"integrator.t_end": str(task.t_end), "output.times": "[]", "devices": "1"}
     config = read_config(shipped_configs()[task.config], overrides)
     run = Simulation(config, registry.load(config.problem))
+    cold, _ = solve(run)
     ours, state = solve(run)
+    ours["compile_seconds"] = cold["seconds"] - ours["seconds"]
     published = Published(
         networks.build(NetworkSettings(**task.network, dtype="float32"), run.problem), run.problem, task.published
     )
@@ -96,9 +97,7 @@ def _error(config: Config, run: Simulation, network, theta, state, t: float) -> 
 
 
 def solve(run: Simulation):
-    """({seconds, fit_seconds, compile_seconds, steps, evaluations}, state at t_end): the main loop without its records."""
-    began = time.perf_counter()
-    _compile(run)
+    """({seconds, fit_seconds, steps, evaluations}, state at t_end): the main loop without its records."""
     started = time.perf_counter()
     state = _fit(run, run.begin())
     state = run.after_output(run.finish_initial_fit(state)[0])
@@ -108,8 +107,7 @@ def solve(run: Simulation):
             state = run.finish_refit(_fit(run, run.begin_refit(state)))[0]
         state = run.step(state, lambda: None).state
     jax.block_until_ready(state.theta)
-    ended = time.perf_counter()
-    times = {"seconds": ended - started, "fit_seconds": fitted - started, "compile_seconds": started - began}
+    times = {"seconds": time.perf_counter() - started, "fit_seconds": fitted - started}
     return times | {"steps": state.step, "evaluations": state.evaluations}, state
 
 
@@ -117,13 +115,6 @@ def _fit(run: Simulation, state):
     while not run.fit_is_done(state):
         state = run.fit_round(state)
     return state
-
-
-def _compile(run: Simulation) -> None:
-    """A round of the fit and a step, for nothing but their programs."""
-    state = run.fit_round(run.begin())
-    density, theta = state.density, run._network_part(state.fit.theta)
-    run.step(run.after_output(state.after(phase=EVOLVE, theta=theta, density=density)), lambda: None)
 
 
 def _published(published: Published, task: Task):

@@ -1,8 +1,8 @@
 """The initial fit: time to an error, Gauss-Newton (ours) against Adam with the published settings.
 
-The same network (in float32 for Adam, as published) starts from the same parameters. Errors are relative L2 errors on one
-set of points that neither fits; they are taken with the clock stopped, for Adam with and without head tuning, whose time
-counts when it is what reaches the error. Where Adam is not there in the time given, the ratio is a lower bound.
+The same network (in float32 for Adam, as published) starts from the same parameters. Errors are relative L2 errors on
+one set of points that neither fits; they are taken with the clock stopped, for Adam with and without head tuning, whose
+time counts when it is what reaches the error. Where Adam is not there in the time given, the ratio is a lower bound.
 """
 
 import time

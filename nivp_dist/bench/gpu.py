@@ -29,7 +29,7 @@ FOURFOLD = 4.0  # operations a product, a point and a parameter
 
 
 class Size(NamedTuple):
-    """widths, n: of the products. evaluation: width, n, CG iterations at most, rank."""
+    """matrix: rows of the square ones. widths, n: of the products. width: of the evaluation; CG iterations at most."""
 
     matrix: int
     widths: tuple[int, ...]
@@ -38,10 +38,11 @@ class Size(NamedTuple):
     width: int
     iterations: int
     rank: int
+    depth: int = 3
 
 
 FULL = Size(8192, (512, 1024, 2048), 65_536, 20, 660, 60, 128)
-QUICK = Size(128, (16,), 256, 3, 12, 5, 8)
+QUICK = Size(128, (16,), 256, 3, 12, 5, 8, 1)
 
 
 def measure(size: Size, trace: Path, rounds: int) -> dict:
@@ -82,7 +83,9 @@ def _matrix_rate(side: int, rounds: int) -> float:
 
 
 def _product(width: int, size: Size, rate: float, rounds: int) -> dict:
-    network = networks.build(NetworkSettings(width=width, dtype="float32"), FokkerPlanckTrap(dimension=size.d))
+    network = networks.build(
+        NetworkSettings(width=width, depth=size.depth, dtype="float32"), FokkerPlanckTrap(dimension=size.d)
+    )
     keys = jax.random.split(jax.random.key(0), 4)
     x = jax.random.uniform(keys[1], (size.n, size.d), jnp.float32, -1.0, 1.0)
     weights = jnp.full(size.n, 1.0 / size.n)
@@ -102,7 +105,9 @@ def _product(width: int, size: Size, rate: float, rounds: int) -> dict:
 def _evaluation(size: Size, rounds: int, trace: Path | None) -> dict:
     """A velocity of the trap, and its parts: the sketch of a step, an evaluation with one product, the norms."""
     problem, mesh = FokkerPlanckTrap(dimension=size.d), make_mesh(1)
-    network = networks.build(NetworkSettings(width=size.width, dtype="float32", frequencies=2), problem)
+    network = networks.build(
+        NetworkSettings(width=size.width, depth=size.depth, dtype="float32", frequencies=2), problem
+    )
     sampling = SamplingSettings(points=size.n)
     sampler = Sampler(sampling, problem.domain, network.log_density, mesh)
     points = sampler.draw(jax.random.key(1), sampler.broadest())

@@ -12,8 +12,8 @@ problem's equation, and the coefficients of the Runge-Kutta pairs.
 - Embedded Runge-Kutta with |e| <= rtol |theta_0| in parameter space, nothing kept from one step to the next.
 - Initial fit by Adam at a constant rate on uniform points, then ridge regression of the head.
 
-Left out, all to its advantage in time: refits (by wall clock there), logging, and the error norm's own products. Mended,
-because it would end in NaN: the shift of the sketch is float32's rounding instead of 1e-8.
+Left out, all to its advantage in time: refits (by wall clock there) and logging. Mended, because it would end in NaN:
+the shift of the sketch is float32's rounding instead of 1e-8.
 """
 
 import math

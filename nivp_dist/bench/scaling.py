@@ -40,10 +40,11 @@ class Size(NamedTuple):
     iterations: int
     rounds: int
     turns: int
+    depth: int = 3
 
 
 FULL = Size(40_000, 10_000, 40, 5, 16, 25, 5, 3)
-QUICK = Size(2_000, 500, 8, 2, 4, 3, 2, 1)
+QUICK = Size(2_000, 500, 8, 2, 4, 3, 2, 1, 1)
 TIMEOUT = 600
 
 
@@ -75,7 +76,7 @@ def run(layout: Layout, cores: list[int], n: int, size: Size) -> dict:
     """What the worker says. Raises RunFailed with its last line if it fails."""
     share = layout.cores // layout.processes or 1
     pinned = [[cores[(i * share + k) % len(cores)] for k in range(share)] for i in range(layout.processes)]
-    wanted = {"n": n, "cores": pinned, "width": size.width, "d": size.d, "rank": size.rank}
+    wanted = {"n": n, "cores": pinned, "width": size.width, "depth": size.depth, "d": size.d, "rank": size.rank}
     wanted |= {"iterations": size.iterations, "rounds": size.rounds}
     command = [sys.executable, "-m", "nivp_dist.bench.worker", json.dumps(wanted)]
     if layout.processes > 1:

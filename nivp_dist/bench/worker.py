@@ -1,7 +1,7 @@
 """One process of a scaling measurement:  python -m nivp_dist.bench.worker '{"n": 40000, ...}'
 
-Started by ``scaling``, alone or by launch/local. Takes its cores before anything of jax, times a velocity of a fixed number
-of CG iterations on all the devices there are, and process 0 prints the result as one line of JSON.
+Started by ``scaling``, alone or by launch/local. Takes its cores before anything of jax, times a velocity of a fixed
+number of CG iterations on all the devices there are, and process 0 prints the result as one line of JSON.
 """
 
 import json
@@ -38,7 +38,7 @@ def _measure(wanted: dict) -> tuple[list[float], int]:
     from nivp_dist.sampling import Sampler
 
     problem, mesh = FokkerPlanckTrap(dimension=wanted["d"]), make_mesh()
-    network = networks.build(NetworkSettings(width=wanted["width"]), problem)
+    network = networks.build(NetworkSettings(width=wanted["width"], depth=wanted["depth"]), problem)
     sampling = SamplingSettings(points=wanted["n"])
     # A tolerance that cannot be met: the same number of products everywhere.
     solver = SolverSettings(method="pcg", rtol=1e-30, max_iterations=wanted["iterations"])

@@ -12,26 +12,13 @@ from nivp_dist import Box, Problem, cli
 from nivp_dist.bench import accuracy, scores
 from nivp_dist.bench.rows import ROWS, Row
 from nivp_dist.errors import InputError
-from nivp_dist.settings_io import read_config, shipped_configs
+from nivp_dist.settings_io import read_config
 from nivp_dist.storage import run_directory
-
-# Configurations that other work brings. One that has come must be taken out of here: then its rows are checked.
-AWAITED = set(
-    "wave_3d wave_2d_modulated wave_maps_3d vlasov_6d fokker_planck_trap_8d fokker_planck_trap_20d "
-    "linear_fokker_planck_20d linear_fokker_planck_50d double_well_5d double_well_10d log_fokker_planck_9d "
-    "allen_cahn_1d burgers_1d heat_periodic_2d allen_cahn_periodic_2d burgers_periodic_2d fisher_kpp_5d "
-    "burgers_front_5d time_varying_advection_5d".split()
-)
-
 
 # The rows ---------------------------------------------------------------------------------------
 
 
-def test_what_is_awaited_has_not_come_yet():
-    assert not AWAITED & set(shipped_configs())
-
-
-@pytest.mark.parametrize("row", [row for row in ROWS if row.configuration not in AWAITED], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_every_row_is_a_configuration_that_reads(row):
     config = read_config(row.configuration, row.overrides)
     assert config.integrator.t_end == (row.t or config.integrator.t_end)

@@ -31,14 +31,15 @@ class Setup:
         self.published = Published(self.network, problem, SETTINGS)
         self.theta = self.network.initialise(jax.random.key(2))
         self.x = self.published.sample(jax.random.key(3))
+        self.wide = build(NetworkSettings(**SMALL), problem)
+        self.dense = jax.jit(self._dense)
 
-    def dense(self, theta):
-        wide = build(NetworkSettings(**SMALL), self.problem)
-        x = jnp.asarray(self.x, jnp.float64)
+    def _dense(self, theta):
+        wide, x = self.wide, jnp.asarray(self.x, jnp.float64)
         j = jax.jacobian(lambda theta: wide.field(theta, x))(theta)
         f = jax.vmap(lambda point: self.problem.rhs(wide.function(theta), point, 0.0))(x)
         f = wide.as_field_rate(jnp.reshape(f, (len(x), -1)), None)
-        return np.asarray(j).reshape(-1, wide.size), np.asarray(f).reshape(-1)
+        return j.reshape(-1, wide.size), f.reshape(-1)
 
 
 @pytest.fixture(scope="module", params=["float64", "float32"])
@@ -59,17 +60,25 @@ def test_products_equal_those_of_a_dense_jacobian(wave, monkeypatch):
     monkeypatch.setattr("nivp_dist.bench.published.BLOCK", 9 * COLUMNS * 16)  # several batches, the last one partial
     dtype = wave.network.dtype
     tolerance = 1e-13 if dtype == jnp.float64 else 2e-6
-    j, f = wave.dense(wave.theta)
+    j, f = map(np.asarray, wave.dense(wave.theta))
     v = np.random.default_rng(0).standard_normal((wave.network.size, COLUMNS))
     theta, columns = wave.theta.astype(dtype), jnp.asarray(v, dtype)
-    close(wave.published.product(theta, wave.x, columns[:, 0]), j.T @ (j @ v[:, 0]) / POINTS, tolerance)
-    close(jax.jit(wave.published.products)(theta, wave.x, columns), j.T @ (j @ v) / POINTS, tolerance)
-    close(wave.published.force(theta, 0.0, wave.x), j.T @ f / POINTS, tolerance)
+
+    @jax.jit
+    def all_of_them(theta, x, columns):
+        published = wave.published
+        products = published.product(theta, x, columns[:, 0]), published.products(theta, x, columns)
+        return *products, published.force(theta, 0.0, x)
+
+    one, several, force = all_of_them(theta, wave.x, columns)
+    close(one, j.T @ (j @ v[:, 0]) / POINTS, tolerance)
+    close(several, j.T @ (j @ v) / POINTS, tolerance)
+    close(force, j.T @ f / POINTS, tolerance)
 
 
 def test_velocity_equals_a_dense_regularised_solve(trap):
     result = trap.published.velocity(trap.theta, 0.0, trap.x, jax.random.key(4))
-    j, f = trap.dense(trap.theta)
+    j, f = map(np.asarray, trap.dense(trap.theta))
     matrix = j.T @ j / POINTS
     # mu is relative to the largest eigenvalue, which a sketch of fixed rank finds
     assert float(result.mu) == pytest.approx(SETTINGS.mu * np.linalg.eigvalsh(matrix)[-1], rel=1e-3)
@@ -87,27 +96,32 @@ def test_ours_and_the_published_velocity_agree(trap):
     shared = galerkin.prepare(trap.theta, points, jax.random.key(5), 4)._replace(mu=result.mu)
     ours = galerkin.velocity(trap.theta, 0.0, points, shared, jnp.zeros(trap.network.size))
     close(result.v, np.asarray(ours.v), 1e-8)
-    operator = Operator.build(trap.network, trap.theta, trap.x, points.weights)
-    close(trap.published.product(trap.theta, trap.x, result.v), np.asarray(operator.normal(result.v)), 1e-12)
+
+
+def test_our_products_and_the_published_ones_agree(trap):
+    @jax.jit
+    def both(theta, x, v):
+        operator = Operator.build(trap.network, theta, x, jnp.full(POINTS, 1.0 / POINTS))
+        return operator.normal(v), trap.published.product(theta, x, v)
+
+    ours, published = both(trap.theta, trap.x, jnp.ones(trap.network.size))
+    close(published, np.asarray(ours), 1e-12)
 
 
 def test_evolution_against_scipy(trap, monkeypatch):
     """On points that are kept, the ODE of the parameters has one solution."""
     monkeypatch.setattr(trap.published, "sample", lambda key, n=None: trap.x)
 
-    def rate(_, theta):
-        j, f = dense(jnp.asarray(theta))
+    @jax.jit
+    def rate(theta):
+        j, f = trap.dense(theta)
         matrix = j.T @ j / POINTS
         matrix += SETTINGS.mu * jnp.linalg.eigvalsh(matrix)[-1] * jnp.eye(len(matrix))
-        return np.asarray(jnp.linalg.solve(matrix, j.T @ f / POINTS))
+        return jnp.linalg.solve(matrix, j.T @ f / POINTS)
 
-    def dense(theta):
-        u = trap.network.function(theta)
-        j = jax.jacobian(lambda theta: trap.network.field(theta, trap.x)[:, 0])(theta)
-        return j, jax.vmap(lambda point: trap.problem.rhs(u, point, 0.0))(trap.x)
-
-    dense = jax.jit(dense)
-    exact = scipy.integrate.solve_ivp(rate, (0, 0.1), np.asarray(trap.theta), rtol=1e-8, atol=1e-10).y[:, -1]
+    exact = scipy.integrate.solve_ivp(
+        lambda t, theta: rate(theta), (0, 0.1), np.asarray(trap.theta), rtol=1e-8, atol=1e-10
+    ).y[:, -1]
     theta, steps, evaluations = trap.published.evolve(trap.theta, 0.1, jax.random.key(0))
     assert steps > 2
     assert evaluations >= 4 * steps  # nothing is kept from a step to the next

@@ -1,0 +1,194 @@
+"""Every section of `nivp bench speed` with tiny sizes; the arithmetic of ratios and slopes; bad input."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from nivp_dist import cli
+from nivp_dist.bench import (
+    end_to_end,
+    fit,
+    gpu,
+    growth,
+    laplacian,
+    products,
+    roofline,
+    scaling,
+    timing,
+    velocity,
+)
+from nivp_dist.bench.published import Settings
+from nivp_dist.errors import RunFailed
+
+TINY = {"form": "direct", "width": 4, "depth": 1, "frequencies": 1}
+RATES = roofline.Roofline({"float32": 1e10, "float64": 5e9}, 1e10)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Sizes for which nothing takes long but compilation."""
+    published = Settings(points=60, rank=8, mu=1e-4, epochs=20, batch=50, head_points=100, rtol=1e-2)
+    monkeypatch.setattr(timing, "SHORTEST", 1e-4)
+    monkeypatch.setattr(roofline, "measure", lambda quick: RATES)
+    monkeypatch.setattr(products, "QUICK", ((4,), (30,), (10,)))
+    monkeypatch.setattr(products, "QUICK_RANKS", (3,))
+    monkeypatch.setattr(products, "DEPTH", 1)
+    monkeypatch.setattr("nivp_dist.sampling.PILOT_POINTS", 500)
+    monkeypatch.setattr(velocity, "TOLERANCES", (1e-8,))
+    monkeypatch.setattr(gpu, "PRECISIONS", ("default",))
+    monkeypatch.setattr(velocity, "QUICK", velocity.Size(TINY, 60, 2, 60, published))
+    monkeypatch.setattr("nivp_dist.bench.cases.RIGHT_HAND_SIDES", ("advection",))
+    monkeypatch.setattr(fit, "QUICK", fit.Size(TINY, 60, 3, 0.05, published))
+    monkeypatch.setattr(fit, "PROBLEMS", ("fokker_planck_trap",))
+    task = end_to_end.QUICK["fokker_planck_trap"]
+    small = {"network.width": "4", "network.depth": "1", "sampling.points": "60", "fit.points": "60"}
+    small |= {"solver.method": "primal", "integrator.method": "heun"}
+    task = task._replace(overrides=task.overrides | small, network=TINY, published=published, t_end=0.02)
+    monkeypatch.setattr(end_to_end, "QUICK", {"fokker_planck_trap": task})
+    monkeypatch.setattr(growth, "QUICK_WIDTHS", (2, 4))
+    monkeypatch.setattr(growth, "QUICK_POINTS", (100, 300))
+    monkeypatch.setattr(growth, "DEPTH", 1)
+    monkeypatch.setattr(laplacian, "QUICK", (2, 3))
+    monkeypatch.setattr(laplacian, "DEPTH", 1)
+    monkeypatch.setattr(gpu, "QUICK", gpu.Size(16, (4,), 50, 2, 4, 3, 4, 1))
+
+
+def measured(section, tmp_path, *more):
+    """The section's part of the JSON file, by the command line."""
+    output = tmp_path / "speed.json"
+    assert cli.main(["bench", "speed", section, "--quick", "--output", str(output), *more]) == 0
+    report = json.loads(output.read_text(), parse_constant=pytest.fail)  # NaN and Infinity are no JSON
+    assert report["machine"]["versions"]["jax"]
+    assert report["sections"][section]["roofline"]["flops"]["float32"] == 1e10
+    return report["sections"][section]
+
+
+def test_products(tiny, tmp_path, capsys):
+    found = measured("products", tmp_path)
+    assert {(row["d"], row["rank"], row["dtype"]) for row in found["rows"]} == {
+        (10, 0, "float32"), (10, 0, "float64"), (10, 3, "float32"), (10, 3, "float64")
+    }  # fmt: skip
+    for row in found["rows"]:
+        # What was timed is the same thing: four ways to one product.
+        assert row["difference"] < (1e-12 if row["dtype"] == "float64" else 1e-5)
+        assert set(row["ratio"]) >= {"a", "b", "c"}
+        assert ("a in a loop" in row["ratio"]) == (row["rank"] == 0) != ("c and J" in row["ratio"])
+        assert row["flops_rate"] == pytest.approx(
+            4 * 30 * row["p"] * max(row["rank"], 1) / row["seconds"]["ours"], rel=1e-9
+        )
+    assert set(found["summary"]) == {"product float32", "product float64", "sketch float32", "sketch float64"}
+    assert "product M v" in capsys.readouterr().out
+
+
+def test_velocity(tiny, tmp_path):
+    (row,) = measured("velocity", tmp_path)["rows"]
+    # Both are judged by a dense solve, and ours is no less accurate.
+    assert row["error"]["auto"] <= row["error"]["published"] < 0.1
+    assert row["error"]["pcg"] <= row["error"]["published"]
+    assert row["ratio"].keys() == {"auto", "pcg"}
+
+
+def test_fit(tiny, tmp_path):
+    (row,) = measured("fit", tmp_path)["rows"]
+    assert len(row["ours"]) == 3
+    assert row["adam_steps"] == 20
+    assert row["adam"][-1][1] < 10
+
+
+def test_end_to_end(tiny, tmp_path):
+    (row,) = measured("end_to_end", tmp_path)["rows"]
+    assert row["ours"]["error"] > 0
+    assert row["published"].get("failure") or row["published"]["error"] > 0
+    assert row["ratio"] == pytest.approx(row["published"]["seconds"] / row["ours"]["seconds"])
+
+
+def test_laplacian(tiny, tmp_path):
+    rows = measured("laplacian", tmp_path)["rows"]
+    assert [row["d"] for row in rows] == [2, 3]
+    assert all(row["difference"] < 1e-12 for row in rows)
+
+
+def test_gpu(tiny, tmp_path):
+    found = measured("gpu", tmp_path, "--profile", str(tmp_path / "trace"))
+    (row,) = found["rows"]
+    errors = row["errors"]
+    assert errors["product float64"] < 1e-13
+    assert errors["sketch float64"] < 1e-13
+    assert 1e-9 < errors["product float32"] < 1e-5
+    assert list((tmp_path / "trace").rglob("*.xplane.pb"))
+
+
+def test_scaling_and_growth(tiny, tmp_path, monkeypatch):
+    def run(layout, cores, n, size):  # twice the points take twice as long, and every part helps
+        return {"seconds": [1e-3 * n / layout.parts] * 2}
+
+    monkeypatch.setattr(scaling, "run", run)
+    found = measured("scaling", tmp_path)
+    assert [line["processes"] * line["devices"] for line in found["strong"]] == [1, 2, 4, 2]
+    assert all(line["efficiency"] == pytest.approx(1.0) for line in found["strong"] + found["weak"])
+    for what in ("p", "n"):
+        assert math.isfinite(found[f"growth_{what}"]["slope"])
+        assert all(line["bytes"] > 0 for line in found[f"growth_{what}"]["lines"])
+
+
+def test_a_velocity_in_two_processes(monkeypatch):
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    size = scaling.Size(200, 100, 4, 2, 4, 3, 2, 1, 1)
+    found = scaling.run(scaling.Layout(2, 1, 2), [0], 200, size)
+    assert found["iterations"] == 3
+    assert len(found["seconds"]) == 2
+    assert min(found["seconds"]) > 0
+
+
+def test_a_worker_that_fails_says_why():
+    size = scaling.Size(200, 100, 0, 2, 4, 3, 2, 1, 1)  # a width of 0
+    with pytest.raises(RunFailed, match="1 processes of 1 devices failed: "):
+        scaling.run(scaling.Layout(1, 1, 1), [0], 200, size)
+
+
+def test_ratios_are_medians_of_rounds():
+    samples = timing.Samples({"slow": [4.0, 40.0, 9.0], "fast": [2.0, 10.0, 3.0]})
+    assert samples.ratio("slow", "fast") == 3.0
+    assert samples.median("slow") == 9.0
+
+
+def test_candidates_take_turns(monkeypatch):
+    monkeypatch.setattr(timing, "SHORTEST", 0.0)
+    calls = []
+    candidates = {name: lambda name=name: calls.append(name) or np.zeros(1) for name in "ab"}
+    samples = timing.interleaved(candidates, rounds=3, parts={"b": 4})
+    assert calls[4:] == ["a", "b", "b", "a", "a", "b"]
+    assert len(samples.seconds["a"]) == 3
+
+
+def test_slope_is_of_the_last_two_decades():
+    pairs = [(size, 5.0 if size < 1e4 else 1e-4 * size) for size in (1e2, 1e3, 1e4, 1e5, 1e6)]
+    assert growth.slope(pairs) == pytest.approx(1.0)
+
+
+def test_a_fit_that_never_arrives_gives_a_lower_bound():
+    lines = fit.compare([(1.0, 0.2), (2.0, 0.02)], [(3.0, 0.25), (50.0, 0.05)])
+    assert [(line["error"], line["ratio"], line["lower_bound"]) for line in lines] == [
+        (3e-1, 3.0, False),
+        (1e-1, 25.0, False),
+        (3e-2, 25.0, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prodducts"], "nivp: bench speed: there is no section 'prodducts'; there are products, "),
+        (["laplacian", "--output", "there.json"], "nivp: there.json exists and is not overwritten"),
+    ],
+)
+def test_bad_input(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.json").write_text("{}")
+    assert cli.main(["bench", "speed", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+    assert (tmp_path / "there.json").read_text() == "{}"
