@@ -40,8 +40,8 @@ def samples(snapshot: dict[str, np.ndarray], density: Values, n: int, seed: int 
 
     Resampling alone repeats the points of large weight; the steps (random walks with the covariances of the fitted
     Gaussians, scaled by 2.38 / sqrt(d): Roberts, Gelman, Gilks 1997) move them apart and correct what is left of the
-    proposal. They do not cross between modes far apart: how many samples each gets is what resampling found, and is only
-    as good as the mixture fits (``sampling.components``). Where the density is negative it counts as zero.
+    proposal. They do not cross between modes far apart: how many samples each gets is what resampling found, and is
+    only as good as the mixture fits (``sampling.components``). Where the density is negative it counts as zero.
     """
     random = np.random.default_rng(seed)
     x, inverse = draw_points(snapshot, PROPOSALS * n, seed)

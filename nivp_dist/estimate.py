@@ -6,11 +6,11 @@ relative to the solution, then
 
     |q_N - q| / |q|  <=  |initial misfit| + int |r| / |q| dt + sum |J e| / |q| + sum |misfit of a refit|,
 
-every term relative to the solution's norm at its own time: Gronwall's inequality with a growth factor of one. Where that
-holds: advection, waves in their energy, and Fokker-Planck equations in the norm below, where it is the decay of the
-chi-squared divergence between two solutions. Where perturbations outgrow the solution (instabilities, shocks that
-form, a pulse that leaves) the estimate is too small; where the errors of many steps cancel or decay, as under diffusion,
-it is too large.
+every term relative to the solution's norm at its own time: Gronwall's inequality with a growth factor of one. Where
+that holds: advection, waves in their energy, and Fokker-Planck equations in the norm below, where it is the decay of
+the chi-squared divergence between two solutions. Where perturbations outgrow the solution (instabilities, shocks that
+form, a pulse that leaves) the estimate is too small; where the errors of many steps cancel or decay, as under
+diffusion, it is too large.
 
 The norm is that of the problem's error: L2 over the domain in the balanced units of the outputs; for a field log u the
 root mean square under u, which is the relative error of u weighted by u.

@@ -91,7 +91,7 @@ def test_control_variates_leave_what_the_gaussians_cannot_explain():
 
 
 def test_the_energy_of_a_wave_on_a_box():
-    """u = cos(pi x1 / 2) cos(pi x2 / 2), w = 2 u: energy (4 + c pi^2 / 2) / 2, as u and each slope over pi/2 have norm 1."""
+    """u = cos(pi x1 / 2) cos(pi x2 / 2), w = 2 u: energy (4 + c pi^2 / 2) / 2: u and a slope over pi/2 have norm 1."""
     shape = lambda x: jnp.prod(jnp.cos(np.pi * x / 2), axis=1, keepdims=True)  # noqa: E731
     standing = Closed(lambda c, x: jnp.concatenate([c * shape(x), 2 * c * shape(x)], axis=1), outputs=2)
     problem = Wave(speed_squared=0.3)

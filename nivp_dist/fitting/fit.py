@@ -185,7 +185,7 @@ class Fitter:
         return state._replace(error=self._final(state.theta[None], fresh, self._target(context, fresh.x))[0])
 
     def misfit(self, state: FitState, key, density, context=None) -> float:
-        """The relative error of a measured state in the norm of ``nivp_dist.estimate``, on the points of ``measure``."""
+        """Relative error of a measured state in the norm of ``nivp_dist.estimate``, on the points of ``measure``."""
         if not self.network.log_density:
             return float(state.error)  # the same norm
         fresh = self.sampler.draw(key, density, self.settings.points)

@@ -87,7 +87,8 @@ class Problem:
     """statistics(self, t): exact statistics at t, any of mass (), mean (d,), covariance (d, d)."""
 
     invariants: ClassVar[Callable | None] = None
-    """invariants(self, u, x): what is conserved, as densities at one point, {"energy": scalar, ...}; written as ``rhs``.
+    """invariants(self, u, x): what is conserved, as densities at one point, {"energy": scalar, ...}; written as
+    ``rhs``.
 
     Their integrals over the domain, and how far they have drifted, are reported at outputs: a check that needs no
     reference. The mass of a probability density always is.

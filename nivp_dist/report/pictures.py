@@ -20,8 +20,8 @@ DOTS_PER_INCH = 130
 def draw(directory: str | Path, problem: Problem | None = None) -> list[Path]:
     """Draw what the run has to show so far; the paths of the pictures written. Each is replaced as a whole.
 
-    health.png always; error.png where there is a reference, or steps to estimate from; solution.png and, from three dimensions on,
-    marginals.png once there are snapshots.
+    health.png always; error.png where there is a reference, or steps to estimate from; solution.png and, from three
+    dimensions on, marginals.png once there are snapshots.
 
     problem: the instance, if the run was started from Python with one.
 

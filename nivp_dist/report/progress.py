@@ -92,7 +92,7 @@ class Reporter:
         self._write(f"{self._elapsed()} warning: {message}", style="yellow")
 
     def output(self, t: float, relative_l2: float | None, estimate: float | None = None) -> None:
-        """A snapshot was written; its relative L2 error, None or NaN without a reference, and what the run estimates."""
+        """A snapshot was written: its relative L2 error, None or NaN without a reference, and its estimate."""
         self._write(f"{self._elapsed()} output at t = {tables.number(t)}: {tables.errors(relative_l2, estimate)}")
 
     def finish(self, summary: dict, directory: str | Path) -> None:
