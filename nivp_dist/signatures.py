@@ -16,7 +16,7 @@ REJECTED_SHARE = 0.5  # rejected attempts an accepted step
 COLLAPSE = 20.0  # of the step size, from the window's largest to its last
 LARGE_RESIDUAL = 0.05  # a tangent space that misses a twentieth of the right-hand side at all times
 RESIDUAL_GROWS, RESIDUAL_SMALL = 4.0, 5e-3  # by this factor, to no less than this
-OVERFITTED = 4.0  # residual on fresh points over that on the step's own
+OVERFITTED, EXACT = 5.0, 1e-4  # residual on fresh points over that on the step's own, where it is no smaller than this
 FEW_POINTS = 0.02  # effective share of the points for integrals of |u|
 TURNING = 0.4  # share of the steps whose velocity points back against the one before
 
@@ -152,7 +152,7 @@ def points_overfitted(recent: Vitals) -> str | None:
     if not measured.any():
         return None
     fresh, own = np.median(recent.residual_fresh[measured]), np.median(recent.residual[measured])
-    if fresh < RESIDUAL_SMALL or fresh < OVERFITTED * own:
+    if fresh < EXACT or fresh < OVERFITTED * own:
         return None
     return (
         f"points: the residual is {own:.1e} on the points of a step and {fresh:.1e} on fresh ones; "

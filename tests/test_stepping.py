@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from nivp_dist.config import Config
+from nivp_dist.damping import Damping
 from nivp_dist.errors import RunFailed
 from nivp_dist.fitting.restart import Health
 from nivp_dist.galerkin import pcg
@@ -336,6 +337,22 @@ def test_metrics_say_what_happened(exact):
     assert 0 < metrics["residual"] < 1e-5 and 0 < metrics["residual_fresh"] < 1e-5
     np.testing.assert_allclose(metrics["error"], 1e-5 * state.previous_error)
     assert state.velocity.shape == state.theta.shape
+
+
+def test_the_factor_on_mu_and_what_is_said_of_it(exact, monkeypatch):
+    damped = exact.state._replace(damping=Damping(100.0, 0))
+    metrics = exact.stepper().step(damped, lambda: None).metrics
+    np.testing.assert_allclose(metrics["mu"], 100 * 1e-13 * metrics["trace"])
+    # Steps that struggle, as far as their metrics tell, raise it for the steps that follow.
+    simulation, take = exact.simulation, exact.simulation.stepper.step
+    spoilt = lambda *arguments: (result := take(*arguments))._replace(metrics=result.metrics | {"rejected": 3})  # noqa: E731
+    monkeypatch.setattr(simulation.stepper, "step", spoilt)
+    state, said = exact.state, []
+    for _ in range(4):
+        result = simulation.step(state, lambda: None)
+        state, said = result.state, said + result.warnings
+    assert state.damping == Damping(10.0, 3) and said == ["solver.mu is multiplied by 10 from here on"]
+    np.testing.assert_allclose(result.metrics["mu"], 10 * 1e-13 * result.metrics["trace"])
 
 
 def test_residual_sampling(exact):

@@ -1,0 +1,51 @@
+"""What a run says of itself: the estimate of its error beside the true one, and failures named as they appear."""
+
+import numpy as np
+import pytest
+
+from nivp_dist import open_run
+
+
+def test_the_estimate_bounds_the_error_and_is_not_far_from_it(undisturbed):
+    """A heat equation: errors do not grow, so that the sum is a bound, up to the Monte-Carlo error of the norms."""
+    outputs = undisturbed.summary["errors"]
+    for output in outputs:
+        assert output["relative_l2"] < 1.1 * output["estimate"] < 20 * output["relative_l2"], output
+    estimates = [line["estimate"] for line in undisturbed.metrics]
+    assert np.all(np.diff(estimates) > 0)  # every step adds something
+    assert outputs[-1]["estimate"] == estimates[-1]
+    stored = open_run(undisturbed.directory).errors()
+    np.testing.assert_array_equal(stored["estimate"], [output["estimate"] for output in outputs])
+    said = [message for kind, message in undisturbed.events if kind == "output"]
+    assert said[-1].endswith(f", estimated {estimates[-1]:.2e}")
+
+
+def test_accepted_refits_are_part_of_the_estimate(runs):
+    ran = runs.run(restart__every=0.05, restart__cooldown_steps=2, restart__bound=1e-2, integrator__t_end=0.2)
+    last = ran.metrics[-1]
+    assert ran.summary["refits"] > 0 and last["estimate_refits"] > 0
+    parts = [last[f"estimate_{part}"] for part in ("initial", "residual", "steps", "refits")]
+    assert sum(parts) == pytest.approx(last["estimate"])
+    assert ran.summary["errors"][-1]["relative_l2"] < 1.1 * last["estimate"]
+
+
+def test_a_sound_run_is_warned_of_nothing(undisturbed):
+    assert not [message for kind, message in undisturbed.events if kind == "warning"]
+
+
+def warnings(ran):
+    return [message for kind, message in ran.events if kind == "warning"]
+
+
+def test_too_few_points_are_named(runs):
+    """12 points for 41 parameters: the velocity fits them and nothing else."""
+    ran = runs.run(sampling__points=12, solver__mu=1e-12, solver__adapt_mu=False, restart__enabled=False)
+    said = [message for message in warnings(ran) if message.startswith("points: the residual is")]
+    assert len(said) == 1 and "try more sampling.points" in said[0]
+
+
+def test_a_network_that_is_too_small_is_named(runs):
+    fit = {"fit__on_miss": "continue", "fit__target": 1e-6}
+    ran = runs.run(network__width=1, network__frequencies=0, **fit, solver__adapt_mu=False, restart__enabled=False)
+    said = [message for message in warnings(ran) if message.startswith("capacity: the residual on fresh points stays")]
+    assert len(said) == 1 and "network.width" in said[0]
