@@ -4,6 +4,7 @@ import inspect
 from typing import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist import _jax  # noqa: F401  float64 before any array is made
@@ -14,6 +15,7 @@ from nivp_dist.problems.registry import first_line, place_of
 
 POINTS = 64  # where values are looked at
 SCALE_POINTS = 4096  # among which the size of u0 is sought
+LINEARITY_TOLERANCE = 1e-6  # |L[u + v] - L[u] - L[v]| against the largest of them
 BOUNDARY_TOLERANCE = 1e-6  # |u0| on the walls (periodic: its jump) against max |u0|
 
 
@@ -41,6 +43,8 @@ def check(problem: Problem, source: str) -> None:
     _boundary(domain, initial, ask)
     velocity = ask.call("rhs(u, x, t)", jax.jit(jax.vmap(rhs, (0, None))), points, 0.0)
     ask.finite("rhs(u, x, t) at t = 0 with u = initial", points, velocity)
+    if problem.linear:
+        _linearity(problem, points, np.asarray(velocity), ask)
     if has_reference(problem):
         _reference(problem, points, ask)
 
@@ -124,6 +128,27 @@ def _boundary(domain: Domain, initial: Callable, ask: _Asker) -> None:
                     f"initial(x) must vanish on the walls of a Box: |u0| = {largest:.3g} at x[{axis}] = {wall:g} "
                     f"(max |u0| = {size:.3g})"
                 )
+
+
+def _linearity(problem: Problem, points: np.ndarray, velocity: np.ndarray, ask: _Asker) -> None:
+    """L[u0 + v] against L[u0] + L[v], v = 3 u0 sin(sum of the domain's coordinates)."""
+    domain = problem.domain
+    scale = domain.half_width if isinstance(domain, Box) else np.asarray(domain.scale)
+
+    def other(x):
+        return 3 * jnp.sin(jnp.sum((x - domain.centre) / scale)) * problem.initial(x)
+
+    def both(x, t):
+        return problem.rhs(other, x, t), problem.rhs(lambda y: problem.initial(y) + other(y), x, t)
+
+    apart, together = ask.call("rhs(u, x, t)", jax.jit(jax.vmap(both, (0, None))), points, 0.0)
+    size = np.maximum(np.abs(velocity), np.abs(apart)).max()
+    misfit = np.abs(np.asarray(together) - velocity - np.asarray(apart)).max()
+    if not misfit <= LINEARITY_TOLERANCE * size:
+        ask.fail(
+            f"linear = True, but rhs(u + v) differs from rhs(u) + rhs(v) by {misfit:.3g} (max |rhs| = {size:.3g}): "
+            "set it to False"
+        )
 
 
 def _reference(problem: Problem, points: np.ndarray, ask: _Asker) -> None:
