@@ -81,7 +81,7 @@ class SolverSettings(Section):
 
     method: Literal["auto", "pcg", "primal", "dual"] = "auto"
     mu: PositiveFloat = 1e-9  # relative to the trace of M
-    adapt_mu: bool = False  # raise it while steps are rejected or collapse, see damping.py
+    adapt_mu: bool = True  # raise it while steps are rejected or collapse, see damping.py
     rtol: PositiveFloat = 1e-8  # pcg: |residual| / |F|
     max_iterations: PositiveInt = 300
     rank: PositiveInt | Literal["adaptive"] = "adaptive"  # of the Nystrom sketch

@@ -67,7 +67,7 @@ def test_killed_twenty_times_at_random(processes, undisturbed, until, same):
         assert not alive(victims.values())
         said = [line for line in err.splitlines() if line.startswith("nivp: ")]
         if who != "all" and launcher == local(2):  # mpirun kills the other one before it can say so, and says more
-            assert re.fullmatch(f"nivp: process {who[-1]} on ({HOST}|127.0.0.1) was killed", said[-1]), err
+            assert re.fullmatch(f"nivp: process {who[-1]} on ({HOST}|127.0.0.1) was killed", (said or [""])[-1]), err
             assert err.splitlines()[-1] == said[-1]
         if (now := lost_now()) is not None:
             assert now <= EVERY
