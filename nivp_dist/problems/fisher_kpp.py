@@ -13,8 +13,8 @@ from nivp_dist.problems import Dimension, OpenBox, Positive, Problem, laplacian
 class FisherKPP(Problem):
     """u_t = lap u + u (1 - u) on R^d, seen in [-a, a]^d: a front along the diagonal.
 
-    u = (1 + exp((z - z0 - c t) / sqrt(6)))^-2, z = (x_1 + ... + x_d) / sqrt(d), c = 5 / sqrt(6) (Ablowitz and Zeppetella
-    1979): it invades u = 0, where perturbations grow like e^t until it has come.
+    u = (1 + exp((z - z0 - c t) / sqrt(6)))^-2, z = (x_1 + ... + x_d) / sqrt(d), c = 5 / sqrt(6) (Ablowitz and
+    Zeppetella 1979): it invades u = 0, where perturbations grow like e^t until it has come.
 
     Bounded solutions on R^d are unique. Inside the box alone they are not, and the network is asked for nothing at
     the walls: see ``OpenBox``. The error counts there as everywhere.

@@ -61,7 +61,8 @@ def test_right_problems_pass(check, parts):
         ({"head": "outputs = 0"}, "mine.toml: Mine.outputs must be a whole number of at least 1, got 0"),
         (
             {"domain": "def domain(self):\n        return Box(2)"},
-            "mine.toml: Mine.domain must be a Box, PeriodicBox, OpenBox or WholeSpace, got method; put @property above it",
+            "mine.toml: Mine.domain must be a Box, PeriodicBox, OpenBox or WholeSpace, got method; "
+            "put @property above it",
         ),
         (
             {"domain": "@property\n    def domain(self):\n        return Box(2, 1, -1)"},
