@@ -61,8 +61,8 @@ class OpenBox(Box):
     at its walls.
 
     Where the equation carries information inwards (diffusion does, everywhere) it does not determine u in the box
-    alone. What the network follows is then the smooth continuation across the walls, and fast growth in a thin layer
-    along them is what an ill-resolved run looks like.
+    alone: anything may enter. What a smooth network follows is the smooth continuation across the walls. (Burgers'
+    front, d = 5, to t = 0.4: the error within 3 % of a wall is two to four times that of the inside.)
     """
 
 

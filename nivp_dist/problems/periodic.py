@@ -59,7 +59,7 @@ class PeriodicAllenCahn(PeriodicHeat):
 class PeriodicBurgers(PeriodicHeat):
     """u_t = D lap u - u (u_x1 + u_x2) on [0, 2 pi)^2, periodic, u0 = 0.04 cosh(3 sin x1) sinh(sin x2).
 
-    Source: TENG (Chen et al. 2024, arXiv 2404.10771): D = 0.01, to t = 4, by when shocks of width 0.1 have formed.
+    Source: TENG (Chen et al. 2024, arXiv 2404.10771): D = 0.01, to t = 4, by when shocks have formed.
     Reference: Fourier series and ETDRK4 (``_spectral``), to 1e-10; to t = 4 it takes half a minute, once a process.
     """
 
