@@ -280,8 +280,7 @@ class Group:
                 return
             self._ending.set()
             said = " ".join(cause.split())
-            # The line first, by one system call: when process 0 is lost, JAX's client aborts this one moments later.
-            words = [lambda: _last_line(f"nivp: {said}\n"), sys.stdout.flush] if say else []
+            words = [sys.stdout.flush, lambda: _last_line(f"nivp: {said}\n")] if say else []
             for write in (*words, lambda: self.on_end(f"the group ends: {said}")):
                 within(WRITING, write)
             if self.index == 0:

@@ -12,7 +12,7 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
-from nivp_dist.cluster import channel, topology
+from nivp_dist.cluster import aborts, channel, topology
 from nivp_dist.cluster.group import Group
 from nivp_dist.cluster.logs import Log
 from nivp_dist.cluster.topology import Meeting, Topology
@@ -106,6 +106,7 @@ def connect(settings: ClusterSettings, environment=os.environ, check: bool = Tru
     control = None if communicator is None else channel.OverMpi(communicator)
     if control is not None and settings.control == "coordination":
         control = control.close()  # it was there to agree where to meet
+    aborts.hold_up()
     group = Group(place, meeting, settings.startup_seconds)
     _session = Session(place, group, Watchdog(group, 60 * settings.deadline_minutes))
     _start_jax(place, group, f"{_address(meeting, group)}:{group.port}", settings, environment)
