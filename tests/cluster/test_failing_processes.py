@@ -45,7 +45,7 @@ def test_killed_twenty_times_at_random(processes, undisturbed, until, same):
         process, expected = processes.launch(launcher, *command), expected + 2
         until(lambda: starts() == expected, process)
         victims = members(ran.directory)
-        # Moments are counted in saves, then by a clock: on slow machines too the run gets through all its phases.
+        # Moments are counted in saves, and only then by a clock: a slow machine too gets through all phases of the run.
         wanted, reach, delay = number % 3 == 0, saved() + EVERY * chance.randrange(3), chance.uniform(0, 0.5)
         while process.poll() is None and not (saving() if wanted else saved() >= reach):
             time.sleep(0.002)
