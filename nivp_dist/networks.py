@@ -221,8 +221,16 @@ class Network:
         """The time derivative of the field where u_t = f: both (m,)."""
         return f / u if self.log_density else f * self.scales.astype(f.dtype)
 
-    def function(self, theta) -> Callable:
-        """u as a function of one point (d,): a scalar if m = 1, else (m,). For right-hand sides."""
+    def function(self, theta, unit=None) -> Callable:
+        """u as a function of one point (d,): a scalar if m = 1, else (m,). For right-hand sides.
+
+        unit: a point (d,) where u shall be one, if the field is log u: then the result is u / u(unit), which neither
+        over- nor underflows near that point, however far it is from the mass (in d = 50 a float32 density is zero
+        within the reach of its own Gaussian). A right-hand side that is linear in u turns it into L[u] / u(unit).
+        """
+        if self.log_density and unit is not None:
+            log = self.field(theta, unit[None])[0, 0]
+            return lambda x: jnp.exp(self.field(theta, x[None])[0, 0] - log)
 
         def u(x):
             value = self.values(theta, x[None])[0]

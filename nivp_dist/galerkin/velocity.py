@@ -229,10 +229,10 @@ class Galerkin:
     def _rhs(self, theta, t, x):
         """The field's time derivative f at x (n, d): (n, m) float64."""
         network = self.network
-        u = network.function(theta)
 
         def at(point):
             point = point.astype(network.dtype)
+            u = network.function(theta, unit=point if self.problem.linear else None)
             f = jnp.reshape(self.problem.rhs(u, point, t), (network.outputs,))
             return network.as_field_rate(f, u(point))
 

@@ -3,7 +3,7 @@
 from nivp_dist import _jax  # noqa: F401  float64 before any array is made
 from nivp_dist.problems.base import Dimension, NonNegative, Positive, Problem
 from nivp_dist.problems.domains import Box, OpenBox, PeriodicBox, WholeSpace
-from nivp_dist.problems.operators import divergence, gradient, laplacian
+from nivp_dist.problems.operators import derivatives, divergence, generator, gradient, laplacian
 
 __all__ = [
     "Box",
@@ -14,7 +14,9 @@ __all__ = [
     "Positive",
     "Problem",
     "WholeSpace",
+    "derivatives",
     "divergence",
+    "generator",
     "gradient",
     "laplacian",
 ]

@@ -19,6 +19,7 @@ class Advection(Problem):
 
     summary: ClassVar[str] = "advection of a pulse along the diagonal, box [-1, 1]^d"
     reference_kind: ClassVar[str] = "exact (translation), until the pulse reaches a wall"
+    linear: ClassVar[bool] = True
 
     dimension: Dimension = 2
     velocity: float = 1.0

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 import numpy as np
 
-from nivp_dist.problems import PeriodicBox, Positive, Problem, laplacian
+from nivp_dist.problems import PeriodicBox, Positive, Problem, derivatives
 from nivp_dist.problems._spectral import PeriodicSolution
 
 
@@ -34,8 +34,8 @@ class AllenCahn(Problem):
         return start(x, jnp)
 
     def rhs(self, u, x, t):
-        value = u(x)
-        return self.diffusion * laplacian(u, x) + value - value**3
+        value, _, curvature = derivatives(u, x)
+        return self.diffusion * curvature + value - value**3
 
     def reference(self, x, t):
         return solution(self.diffusion)(x, t)

@@ -44,11 +44,14 @@ class Problem:
         output_names: their names in tables and pictures.
         density: True if u is a probability density (positive, of mass one); the network then
             represents log u on the whole space, and moments are reported.
+        linear: True if L is linear in u, without a source: L[a u + b v] = a L[u] + b L[v], which is checked. The
+            network that represents log u then evaluates L[u] / u where u itself would over- or underflow.
     """
 
     outputs: ClassVar[int] = 1
     output_names: ClassVar[tuple[str, ...]] = ("u",)
     density: ClassVar[bool] = False
+    linear: ClassVar[bool] = False
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import erf, expit
 
-from nivp_dist.problems import Dimension, OpenBox, PeriodicBox, Positive, Problem, gradient, laplacian
+from nivp_dist.problems import Dimension, OpenBox, PeriodicBox, Positive, Problem, derivatives
 
 
 class Burgers(Problem):
@@ -32,7 +32,8 @@ class Burgers(Problem):
         return pulse(x[0], jnp)
 
     def rhs(self, u, x, t):
-        return self.viscosity * laplacian(u, x) - u(x) * gradient(u, x)[0]
+        value, slope, curvature = derivatives(u, x)
+        return self.viscosity * curvature - value * slope[0]
 
     def reference(self, x, t):
         return pulse(x[:, 0], np) if t == 0 else cole_hopf(x[:, 0], t, self.viscosity)
@@ -65,7 +66,8 @@ class BurgersFront(Problem):
         return jax.nn.sigmoid((self.start - jnp.sum(x)) / (2 * self.viscosity))
 
     def rhs(self, u, x, t):
-        return self.viscosity * laplacian(u, x) - u(x) * jnp.sum(gradient(u, x))
+        value, slope, curvature = derivatives(u, x)
+        return self.viscosity * curvature - value * jnp.sum(slope)
 
     def reference(self, x, t):
         return expit((self.start + self.dimension * t / 2 - x.sum(axis=1)) / (2 * self.viscosity))

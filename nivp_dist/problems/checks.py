@@ -4,6 +4,7 @@ import inspect
 from typing import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist import _jax  # noqa: F401  float64 before any array is made
@@ -17,6 +18,7 @@ SCALE_POINTS = 4096  # among which the size of u0 is sought
 # |u0| on the walls (periodic: its jump) against max |u0|. A Gaussian five of its widths away is at 4e-6: no error that
 # a network's own would not hide.
 BOUNDARY_TOLERANCE = 1e-5
+LINEARITY_TOLERANCE = 1e-6  # |L[u + v] - L[u] - L[v]| against the largest of them
 
 
 def check(problem: Problem, source: str) -> None:
@@ -45,6 +47,8 @@ def check(problem: Problem, source: str) -> None:
     ask.finite("rhs(u, x, t) at t = 0 with u = initial", points, velocity)
     if callable(problem.invariants):
         _invariants(problem, x, ask)
+    if problem.linear:
+        _linearity(problem, points, np.asarray(velocity), ask)
     if has_reference(problem):
         _reference(problem, points, ask)
 
@@ -137,6 +141,28 @@ def _invariants(problem: Problem, x: jax.ShapeDtypeStruct, ask: _Asker) -> None:
     for name, density in shapes.items():
         if getattr(density, "shape", None) != ():
             ask.fail(f"invariants(u, x)['{name}'] must be a scalar, got {getattr(density, 'shape', density)}")
+
+
+def _linearity(problem: Problem, points: np.ndarray, velocity: np.ndarray, ask: _Asker) -> None:
+    """L[u0 + v] against L[u0] + L[v], v = 3 u0 sin(sum of the domain's coordinates)."""
+    domain = problem.domain
+    scale = domain.half_width if isinstance(domain, Box) else np.asarray(domain.scale)
+    centre = np.asarray(domain.centre)
+
+    def other(x):
+        return 3 * jnp.sin(jnp.sum((x - centre) / scale)) * problem.initial(x)
+
+    def both(x, t):
+        return problem.rhs(other, x, t), problem.rhs(lambda y: problem.initial(y) + other(y), x, t)
+
+    apart, together = ask.call("rhs(u, x, t)", jax.jit(jax.vmap(both, (0, None))), points, 0.0)
+    size = np.maximum(np.abs(velocity), np.abs(apart)).max()
+    misfit = np.abs(np.asarray(together) - velocity - np.asarray(apart)).max()
+    if not misfit <= LINEARITY_TOLERANCE * size:
+        ask.fail(
+            f"linear = True, but rhs(u + v) differs from rhs(u) + rhs(v) by {misfit:.3g} (max |rhs| = {size:.3g}): "
+            "set it to False"
+        )
 
 
 def _reference(problem: Problem, points: np.ndarray, ask: _Asker) -> None:

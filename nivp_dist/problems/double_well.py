@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 from scipy.linalg import expm
 
-from nivp_dist.problems import Dimension, Positive, Problem, WholeSpace, divergence, gradient, laplacian
+from nivp_dist.problems import Dimension, Positive, Problem, WholeSpace, derivatives, divergence
 from nivp_dist.problems._spectral import evaluate
 
 
@@ -26,6 +26,7 @@ class DoubleWell(Problem):
     summary: ClassVar[str] = "Fokker-Planck equation of d double wells in rotated coordinates, a density on R^d"
     reference_kind: ClassVar[str] = "product of 1-d spectral solutions, to 1e-11; exact moments of it"
     density: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
 
     dimension: Dimension = 5
     diffusion: Positive = 0.25
@@ -56,7 +57,8 @@ class DoubleWell(Problem):
             y = rotation.T @ x
             return rotation @ (2 * (y - y**3))
 
-        return self.diffusion * laplacian(u, x) - drift(x) @ gradient(u, x) - divergence(drift, x) * u(x)
+        value, slope, curvature = derivatives(u, x)
+        return self.diffusion * curvature - drift(x) @ slope - divergence(drift, x) * value
 
     def reference(self, x, t):
         y = (x @ self.rotation()).ravel()

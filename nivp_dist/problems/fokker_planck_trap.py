@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import wofz
 
-from nivp_dist.problems import Box, Dimension, Positive, Problem, gradient, laplacian
+from nivp_dist.problems import Box, Dimension, Positive, Problem, derivatives
 
 
 class FokkerPlanckTrap(Problem):
@@ -29,6 +29,7 @@ class FokkerPlanckTrap(Problem):
     summary: ClassVar[str] = "Fokker-Planck equation of a harmonic trap with coupling, box [-1, 1]^d"
     reference_kind: ClassVar[str] = "exact whole-space density by one-dimensional quadrature; mass and moments"
     density: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
 
     dimension: Dimension = 5
     drift_target: float = 0.2
@@ -45,7 +46,8 @@ class FokkerPlanckTrap(Problem):
     def rhs(self, u, x, t):
         drift = self.drift_target - x + self.alpha * (jnp.mean(x) - x)
         drift_divergence = -self.dimension - self.alpha * (self.dimension - 1)
-        return self.diffusion * laplacian(u, x) - drift @ gradient(u, x) - drift_divergence * u(x)
+        value, slope, curvature = derivatives(u, x)
+        return self.diffusion * curvature - drift @ slope - drift_divergence * value
 
     def reference(self, x, t):
         return trap_density(x, t, self.drift_target, self.alpha, self.diffusion)

@@ -20,6 +20,7 @@ class Heat(Problem):
 
     summary: ClassVar[str] = "heat equation with a narrow pulse, box [-1, 1]^d"
     reference_kind: ClassVar[str] = "sine series, a product of 1-d ones, to rounding"
+    linear: ClassVar[bool] = True
 
     dimension: Dimension = 2
     conductivity: Positive = 0.05

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from nivp_dist.problems import Dimension, OpenBox, Positive, Problem, gradient, laplacian
+from nivp_dist.problems import Dimension, OpenBox, Positive, Problem, derivatives
 
 
 class LogFokkerPlanck(Problem):
@@ -36,8 +36,8 @@ class LogFokkerPlanck(Problem):
         return -(x @ x) / 2 - self.dimension / 2 * math.log(2 * math.pi)
 
     def rhs(self, u, x, t):
-        slope = gradient(u, x)
-        return laplacian(u, x) + slope @ slope + x @ slope / 2 + self.dimension / 2
+        _, slope, curvature = derivatives(u, x)
+        return curvature + slope @ slope + x @ slope / 2 + self.dimension / 2
 
     def reference(self, x, t):
         v = variance(t)

@@ -5,7 +5,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 import numpy as np
 
-from nivp_dist.problems import Dimension, Positive, Problem, WholeSpace, gradient, laplacian
+from nivp_dist.problems import Dimension, Positive, Problem, WholeSpace, derivatives
 from nivp_dist.problems._gaussians import linear_transition, mixture_density, mixture_moments, move_mixture
 
 
@@ -21,6 +21,7 @@ class MovingTrap(Problem):
 
     summary: ClassVar[str] = "Fokker-Planck equation of a moving harmonic trap, a density on R^d"
     reference_kind: ClassVar[str] = "exact Gaussian (moment equations to 1e-12)"
+    linear: ClassVar[bool] = True
     density: ClassVar[bool] = True
 
     dimension: Dimension = 8
@@ -45,7 +46,8 @@ class MovingTrap(Problem):
         trap = jnp.asarray(self.trap(t), x.dtype)
         drift = trap - x + self.alpha * (jnp.mean(x) - x)
         drift_divergence = -self.dimension - self.alpha * (self.dimension - 1)
-        return self.diffusion * laplacian(u, x) - drift @ gradient(u, x) - drift_divergence * u(x)
+        value, slope, curvature = derivatives(u, x)
+        return self.diffusion * curvature - drift @ slope - drift_divergence * value
 
     def _start(self):
         d = self.dimension

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 import numpy as np
 
-from nivp_dist.problems import PeriodicBox, Positive, Problem, gradient, laplacian
+from nivp_dist.problems import PeriodicBox, Positive, Problem, derivatives, laplacian
 from nivp_dist.problems._spectral import PeriodicSolution
 
 
@@ -49,8 +49,8 @@ class PeriodicAllenCahn(PeriodicHeat):
     diffusion: Positive = 0.005
 
     def rhs(self, u, x, t):
-        value = u(x)
-        return self.diffusion * laplacian(u, x) + value - value**3
+        value, _, curvature = derivatives(u, x)
+        return self.diffusion * curvature + value - value**3
 
     def reference(self, x, t):
         return allen_cahn_solution(self.diffusion)(x, t)
@@ -69,7 +69,8 @@ class PeriodicBurgers(PeriodicHeat):
     diffusion: Positive = 0.01
 
     def rhs(self, u, x, t):
-        return self.diffusion * laplacian(u, x) - u(x) * jnp.sum(gradient(u, x))
+        value, slope, curvature = derivatives(u, x)
+        return self.diffusion * curvature - value * jnp.sum(slope)
 
     def reference(self, x, t):
         return burgers_solution(self.diffusion)(x, t)

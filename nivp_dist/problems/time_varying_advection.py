@@ -23,6 +23,7 @@ class TimeVaryingAdvection(Problem):
     summary: ClassVar[str] = "advection of two Gaussian packets, velocity varying in time, a density on R^d"
     reference_kind: ClassVar[str] = "exact (translation)"
     density: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
 
     dimension: Annotated[int, Field(ge=2)] = 5
 

@@ -24,6 +24,7 @@ class Vlasov(Problem):
     summary: ClassVar[str] = "Vlasov equation in a fixed potential well, a density on R^6"
     reference_kind: ClassVar[str] = "characteristics, integrated to 1e-9"
     density: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
     dimension: ClassVar[int] = 6
 
     spread: Positive = 0.3

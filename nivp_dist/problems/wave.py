@@ -23,6 +23,7 @@ class Wave(Problem):
 
     summary: ClassVar[str] = "wave equation with a pulse, first-order system (u, u_t), box [-1, 1]^d"
     reference_kind: ClassVar[str] = "sine series for u and u_t, reflections included, to rounding"
+    linear: ClassVar[bool] = True
     outputs: ClassVar[int] = 2
     output_names: ClassVar[tuple[str, ...]] = ("u", "u_t")
 

@@ -6,13 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from nivp_dist.cluster.mesh import make_mesh
 from nivp_dist.config import NetworkSettings, SamplingSettings, SolverSettings
 from nivp_dist.galerkin import pcg
-from nivp_dist.galerkin.velocity import Galerkin, choose_method
+from nivp_dist.galerkin.velocity import AXIS, Galerkin, choose_method
 from nivp_dist.networks import build
 from nivp_dist.problems import Box, Problem, WholeSpace, divergence, gradient, laplacian
+from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
 
 POINTS = 85  # not a multiple of the devices
 TIME = 0.7
@@ -138,6 +140,33 @@ def test_velocity_of_a_log_density(drifted):
     for method in ("pcg", "primal", "dual"):
         _, result = drifted.velocity(drifted.galerkin(method))
         assert relative(result.v, drifted.solution()) < 1e-8, method
+
+
+@pytest.mark.devices
+@pytest.mark.parametrize("dtype, reach, tolerance", [("float64", 15.0, 1e-10), ("float32", 5.0, 1e-3)])
+def test_a_density_of_50_dimensions_where_it_underflows(mesh, dtype, reach, tolerance):
+    """f = L[u] / u in the field's own terms, reach standard deviations from the mass in every coordinate."""
+    problem = LinearFokkerPlanck(dimension=50)
+    network = build(NetworkSettings(width=4, depth=1, dtype=dtype), problem)
+    galerkin = Galerkin(network, problem, SolverSettings(method="primal"), SamplingSettings(points=8), mesh)
+    centre, scale = np.asarray(network.domain.centre), np.asarray(network.domain.scale)
+    theta = jax.jit(network.initialise_near)(jax.random.key(3), centre, np.diag(scale**2))
+    x = centre + reach * scale * np.sign(np.random.default_rng(1).standard_normal((8, 50)))
+    matrix, noise = problem.drift_matrix(), problem.diffusion_matrix()
+
+    def exact(x):
+        # q_t = tr(B B^T (Hess q + grad q grad q^T)) / 2 - (A x + b) . grad q - tr A
+        q = lambda y: network.field(theta, y[None])[0, 0]  # noqa: E731
+        slope, hessian = jax.grad(q)(x), jax.hessian(q)(x)
+        spread = jnp.trace(noise.T @ hessian @ noise) / 2 + jnp.sum((noise.T @ slope) ** 2) / 2
+        return spread - (matrix @ x + problem.forcing(TIME)) @ slope - np.trace(matrix)
+
+    def everything(theta, x):
+        return network.values(theta, x), galerkin._rhs(theta, TIME, x), jax.vmap(exact)(x.astype(dtype))
+
+    u, f, expected = galerkin.program(everything, P(), P(AXIS), out_specs=P(AXIS))(theta, x)
+    np.testing.assert_array_equal(u, 0)
+    np.testing.assert_allclose(np.asarray(f)[:, 0], expected, rtol=tolerance)
 
 
 def test_a_good_guess_saves_iterations(wave):

@@ -152,6 +152,21 @@ def test_each_mistake_is_one_line(check, tmp_path, parts, line):
         assert found.startswith("mine.toml: Mine.reference(x, t) at t = 0 is not finite at 64 of 64 points, such as x")
 
 
+@pytest.mark.parametrize("term, linear", [("x[0] * u(x)", True), ("u(x) ** 2", False), ("1.0", False)])
+def test_linear_is_believed_only_where_it_holds(check, term, linear):
+    """A reaction and a source are found; with linear = False they are nobody's business."""
+    rhs = f"def rhs(self, u, x, t):\n        return 0.1 * laplacian(u, x) + {term}"
+    check(rhs=rhs)
+    if linear:
+        check(head="linear = True", rhs=rhs)
+        return
+    with pytest.raises(InputError) as caught:
+        check(head="linear = True", rhs=rhs)
+    found = str(caught.value)
+    assert found.startswith("mine.toml: Mine.linear = True, but rhs(u + v) differs from rhs(u) + rhs(v) by ")
+    assert found.endswith("): set it to False") and "\n" not in found
+
+
 def test_nan_at_t_0_names_a_point_where(check):
     with pytest.raises(InputError) as caught:
         check(rhs="def rhs(self, u, x, t):\n        return jnp.where(x[0] > 0, u(x), jnp.nan) / (1 - t)")
