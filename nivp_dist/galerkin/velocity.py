@@ -125,11 +125,11 @@ class Galerkin:
         """(M + mu I) v = J^T W f by the configured method."""
         mu = regularisation.mu
         if self.method == "dual":
-            v = self._solve_dual(operator, f, points, mu)
+            v = self._dual_system(operator, points)(f, mu)
         elif self.method == "primal":
-            # One all-reduce carries the matrix and the right-hand side.
-            matrix, b = jax.lax.psum((operator.matrix(), operator.transpose(f)), AXIS)
-            v = direct.solve_positive(matrix, mu, b)
+            # One all-reduce carries the parts of the matrix and the right-hand side.
+            parts, b = jax.lax.psum((operator.matrix_parts(), operator.transpose(f)), AXIS)
+            v = direct.solve_positive(operator.assemble(parts), mu, b)
         else:
             b = jax.lax.psum(operator.transpose(f), AXIS)
             solution = pcg.solve(
@@ -144,11 +144,10 @@ class Galerkin:
         code = jnp.where(jnp.all(jnp.isfinite(v)), pcg.CONVERGED, pcg.BROKEN)
         return v, jnp.zeros((), jnp.int64), jnp.zeros(()), code
 
-    def _solve_dual(self, operator, f, points, mu):
+    def _dual_system(self, operator, points):
+        """(f, mu) -> v by the dual matrix, which is made once, whatever the number of right-hand sides and mu."""
         outputs = self.network.outputs
-        factors = operator.factors
-        if factors is None:  # the dual matrix needs all samples at once; chunks do not bound it
-            factors = Operator.build(self.network, operator.theta, points.x, points.weights, 0, operator.dtype).factors
+        factors = operator.point_factors()  # of all samples at once: chunks do not bound the dual matrix
         root = jnp.repeat(jnp.sqrt(points.weights), outputs)
 
         def gather(leaf):
@@ -158,15 +157,19 @@ class Galerkin:
             return jax.lax.psum(whole, AXIS).reshape(shards * leaf.shape[0], *leaf.shape[1:])
 
         everywhere = jax.tree.map(gather, factors)
-        root_all, f_all = gather(root), gather(f.reshape(-1))
+        root_all = gather(root)
         rows = direct.dual_rows(self.network.layers, outputs, factors, everywhere).astype(jnp.float64)
         matrix = gather(root[:, None] * rows * root_all[None, :])
-        # Padding has a zero row and column: mu on the diagonal keeps it positive definite.
-        dual = direct.solve_positive(matrix, mu, root_all * f_all)
-        index = jax.lax.axis_index(AXIS)
-        own = jax.lax.dynamic_slice_in_dim(dual, index * len(root), len(root))
-        r = (own / jnp.where(root > 0, root, 1.0)).reshape(-1, outputs)  # transpose() multiplies by W
-        return jax.lax.psum(operator.transpose(r), AXIS)
+
+        def solve(f, mu):
+            # Padding has a zero row and column: mu on the diagonal keeps it positive definite.
+            dual = direct.solve_positive(matrix, mu, root_all * gather(f.reshape(-1)))
+            index = jax.lax.axis_index(AXIS)
+            own = jax.lax.dynamic_slice_in_dim(dual, index * len(root), len(root))
+            r = (own / jnp.where(root > 0, root, 1.0)).reshape(-1, outputs)  # transpose() multiplies by W
+            return jax.lax.psum(operator.transpose(r), AXIS)
+
+        return solve
 
     def _correction(self, theta, points, misfit, regularisations):
         """Gauss-Newton corrections (M + mu_i I) delta_i = J^T W misfit for several mu_i at once.
@@ -177,8 +180,12 @@ class Galerkin:
         """
         operator = self._operator(theta, points)
         if self.method == "primal":
-            matrix, b = jax.lax.psum((operator.matrix(), operator.transpose(misfit)), AXIS)
+            parts, b = jax.lax.psum((operator.matrix_parts(), operator.transpose(misfit)), AXIS)
+            matrix = operator.assemble(parts)
             return jax.lax.map(lambda mu: direct.solve_positive(matrix, mu, b), regularisations.mu)
+        if self.method == "dual":
+            solve = self._dual_system(operator, points)
+            return jax.lax.map(lambda mu: solve(misfit, mu), regularisations.mu)
 
         def one(mu):
             regularisation = regularisations._replace(mu=mu)

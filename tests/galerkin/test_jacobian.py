@@ -10,8 +10,8 @@ from jax.sharding import PartitionSpec as P
 
 from nivp_dist.cluster.mesh import make_mesh
 from nivp_dist.config import NetworkSettings
-from nivp_dist.galerkin import jacobian
-from nivp_dist.galerkin.jacobian import Operator, blocked_sum
+from nivp_dist.galerkin import blocks, jacobian
+from nivp_dist.galerkin.jacobian import Operator
 from nivp_dist.galerkin.velocity import AXIS, Points
 from nivp_dist.networks import build
 from nivp_dist.problems import Box, PeriodicBox, Problem, WholeSpace
@@ -119,18 +119,28 @@ def test_products_against_a_dense_jacobian(case, make_points, expected):
     assert_close(got, expected(case), 1e-12)
 
 
-@pytest.mark.parametrize("case", ["separate trunks", "exponential system"])
-def test_products_chunk_by_chunk(case, make_points, expected, monkeypatch):
-    monkeypatch.setattr(jacobian, "BLOCK_ENTRIES", 500)  # a few rows of J at a time, the last block padded
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of 8 or 9 points, of 3 where J or the products of factors are explicit; none of these divides POINTS."""
+    monkeypatch.setattr(jacobian, "SHORT", 8)
+    monkeypatch.setattr(jacobian, "LONG", 8)
+    monkeypatch.setattr(jacobian, "BLOCK_ENTRIES", 900)
+    monkeypatch.setattr(jacobian, "GRAM_ENTRIES", 400)
+
+
+@pytest.mark.parametrize(
+    "case, chunk", [("walls", 0), ("separate trunks", 7), ("shared trunk", 20), ("exponential system", 0)]
+)
+def test_products_block_by_block_and_chunk_by_chunk(case, chunk, make_points, expected, small_blocks):
     network, theta = network_of(case)
     points = make_points(network.domain, POINTS, make_mesh(1))
-    got = jax.jit(partial(products, network, 7, jnp.float64))(theta, points, *vectors(network))
+    got = jax.jit(partial(products, network, chunk, jnp.float64))(theta, points, *vectors(network))
     assert_close(got, expected(case), 1e-12)
 
 
 @pytest.mark.devices
 @pytest.mark.parametrize("chunk", [0, 7], ids=["whole", "chunked"])
-def test_products_summed_over_devices(mesh, chunk, make_points, expected):
+def test_products_summed_over_devices(mesh, chunk, make_points, expected, small_blocks):
     network, theta = network_of("separate trunks")
     points = make_points(network.domain, POINTS, mesh)
     assert len(points.x) % mesh.size == 0
@@ -156,9 +166,22 @@ def test_float32_products_are_right_to_float32_rounding(dtype, make_points, expe
     assert np.abs(got[1] - want[1]).max() > 1e-9 * np.abs(want[1]).max()
 
 
-@pytest.mark.parametrize("rows", [1, 4, 10, 11, 50])
-def test_blocked_sum_with_a_partial_last_block(rows):
+@pytest.mark.parametrize("size, finer", [(1, 1), (4, 3), (10, 4), (11, 2), (50, 7)])
+def test_sums_over_blocks_with_a_partial_last_one(size, finer):
     random = np.random.default_rng(0)
     a, b = random.standard_normal((11, 3)), random.standard_normal(11)
-    got = blocked_sum(lambda arrays: arrays[0].T @ arrays[1], (jnp.asarray(a), jnp.asarray(b)), rows)
-    np.testing.assert_allclose(got, a.T @ b, rtol=1e-13)
+    stacked = jnp.moveaxis(blocks.stack(jnp.asarray(a), size), 1, -1), blocks.stack(jnp.asarray(b), size)
+    assert stacked[0].shape == (-(-11 // size), 3, size)
+    smaller = blocks.refine(stacked, finer)
+    assert smaller[0].shape[-1] <= finer
+    for tree in (stacked, smaller):
+        np.testing.assert_allclose(blocks.total(lambda block: block[0] @ block[1], tree), a.T @ b, rtol=1e-13)
+
+
+def test_factors_of_all_points_whatever_the_blocks(make_points, small_blocks):
+    network, theta = network_of("separate trunks")
+    points = make_points(network.domain, POINTS, make_mesh(1))
+    plain = network.factors(theta, points.x)[1]
+    for chunk in (0, 7):
+        got = Operator.build(network, theta, points.x, points.weights, chunk).point_factors()
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14), got, plain)
