@@ -2,7 +2,6 @@
 
 import contextlib
 import glob
-import hashlib
 import os
 import re
 import secrets
@@ -12,7 +11,7 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
-from nivp_dist.cluster import aborts, channel, topology
+from nivp_dist.cluster import aborts, channel, programs, topology
 from nivp_dist.cluster.group import Group
 from nivp_dist.cluster.logs import Log
 from nivp_dist.cluster.topology import Meeting, Topology
@@ -97,7 +96,7 @@ def connect(settings: ClusterSettings, environment=os.environ, check: bool = Tru
     global _session
     place = topology.detect(environment)
     if place.processes == 1:
-        _use_compilation_cache(settings, place)
+        programs.keep(settings, place, _session.say)
         if check:
             _require_gpus(environment)
         return _session
@@ -110,7 +109,7 @@ def connect(settings: ClusterSettings, environment=os.environ, check: bool = Tru
     group = Group(place, meeting, settings.startup_seconds)
     _session = Session(place, group, Watchdog(group, 60 * settings.deadline_minutes))
     _start_jax(place, group, f"{_address(meeting, group)}:{group.port}", settings, environment)
-    _use_compilation_cache(settings, place)
+    programs.keep(settings, place, _session.say)
     if control is not None:
         channel.use(control)
     if check:
@@ -219,31 +218,3 @@ def _require_gpus(environment) -> None:
             f"Slurm gave GPUs on {socket.gethostname()} and jax sees none: pip install 'nivp_dist[cuda12]' "
             "(or cuda13), or set JAX_PLATFORMS=cpu to run without"
         )
-
-
-def _use_compilation_cache(settings: ClusterSettings, place: Topology) -> None:
-    """Programs outlive their process: a restart compiles nothing again."""
-    wanted = settings.compilation_cache
-    if wanted == "off" or (wanted == "auto" and place.processes == 1) or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        return
-    import jax
-
-    folder = cache_folder() if wanted == "auto" else Path(wanted).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # programs of others must not run as ours
-    except OSError as error:
-        _session.say(f"no compilation cache: {folder}: {error.strerror}")
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    # The small ones too: a run has hundreds of them, and together they take longer than the large ones.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
-def cache_folder() -> Path:
-    """One for each kind of processor: machine code for another one ends in an illegal instruction."""
-    try:
-        flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
-    except (OSError, StopIteration):
-        flags = os.uname().machine
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "nivp" / f"compiled-{hashlib.sha256(flags.encode()).hexdigest()[:8]}"
