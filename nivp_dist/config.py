@@ -87,6 +87,15 @@ class SolverSettings(Section):
     rank: PositiveInt | Literal["adaptive"] = "adaptive"  # of the Nystrom sketch
     max_rank: PositiveInt = 800
     precision: Literal["float32", "float64"] = "float64"  # of Jacobian products
+    shard_vectors: bool = False  # pcg: a part of the sketch and of CG's vectors on each device, for p in the millions
+
+    @model_validator(mode="after")
+    def _sharded_by_cg(self):
+        if self.shard_vectors and self.method != "pcg":
+            raise ValueError(
+                f"solver.shard_vectors is for solver.method = 'pcg', and it is {self.method!r}: set both, or neither"
+            )
+        return self
 
 
 class IntegratorSettings(Section):

@@ -24,6 +24,10 @@ GRAM_ENTRIES = 2**22  # at most, of the products of factors that the matrix is m
 class Operator(NamedTuple):
     """J and M = J^T W J at (theta, x) on this device's points.
 
+    Memory: ``factor_bytes`` of the points held at once, n of the device or `chunk`. Beside it an explicit block of J
+    or of products of factors, at most BLOCK_ENTRIES or GRAM_ENTRIES numbers whatever n, and what is asked for: p
+    numbers for a product, p x l for l columns, p^2 for the matrix.
+
     Attributes:
         network: static. theta (p,). x (n, d). weights (n,): non-negative, sum over all devices one.
         factors: of all the points, as stacked blocks: A (count, rows, B) and D (count, k, columns, B) a layer; or
@@ -159,6 +163,12 @@ class Operator(NamedTuple):
         stacked += tuple(jnp.moveaxis(blocks.stack(leaf, length), 1, -1) for leaf in arrays)
         float64 = lambda block: jax.tree.map(lambda leaf: leaf.astype(jnp.float64), term(*block))  # noqa: E731
         return blocks.total(float64, blocks.refine(stacked, max(1, length if size is None else size)))
+
+
+def factor_bytes(network, points: int, dtype) -> int:
+    """points x (rows + outputs fed x columns) numbers a layer."""
+    numbers = sum(layer.rows + (layer.outputs[1] - layer.outputs[0]) * layer.columns for layer in network.layers)
+    return points * jnp.dtype(dtype).itemsize * numbers
 
 
 def block_size(layers, n: int) -> int:

@@ -1,9 +1,14 @@
-"""Randomised Nystrom preconditioner of M + mu I (Frangella, Tropp, Udell 2021, arXiv 2110.02820, alg. 2.1)."""
+"""Randomised Nystrom preconditioner of M + mu I (Frangella, Tropp, Udell 2021, arXiv 2110.02820, alg. 2.1).
+
+(p, l) matrices lie on the devices as `vectors` says.
+"""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from nivp_dist.galerkin.vectors import Whole
 
 
 class Sketch(NamedTuple):
@@ -17,33 +22,34 @@ class Sketch(NamedTuple):
     eigenvalues: jax.Array
 
 
-def test_matrix(key, size: int, rank: int):
+def test_matrix(vectors: Whole, key, rank: int):
     """Omega (p, l): an orthonormalised Gaussian matrix."""
-    return jnp.linalg.qr(jax.random.normal(key, (size, rank), jnp.float64))[0]
+    return vectors.qr(vectors.normal(key, rank))[0]
 
 
-def sketch(omega, product, precision=jnp.float64) -> Sketch:
+def sketch(vectors: Whole, omega, product, precision=jnp.float64) -> Sketch:
     """The Nystrom approximation from Y = M Omega (p, l), Y formed in `precision` and stored in float64.
 
     Shifted before the Cholesky factorisation by the rounding error of Y, taken off the eigenvalues
     afterwards. The singular values come from the triangular factor: p l^2 instead of an SVD of B.
     """
-    shift = jnp.finfo(precision).eps * jnp.linalg.norm(product)
+    entries = product.reshape(-1)
+    shift = jnp.finfo(precision).eps * jnp.sqrt(vectors.dots((entries, entries))[0])
     shifted = product + shift * omega
-    core = omega.T @ shifted
+    core = vectors.inner(omega, shifted)
     factor = jnp.linalg.cholesky((core + core.T) / 2)
     b = jax.scipy.linalg.solve_triangular(factor, shifted.T, lower=True).T
-    q, r = jnp.linalg.qr(b)
+    q, r = vectors.qr(b)
     left, singular, _ = jnp.linalg.svd(r, full_matrices=False)
     return Sketch(q @ left, jnp.maximum(singular**2 - shift, 0.0))
 
 
-def preconditioner(sketch: Sketch, mu):
+def preconditioner(vectors: Whole, sketch: Sketch, mu):
     """r -> P^-1 r, P^-1 = (lambda_l + mu) U (Lambda + mu)^-1 U^T + (I - U U^T) (ibid., eq. 5.3)."""
     scaling = (sketch.eigenvalues[-1] + mu) / (sketch.eigenvalues + mu)
 
     def apply(r):
-        coefficients = sketch.vectors.T @ r
+        coefficients = vectors.inner(sketch.vectors, r)
         return r + sketch.vectors @ ((scaling - 1.0) * coefficients)
 
     return apply

@@ -1,15 +1,17 @@
 """Preconditioned conjugate gradients for a symmetric positive definite operator.
 
-Every iteration applies the operator once, and that product is the only thing that communicates:
-vectors are replicated, so dot products are local. Every `refresh` iterations the one product is spent
-on the true residual b - A x instead of a search direction: in finite precision (above all with float32
+Every iteration applies the operator once, and that product is the only thing that communicates where vectors are
+replicated; where they are sharded (``vectors``) dot products do, in two groups. Every `refresh` iterations the one
+product is spent on the true residual b - A x instead of a search direction: in finite precision (above all with float32
 products) the recurrence for the residual drifts away from it, and a claimed convergence must be real.
 """
 
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from nivp_dist.galerkin.vectors import local_dots
 
 CONVERGED, ITERATION_LIMIT, STAGNATED, BROKEN = 0, 1, 2, 3
 CODE_NAMES = {
@@ -31,6 +33,7 @@ class Solution(NamedTuple):
 class _Loop(NamedTuple):
     x: jax.Array
     r: jax.Array
+    norm_r: jax.Array
     z_r: jax.Array
     direction: jax.Array
     best_x: jax.Array
@@ -41,7 +44,17 @@ class _Loop(NamedTuple):
     code: jax.Array
 
 
-def solve(operator, b, preconditioner, x0, *, rtol: float, max_iterations: int, refresh: int = 25) -> Solution:
+def solve(
+    operator,
+    b,
+    preconditioner,
+    x0,
+    *,
+    rtol: float,
+    max_iterations: int,
+    refresh: int = 25,
+    dots: Callable = local_dots,
+) -> Solution:
     """Solve A x = b (Hestenes and Stiefel 1952; preconditioned form as in Golub and Van Loan, alg. 11.5.1).
 
     Args:
@@ -50,19 +63,22 @@ def solve(operator, b, preconditioner, x0, *, rtol: float, max_iterations: int, 
         rtol: stop at |b - A x| <= rtol |b|, by the true residual, which is then recomputed.
         max_iterations: products at most.
         refresh: products between two recomputations of the true residual.
+        dots: pairs of vectors -> their dot products, over all of their parts.
     """
-    norm_b = jnp.linalg.norm(b)
+    norm_b = jnp.sqrt(dots((b, b))[0])
     target = rtol * norm_b
 
     def body(s: _Loop) -> _Loop:
-        small = jnp.linalg.norm(s.r) <= target
+        small = s.norm_r <= target
         truth = (s.since_refresh >= refresh) | small | (s.iterations == 0)
         # The one product of the iteration: A times the direction, or times x for the true residual.
         product = operator(jnp.where(truth, s.x, s.direction))
 
         # (a) true residual instead of the recurrence's
         residual = b - product
-        norm = jnp.linalg.norm(residual)
+        drift = residual - s.r
+        squared, drift_squared, curvature = dots((residual, residual), (drift, drift), (s.direction, product))
+        norm = jnp.sqrt(squared)
         start_zero = (s.iterations == 0) & (norm > norm_b)
         residual = jnp.where(start_zero, b, residual)
         x_true = jnp.where(start_zero, jnp.zeros_like(s.x), s.x)
@@ -70,12 +86,11 @@ def solve(operator, b, preconditioner, x0, *, rtol: float, max_iterations: int, 
         improved = norm < s.best
         # Far from what the recurrence believed: the products' precision is used up, and the old direction is no
         # use. Else it is kept: starting CG over every few steps would make it a slow method.
-        drifted = (s.iterations > 0) & (jnp.linalg.norm(residual - s.r) > DRIFT * norm)
+        drifted = (s.iterations > 0) & (jnp.sqrt(drift_squared) > DRIFT * norm)
         fails = jnp.where(norm < 0.9 * s.best, 0, s.fails + drifted)
         restart = (s.iterations == 0) | drifted
 
         # (b) ordinary step
-        curvature = s.direction @ product
         alpha = s.z_r / jnp.where(curvature > 0, curvature, 1.0)
         x_step = s.x + alpha * s.direction
         r_step = s.r - alpha * product
@@ -83,7 +98,7 @@ def solve(operator, b, preconditioner, x0, *, rtol: float, max_iterations: int, 
         x = jnp.where(truth, x_true, x_step)
         r = jnp.where(truth, residual, r_step)
         z = preconditioner(r)
-        z_r = z @ r
+        z_r, r_r = dots((z, r), (r, r))
         conjugate = z + (z_r / jnp.where(s.z_r > 0, s.z_r, 1.0)) * s.direction
         direction = jnp.where(truth, jnp.where(restart, z, s.direction), conjugate)
 
@@ -94,6 +109,7 @@ def solve(operator, b, preconditioner, x0, *, rtol: float, max_iterations: int, 
         return _Loop(
             x=x,
             r=r,
+            norm_r=jnp.sqrt(r_r),
             z_r=z_r,
             direction=direction,
             best_x=jnp.where(truth & improved, x_true, s.best_x),
@@ -104,10 +120,11 @@ def solve(operator, b, preconditioner, x0, *, rtol: float, max_iterations: int, 
             code=code,
         )
 
-    zero = jnp.zeros_like(b)
+    zero = 0.0 * jnp.isfinite(b)  # made from b: under shard_map it varies over the mesh as b does
     start = _Loop(
         x=x0,
         r=b,
+        norm_r=norm_b,
         z_r=jnp.ones(()),
         direction=zero,
         best_x=zero,

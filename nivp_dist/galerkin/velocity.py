@@ -2,9 +2,9 @@
 
 Points stay on their devices. A program is one `shard_map` over the mesh axis "points": every device
 forms its partial products, and they are summed by one all-reduce of p numbers per CG iteration, one of
-p x rank per sketch. All p-vectors are replicated. Nothing inside differentiates with respect to theta
+p x rank per sketch. p-vectors are replicated. Nothing inside differentiates with respect to theta
 through a replicated value (the factors are cotangents of per-sample quantities), so no hidden all-reduce
-can scale a gradient by the number of devices.
+can scale a gradient by the number of devices. With solver.shard_vectors those of CG are sharded too (``vectors``).
 """
 
 from functools import partial
@@ -19,6 +19,7 @@ from nivp_dist.config import SamplingSettings, SolverSettings
 from nivp_dist.estimate import error_weights
 from nivp_dist.galerkin import direct, nystrom, pcg
 from nivp_dist.galerkin.jacobian import Operator
+from nivp_dist.galerkin.vectors import Sharded, Whole
 from nivp_dist.networks import Network
 from nivp_dist.problems.base import Problem
 
@@ -81,13 +82,16 @@ class Galerkin:
         self.method = choose_method(solver, network, sampling.points)
         self.axis = AXIS
         self.points_spec = split = Points(P(AXIS), P(AXIS), P(AXIS))
+        sharded = solver.shard_vectors and self.method == "pcg"
+        self.vectors = Sharded(network.size, AXIS, mesh.size) if sharded else Whole(network.size, AXIS)
         every, program = P(), self.program
+        shared = self.shared_spec = Regularisation(every, every, nystrom.Sketch(self.vectors.spec, every))
         self._prepare = {}
-        self.velocity = program(self._velocity, every, every, split, every, every)
+        self.velocity = program(self._velocity, every, every, split, shared, every)
         self.step_norms = program(self._step_norms, every, every, split)
         self.judge = program(self._judge, every, every, every, every, split)
         self.residual_squares = program(self._residual_squares, every, every, every, split, out_specs=P(AXIS))
-        self.correction = program(self._correction, every, split, P(AXIS), every)
+        self.correction = program(self._correction, every, split, P(AXIS), shared)
 
     def program(self, function, *in_specs, out_specs=P()):
         """function of one device's shards -> a compiled function of global arrays."""
@@ -99,7 +103,7 @@ class Galerkin:
         """mu, and with CG the Nystrom sketch of the given rank, at (theta, points)."""
         if rank not in self._prepare:
             body = partial(self._regularisation, rank=rank)
-            self._prepare[rank] = self.program(body, P(), self.points_spec, P())
+            self._prepare[rank] = self.program(body, P(), self.points_spec, P(), out_specs=self.shared_spec)
         return self._prepare[rank](theta, points, key)
 
     def _regularisation(self, theta, points, key, *, rank):
@@ -108,9 +112,10 @@ class Galerkin:
         if rank == 0:
             empty = nystrom.Sketch(jnp.zeros((self.network.size, 0)), jnp.zeros((0,)))
             return Regularisation(self.solver.mu * trace, trace, empty)
-        omega = nystrom.test_matrix(key, self.network.size, rank)
-        product = jax.lax.psum(operator.normal_columns(omega), AXIS)
-        return Regularisation(self.solver.mu * trace, trace, nystrom.sketch(omega, product, operator.dtype))
+        omega = nystrom.test_matrix(self.vectors, key, rank)
+        product = self.vectors.columns(operator.normal_columns, omega)
+        sketch = nystrom.sketch(self.vectors, omega, product, operator.dtype)
+        return Regularisation(self.solver.mu * trace, trace, sketch)
 
     def _velocity(self, theta, t, points, regularisation, guess):
         operator = self._operator(theta, points)
@@ -131,16 +136,17 @@ class Galerkin:
             parts, b = jax.lax.psum((operator.matrix_parts(), operator.transpose(f)), AXIS)
             v = direct.solve_positive(operator.assemble(parts), mu, b)
         else:
-            b = jax.lax.psum(operator.transpose(f), AXIS)
+            vectors = self.vectors
             solution = pcg.solve(
-                lambda v: jax.lax.psum(operator.normal(v), AXIS) + mu * v,
-                b,
-                nystrom.preconditioner(regularisation.sketch, mu),
-                guess,
+                lambda v: vectors.sum(operator.normal(vectors.whole(v))) + mu * v,
+                vectors.sum(operator.transpose(f)),
+                nystrom.preconditioner(vectors, regularisation.sketch, mu),
+                vectors.part(guess),
                 rtol=self.solver.rtol,
                 max_iterations=self.solver.max_iterations,
+                dots=vectors.dots,
             )
-            return solution.x, solution.iterations, solution.residual, solution.code
+            return vectors.replicated(solution.x), solution.iterations, solution.residual, solution.code
         code = jnp.where(jnp.all(jnp.isfinite(v)), pcg.CONVERGED, pcg.BROKEN)
         return v, jnp.zeros((), jnp.int64), jnp.zeros(()), code
 

@@ -10,11 +10,13 @@ import pytest
 from nivp_dist.cluster.mesh import make_mesh
 from nivp_dist.config import NetworkSettings, SamplingSettings, SolverSettings
 from nivp_dist.galerkin import nystrom, pcg
+from nivp_dist.galerkin.vectors import Whole
 from nivp_dist.galerkin.velocity import Galerkin, Points
 from nivp_dist.networks import build
 from nivp_dist.problems import Box, Problem, laplacian
 
 SIZE = 80
+HERE = Whole(SIZE, "no axis: nothing communicates")
 
 
 def positive(spectrum, seed=0):
@@ -24,8 +26,8 @@ def positive(spectrum, seed=0):
 
 @partial(jax.jit, static_argnames="rank")
 def sketched(matrix, key, rank):
-    omega = nystrom.test_matrix(key, len(matrix), rank)
-    return omega, nystrom.sketch(omega, matrix @ omega)
+    omega = nystrom.test_matrix(HERE, key, rank)
+    return omega, nystrom.sketch(HERE, omega, matrix @ omega)
 
 
 def sketch(matrix, rank, seed=0):
@@ -33,10 +35,10 @@ def sketch(matrix, rank, seed=0):
 
 
 def test_the_test_matrix_is_orthonormal_and_follows_its_key():
-    omega = nystrom.test_matrix(jax.random.key(0), SIZE, 7)
+    omega = nystrom.test_matrix(HERE, jax.random.key(0), 7)
     np.testing.assert_allclose(omega.T @ omega, np.eye(7), atol=1e-13)
-    assert (omega == nystrom.test_matrix(jax.random.key(0), SIZE, 7)).all()
-    assert (omega != nystrom.test_matrix(jax.random.key(1), SIZE, 7)).all()
+    assert (omega == nystrom.test_matrix(HERE, jax.random.key(0), 7)).all()
+    assert (omega != nystrom.test_matrix(HERE, jax.random.key(1), 7)).all()
 
 
 @pytest.mark.parametrize("rank", [7, 12, SIZE])
@@ -70,7 +72,7 @@ def test_the_preconditioner_is_the_inverse_of_its_formula():
     s = sketch(positive(np.arange(1.0, SIZE + 1) ** -2), 9)
     u, e = map(np.asarray, s)
     p = (u * (e + mu)) @ u.T / (e[-1] + mu) + np.eye(SIZE) - u @ u.T
-    applied = jax.vmap(nystrom.preconditioner(s, mu), in_axes=1, out_axes=1)(jnp.eye(SIZE))
+    applied = jax.vmap(nystrom.preconditioner(HERE, s, mu), in_axes=1, out_axes=1)(jnp.eye(SIZE))
     np.testing.assert_allclose(applied, np.linalg.inv(p), atol=1e-10)
 
 
@@ -85,7 +87,7 @@ def test_condition_number_at_the_rank_of_the_theorem(decay, mu):
     conditions = []
     for seed in range(10):
         s = sketch(matrix, rank, seed)
-        inverse = np.asarray(jax.vmap(nystrom.preconditioner(s, mu))(jnp.eye(SIZE)))
+        inverse = np.asarray(jax.vmap(nystrom.preconditioner(HERE, s, mu))(jnp.eye(SIZE)))
         values = np.linalg.eigvals(inverse @ (matrix + mu * np.eye(SIZE))).real
         conditions.append(values.max() / values.min())
         assert nystrom.effective_dimension(s, mu) <= dimension * (1 + 1e-9)

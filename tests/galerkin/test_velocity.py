@@ -77,6 +77,7 @@ class Case:
 
     def galerkin(self, method, chunk=0, **solver):
         """One for each configuration: its programs are compiled once for all tests."""
+        method, solver = ("pcg", {"shard_vectors": True} | solver) if method == "sharded" else (method, solver)
         name = (method, chunk, *sorted(solver.items()))
         if name not in self.programs:
             self.programs[name] = self._galerkin(method, chunk, solver)
@@ -117,7 +118,9 @@ def relative(a, b):
 
 
 @pytest.mark.devices
-@pytest.mark.parametrize("method, chunk", [("pcg", 0), ("pcg", 7), ("primal", 0), ("dual", 0), ("dual", 7)])
+@pytest.mark.parametrize(
+    "method, chunk", [("pcg", 0), ("pcg", 7), ("sharded", 0), ("sharded", 7), ("primal", 0), ("dual", 0), ("dual", 7)]
+)
 def test_velocity_against_numpy(wave, method, chunk):
     shared, result = wave.velocity(wave.galerkin(method, chunk))
     np.testing.assert_allclose(shared.trace, np.trace(wave.m), rtol=1e-12)
@@ -129,7 +132,7 @@ def test_velocity_against_numpy(wave, method, chunk):
     assert 0.01 < residual < 0.99
     np.testing.assert_allclose(result.residual, residual, rtol=1e-8)
     assert int(result.code) == pcg.CONVERGED
-    if method == "pcg":
+    if method in ("pcg", "sharded"):
         v = np.asarray(result.v)
         true = np.linalg.norm(wave.b - wave.m @ v - float(shared.mu) * v) / np.linalg.norm(wave.b)
         assert true < 2e-12 and float(result.solver_residual) < 1e-12
@@ -234,7 +237,7 @@ def test_a_step_of_a_log_density_is_judged_under_the_density(drifted):
 
 
 @pytest.mark.devices
-@pytest.mark.parametrize("method", ["pcg", "primal", "dual"])
+@pytest.mark.parametrize("method", ["pcg", "sharded", "primal", "dual"])
 def test_corrections_for_several_dampings(wave, method):
     galerkin = wave.galerkin(method)
     shared = galerkin.prepare(wave.theta, wave.points, jax.random.key(5), RANK)
@@ -264,10 +267,14 @@ def computations(text):
 
 
 def all_reduces(parts, name):
-    """Numbers of elements, one list entry an all-reduce, in a computation and all that it calls."""
+    return communicated(parts, name, "all-reduce")
+
+
+def communicated(parts, name, kind):
+    """Numbers of elements, one list entry an operation of that kind, in a computation and all that it calls."""
     sizes = []
     for line in parts[name]:
-        if operation := re.search(r"= (.*?) all-reduce(?:-start)?\(", line):
+        if operation := re.search(rf"= (.*?) {kind}(?:-start)?\(", line):
             shapes = re.findall(r"[a-z]\w*\[([\d,]*)\]", operation.group(1))
             sizes.append(sum(int(np.prod([int(n) for n in shape.split(",") if n])) for shape in shapes))
         called = re.findall(r"(?:calls|body|condition|branch_computations|called_computations)=\{?([^}\s]+)", line)
@@ -276,7 +283,7 @@ def all_reduces(parts, name):
         for names in called:
             for callee in names.split(","):
                 if callee.strip().lstrip("%") in parts:
-                    sizes += all_reduces(parts, callee.strip().lstrip("%"))
+                    sizes += communicated(parts, callee.strip().lstrip("%"), kind)
     return sizes
 
 
@@ -295,6 +302,27 @@ def test_one_all_reduce_of_p_numbers_in_an_iteration(wave):
         assert communicating == [[wave.network.size]]
     for other in ("all-gather", "all-to-all", "reduce-scatter", "collective-permute"):
         assert f" {other}" not in text
+
+
+@pytest.mark.devices
+def test_sharded_vectors_are_gathered_and_scattered_once_in_an_iteration(wave):
+    if wave.mesh.size == 1:
+        pytest.skip("one device: nothing is communicated")
+    galerkin = wave.galerkin("sharded")
+    shared = galerkin.prepare(wave.theta, wave.points, jax.random.key(5), RANK)
+    part = -(-wave.network.size // wave.mesh.size)
+    assert {shard.data.shape for shard in shared.sketch.vectors.addressable_shards} == {(part, RANK)}
+    arguments = (wave.theta, TIME, wave.points, shared, jnp.zeros(wave.network.size))
+    text = galerkin.velocity.lower(*arguments).compile().as_text()
+    parts = computations(text)
+    (body,) = [
+        body
+        for body in re.findall(r" while\(.*body=%?([\w.\-]+)", text)
+        if communicated(parts, body, "all-gather") or communicated(parts, body, "reduce-scatter")
+    ]
+    assert communicated(parts, body, "all-gather") == [part * wave.mesh.size]
+    assert communicated(parts, body, "reduce-scatter") == [part]
+    assert sorted(communicated(parts, body, "all-reduce")) == [2, 3, RANK]
 
 
 @pytest.mark.devices

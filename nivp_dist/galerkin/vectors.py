@@ -1,0 +1,124 @@
+"""How the p-vectors of a CG solve lie on the devices: whole on every one, or a part on each (solver.shard_vectors).
+
+Sharded is what the solve holds: its iterates and the sketch, about 6 p + p x rank numbers. In place of the all-reduce
+of a product, J v begins with an all-gather of v and ends with a reduce-scatter: the same bytes. Dot products and the
+preconditioner add three all-reduces of a few numbers, and one of `rank`, to an iteration. It saves memory, not time.
+theta and its velocity, p numbers each, stay whole.
+
+Everything here is called inside of `shard_map`, by all devices.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+COLUMNS = 64  # of a sharded sketch that are whole on a device at once
+
+
+def local_dots(*pairs):
+    """a . b of pairs of vectors that are whole here: (number of pairs,)."""
+    return jnp.stack([a @ b for a, b in pairs])
+
+
+class Whole:
+    """Vectors (p,) that are the same on every device: dot products need no communication."""
+
+    spec = P()
+
+    def __init__(self, size: int, axis: str):
+        self.size, self.axis = size, axis
+
+    def sum(self, local):
+        """The sum over devices of a product (p,), as this device's part."""
+        return jax.lax.psum(local, self.axis)
+
+    def part(self, vector):
+        """This device's part of a vector (p,)."""
+        return vector
+
+    def whole(self, part):
+        """The vector (p,) again, for a product."""
+        return part
+
+    def replicated(self, part):
+        """The vector (p,) again, as a result that is the same everywhere in the eyes of shard_map."""
+        return part
+
+    def columns(self, product, matrix):
+        """The sum over devices of product(V) for V (p, l), as parts."""
+        return self.sum(product(matrix))
+
+    def dots(self, *pairs):
+        """a . b of pairs of vectors: (number of pairs,)."""
+        return local_dots(*pairs)
+
+    def inner(self, a, b):
+        """A^T b: (l,) or (l, k) for A (p, l) and b (p,) or (p, k)."""
+        return a.T @ b
+
+    def qr(self, a):
+        """Q (p, l) with orthonormal columns and R (l, l), A = Q R."""
+        return jnp.linalg.qr(a)
+
+    def normal(self, key, columns: int):
+        """Standard normal numbers (p, columns)."""
+        return jax.random.normal(key, (self.size, columns), jnp.float64)
+
+
+class Sharded(Whole):
+    """Vectors of which each of k devices holds ceil(p / k) numbers, the last ones zeros where p is no multiple of k."""
+
+    def __init__(self, size: int, axis: str, devices: int):
+        super().__init__(size, axis)
+        self.spec, self.devices, self.length = P(axis), devices, -(-size // devices)
+
+    def sum(self, local):
+        return jax.lax.psum_scatter(self._padded(local), self.axis, tiled=True)
+
+    def part(self, vector):
+        return jax.lax.dynamic_slice_in_dim(self._padded(vector), self._start(), self.length)
+
+    def whole(self, part):
+        return jax.lax.all_gather(part, self.axis, tiled=True)[: self.size]
+
+    def replicated(self, part):
+        return self._stacked(part).reshape(-1, *part.shape[1:])[: self.size]
+
+    def columns(self, product, matrix):
+        """As above, a few columns at a time, so that no device ever holds all of V."""
+        count = -(-matrix.shape[1] // COLUMNS)
+        width = -(-matrix.shape[1] // count)
+        padded = jnp.pad(matrix, ((0, 0), (0, count * width - matrix.shape[1])))
+        groups = jnp.moveaxis(padded.reshape(self.length, count, width), 1, 0)
+        sums = jax.lax.map(lambda group: self.sum(product(self.whole(group))), groups)
+        return jnp.moveaxis(sums, 0, 1).reshape(self.length, -1)[:, : matrix.shape[1]]
+
+    def dots(self, *pairs):
+        return jax.lax.psum(local_dots(*pairs), self.axis)
+
+    def inner(self, a, b):
+        return jax.lax.psum(a.T @ b, self.axis)
+
+    def qr(self, a):
+        """By the factors R of the parts (TSQR: Demmel et al. 2012, doi 10.1137/080731992, sec. 3)."""
+        q, r = jnp.linalg.qr(a)
+        top, r_all = jnp.linalg.qr(self._stacked(r).reshape(-1, a.shape[1]))
+        own = jax.lax.dynamic_slice_in_dim(top, jax.lax.axis_index(self.axis) * len(r), len(r))
+        return q @ own, r_all
+
+    def normal(self, key, columns: int):
+        """A row's numbers are those of its key, whatever the number of devices."""
+        rows = self._start() + jnp.arange(self.length)
+        numbers = jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), (columns,), jnp.float64))(rows)
+        return jnp.where(rows[:, None] < self.size, numbers, 0.0)
+
+    def _start(self):
+        return jax.lax.axis_index(self.axis) * self.length
+
+    def _padded(self, vector):
+        return jnp.pad(vector, [(0, self.devices * self.length - self.size)] + [(0, 0)] * (vector.ndim - 1))
+
+    def _stacked(self, part):
+        """(k, *part.shape), replicated: a sum of zero-padded parts is exact."""
+        zeros = jnp.zeros((self.devices, *part.shape), part.dtype)
+        return jax.lax.psum(zeros.at[jax.lax.axis_index(self.axis)].set(part), self.axis)
