@@ -4,6 +4,8 @@ import pytest
 
 from nivp_dist import Config
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 BASE = {
     "seed": 1,
     "devices": 1,
