@@ -3,7 +3,9 @@
 Gauss-Newton is the main method: with the same operator and solver as the velocity it reaches in tens of
 rounds what SGD does not reach in tens of thousands (measured: method notes in the README). Each round
 draws fresh points, solves for several dampings at once and keeps what is best *on another fresh draw*:
-damping is chosen by generalisation, so a batch of points cannot be overfitted.
+damping and step length are chosen by generalisation, so a batch of points cannot be overfitted. Lengths cost forward
+passes only, and let the damping be smaller (measured at 100 rounds of allen_cahn_1d: 4.5e-5 in place of 3.3e-4; of
+advection_2d at 20: 2.9e-3 in place of 4.3e-3).
 """
 
 from functools import partial
@@ -20,6 +22,7 @@ from nivp_dist.galerkin.velocity import Galerkin
 
 ADAM, HEAD, GAUSS_NEWTON, DONE = 0, 1, 2, 3
 DAMPING_FACTORS = (0.1, 1.0, 10.0)
+LENGTHS = (1.0, 0.5, 0.25, 0.1)  # of each correction, tried on the fresh points
 SMALLEST_DAMPING, LARGEST_DAMPING = 1e-14, 1e2
 ADAM_ROUND = 100
 PATIENCE = 8  # Gauss-Newton rounds in a row that gain less than a percent
@@ -86,7 +89,10 @@ class Fitter:
             dampings = jnp.clip(state.damping * jnp.array(DAMPING_FACTORS), SMALLEST_DAMPING, LARGEST_DAMPING)
             shared = self.galerkin.prepare(state.theta, points, jax.random.fold_in(key, 2), rank)
             shared = shared._replace(mu=dampings * shared.trace)
-            candidates = state.theta + self.galerkin.correction(state.theta, points, misfit, shared)
+            corrections = self.galerkin.correction(state.theta, points, misfit, shared)
+            lengths = jnp.array(LENGTHS)[:, None, None]
+            candidates = (state.theta + lengths * corrections).reshape(-1, self.network.size)
+            dampings = jnp.tile(dampings, len(LENGTHS))
         candidates = jnp.concatenate([state.theta[None], candidates])
         errors = self._errors(candidates, fresh, fresh_target)
         return self._choose(state, candidates, errors, dampings)
@@ -100,7 +106,7 @@ class Fitter:
         gained = best > 0
         damping = dampings[best - 1] if gained else jnp.minimum(state.damping * 10, LARGEST_DAMPING)
         # While the least damping is still the best, the fit is on its way, however little it gains yet.
-        on_its_way = best == 1 and float(damping) > SMALLEST_DAMPING
+        on_its_way = gained and bool(damping == jnp.min(dampings)) and float(damping) > SMALLEST_DAMPING
         stale = 0 if errors[best] < 0.99 * before or on_its_way else int(state.stale) + 1
         stage, settings = int(state.stage), self.settings
         rounds = int(state.round) + 1
