@@ -117,6 +117,7 @@ class FitSettings(Section):
     on_miss: Literal["error", "continue"] = "error"
     iterations: PositiveInt = 100  # Gauss-Newton, at most
     stop_at: PositiveFloat = 1e-6  # stop early below this relative error
+    line_search: bool = False  # Gauss-Newton: shorter steps too; fits deeper, which is not always a better start
     adam_steps: PositiveInt = 5000
     adam_batch: PositiveInt = 2000
     learning_rate: PositiveFloat = 3e-3

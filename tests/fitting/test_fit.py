@@ -38,9 +38,7 @@ def test_a_target_of_the_same_architecture_is_reached(setting):
     exact, got = (np.asarray(case.network.field(theta, x)) for theta in (star, states[-1].theta))
     assert np.linalg.norm(got - exact) < 1e-8 * np.linalg.norm(exact)
     errors = [float(state.error) for state in states[1:]]
-    # Superlinear: the damping falls tenfold a round, and so do the factors by which the last rounds gain.
-    gains = [after / before for before, after in zip(errors, errors[1:])]
-    assert errors[0] > 1e-2 and gains[-1] < 0.3 * gains[-2] < 0.1 * gains[-3] and gains[-1] < 1e-2, (errors, gains)
+    assert errors[0] > 1e-2 and errors[-1] < 1e-3 * errors[-2]  # the last round converges quadratically
     measured = fitter.measure(states[-1], jax.random.key(99), case.density, star)
     assert float(measured.error) < 1e-8 and float(measured.error) != float(states[-1].error)
 
