@@ -143,3 +143,15 @@ def test_stuck_is_a_stall_far_from_the_target_with_rounds_left(box):
     assert not fitter.stuck(stalled._replace(error=5e-3))
     assert not fitter.stuck(stalled._replace(round=50))
     assert not fitter.stuck(stalled._replace(stage=GAUSS_NEWTON))
+
+
+def test_shorter_corrections_are_tried_with_a_line_search(setting):
+    """Of the same round on the same draws the best of more candidates, on the fresh points, can only be better."""
+    case = setting(network={"width": 3, "depth": 1, "frequencies": 1, "activation": "tanh"})
+    star = case.theta + 1.5 * jax.random.normal(jax.random.key(5), case.theta.shape)
+    errors = {}
+    for search in (False, True):
+        fitter = case.fitter(lambda context, x: case.network.field(context, x), line_search=search)
+        start = fitter.start(case.theta)._replace(damping=jnp.asarray(1e-12))  # a full step of it goes far astray
+        errors[search] = float(fitter.advance(start, KEY, case.density, star).error)
+    assert errors[True] < 0.9 * errors[False], errors
