@@ -24,7 +24,7 @@ def compiled():
 
     monitoring.register_event_duration_secs_listener(listen)
     yield durations
-    monitoring.clear_event_listeners()
+    monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.fixture

@@ -82,8 +82,9 @@ class Galerkin:
         self.method = choose_method(solver, network, sampling.points)
         self.axis = AXIS
         self.points_spec = split = Points(P(AXIS), P(AXIS), P(AXIS))
-        sharded = solver.shard_vectors and self.method == "pcg"
-        self.vectors = Sharded(network.size, AXIS, mesh.size) if sharded else Whole(network.size, AXIS)
+        self.vectors = Whole(network.size, AXIS)
+        if solver.shard_vectors:
+            self.vectors = Sharded(network.size, AXIS, mesh.size)
         every, program = P(), self.program
         shared = self.shared_spec = Regularisation(every, every, nystrom.Sketch(self.vectors.spec, every))
         self._prepare = {}

@@ -306,8 +306,6 @@ def test_one_all_reduce_of_p_numbers_in_an_iteration(wave):
 
 @pytest.mark.devices
 def test_sharded_vectors_are_gathered_and_scattered_once_in_an_iteration(wave):
-    if wave.mesh.size == 1:
-        pytest.skip("one device: nothing is communicated")
     galerkin = wave.galerkin("sharded")
     shared = galerkin.prepare(wave.theta, wave.points, jax.random.key(5), RANK)
     part = -(-wave.network.size // wave.mesh.size)
@@ -315,14 +313,15 @@ def test_sharded_vectors_are_gathered_and_scattered_once_in_an_iteration(wave):
     arguments = (wave.theta, TIME, wave.points, shared, jnp.zeros(wave.network.size))
     text = galerkin.velocity.lower(*arguments).compile().as_text()
     parts = computations(text)
-    (body,) = [
-        body
-        for body in re.findall(r" while\(.*body=%?([\w.\-]+)", text)
-        if communicated(parts, body, "all-gather") or communicated(parts, body, "reduce-scatter")
-    ]
-    assert communicated(parts, body, "all-gather") == [part * wave.mesh.size]
-    assert communicated(parts, body, "reduce-scatter") == [part]
-    assert sorted(communicated(parts, body, "all-reduce")) == [2, 3, RANK]
+    kinds = ("all-gather", "reduce-scatter", "all-reduce")
+    bodies = re.findall(r" while\(.*body=%?([\w.\-]+)", text)
+    sizes = [[sorted(communicated(parts, body, kind)) for kind in kinds] for body in bodies]
+    communicating = [entry for entry in sizes if any(entry)]
+    expected = [[part * wave.mesh.size], [part], [2, 3, RANK]]
+    if wave.mesh.size == 1:  # the compiler may leave out what has nobody to talk to
+        assert all(found in ([], wanted) for entry in communicating for found, wanted in zip(entry, expected))
+    else:
+        assert communicating == [expected]
 
 
 @pytest.mark.devices
