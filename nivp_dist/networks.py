@@ -156,6 +156,7 @@ class Network:
             self.layers.append(Layer(path[:-1], start, *leaf.shape, fed))
             start = self.layers[-1].stop
         self.size = start
+        self._initialise = jax.jit(self._draw)  # else dozens of small programs, compiled one by one
         self.scales = self._scales(settings, problem) if outputs is None else np.ones(outputs)
 
     def _scales(self, settings: NetworkSettings, problem) -> np.ndarray:
@@ -171,6 +172,9 @@ class Network:
 
     def initialise(self, key):
         """A random theta (p,) float64."""
+        return self._initialise(key)
+
+    def _draw(self, key):
         params = self.module.init(key, jnp.zeros((1, self.dimension), self.dtype))["params"]
         flat = traverse_util.flatten_dict(params)
         return jnp.concatenate([flat[layer.path + ("weight",)].reshape(-1) for layer in self.layers]).astype(

@@ -75,11 +75,9 @@ class Sampler:
         """As wide as the domain, or as its scale on the whole space: what is known before any value of u."""
         k = self.settings.components
         spread = self.domain.half_width if isinstance(self.domain, Box) else np.asarray(self.domain.scale)
-        return Density(
-            jnp.full(k, 1.0 / k),
-            jnp.tile(jnp.asarray(self.domain.centre, jnp.float64), (k, 1)),
-            jnp.tile(jnp.diag(jnp.asarray(spread, jnp.float64) ** 2), (k, 1, 1)),
-        )
+        centre, covariance = np.asarray(self.domain.centre, np.float64), np.diag(np.asarray(spread, np.float64) ** 2)
+        parts = np.full(k, 1.0 / k), np.tile(centre, (k, 1)), np.tile(covariance, (k, 1, 1))
+        return Density(*map(jnp.asarray, parts))
 
     def _split(self, key, density: Density) -> Density:
         """Means spread over the one Gaussian fitted so far, for expectation-maximisation to sort out."""

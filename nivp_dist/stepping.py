@@ -46,7 +46,7 @@ class Stepper:
         self.tableau = TABLEAUS[self.settings.method]
         self.control = StepControl(self.tableau.order, self.settings.min_step, self.settings.max_step)
         self._values = jax.jit(galerkin.network.values)
-        self._combine = jax.jit(_combine)
+        self._combine, self._telemetry = jax.jit(_combine), jax.jit(_telemetry)
         sharding = NamedSharding(galerkin.mesh, P(AXIS))
         self._select = jax.jit(
             lambda key, points, squares: sampling.pad(
@@ -120,8 +120,8 @@ class Stepper:
             cg_iterations=state.cg_iterations + run.iterations,
             estimate=state.estimate.after_step(h_try, float(judged.residual_rate), float(judged.step_error)),
         )
-        metrics = self._metrics(new, run, h_try, error, rejected, judged, points)
-        metrics["turn"] = _cosine(first, state.velocity)
+        told = self._telemetry(step.theta, first, state.velocity, run.at_start, points.weights)
+        metrics = self._metrics(new, run, h_try, error, rejected, judged, told)
         return Accepted(new, metrics, sorted(set(run.warnings)))
 
     # ----------------------------------------------------------------------------------------------
@@ -179,33 +179,26 @@ class Stepper:
         n = self.sampling.points
         return min(n, max(1000, n // 4))
 
-    def _metrics(self, new, run, h, error, rejected, judged, points) -> dict:
-        regularisation = run.at_start
-        eigenvalues, mu = regularisation.sketch.eigenvalues, float(regularisation.mu)
-        largest, smallest = float(eigenvalues[0]), float(eigenvalues[-1])
-        return {
-            "step": new.step,
-            "t": new.t,
-            "h": h,
-            "error": error * self.settings.rtol,
-            "rejected": rejected,
-            "residual": run.first_residual,
-            "residual_fresh": float(judged.residual),
-            "cg_iterations": run.iterations,
-            "cg_wasted": run.wasted,
-            "cg_residual": run.worst,
-            "evaluations": run.evaluations,
-            "theta_norm": float(jnp.linalg.norm(new.theta)),
-            "mu": mu,
-            "trace": float(regularisation.trace),
-            "lambda_max": largest,
-            "lambda_min": smallest,
-            "condition": (largest + mu) / mu,
-            "effective_dimension": float(nystrom.effective_dimension(regularisation.sketch, mu)),
-            "rank": new.rank,
-            "effective_sample_size": float(sampling.effective_sample_size(points.weights)),
-            "coverage": float(judged.coverage),
-        } | new.estimate.entries()
+    def _metrics(self, new, run, h, error, rejected, judged, told) -> dict:
+        return (
+            {
+                "step": new.step,
+                "t": new.t,
+                "h": h,
+                "error": error * self.settings.rtol,
+                "rejected": rejected,
+                "residual": run.first_residual,
+                "residual_fresh": float(judged.residual),
+                "cg_iterations": run.iterations,
+                "cg_wasted": run.wasted,
+                "cg_residual": run.worst,
+                "evaluations": run.evaluations,
+                "rank": new.rank,
+                "coverage": float(judged.coverage),
+            }
+            | {name: float(value) for name, value in told.items()}
+            | new.estimate.entries()
+        )
 
 
 class _Stages:
@@ -275,7 +268,17 @@ def _combine(theta, h, coefficients, stages):
     return total if theta is None else theta + total
 
 
-def _cosine(a, b) -> float:
-    """Of the angle between two vectors; NaN if one vanishes."""
-    lengths = float(jnp.linalg.norm(a) * jnp.linalg.norm(b))
-    return float(jnp.vdot(a, b)) / lengths if lengths > 0 else np.nan
+def _telemetry(theta, velocity, before, regularisation, weights) -> dict:
+    """Single numbers that watch a step; turn: cosine of the angle to the velocity before, NaN if there was none."""
+    eigenvalues, mu = regularisation.sketch.eigenvalues, regularisation.mu
+    return {
+        "theta_norm": jnp.linalg.norm(theta),
+        "mu": mu,
+        "trace": regularisation.trace,
+        "lambda_max": eigenvalues[0],
+        "lambda_min": eigenvalues[-1],
+        "condition": (eigenvalues[0] + mu) / mu,
+        "effective_dimension": nystrom.effective_dimension(regularisation.sketch, mu),
+        "effective_sample_size": sampling.effective_sample_size(weights),
+        "turn": jnp.vdot(velocity, before) / (jnp.linalg.norm(velocity) * jnp.linalg.norm(before)),
+    }

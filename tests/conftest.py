@@ -3,19 +3,20 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Machine code need not be fast for a handful of points; the programs and their communication stay the same. Processes
+# that tests start take it over: bits are compared with theirs. With ..._OPTIMIZATIONS=0 the tests hold as well.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
-import jax  # noqa: E402
 import pytest  # noqa: E402
 from disks import disk  # noqa: E402, F401  a fixture
 
 import nivp_dist._jax  # noqa: E402, F401
 
 
-@pytest.fixture(scope="module")
-def fast_compilation():
-    """Machine code need not be fast for a handful of points; the programs and their communication stay the same."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    # JAX keeps what it compiled, under the other setting too: the whole runs compare bits with other processes.
-    jax.clear_caches()
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """Where compiled programs are kept: one place for all workers of pytest-xdist and all that they start."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    folder.mkdir(exist_ok=True)
+    return folder

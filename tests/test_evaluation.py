@@ -2,7 +2,6 @@
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from nivp_dist import Box, Problem
 from nivp_dist.cluster.mesh import make_mesh
@@ -10,8 +9,6 @@ from nivp_dist.config import SamplingSettings
 from nivp_dist.evaluation import Scorer
 from nivp_dist.problems import WholeSpace
 from nivp_dist.sampling import Sampler
-
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 class Parabola(Problem):

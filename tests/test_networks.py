@@ -16,9 +16,6 @@ RANDOM = np.random.default_rng(0)
 X = RANDOM.uniform(BOX.lower, BOX.upper, (9, 2))
 
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
-
 def problem(domain, outputs=1, density=False):
     fields = {"outputs": outputs, "density": density, "domain": property(lambda self: domain)}
     return type("Some", (Problem,), fields)()

@@ -24,9 +24,6 @@ MIXTURE = Density(
 N = 40_000
 
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
-
 def sampler(domain=BOX, log_density=False, devices=1, **settings):
     settings = {"components": 2, "points": N} | settings
     return Sampler(SamplingSettings(**settings), domain, log_density, make_mesh(devices))

@@ -11,8 +11,6 @@ from nivp_dist.problems import Box, Problem, WholeSpace
 from nivp_dist.problems.wave import Wave
 from nivp_dist.sampling import Density, Sampler
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 class Normal(Problem):
     """The standard normal density, for ever."""

@@ -41,9 +41,6 @@ PROBLEM = Ornstein()
 X = np.random.default_rng(0).normal(0, 0.5, (50, 2))
 
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
-
 def settings(**sections):
     base = {
         "problem": {"name": "ornstein"},
@@ -241,7 +238,7 @@ def test_after_a_refit_the_first_stage_is_taken_afresh(exact):
 def test_the_same_state_gives_the_same_bits_and_another_key_does_not(exact):
     one, two = (exact.stepper().step(exact.state, lambda: None) for _ in range(2))
     np.testing.assert_array_equal(one.state.theta, two.state.theta)
-    assert one.metrics == two.metrics
+    np.testing.assert_equal(one.metrics, two.metrics)  # the first turn is NaN
     other = exact.state._replace(key=jax.random.key_data(jax.random.key(77)))
     assert np.any(np.asarray(exact.stepper().step(other, lambda: None).state.theta) != np.asarray(one.state.theta))
 

@@ -10,8 +10,6 @@ from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
 from nivp_dist.simulation import Simulation
 from nivp_dist.state import EVOLVE
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 @pytest.fixture
 def compiled():

@@ -14,6 +14,7 @@ from typing import Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from nivp_dist.config import FitSettings
@@ -63,16 +64,15 @@ class Fitter:
         self._final = jax.jit(lambda *arguments: self._relative_errors(*arguments, scored))
         self._adam = jax.jit(partial(self._adam_round, target))
         self._reweighted = jax.jit(_reweighted)
+        self._misfit = jax.jit(lambda theta, x, target: target - self.network.field(theta, x))
+        self._candidates, self._choice = jax.jit(_candidates), jax.jit(lambda rows, index: rows[index])
         self._head = HeadTuning(galerkin, settings.head_ridge)
 
     def start(self, theta) -> FitState:
         """The state before the first round."""
         first = GAUSS_NEWTON if self.settings.method == "gauss_newton" else ADAM
-        integer = lambda value: jnp.asarray(value, jnp.int64)  # noqa: E731
         zero = jnp.zeros_like(theta)
-        return FitState(
-            theta, jnp.asarray(jnp.inf), jnp.asarray(1e-4), integer(first), integer(0), integer(0), zero, zero
-        )
+        return FitState(theta, _number(np.inf), _number(1e-4), *map(_count, (first, 0, 0)), zero, zero)
 
     def advance(self, state: FitState, key, density, context=None, rank: int = 0) -> FitState:
         """One round. The key is that of the whole fit; rank is that of the sketch if CG solves."""
@@ -81,33 +81,30 @@ class Fitter:
         if stage == ADAM:
             return self._finish_adam_round(self._adam_step(state, key, density, context))
         points, fresh = (self.sampler.draw(jax.random.fold_in(key, i), density, self.settings.points) for i in (0, 1))
-        target, fresh_target = self._target(context, points.x), self._target(context, fresh.x)
-        misfit = target - self.network.field(state.theta, points.x)
+        misfit = self._misfit(state.theta, points.x, self._target(context, points.x))
         if stage == HEAD:
-            candidates = (state.theta + self._head(state.theta, points, misfit))[None]
-            dampings = state.damping[None]
+            corrections, lengths = self._head(state.theta, points, misfit)[None], LENGTHS[:1]
+            dampings = np.array([float(state.damping)])
         else:
-            dampings = jnp.clip(state.damping * jnp.array(DAMPING_FACTORS), SMALLEST_DAMPING, LARGEST_DAMPING)
+            dampings = np.clip(float(state.damping) * np.array(DAMPING_FACTORS), SMALLEST_DAMPING, LARGEST_DAMPING)
             shared = self.galerkin.prepare(state.theta, points, jax.random.fold_in(key, 2), rank)
-            shared = shared._replace(mu=dampings * shared.trace)
-            corrections = self.galerkin.correction(state.theta, points, misfit, shared)
-            lengths = jnp.array(LENGTHS if self.settings.line_search else LENGTHS[:1])[:, None, None]
-            candidates = (state.theta + lengths * corrections).reshape(-1, self.network.size)
-            dampings = jnp.tile(dampings, len(lengths))
-        candidates = jnp.concatenate([state.theta[None], candidates])
-        errors = self._errors(candidates, fresh, fresh_target)
-        return self._choose(state, candidates, errors, dampings)
+            corrections = self.galerkin.correction(state.theta, points, misfit, shared, dampings)
+            lengths = LENGTHS if self.settings.line_search else LENGTHS[:1]
+            dampings = np.tile(dampings, len(lengths))
+        candidates = self._candidates(state.theta, corrections, np.array(lengths))
+        errors = self._errors(candidates, fresh, self._target(context, fresh.x))
+        return self._choose(state, candidates, np.asarray(errors), dampings)
 
     # ----------------------------------------------------------------------------------------------
 
     def _choose(self, state, candidates, errors, dampings) -> FitState:
-        before = errors[0]
-        errors = jnp.where(jnp.isfinite(errors), errors, jnp.inf)
-        best = int(jnp.argmin(errors))
+        before, damping = errors[0], float(state.damping)
+        errors = np.where(np.isfinite(errors), errors, np.inf)
+        best = int(np.argmin(errors))
         gained = best > 0
-        damping = dampings[best - 1] if gained else jnp.minimum(state.damping * 10, LARGEST_DAMPING)
+        damping = dampings[best - 1] if gained else min(damping * 10, LARGEST_DAMPING)
         # While the least damping is still the best, the fit is on its way, however little it gains yet.
-        on_its_way = gained and bool(damping == jnp.min(dampings)) and float(damping) > SMALLEST_DAMPING
+        on_its_way = gained and damping == np.min(dampings) and damping > SMALLEST_DAMPING
         stale = 0 if errors[best] < 0.99 * before or on_its_way else int(state.stale) + 1
         stage, settings = int(state.stage), self.settings
         rounds = int(state.round) + 1
@@ -116,12 +113,12 @@ class Fitter:
         elif errors[best] < settings.stop_at or stale >= PATIENCE or rounds >= self.last_round:
             stage = DONE
         return state._replace(
-            theta=candidates[best],
-            error=errors[best],
-            damping=damping,
-            stage=jnp.asarray(stage, jnp.int64),
-            round=state.round + 1,
-            stale=jnp.asarray(stale, jnp.int64),
+            theta=self._choice(candidates, best),
+            error=_number(errors[best]),
+            damping=_number(damping),
+            stage=_count(stage),
+            round=_count(rounds),
+            stale=_count(stale),
         )
 
     @property
@@ -144,9 +141,11 @@ class Fitter:
     def _adam_step(self, state, key, density, context) -> FitState:
         settings = self.settings
         points = self.sampler.draw(key, density, settings.adam_batch * ADAM_ROUND)
-        moments = optax.ScaleByAdamState(jnp.asarray(state.round * ADAM_ROUND, jnp.int32), state.first, state.second)
+        moments = optax.ScaleByAdamState(
+            jnp.asarray(np.int32(int(state.round) * ADAM_ROUND)), state.first, state.second
+        )
         theta, moments = self._adam(state.theta, moments, points, context)
-        return state._replace(theta=theta, first=moments.mu, second=moments.nu, round=state.round + 1)
+        return state._replace(theta=theta, first=moments.mu, second=moments.nu, round=_count(int(state.round) + 1))
 
     def _adam_round(self, target, theta, moments, points, context):
         """ADAM_ROUND minibatch steps under a cosine schedule; the round's draw is cut into batches."""
@@ -179,7 +178,7 @@ class Fitter:
         after = HEAD if self.settings.head_tuning else GAUSS_NEWTON
         if after == GAUSS_NEWTON and self.settings.method == "adam":
             after = DONE
-        return state._replace(stage=jnp.asarray(after, jnp.int64))
+        return state._replace(stage=_count(after))
 
     def stuck(self, state: FitState) -> bool:
         """Stalled far from the target with rounds left: another initialisation is worth them."""
@@ -198,6 +197,20 @@ class Fitter:
         fresh = self.sampler.draw(key, density, self.settings.points)
         target = self._target(context, fresh.x)
         return float(self._final(state.theta[None], self._reweighted(fresh, target), target)[0])
+
+
+def _candidates(theta, corrections, lengths):
+    """theta, then theta with every correction (c, p) at every length (l,): (1 + l c, p)."""
+    tried = theta + lengths[:, None, None] * corrections
+    return jnp.concatenate([theta[None], tried.reshape(-1, theta.size)])
+
+
+def _number(value):
+    return jnp.asarray(np.float64(value))
+
+
+def _count(value):
+    return jnp.asarray(np.int64(value))
 
 
 def _reweighted(points, target):

@@ -92,7 +92,7 @@ class Galerkin:
         self.step_norms = program(self._step_norms, every, every, split)
         self.judge = program(self._judge, every, every, every, every, split)
         self.residual_squares = program(self._residual_squares, every, every, every, split, out_specs=P(AXIS))
-        self.correction = program(self._correction, every, split, P(AXIS), shared)
+        self.correction = program(self._correction, every, split, P(AXIS), shared, every)
 
     def program(self, function, *in_specs, out_specs=P()):
         """function of one device's shards -> a compiled function of global arrays."""
@@ -178,28 +178,28 @@ class Galerkin:
 
         return solve
 
-    def _correction(self, theta, points, misfit, regularisations):
+    def _correction(self, theta, points, misfit, regularisation, dampings):
         """Gauss-Newton corrections (M + mu_i I) delta_i = J^T W misfit for several mu_i at once.
 
         Args:
-            misfit: (n, m), target minus field. regularisations: a Regularisation with mu (c,), absolute.
+            misfit: (n, m), target minus field. dampings: (c,), mu_i relative to tr M.
         Returns: (c, p).
         """
+        several = dampings * regularisation.trace
         operator = self._operator(theta, points)
         if self.method == "primal":
             parts, b = jax.lax.psum((operator.matrix_parts(), operator.transpose(misfit)), AXIS)
             matrix = operator.assemble(parts)
-            return jax.lax.map(lambda mu: direct.solve_positive(matrix, mu, b), regularisations.mu)
+            return jax.lax.map(lambda mu: direct.solve_positive(matrix, mu, b), several)
         if self.method == "dual":
             solve = self._dual_system(operator, points)
-            return jax.lax.map(lambda mu: solve(misfit, mu), regularisations.mu)
+            return jax.lax.map(lambda mu: solve(misfit, mu), several)
 
         def one(mu):
-            regularisation = regularisations._replace(mu=mu)
             zero = jnp.zeros(self.network.size)
-            return self._solve(operator, misfit, points, regularisation, zero)[0]
+            return self._solve(operator, misfit, points, regularisation._replace(mu=mu), zero)[0]
 
-        return jax.lax.map(one, regularisations.mu)
+        return jax.lax.map(one, several)
 
     def _step_norms(self, theta, e, points):
         """|J e| and |u| over the points: what a step's error e (p,) does to the solution.

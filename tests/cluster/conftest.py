@@ -6,8 +6,8 @@ from whole_runs import assert_same, wait_until
 
 
 @pytest.fixture(scope="session")
-def processes(tmp_path_factory):
-    return Processes(tmp_path_factory.mktemp("processes"), tmp_path_factory.mktemp("compiled"))
+def processes(tmp_path_factory, compiled):
+    return Processes(tmp_path_factory.mktemp("processes"), compiled)
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,6 @@ from nivp_dist.problems import Box, Problem
 from nivp_dist.sampling import Sampler
 
 
-@pytest.fixture(scope="module", autouse=True)
-def whole_package(fast_compilation):
-    """Every test here compiles fast."""
-
-
 class OnABox(Problem):
     outputs = 2
 

@@ -10,11 +10,6 @@ from nivp_dist.galerkin.velocity import Points
 from nivp_dist.sampling import pad
 
 
-@pytest.fixture(scope="module", autouse=True)
-def whole_package(fast_compilation):
-    """Every test here compiles fast."""
-
-
 @pytest.fixture(scope="module", params=[k for k in (1, 2, 4) if k <= jax.device_count()], ids="{}dev".format)
 def mesh(request):
     return make_mesh(request.param)

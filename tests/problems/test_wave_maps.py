@@ -41,7 +41,7 @@ def box(coordinates, mass, function, point):
 
 
 @BOTH
-def test_equation_is_that_of_the_metric(coordinates, fast_compilation):
+def test_equation_is_that_of_the_metric(coordinates):
     """For any f of t and x, box f = g^00 (f_tt - what the equation says that u_tt is)."""
     mass = 0.45
     problem = WaveMaps(coordinates=coordinates, mass=mass)
@@ -64,7 +64,7 @@ def test_equation_is_that_of_the_metric(coordinates, fast_compilation):
         assert abs(first) < 1e-12 and abs(second) < 1e-10 * (1 + abs(size))
 
 
-def test_where_the_horizon_touches_the_box(fast_compilation):
+def test_where_the_horizon_touches_the_box():
     """(-1, 0, 0): time stands still in one form, and goes on in the other."""
     x = jnp.array([-1.0, 0.0, 0.0])
     u = lambda y: jnp.stack([jnp.sum(y**2) + y[0], y[0]])  # noqa: E731

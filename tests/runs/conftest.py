@@ -20,16 +20,11 @@ def at():
     return At
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
-
-
 @pytest.fixture(scope="session", autouse=True)
-def keep_compiled(cache):
+def keep_compiled(compiled):
     """Programs are the same from run to run: compile them once a session."""
     before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_compilation_cache_dir", str(compiled))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     yield
     jax.config.update("jax_compilation_cache_dir", before[0])
@@ -37,8 +32,8 @@ def keep_compiled(cache):
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory, cache):
-    return Runs(tmp_path_factory.mktemp("runs"), cache)
+def runs(tmp_path_factory, compiled):
+    return Runs(tmp_path_factory.mktemp("runs"), compiled)
 
 
 @pytest.fixture(scope="session")

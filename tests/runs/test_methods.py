@@ -4,7 +4,6 @@ import pytest
 
 from nivp_dist import Config
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 BASE = {
     "seed": 1,

@@ -21,9 +21,9 @@ EVERY = 4  # checkpoint.every_steps of these runs: transitions between two saves
 
 
 @pytest.fixture
-def small(disk, cache):
+def small(disk, compiled):
     """Runs on a small disk of their own."""
-    runs = Runs(disk.path, cache)
+    runs = Runs(disk.path, compiled)
     runs.disk = disk
     return runs
 
