@@ -93,30 +93,31 @@ class Sampler:
     def _draw(self, key, density: Density, *, n: int) -> Points:
         domain, k = self.domain, len(density.weights)
         d = domain.dimension
-        keys = jax.random.split(key, 4)
+        # All random numbers by one call: each is a program of its own, which takes longer to build than to run.
+        random = jax.random.uniform(key, (n + 1, 2 * d), minval=2.0**-53)
         inflated = density.covariances * self.settings.inflation
 
         # Stratified choice of the part that each point comes from: counts as even as they can be.
         share = self._uniform_share()
         shares = jnp.concatenate([jnp.array([share]), (1 - share) * density.weights])
-        position = (jnp.arange(n) + jax.random.uniform(keys[0])) / n
+        position = (jnp.arange(n) + random[n, 0]) / n
         part = jnp.searchsorted(jnp.cumsum(shares)[:-1], position, side="right")
         counts = jnp.sum(part[:, None] == jnp.arange(k + 1), axis=0)
 
-        z = jax.random.normal(keys[1], (n, d))
+        z = np.sqrt(2) * jax.lax.erf_inv(2 * random[:n, :d] - 1)
         roots = cholesky_roots(inflated)
         component = jnp.maximum(part - 1, 0)
         # A broad part of every Gaussian stands in for the uniform one where there is no box.
         gaussian = density.means[component] + jnp.einsum("nij,nj->ni", roots[component], z)
         if isinstance(domain, Box):
             lower, upper = jnp.asarray(domain.lower), jnp.asarray(domain.upper)
-            uniform = lower + (upper - lower) * jax.random.uniform(keys[2], (n, d))
+            uniform = lower + (upper - lower) * random[:n, d:]
             outside = jnp.any((gaussian <= lower) | (gaussian >= upper), axis=-1)
             spread = (part == 0) | outside
             x = jnp.where(spread[:, None], uniform, gaussian)
             spread_intensity = jnp.sum(spread) / domain.volume
         else:
-            choice = jax.random.choice(keys[3], k, (n,), p=density.weights)
+            choice = jnp.searchsorted(jnp.cumsum(density.weights)[:-1], random[:n, d], side="right")
             broad = density.means[choice] + jnp.sqrt(BROAD) * jnp.einsum("nij,nj->ni", roots[choice], z)
             x = jnp.where((part == 0)[:, None], broad, gaussian)
             wide = density._replace(covariances=BROAD * inflated)

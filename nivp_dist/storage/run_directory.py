@@ -1,6 +1,7 @@
 """The directory of a run: made once, held by one process group at a time, never shared by two runs."""
 
 import contextlib
+import functools
 import errno
 import fcntl
 import itertools
@@ -97,6 +98,11 @@ def discard(directory: str | Path) -> None:
 
 def versions() -> dict[str, str]:
     """Installed versions of what a result depends on, read without importing any of it."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
     found = {}
     for package in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -1,8 +1,13 @@
 """Whole runs of a tiny problem; compiled programs are kept between them."""
 
+import inspect
+import json
+
 import jax
 import pytest
 from whole_runs import At, Crash, Runs, assert_same, wait_until
+
+from nivp_dist import controller
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +34,26 @@ def keep_compiled(compiled):
     yield
     jax.config.update("jax_compilation_cache_dir", before[0])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_are_made_once():
+    """Runs of one configuration in this process share their Simulation, which is programs and no state: tracing them
+    takes longer than the run. Those in processes of their own make them again, and are held against these."""
+    made, make = {}, controller.Simulation
+
+    def shared(config, problem):
+        settings = config.model_dump(
+            mode="json", exclude={"output": {"directory"}, "checkpoint": True, "cluster": True}
+        )
+        key = json.dumps(settings, sort_keys=True), repr(problem), inspect.getsource(type(problem))
+        if key not in made:
+            made[key] = make(config, problem)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(controller, "Simulation", shared)
+        yield
 
 
 @pytest.fixture(scope="session")
