@@ -121,7 +121,7 @@ class FitSettings(Section):
     adam_steps: PositiveInt = 5000
     adam_batch: PositiveInt = 2000
     learning_rate: PositiveFloat = 3e-3
-    companions: bool = True  # systems on a shared trunk: fit the time derivative along, see fitting/companions.py
+    companions: bool = True  # systems and densities: fit the time derivative along, see fitting/companions.py
     head_tuning: bool = True  # after Adam: ridge regression of the last layer, towards the present head
     head_ridge: PositiveFloat = 1e-6  # relative to the trace of the head's Gram matrix
 

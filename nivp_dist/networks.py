@@ -17,6 +17,7 @@ from flax import traverse_util
 from nivp_dist import _jax  # noqa: F401
 from nivp_dist.balance import output_scales
 from nivp_dist.config import NetworkSettings
+from nivp_dist import frames
 from nivp_dist.errors import InputError
 from nivp_dist.problems.domains import Box, OpenBox, PeriodicBox, WholeSpace
 
@@ -57,33 +58,43 @@ class MLP(nn.Module):
 
 
 class Field(nn.Module):
-    """What the parameters represent: u itself, or q = log u for a density. x (n, d) -> (n, m)."""
+    """What the parameters represent: u itself, or q = log u for a density. x (n, d) -> (n, m).
+
+    Outputs beyond the first `fields`, if any, are their companions (``fitting.companions``): signed, so that of an
+    exponential u they are a factor on it, as its time derivative is.
+    """
 
     settings: NetworkSettings
     domain: Box | WholeSpace
     outputs: int
+    fields: int
     form: str
 
     @nn.compact
     def __call__(self, x):
         s, domain = self.settings, self.domain
-        scale = domain.half_width if isinstance(domain, Box) else np.asarray(domain.scale)
-        xi = (x - jnp.asarray(domain.centre, x.dtype)) / jnp.asarray(scale, x.dtype)
+        xi = coordinates(domain, x)
         a = embed(xi, number_of_frequencies(s, domain), s.alpha, isinstance(domain, PeriodicBox))
-        if s.trunk == "shared" or self.outputs == 1:
+        if s.trunk == "shared" or self.fields == 1:
             y = MLP(s.width, s.depth, self.outputs, s.activation, name="trunk")(a)
         else:
             nets = [MLP(s.width, s.depth, 1, s.activation, name=f"output_{k:02d}") for k in range(self.outputs)]
             y = jnp.concatenate([net(a) for net in nets], axis=-1)
         if self.form != "direct":
             # A Gaussian is exact with the quadratic form alone; the MLP carries what is not Gaussian.
-            rows, columns = np.triu_indices(domain.dimension)
-            y = y + Affine(1, name="quadratic")(jnp.concatenate([xi, xi[:, rows] * xi[:, columns]], axis=-1))
+            y = y + Affine(self.outputs, name="quadratic")(frames.monomials(xi))
         if self.form == "exponential":
-            y = jnp.exp(y)
+            u = jnp.exp(y[:, : self.fields])
+            y = jnp.concatenate([u, u * y[:, self.fields :]], axis=-1) if self.outputs > self.fields else u
         if isinstance(domain, Box) and not isinstance(domain, (PeriodicBox, OpenBox)):
             y = y * jnp.prod(1 - xi**2, axis=-1, keepdims=True)
         return y
+
+
+def coordinates(domain, x):
+    """x (n, d) in units of the domain: [-1, 1]^d for a box."""
+    scale = domain.half_width if isinstance(domain, Box) else np.asarray(domain.scale)
+    return (x - jnp.asarray(domain.centre, x.dtype)) / jnp.asarray(scale, x.dtype)
 
 
 def number_of_frequencies(settings: NetworkSettings, domain) -> int:
@@ -141,12 +152,12 @@ class Network:
         form = settings.form
         if form == "auto":
             form = "log_density" if problem.density and isinstance(self.domain, WholeSpace) else "direct"
-        self.log_density = form == "log_density"
-        if self.log_density and (not isinstance(self.domain, WholeSpace) or self.outputs != 1):
+        self.form, self.log_density = form, form == "log_density"
+        if self.log_density and (not isinstance(self.domain, WholeSpace) or problem.outputs != 1):
             raise InputError("network.form = 'log_density' needs a problem on the WholeSpace with one output")
         if isinstance(self.domain, PeriodicBox) and number_of_frequencies(settings, self.domain) == 0:
             raise InputError("network.frequencies = 0 leaves nothing to see on a periodic box: set at least 1")
-        self.module = Field(settings, self.domain, self.outputs, form)
+        self.module = Field(settings, self.domain, self.outputs, problem.outputs, form)
         point = jnp.zeros((1, self.dimension), self.dtype)
         shapes = jax.eval_shape(lambda: self.module.init(jax.random.key(0), point))["params"]
         self.layers, start = [], 0
@@ -156,6 +167,7 @@ class Network:
             self.layers.append(Layer(path[:-1], start, *leaf.shape, fed))
             start = self.layers[-1].stop
         self.size = start
+        self.quadratic = next((layer for layer in self.layers if layer.path == ("quadratic",)), None)
         self._initialise = jax.jit(self._draw)  # else dozens of small programs, compiled one by one
         self.scales = self._scales(settings, problem) if outputs is None else np.ones(outputs)
 
@@ -196,8 +208,25 @@ class Network:
         rows, columns = np.triu_indices(self.dimension)
         linear, quadratic = precision @ mu, -jnp.where(rows == columns, 0.5, 1.0) * precision[rows, columns]
         constant = -0.5 * (mu @ linear + jnp.linalg.slogdet(2 * jnp.pi * covariance)[1])
-        layer = next(layer for layer in self.layers if layer.path == ("quadratic",))
-        return theta.at[layer.start : layer.stop].set(jnp.concatenate([linear, quadratic, constant[None]]))
+        form = jnp.concatenate([linear, quadratic, constant[None]])
+        return self._with_quadratic(theta, lambda weight: weight.at[:, 0].set(form))
+
+    def frame(self, theta, x, weights, axis: str):
+        """That of the quadratic form at theta, on points x (n, d) (see ``frames``); None without such a form."""
+        if self.quadratic is None:
+            return None
+        if not self.log_density:  # a change of the form counts with the square of u
+            weights = weights * jnp.sum(self.field(theta, x).astype(jnp.float64) ** 2, axis=-1)
+        return frames.fit(coordinates(self.domain, x), weights, axis)
+
+    def from_frame(self, theta, frame):
+        """Parameters (p,) whose quadratic form is of the frame's coordinates, as those of the network."""
+        return theta if frame is None else self._with_quadratic(theta, lambda form: frames.translated(form, frame))
+
+    def _with_quadratic(self, theta, change):
+        layer = self.quadratic
+        weight = change(theta[layer.start : layer.stop].reshape(layer.rows, layer.columns))
+        return theta.at[layer.start : layer.stop].set(weight.reshape(-1))
 
     def weights(self, theta) -> dict:
         """theta (p,) as the module's parameters, in the network's dtype."""
@@ -242,8 +271,8 @@ class Network:
 
         return u
 
-    def factors(self, theta, x):
-        """The field and the factors of its Jacobian at x (n, d).
+    def factors(self, theta, x, frame=None):
+        """The field and the factors of its Jacobian at x (n, d), by parameters of a frame if one is given.
 
         Returns:
             field (n, m), and for each layer (A, D): inputs A (n, rows) and cotangents
@@ -263,12 +292,14 @@ class Network:
         field, pullback, state = jax.vjp(apply, zeros, has_aux=True)
         cotangents = [pullback(jnp.zeros_like(field).at[:, k].set(1))[0] for k in range(self.outputs)]
         inputs = traverse_util.flatten_dict(state["intermediates"])
+        inputs = [inputs[layer.path + ("input",)][0] for layer in self.layers]
+        if frame is not None:
+            z = (coordinates(self.domain, x) - frame.mean) @ frame.matrix.T
+            features = jnp.concatenate([frames.monomials(z), jnp.ones_like(z[:, :1])], axis=-1).astype(self.dtype)
+            inputs[self.layers.index(self.quadratic)] = features
         factors = tuple(
-            (
-                inputs[layer.path + ("input",)][0],
-                jnp.stack([cotangents[k][layer.path + ("output",)] for k in range(*layer.outputs)], axis=1),
-            )
-            for layer in self.layers
+            (a, jnp.stack([cotangents[k][layer.path + ("output",)] for k in range(*layer.outputs)], axis=1))
+            for layer, a in zip(self.layers, inputs)
         )
         return field, factors
 

@@ -13,7 +13,7 @@ from nivp_dist.damping import Damping
 from nivp_dist.errors import InputError, RunFailed
 from nivp_dist.estimate import Estimate
 from nivp_dist.evaluation import Score, Scorer
-from nivp_dist.fitting.companions import Companions
+from nivp_dist.fitting.companions import Companions, Source
 from nivp_dist.fitting.fit import DONE, FitState, Fitter
 from nivp_dist.fitting.restart import Health, reason_to_refit
 from nivp_dist.galerkin.velocity import Galerkin
@@ -44,11 +44,13 @@ class Simulation:
         self.companions = Companions(config.network, problem, self.network) if wanted else None
         fitted = self.companions.network if wanted else self.network
         fit_galerkin = Galerkin(fitted, problem, config.solver, fit_points, self.mesh)
+        self._start = Source(self._initial_field, self._initial_function)
+        self._present = Source(self._present_field, self._present_function)
         targets = [self._initial_target, self._present_target]
         self.fitter, self.refitter = (
             Fitter(fit_galerkin, self.sampler, config.fit, target, problem.outputs) for target in targets
         )
-        self._scales_of: tuple = (None, None)
+        self._scales_of: tuple = (None, None, None, None)
         self.stepper = Stepper(config, self.galerkin, self.sampler, self.output_times)
         self.scorer = Scorer(problem, self.network, self.sampler, config.output.evaluation_points, config.seed)
 
@@ -232,19 +234,24 @@ class Simulation:
         return jax.vmap(lambda point: jnp.reshape(self.problem.initial(point), (self.network.outputs,)))(x)
 
     def _initial_target(self, context, x):
-        x = x.astype(self.network.dtype)
-        if self.companions:
-            return self.companions.target(self._initial_function, None, context, x)
-        return self.network.as_field(self._initial_values(x))
+        return self._target(self._start, None, context, x)
 
     def _present_target(self, context, x):
-        theta, t, scales = context
-        if self.companions:
-            return self.companions.target(self._present_function, (theta, t), scales, x.astype(self.network.dtype))
-        return self.network.field(theta, x)
+        *context, scales = context
+        return self._target(self._present, context, scales, x)
+
+    def _target(self, source, context, scales, x):
+        x = x.astype(self.network.dtype)
+        return self.companions.target(source, context, scales, x) if self.companions else source.field(context, x)
+
+    def _initial_field(self, _, x):
+        return self.network.as_field(self._initial_values(x))
 
     def _initial_function(self, _):
         return self.problem.initial, 0.0
+
+    def _present_field(self, context, x):
+        return self.network.field(context[0], x)
 
     def _present_function(self, context):
         theta, t = context
@@ -260,19 +267,20 @@ class Simulation:
         """The fitter, what its target depends on, and its key."""
         if state.phase == FIT:
             key = jax.random.fold_in(jax.random.wrap_key_data(state.key), INITIAL)
-            return self.fitter, self._scales(state, key, self._initial_function, None), key
+            return self.fitter, self._scales(state, key, self._start, None), key
         key, context = self._refit_key(state), (state.theta, state.t)
-        return self.refitter, (*context, self._scales(state, key, self._present_function, context)), key
+        return self.refitter, (*context, self._scales(state, key, self._present, context)), key
 
-    def _scales(self, state: State, key, function, context):
+    def _scales(self, state: State, key, source, context):
         """Those of the companions, the same in every round of a fit: made again only when another one begins."""
         if self.companions is None:
             return None
-        if self._scales_of[0] != (state.phase, state.step):
+        phase, step, theta, _ = self._scales_of
+        if (phase, step) != (state.phase, state.step) or theta is not state.theta:
             points = self.sampler.draw(jax.random.fold_in(key, SCALE), state.density, self.config.fit.points)
-            scales = self.companions.scales(function, context, points)
-            self._scales_of = ((state.phase, state.step), scales)
-        return self._scales_of[1]
+            scales = self.companions.scales(source, context, points)
+            self._scales_of = (state.phase, state.step, state.theta, scales)
+        return self._scales_of[-1]
 
     def _refit_key(self, state: State):
         return jax.random.fold_in(state.time_key, REFIT_KEY)

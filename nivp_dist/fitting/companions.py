@@ -1,12 +1,16 @@
-"""Fitting u and its time derivative together, for systems on a shared trunk.
+"""Fitting the field and its time derivative together.
 
 An output that starts at zero (u_t of a wave at rest) has a head of zeros, and the trunk below it vanishes from its
-tangent space: all that is left to represent its time derivative are the last features, as fitted to something
-else. So the fit gets a second head that is asked for f = L[u], and is dropped when the fit is done: the features
-then span f, and the residual at t = 0 is that of the fit.
+tangent space: all that is left to represent its time derivative are the last features, as fitted to something else.
+The same holds for a trunk beside a quadratic form that nearly does without it. So the fit gets a second head that is
+asked for f = L[u], and is dropped when the fit is done: the features then span f.
+
+Measured: the residual at t = 0 of a wave 42 % without and 2.5 % with; the error of fokker_planck_trap_5d at t = 0.75
+7.3e-3 and 3.1e-3. Of fields log u nothing is gained: vlasov_6d and double_well_5d have the residuals that they have
+without, a hundredth of a time unit later, and their fits take several times as long.
 """
 
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +18,18 @@ import jax.numpy as jnp
 from nivp_dist.networks import Network, build, restrict
 from nivp_dist.problems.base import Problem
 
-SHARE = 0.1  # of the norm of u that the companion f is scaled to: enough to be seen, too little to take over
+SHARE = 0.1  # of the field's norm that the companion is scaled to: enough to be seen, too little to take over
+
+
+class Source(NamedTuple):
+    """What is fitted: field(context, x (n, d)) -> (n, m); function(context) -> (u as a function of one point, t)."""
+
+    field: Callable
+    function: Callable
 
 
 class Companions:
-    """The widened network and its target: u beside f, f scaled to SHARE of the norm of u.
+    """The widened network and its target: the field beside its time derivative, in units of its norm.
 
     Attributes:
         network: with 2 m outputs.
@@ -31,29 +42,34 @@ class Companions:
 
     @staticmethod
     def wanted(settings, network: Network) -> bool:
-        """Where the trunk is shared by several outputs, and the field is u itself."""
-        return network.outputs > 1 and settings.trunk == "shared" and settings.form in ("auto", "direct")
+        """Where a head may be left at zero: one of several outputs, or one beside a quadratic form of u itself."""
+        if network.outputs > 1:
+            return settings.trunk == "shared"
+        return network.form == "exponential"
 
-    def scales(self, function: Callable, context, points):
-        """SHARE |u| / |f_k| over the points, for every output: (m,). One where f_k vanishes."""
-        return self._norms(function, context, points)
+    def scales(self, source: Source, context, points):
+        """SHARE of the field's norm over that of its time derivative: (m,). One where that vanishes."""
+        return self._norms(source, context, points)
 
-    def target(self, function: Callable, context, scales, x):
-        """(n, 2 m) at x (n, d). function(context) gives (u as a function of one point, t)."""
-        u, f = self._values(function, context, x)
-        return jnp.concatenate([u, scales * f], axis=-1)
+    def target(self, source: Source, context, scales, x):
+        """(n, 2 m) at x (n, d)."""
+        return jnp.concatenate([source.field(context, x), scales * self._rates(source, context, x)], axis=-1)
 
     def restrict(self, theta):
         """theta of the network proper."""
         return restrict(theta, self.network, self.narrow)
 
-    def _values(self, function, context, x):
-        u, t = function(context)
-        values, rates = jax.vmap(u)(x), jax.vmap(lambda point: self.problem.rhs(u, point, t))(x)
-        return self.narrow.as_field(values), self.narrow.as_field_rate(rates, values)
+    def _rates(self, source, context, x):
+        u, t = source.function(context)
 
-    def _measure(self, function, context, points):
-        u, f = self._values(function, context, points.x)
-        norm_u = jnp.sqrt(jnp.sum(points.weights[:, None] * u**2))
-        norms_f = jnp.sqrt(jnp.sum(points.weights[:, None] * f**2, axis=0))
-        return jnp.where(norms_f > 0, SHARE * norm_u / jnp.where(norms_f > 0, norms_f, 1.0), 1.0)
+        def at(point):
+            f = jnp.reshape(self.problem.rhs(u, point, t), (self.narrow.outputs,))
+            return self.narrow.as_field_rate(f, u(point))
+
+        return jax.vmap(at)(x)
+
+    def _measure(self, source, context, points):
+        weights = points.weights[:, None]
+        whole = jnp.sqrt(jnp.sum(weights * source.field(context, points.x) ** 2))
+        norms = jnp.sqrt(jnp.sum(weights * self._rates(source, context, points.x) ** 2, axis=0))
+        return jnp.where(norms > 0, SHARE * whole / jnp.where(norms > 0, norms, 1.0), 1.0)

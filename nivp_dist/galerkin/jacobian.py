@@ -34,6 +34,7 @@ class Operator(NamedTuple):
             None when they are recomputed chunk by chunk to bound memory.
         chunk: points held at once when factors is None.
         dtype: of the products; sums over blocks and results are float64.
+        frame: of a quadratic form's parameters (``frames``), or None.
     """
 
     network: Any
@@ -43,18 +44,23 @@ class Operator(NamedTuple):
     factors: Any
     chunk: int
     dtype: Any
+    frame: Any = None
 
     @classmethod
-    def build(cls, network, theta, x, weights, chunk: int = 0, dtype=jnp.float64) -> "Operator":
+    def build(cls, network, theta, x, weights, chunk: int = 0, dtype=jnp.float64, frame=None) -> "Operator":
         dtype = jnp.dtype(dtype)
         if chunk and chunk < len(x):
-            return cls(network, theta, x, weights, None, chunk, dtype)
+            return cls(network, theta, x, weights, None, chunk, dtype, frame)
 
         def block(x):
-            return _cast(blocks.lay_out(network.factors(theta, x)[1]), dtype)
+            return _cast(blocks.lay_out(network.factors(theta, x, frame)[1]), dtype)
 
         stacked = blocks.stack(x, block_size(network.layers, len(x)), "edge")
-        return cls(network, theta, x, weights, blocks.each(block, stacked), 0, dtype)
+        return cls(network, theta, x, weights, blocks.each(block, stacked), 0, dtype, frame)
+
+    def on(self, x, weights) -> "Operator":
+        """The same at other points, all held at once."""
+        return Operator.build(self.network, self.theta, x, weights, 0, self.dtype, self.frame)
 
     @classmethod
     def of_factors(cls, network, weights, factors, dtype=jnp.float64) -> "Operator":
@@ -72,7 +78,7 @@ class Operator(NamedTuple):
         if self.factors is None:
 
             def chunk(x):
-                return Operator.build(self.network, self.theta, x, jnp.ones(len(x)), 0, self.dtype).apply(v)
+                return self.on(x, jnp.ones(len(x))).apply(v)
 
             values = blocks.each(chunk, blocks.stack(self.x, self.chunk, "edge"))
         else:
@@ -133,9 +139,7 @@ class Operator(NamedTuple):
 
     def point_factors(self):
         """A (n, rows) and D (n, k, columns) of each layer, of all points whatever the chunk."""
-        whole = self
-        if self.factors is None:
-            whole = Operator.build(self.network, self.theta, self.x, self.weights, 0, self.dtype)
+        whole = self.on(self.x, self.weights) if self.factors is None else self
 
         def unstack(leaf):
             return jnp.moveaxis(leaf, -1, 1).reshape(-1, *leaf.shape[1:-1])[: len(self.weights)]
@@ -153,8 +157,7 @@ class Operator(NamedTuple):
 
             def chunk(arrays):
                 x, weights, *rest = arrays
-                part = Operator.build(self.network, self.theta, x, weights, 0, self.dtype)
-                return part._total(term, *rest, size=size)
+                return self.on(x, weights)._total(term, *rest, size=size)
 
             given = (self.x, self.weights, *arrays)
             return blocks.total(chunk, jax.tree.map(lambda leaf: blocks.stack(leaf, self.chunk), given))

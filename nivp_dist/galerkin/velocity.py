@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from nivp_dist.config import SamplingSettings, SolverSettings
 from nivp_dist.estimate import error_weights
+from nivp_dist.frames import Frame
 from nivp_dist.galerkin import direct, nystrom, pcg
 from nivp_dist.galerkin.jacobian import Operator
 from nivp_dist.galerkin.vectors import Sharded, Whole
@@ -42,11 +43,13 @@ class Points(NamedTuple):
 
 
 class Regularisation(NamedTuple):
-    """What the stages of one step share: mu (absolute), tr M, and the sketch (rank 0 for direct solves)."""
+    """What the stages of one step share: mu (absolute), tr M, the sketch (rank 0 for direct solves), and the frame that
+    they are of (None without a quadratic form)."""
 
     mu: jax.Array
     trace: jax.Array
     sketch: nystrom.Sketch
+    frame: Frame | None = None
 
 
 class Velocity(NamedTuple):
@@ -86,7 +89,7 @@ class Galerkin:
         if solver.shard_vectors:
             self.vectors = Sharded(network.size, AXIS, mesh.size)
         every, program = P(), self.program
-        shared = self.shared_spec = Regularisation(every, every, nystrom.Sketch(self.vectors.spec, every))
+        shared = self.shared_spec = Regularisation(every, every, nystrom.Sketch(self.vectors.spec, every), every)
         self._prepare = {}
         self.velocity = program(self._velocity, every, every, split, shared, every)
         self.step_norms = program(self._step_norms, every, every, split)
@@ -108,21 +111,25 @@ class Galerkin:
         return self._prepare[rank](theta, points, key)
 
     def _regularisation(self, theta, points, key, *, rank):
-        operator = self._operator(theta, points)
+        frame = self.network.frame(theta, points.x, points.weights, AXIS)
+        operator = self._operator(theta, points, frame)
         trace = jax.lax.psum(operator.trace(), AXIS)
         if rank == 0:
             empty = nystrom.Sketch(jnp.zeros((self.network.size, 0)), jnp.zeros((0,)))
-            return Regularisation(self.solver.mu * trace, trace, empty)
+            return Regularisation(self.solver.mu * trace, trace, empty, frame)
         omega = nystrom.test_matrix(self.vectors, key, rank)
         product = self.vectors.columns(operator.normal_columns, omega)
         sketch = nystrom.sketch(self.vectors, omega, product, operator.dtype)
-        return Regularisation(self.solver.mu * trace, trace, sketch)
+        return Regularisation(self.solver.mu * trace, trace, sketch, frame)
 
     def _velocity(self, theta, t, points, regularisation, guess):
-        operator = self._operator(theta, points)
+        frame = regularisation.frame
+        operator = self._operator(theta, points, frame)
         f = self._rhs(theta, t, points.x)
+        guess = self.network.from_frame(guess, None if frame is None else frame.inverse())
         v, iterations, solver_residual, code = self._solve(operator, f, points, regularisation, guess)
         squares = jnp.stack([self._square(points, operator.apply(v) - f), self._square(points, f)])
+        v = self.network.from_frame(v, frame)
         misfit, f_square = jax.lax.psum(squares, AXIS)
         residual = jnp.sqrt(misfit / jnp.where(f_square > 0, f_square, 1.0))
         return Velocity(v, residual, jnp.sqrt(f_square), iterations, solver_residual, code)
@@ -186,20 +193,18 @@ class Galerkin:
         Returns: (c, p).
         """
         several = dampings * regularisation.trace
-        operator = self._operator(theta, points)
+        operator = self._operator(theta, points, regularisation.frame)
         if self.method == "primal":
             parts, b = jax.lax.psum((operator.matrix_parts(), operator.transpose(misfit)), AXIS)
             matrix = operator.assemble(parts)
-            return jax.lax.map(lambda mu: direct.solve_positive(matrix, mu, b), several)
-        if self.method == "dual":
+            one = lambda mu: direct.solve_positive(matrix, mu, b)  # noqa: E731
+        elif self.method == "dual":
             solve = self._dual_system(operator, points)
-            return jax.lax.map(lambda mu: solve(misfit, mu), several)
-
-        def one(mu):
+            one = lambda mu: solve(misfit, mu)  # noqa: E731
+        else:
             zero = jnp.zeros(self.network.size)
-            return self._solve(operator, misfit, points, regularisation._replace(mu=mu), zero)[0]
-
-        return jax.lax.map(one, several)
+            one = lambda mu: self._solve(operator, misfit, points, regularisation._replace(mu=mu), zero)[0]  # noqa: E731
+        return jax.lax.map(lambda mu: self.network.from_frame(one(mu), regularisation.frame), several)
 
     def _step_norms(self, theta, e, points):
         """|J e| and |u| over the points: what a step's error e (p,) does to the solution.
@@ -236,9 +241,9 @@ class Galerkin:
 
     # Parts ----------------------------------------------------------------------------------------
 
-    def _operator(self, theta, points) -> Operator:
+    def _operator(self, theta, points, frame=None) -> Operator:
         dtype = jnp.dtype(self.solver.precision)
-        return Operator.build(self.network, theta, points.x, points.weights, self.chunk, dtype)
+        return Operator.build(self.network, theta, points.x, points.weights, self.chunk, dtype, frame)
 
     def _rhs(self, theta, t, x):
         """The field's time derivative f at x (n, d): (n, m) float64."""

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from nivp_dist.config import Config, NetworkSettings
-from nivp_dist.fitting.companions import SHARE, Companions
+from nivp_dist.fitting.companions import SHARE, Companions, Source
 from nivp_dist.galerkin.velocity import Points
 from nivp_dist.networks import build
+from nivp_dist.problems import Box, Problem
 from nivp_dist.problems.wave import Wave
 from nivp_dist.simulation import Simulation
 
@@ -18,13 +19,30 @@ X = np.random.default_rng(0).uniform(-1, 1, (40, 2))
 POINTS = Points(jnp.asarray(X), jnp.full(40, 1 / 40), jnp.full(40, 0.1))
 
 
+class Moved(Problem):
+    """A Gaussian, moved along the first coordinate at a velocity of two, far from the walls."""
+
+    @property
+    def domain(self):
+        return Box(2, (-9.0, -9.0), (9.0, 9.0))
+
+    def initial(self, x):
+        return jnp.exp(-(x @ x) / (2 * 0.5))
+
+    def rhs(self, u, x, t):
+        return -2 * jax.grad(u)(x)[0]
+
+
 @pytest.fixture(scope="module")
 def companions():
     return Companions(SETTINGS, PROBLEM, build(SETTINGS, PROBLEM))
 
 
-def start(_):
-    return PROBLEM.initial, 0.0
+def source(problem, network, function=None):
+    """Of an initial value, or of another function of a point."""
+    u = function or problem.initial
+    field = lambda _, x: network.as_field(jnp.reshape(jax.vmap(u)(x), (len(x), network.outputs)))  # noqa: E731
+    return Source(field, lambda _: (u, 0.0))
 
 
 def test_the_narrow_network_is_the_first_half_of_the_wide_one(companions):
@@ -36,6 +54,7 @@ def test_the_narrow_network_is_the_first_half_of_the_wide_one(companions):
 
 
 def test_the_target_is_u_beside_its_time_derivative_in_the_units_of_the_field(companions):
+    start = source(PROBLEM, companions.narrow)
     scales = companions.scales(start, None, POINTS)
     target = np.asarray(companions.target(start, None, scales, POINTS.x))
     pulse = np.exp(-np.sum(X**2, 1) / (2 * 0.3**2)) / (60 * np.pi * 0.3**2)
@@ -48,8 +67,35 @@ def test_the_target_is_u_beside_its_time_derivative_in_the_units_of_the_field(co
 
 
 def test_a_derivative_that_vanishes_is_not_scaled(companions):
-    scales = companions.scales(lambda _: (lambda x: jnp.zeros(2), 0.0), None, POINTS)
+    scales = companions.scales(source(PROBLEM, companions.narrow, lambda x: jnp.zeros(2)), None, POINTS)
     np.testing.assert_array_equal(scales, 1.0)
+
+
+def test_companions_of_an_exponential():
+    """Beside u = B exp(q) its derivative B exp(q) q_t: what is B exp(q) times a signed function."""
+    problem, settings = Moved(), NetworkSettings(width=6, depth=2, frequencies=0, form="exponential")
+    density = Companions(settings, problem, build(settings, problem))
+    narrow, wide = density.narrow, density.network
+    assert Companions.wanted(settings, narrow)
+    theta = wide.initialise(jax.random.key(0))
+    field = np.asarray(wide.field(theta, X))
+    assert field.shape == (40, 2) and (field[:, 1] > 0).any() and (field[:, 1] < 0).any()
+    np.testing.assert_allclose(narrow.field(density.restrict(theta), X), field[:, :1], rtol=1e-12)
+    start = source(problem, narrow)
+    target = np.asarray(density.target(start, None, 1.0, POINTS.x))
+    expected = 2 * X[:, 0] / 0.5 * target[:, 0]  # exp(-|x|^2 / (2 0.5)), shifted at a velocity of two
+    np.testing.assert_allclose(target[:, 1], expected, rtol=1e-10)
+    scale = SHARE * np.linalg.norm(target[:, 0]) / np.linalg.norm(expected)
+    np.testing.assert_allclose(density.scales(start, None, POINTS), scale, rtol=1e-10)
+
+
+def test_who_has_companions():
+    def wanted(problem, **settings):
+        settings = NetworkSettings(width=4, depth=1, **settings)
+        return Companions.wanted(settings, build(settings, problem))
+
+    assert wanted(PROBLEM) and not wanted(PROBLEM, trunk="separate")
+    assert wanted(Moved(), form="exponential") and not wanted(Moved(), form="direct")
 
 
 def test_the_residual_of_a_system_at_rest_falls():
