@@ -5,6 +5,7 @@ Importing this module does not import jax. Every mistake of the user is one line
 """
 
 import contextlib
+import os
 import re
 import sys
 import time
@@ -265,7 +266,8 @@ def main(arguments: list[str] | None = None) -> int:
         echo = session.current().group is not None and is_echo(error)
         session.current().say(traceback.format_exc())
         if not echo:
-            sys.stderr.write(traceback.format_exc())
+            # One write, past Python's buffer: the group may say its last line at the same moment.
+            os.write(2, traceback.format_exc().encode())
         return _fail(f"{type(error).__name__}: {error}", FAILED, echo)
 
 

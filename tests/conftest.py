@@ -15,8 +15,5 @@ import nivp_dist._jax  # noqa: E402, F401
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory):
-    """Where compiled programs are kept: one place for all workers of pytest-xdist and all that they start."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
-    folder.mkdir(exist_ok=True)
-    return folder
+    """Where compiled programs are kept, for the tests of a worker and all that they start."""
+    return tmp_path_factory.mktemp("compiled")

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from nivp_dist.networks import Network, build, restrict
 from nivp_dist.problems.base import Problem
+from nivp_dist.problems.domains import Box
 
 SHARE = 0.1  # of the field's norm that the companion is scaled to: enough to be seen, too little to take over
 
@@ -42,10 +43,12 @@ class Companions:
 
     @staticmethod
     def wanted(settings, network: Network) -> bool:
-        """Where a head may be left at zero: one of several outputs, or one beside a quadratic form of u itself."""
+        """Where a head may be left at zero: one of several outputs, or one beside a quadratic form of u on a box.
+
+        On the whole space the signed factor is free where u vanishes: of four such fits two diverged."""
         if network.outputs > 1:
             return settings.trunk == "shared"
-        return network.form == "exponential"
+        return network.form == "exponential" and isinstance(network.domain, Box)
 
     def scales(self, source: Source, context, points):
         """SHARE of the field's norm over that of its time derivative: (m,). One where that vanishes."""

@@ -103,15 +103,15 @@ class Galerkin:
 
     # Programs -------------------------------------------------------------------------------------
 
-    def prepare(self, theta, points: Points, key, rank: int) -> Regularisation:
-        """mu, and with CG the Nystrom sketch of the given rank, at (theta, points)."""
-        if rank not in self._prepare:
-            body = partial(self._regularisation, rank=rank)
-            self._prepare[rank] = self.program(body, P(), self.points_spec, P(), out_specs=self.shared_spec)
-        return self._prepare[rank](theta, points, key)
+    def prepare(self, theta, points: Points, key, rank: int, framed: bool = True) -> Regularisation:
+        """mu, and with CG the Nystrom sketch of the given rank, at (theta, points); in a frame where there is one."""
+        if (rank, framed) not in self._prepare:
+            body = partial(self._regularisation, rank=rank, framed=framed)
+            self._prepare[rank, framed] = self.program(body, P(), self.points_spec, P(), out_specs=self.shared_spec)
+        return self._prepare[rank, framed](theta, points, key)
 
-    def _regularisation(self, theta, points, key, *, rank):
-        frame = self.network.frame(theta, points.x, points.weights, AXIS)
+    def _regularisation(self, theta, points, key, *, rank, framed):
+        frame = self.network.frame(theta, points.x, points.weights, AXIS) if framed else None
         operator = self._operator(theta, points, frame)
         trace = jax.lax.psum(operator.trace(), AXIS)
         if rank == 0:

@@ -10,6 +10,7 @@ from nivp_dist.fitting.companions import SHARE, Companions, Source
 from nivp_dist.galerkin.velocity import Points
 from nivp_dist.networks import build
 from nivp_dist.problems import Box, Problem
+from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
 from nivp_dist.problems.wave import Wave
 from nivp_dist.simulation import Simulation
 
@@ -96,6 +97,7 @@ def test_who_has_companions():
 
     assert wanted(PROBLEM) and not wanted(PROBLEM, trunk="separate")
     assert wanted(Moved(), form="exponential") and not wanted(Moved(), form="direct")
+    assert not wanted(LinearFokkerPlanck(dimension=1), form="exponential")
 
 
 def test_the_residual_of_a_system_at_rest_falls():

@@ -58,18 +58,11 @@ def test_a_linear_problem_takes_one_step(setting):
     points, fresh = (case.draw(jax.random.fold_in(key, i)) for i in (0, 1))
     j, w = case.dense(jnp.asarray(theta), points)
     misfit = np.asarray(target(None, points.x) - case.network.field(theta, points.x)).reshape(-1)
-    # The ridge is in the frame of the points: the quadratic form is of z, their coordinate of mean 0 and variance 1.
-    layer, basis = case.network.quadratic, np.eye(len(theta))
-    form = j[:, layer.start : layer.stop]
-    z = (form[:, 0] - w @ form[:, 0]) / np.sqrt(w @ form[:, 0] ** 2 - (w @ form[:, 0]) ** 2)
-    in_frame = np.linalg.lstsq(form, np.stack([z, z**2, np.ones(len(z))], axis=1), rcond=None)[0]
-    basis[layer.start : layer.stop, layer.start : layer.stop] = in_frame
-    j = j @ basis
     m = j.T @ (w[:, None] * j)
     solutions, errors = [], []
     for factor in DAMPING_FACTORS:
         mu = float(before.damping) * factor * np.trace(m)
-        solutions.append(theta + basis @ np.linalg.solve(m + mu * np.eye(len(m)), j.T @ (w * misfit)))
+        solutions.append(theta + np.linalg.solve(m + mu * np.eye(len(m)), j.T @ (w * misfit)))
         values = np.asarray(case.network.field(solutions[-1], fresh.x) - target(None, fresh.x))
         errors.append(np.sqrt(np.mean(values**2)))
     best = int(np.argmin(errors))
