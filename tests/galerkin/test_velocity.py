@@ -391,7 +391,7 @@ def test_sharded_vectors_are_gathered_and_scattered_once_in_an_iteration(wave):
 def test_one_all_reduce_of_p_times_rank_numbers_in_a_sketch(wave):
     galerkin = wave.galerkin("pcg")
     galerkin.prepare(wave.theta, wave.points, jax.random.key(5), RANK)
-    program = galerkin._prepare[RANK]
+    program = galerkin._prepare[RANK, True]
     text = program.lower(wave.theta, wave.points, jax.random.key(5)).compile().as_text()
     parts = computations(text)
     entry = re.search(r"^ENTRY %?([\w.\-]+)", text, re.M).group(1)
