@@ -7,6 +7,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # that tests start take it over: bits are compared with theirs. With ..._OPTIMIZATIONS=0 the tests hold as well.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
 from disks import disk  # noqa: E402, F401  a fixture
 
@@ -17,3 +18,10 @@ import nivp_dist._jax  # noqa: E402, F401
 def compiled(tmp_path_factory):
     """Where compiled programs are kept, for the tests of a worker and all that they start."""
     return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """A process may have 65,530 maps of memory (vm.max_map_count), and every program takes some: past them it dies."""
+    yield
+    jax.clear_caches()
