@@ -186,10 +186,10 @@ def test_a_second_interrupt(calls, capsys, tmp_path, checkpoint, code):
     assert ("nivp resume" in capsys.readouterr().err) is checkpoint
 
 
-def test_a_defect_shows_its_traceback(calls, capsys):
+def test_a_defect_shows_its_traceback(calls, capfd):
     calls.raises = ZeroDivisionError("oops")
     assert cli.main(["run", "heat.toml"]) == 1
-    assert "Traceback" in capsys.readouterr().err
+    assert "Traceback" in capfd.readouterr().err
 
 
 def test_resume_keeps_the_changes_for_the_next_one(calls):
