@@ -188,12 +188,13 @@ class Runs:
 
     def environment(self, devices=1, **extra) -> dict:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("NIVP_")}
+        flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag]
         environment |= {
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": str(self.cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": " ".join([*flags, f"--xla_force_host_platform_device_count={devices}"]),
         }
         return environment | extra
 
