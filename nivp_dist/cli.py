@@ -5,6 +5,7 @@ Importing this module does not import jax. Every mistake of the user is one line
 """
 
 import contextlib
+import gc
 import os
 import re
 import sys
@@ -245,6 +246,9 @@ def _evolve(config: Config, directory: Path, resume: bool, record: bool = False,
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code. One process that fails ends its whole group."""
+    gc.set_threshold(
+        50_000
+    )  # tracing makes objects by the million, all alive: 7 % of a short run went into counting them
     try:
         code = nivp.main(args=arguments, prog_name="nivp", standalone_mode=False) or FINISHED
         return session.current().leave(code)

@@ -1,5 +1,6 @@
 """Every test runs with float64 switched on, as the product does, on the CPU unless told otherwise."""
 
+import gc
 import os
 from importlib.metadata import version
 
@@ -12,11 +13,18 @@ QUICK = " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_c
 if version("jaxlib").startswith("0.10.") and os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + QUICK
 
+# Tracing makes objects by the million that live long: looking through them again and again is a tenth of the time.
+gc.set_threshold(200_000, 20, 100)
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from disks import disk  # noqa: E402, F401  a fixture
 
 import nivp_dist._jax  # noqa: E402, F401
+
+
+def pytest_collection_finish():
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
