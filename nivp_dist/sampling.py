@@ -44,7 +44,7 @@ class Sampler:
             raise InputError("sampling.method = 'uniform' is impossible on the whole space: use 'density'")
         self.settings, self.domain, self.log_density = settings, domain, log_density
         self.mesh = mesh
-        self.fit = jax.jit(self._fit, static_argnames="sweeps")
+        self.fit = jax.jit(self._fit)
         self._programs = {}
 
     def draw(self, key, density: Density, n: int | None = None) -> Points:
@@ -128,7 +128,7 @@ class Sampler:
         weights = jnp.full(n, 1.0 / n) if self.log_density else measure / jnp.sum(measure)
         return pad(Points(x, weights, measure), self.mesh.size)
 
-    def _fit(self, density: Density, points: Points, values, sweeps: int = 1) -> Density:
+    def _fit(self, density: Density, points: Points, values, sweeps) -> Density:
         """Weighted expectation-maximisation: `sweeps` sweeps from the present mixture towards |values|.
 
         The covariance is kept above a thousandth of the domain's scale, squared, so that a density can

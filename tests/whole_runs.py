@@ -225,7 +225,7 @@ def wait_until(condition, process, seconds=400):
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
+        time.sleep(0.02)
 
 
 def assert_same(ran, other):
