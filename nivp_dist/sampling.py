@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.cluster.mesh import replicate
 from nivp_dist.config import SamplingSettings
 from nivp_dist.errors import InputError
 from nivp_dist.galerkin.velocity import AXIS, Points
@@ -44,7 +45,8 @@ class Sampler:
             raise InputError("sampling.method = 'uniform' is impossible on the whole space: use 'density'")
         self.settings, self.domain, self.log_density = settings, domain, log_density
         self.mesh = mesh
-        self.fit = jax.jit(self._fit)
+        # A density is on every device alike, wherever it comes from: one program then serves all calls.
+        self.fit = jax.jit(self._fit, out_shardings=NamedSharding(mesh, P()))
         self._programs = {}
 
     def draw(self, key, density: Density, n: int | None = None) -> Points:
@@ -77,7 +79,7 @@ class Sampler:
         spread = self.domain.half_width if isinstance(self.domain, Box) else np.asarray(self.domain.scale)
         centre, covariance = np.asarray(self.domain.centre, np.float64), np.diag(np.asarray(spread, np.float64) ** 2)
         parts = np.full(k, 1.0 / k), np.tile(centre, (k, 1)), np.tile(covariance, (k, 1, 1))
-        return Density(*map(jnp.asarray, parts))
+        return replicate(Density(*parts), self.mesh)
 
     def _split(self, key, density: Density) -> Density:
         """Means spread over the one Gaussian fitted so far, for expectation-maximisation to sort out."""

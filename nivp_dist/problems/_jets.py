@@ -169,9 +169,45 @@ def moved(eqn, inputs):
     move = jax.vmap(lambda *operands: bind(eqn, operands)[0], axes)
     if eqn.primitive.name == "convert_element_type":  # of the values, not of the index
         return move(*rows), indices[0]
-    with jax.ensure_compile_time_eval():
-        index = np.asarray(move(*indices))
+    if eqn.primitive.name in MOVES:
+        apart = [[array[slot] if axis == 0 else array for array, axis in zip(indices, axes)] for slot in range(slots)]
+        index = np.stack([MOVES[eqn.primitive.name](eqn.params, *arrays) for arrays in apart])
+    else:
+        with jax.ensure_compile_time_eval():
+            index = np.asarray(move(*indices))
     return move(*rows), np.where(index < 0, -1, index)
+
+
+def _broadcast(params, a):
+    shape = [1] * len(params["shape"])
+    for axis, size in zip(params["broadcast_dimensions"], a.shape):
+        shape[axis] = size
+    return np.broadcast_to(a.reshape(shape), params["shape"])
+
+
+def _slice(params, a):
+    parts = zip(params["start_indices"], params["limit_indices"], params["strides"] or [1] * a.ndim)
+    return a[tuple(slice(*part) for part in parts)]
+
+
+def _dynamic_slice(params, a, *starts):
+    sizes = params["slice_sizes"]
+    first = [int(np.clip(start, 0, whole - size)) for start, whole, size in zip(starts, a.shape, sizes)]
+    return a[tuple(slice(start, start + size) for start, size in zip(first, sizes))]
+
+
+# What the commonest operations do to an index, by numpy: JAX would compile a program for each of them.
+MOVES = {
+    "broadcast_in_dim": _broadcast,
+    "concatenate": lambda params, *arrays: np.concatenate(arrays, params["dimension"]),
+    "dynamic_slice": _dynamic_slice,
+    "reshape": lambda params, a: a.reshape(params["new_sizes"]),
+    "rev": lambda params, a: np.flip(a, params["dimensions"]),
+    "slice": _slice,
+    "squeeze": lambda params, a: np.squeeze(a, params["dimensions"]),
+    "stack": lambda params, *arrays: np.stack(arrays, params["axis"]),
+    "transpose": lambda params, a: np.transpose(a, params["permutation"]),
+}
 
 
 def contracted(jet, axes, matrix):

@@ -47,7 +47,7 @@ COMPARISONS = frozenset("and eq ge gt is_finite le lt ne not or".split())  # ins
 # Every entry of the result is an entry of one operand.
 STRUCTURAL = frozenset(
     "broadcast_in_dim concatenate convert_element_type dynamic_slice expand_dims gather pad reshape rev slice squeeze "
-    "transpose".split()
+    "stack transpose".split()
 )
 LINEAR = STRUCTURAL | frozenset("add add_any copy cumsum neg pvary reduce_sum select_n sub".split())
 INLINED = frozenset("checkpoint closed_call core_call custom_vjp_call jit pjit remat remat2".split())
