@@ -14,7 +14,7 @@ from process_groups import NIVP, SHORT, local
 from whole_runs import assert_close, assert_same
 
 # An output after every step, and sleep at each as long as TEST_FAULT says: time to disturb the run.
-LONG = ("--devices", "0", f"--output.times={[round(0.005 * i, 3) for i in range(1, 60)]}")
+LONG = ("--devices", "0", f"--output.times={[round(0.01 * i, 2) for i in range(1, 30)]}")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
 AGAIN = 2  # times that the run under a time limit meets it
 
@@ -48,7 +48,7 @@ def box(processes):
 def submit(box, processes):
     """nivp submit; the id of the job. slow: so many starts of it take their time, so many seconds at each output."""
 
-    def submit(*words, site="others", slow=1, seconds=1, fault=None):
+    def submit(*words, site="others", slow=1, seconds=2, fault=None):
         done = subprocess.run(
             [*NIVP, "submit", *map(str, words)],
             env=box.environment | {"NIVP_SITE": f"{site}.toml", "TEST_FAULT": fault or f"slow:{slow}:{seconds}"},
