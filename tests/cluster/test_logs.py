@@ -5,11 +5,14 @@ import logging
 import re
 import threading
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
 from nivp_dist.cluster import logs
 from nivp_dist.cluster.logs import Log
+from nivp_dist.cluster.session import Session
+from nivp_dist.cluster.topology import Topology
 from nivp_dist.errors import DiskFailed
 
 
@@ -73,3 +76,14 @@ def test_a_full_disk_ends_no_run_for_the_sake_of_its_log(disk, capsys):
             log.say("x" * 4096)
             logging.getLogger("some.library").warning("y" * 4096)
     assert capsys.readouterr().err == ""
+
+
+def test_the_verdict_is_the_last_line_of_a_log(tmp_path):
+    """Process 0 lives on for a second, to tell the others, and may fall over what has happened to them."""
+    group, watchdog = SimpleNamespace(fail=lambda *_: None), SimpleNamespace(write_to=lambda log: None)
+    session = Session(Topology(1, 0, "alone"), group, watchdog)
+    session.open_log(tmp_path)
+    group.on_end("the group ends: process 1 was killed")
+    session.fail("connection reset by peer", 1, echo=True)
+    lines = (tmp_path / "logs/process-0000.log").read_text().splitlines()
+    assert lines[-1].endswith("process 0: the group ends: process 1 was killed")
