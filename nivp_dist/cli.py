@@ -246,9 +246,8 @@ def _evolve(config: Config, directory: Path, resume: bool, record: bool = False,
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code. One process that fails ends its whole group."""
-    gc.set_threshold(
-        50_000
-    )  # tracing makes objects by the million, all alive: 7 % of a short run went into counting them
+    # Tracing makes objects by the million that live long: to look through them so often was 7 % of a short run.
+    gc.set_threshold(50_000)
     try:
         code = nivp.main(args=arguments, prog_name="nivp", standalone_mode=False) or FINISHED
         return session.current().leave(code)

@@ -107,7 +107,7 @@ class Simulation:
         return state._replace(outputs_written=written, phase=phase)
 
     def _replicated(self, state: State) -> State:
-        arrays = ("key", "theta", "velocity", "density", "fit")
+        arrays = ("key", "theta", "velocity", "fit")  # the density is so already
         return state._replace(**{name: replicate(getattr(state, name), self.mesh) for name in arrays})
 
     # Fits -----------------------------------------------------------------------------------------

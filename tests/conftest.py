@@ -24,7 +24,7 @@ import nivp_dist._jax  # noqa: E402, F401
 
 
 def pytest_collection_finish():
-    gc.freeze()
+    gc.freeze()  # nor are modules looked through again
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import time
 from typing import Callable
 
 from nivp_dist.cluster.bounded import within
+from nivp_dist.cluster.logs import silence
 from nivp_dist.cluster.topology import Meeting, Topology
 from nivp_dist.cluster.wire import Line, free_port, listen
 from nivp_dist.errors import FAILED, InputError, RunFailed
@@ -303,5 +304,4 @@ class Group:
 def _last_line(text: str) -> None:
     """Onto standard error, past its buffer; what libraries still say there while they are torn down is not shown."""
     os.write(2, text.encode())
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    silence(2)

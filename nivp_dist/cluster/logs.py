@@ -36,6 +36,11 @@ class Log(logging.Handler):
         """A line, or several."""
         self.write(f"{time.strftime(DATE)} process {self.index}: {message}\n")
 
+    def say_last(self, message: str) -> None:
+        """The verdict on this process's group. What it may still fall over while it ends is not written."""
+        self.say(message)
+        silence(self._file)
+
     def write(self, text: str) -> None:
         """As it is."""
         with contextlib.suppress(OSError):
@@ -69,6 +74,13 @@ class Log(logging.Handler):
 
     def _trace(self, *exception) -> None:
         self.say("".join(traceback.format_exception(*exception)).rstrip())
+
+
+def silence(descriptor: int) -> None:
+    """What is written to it from here on, by whomever, goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 @contextlib.contextmanager

@@ -48,18 +48,13 @@ class Session:
         self.say(f"one of {place.processes} on {socket.gethostname()}{control}, pid {os.getpid()}")
         if self.group is not None:
             self.watchdog.write_to(self.log)
-            self.group.on_end = self._say_last
+            self.group.on_end = self.log.say_last
         return self.log
 
     def say(self, message: str) -> None:
         """A line, or several, in this process's log."""
         if self.log is not None:
             self.log.say(message)
-
-    def _say_last(self, message: str) -> None:
-        """The verdict. This process may only now fall over its consequences: they are not the last line."""
-        self.say(message)
-        self.log = None
 
     def fail(self, cause: str, code: int, echo: bool) -> None:
         """Of a group: end all of it. Does not return then."""

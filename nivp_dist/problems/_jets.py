@@ -185,6 +185,11 @@ def _broadcast(params, a):
     return np.broadcast_to(a.reshape(shape), params["shape"])
 
 
+def _reshape(params, a):
+    order = params["dimensions"]
+    return (a if order is None else a.transpose(order)).reshape(params["new_sizes"])
+
+
 def _slice(params, a):
     parts = zip(params["start_indices"], params["limit_indices"], params["strides"] or [1] * a.ndim)
     return a[tuple(slice(*part) for part in parts)]
@@ -201,7 +206,7 @@ MOVES = {
     "broadcast_in_dim": _broadcast,
     "concatenate": lambda params, *arrays: np.concatenate(arrays, params["dimension"]),
     "dynamic_slice": _dynamic_slice,
-    "reshape": lambda params, a: a.reshape(params["new_sizes"]),
+    "reshape": _reshape,
     "rev": lambda params, a: np.flip(a, params["dimensions"]),
     "slice": _slice,
     "squeeze": lambda params, a: np.squeeze(a, params["dimensions"]),

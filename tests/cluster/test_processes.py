@@ -122,7 +122,7 @@ def test_programs_are_compiled_once(processes):
 def test_a_directory_that_not_all_hosts_see(processes, tmp_path):
     """One that is each host's own, such as /tmp: refused in one line, and nothing is left behind."""
     if os.geteuid() != 0:
-        require("file systems of its own for a process need root")
+        require("file systems of its own for a process need root: run the tests as root")
     nivp = f"{' '.join(NIVP)} run modes.toml --output {tmp_path}/run --devices 0"
     apart = f"{' '.join(NODE[:3])} sh -c 'mount -t tmpfs none {tmp_path} && exec {nivp}'"
     script = f'[ "$NIVP_PROCESS_ID" = 0 ] && exec {nivp}; exec {apart}'

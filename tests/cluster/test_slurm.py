@@ -1,7 +1,6 @@
 """Jobs in a real Slurm of five nodes (tests/slurmbox.py): time limits, preemption, lost nodes, arrays."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import time
 
 import pytest
 import slurmbox
+from disks import require
 from process_groups import NIVP, SHORT, local
 from whole_runs import assert_close, assert_same
 
@@ -32,7 +32,7 @@ sbatch = ["{option}"]
 @pytest.fixture(scope="module")
 def box(processes):
     if (reason := slurmbox.missing()) is not None:
-        (pytest.fail if os.environ.get("NIVP_REQUIRE_CLUSTER") == "1" else pytest.skip)(f"no Slurm: {reason}")
+        require(f"no Slurm: {reason}")
     with slurmbox.Slurmbox() as box:
         # What a user's shell would hold; JAX's cache keeps the second start short.
         shell = processes.environment()

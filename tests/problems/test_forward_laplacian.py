@@ -48,7 +48,7 @@ FUNCTIONS = {
     "pairs": lambda x: (x[np.triu_indices(5)[0]] * x[np.triu_indices(5)[1]]) @ np.arange(15.0) + jnp.sum(x**2),
     "entries moved": lambda x: jnp.roll(x, 1) * x[::-1] * jnp.concatenate([x[3:], jnp.ones(1), x.reshape(5, 1)[:2, 0]]),
     "entries turned, stacked, cut": lambda x: (
-        jnp.stack([x[::2], x[2:]]).T.reshape(6)[::-1]
+        (jnp.stack([x[::2], x[2:]]).T.reshape(6) + jax.lax.reshape(jnp.outer(x, x)[:2, :3], (6,), (1, 0)))[::-1]
         * jax.lax.dynamic_slice(x, (4,), (3,))[jnp.array([0, 0, 1, 1, 2, 2])]
     ),
     "entries set": lambda x: x.at[1].set(x[0] * x[3]) * x[jnp.array([0, -1, 2, 2, 1])],
