@@ -14,6 +14,7 @@ def keep(settings: ClusterSettings, place: Topology, say) -> None:
 
     if place.processes > 1 and jax.default_backend() == "cpu":
         _write_from_every_process()
+    _forget_torn_entries()
     wanted = settings.compilation_cache
     if wanted == "off" or (wanted == "auto" and place.processes == 1) or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
@@ -63,3 +64,30 @@ def _write_from_every_process() -> None:
 
     write_as_the_first.by_every_process = True
     compiler._cache_write = write_as_the_first
+
+
+def _forget_torn_entries() -> None:
+    """JAX does not write an entry whole, and leaves one that is there alone: what a kill -9 has torn would be warned of
+    and compiled again at every start. It counts as missing here, and the compiled program takes its place.
+
+    Reaches into JAX as above.
+    """
+    try:
+        import jax
+        from jax._src import compilation_cache
+
+        read = compilation_cache.get_executable_and_time
+    except (ImportError, AttributeError):
+        return
+    if getattr(read, "forgets_torn_entries", False):
+        return
+
+    def read_or_forget(key, *arguments, **keywords):
+        try:
+            return read(key, *arguments, **keywords)
+        except Exception:  # noqa: BLE001  of the decompression, or of the machine code: whatever it is of no use
+            (Path(jax.config.jax_compilation_cache_dir) / f"{key}-cache").unlink(missing_ok=True)
+            return None, None
+
+    read_or_forget.forgets_torn_entries = True
+    compilation_cache.get_executable_and_time = read_or_forget

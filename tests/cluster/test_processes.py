@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from disks import require
 from process_groups import NIVP, local, members, mpirun
@@ -105,18 +106,33 @@ def caught(pid, number):
 
 
 def test_programs_are_compiled_once(processes):
-    """A restart takes them all from the cache, which several processes have without asking: nothing is added to it."""
+    """A restart takes them all from the cache, which several processes have without asking: nothing is added to it.
+
+    Entries that were torn while they were written are made again, without a word.
+    """
     home = processes.folder / "home"
     own = {"JAX_COMPILATION_CACHE_DIR": "", "XDG_CACHE_HOME": str(home)}
-    for number in range(2):
-        directory = processes.new()
+
+    def run():
         options = ("--devices", "0", "--integrator.t_end", "0.02", "--output.times", "[]")
-        processes.finish(local(2), "run", "modes.toml", "--output", directory, *options, environment=own)
+        ran = processes.Ran(processes.new())
+        _, err = processes.finish(local(2), "run", "modes.toml", "--output", ran.directory, *options, environment=own)
+        assert "compilation cache" not in err + "".join(log.read_text() for log in ran.directory.glob("logs/*"))
         (folder,) = (home / "nivp").iterdir()
-        if number == 0:
-            programs = sorted(path.name for path in folder.glob("*-cache"))
-            assert len(programs) > 20 and folder.stat().st_mode & 0o077 == 0
-    assert sorted(path.name for path in folder.glob("*-cache")) == programs
+        return ran, folder, {path.name: path.stat().st_size for path in folder.glob("*-cache")}
+
+    first, folder, programs = run()
+    assert len(programs) > 20 and folder.stat().st_mode & 0o077 == 0
+    torn = sorted(programs)[::2]
+    for name in torn:
+        os.truncate(folder / name, programs[name] // 2)
+    again, _, mended = run()
+    assert mended.keys() == programs.keys()
+    assert all(mended[name] > programs[name] // 2 for name in torn)
+    assert np.array_equal(again.theta(0.02), first.theta(0.02))
+    written = {path: path.stat().st_mtime_ns for path in folder.glob("*-cache")}
+    run()
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*-cache")} == written
 
 
 def test_a_directory_that_not_all_hosts_see(processes, tmp_path):
