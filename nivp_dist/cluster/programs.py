@@ -72,8 +72,9 @@ def _forget_torn_entries() -> None:
 
     Reaches into JAX as above.
     """
+    import jax
+
     try:
-        import jax
         from jax._src import compilation_cache
 
         read = compilation_cache.get_executable_and_time
