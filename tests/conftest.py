@@ -8,6 +8,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Machine code need not be fast for a handful of points; the programs and their communication stay the same. Processes
 # that tests start take it over: bits are compared with theirs. With ..._OPTIMIZATIONS=0 the tests hold as well.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# On a CPU all tests have four devices, of which a configuration may use fewer; what is sharded is tested on 1, 2 and 4.
+if "device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 # These two compile the programs of a run in 5 s instead of 15. XLA ends a process that names a flag it does not know.
 QUICK = " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 if version("jaxlib").startswith("0.10.") and os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":

@@ -79,40 +79,55 @@ def test_killed_twenty_times_at_random(processes, undisturbed, until, same):
     print(f"kill -9: {kills}, {inside} inside saves; transitions lost: {lost}; runs that ended the same: {ends + 1}")
 
 
-@pytest.mark.parametrize("words, rank", [(local(2), 1), (mpirun(2), 0)], ids=["local", "mpirun"])
-def test_a_rank_that_raises_ends_the_group(processes, undisturbed, same, words, rank):
+@pytest.fixture(scope="module")
+def befallen(processes):
+    """One run that the faults below befall in turn: begun by the first of them, gone on with by the others.
+
+    (words, fault) -> standard error of the group, which is gone within seconds.
+    """
     ran = processes.Ran(processes.new())
-    arguments = ("run", "modes.toml", "--output", ran.directory, "--devices", "0", "--checkpoint.every_steps", "1")
-    _, err = processes.finish(words, *arguments, fault=f"raise:{rank}", code=1)
+    begin = ("run", "modes.toml", "--output", ran.directory, "--devices", "0", "--checkpoint.every_steps", "1")
+    begin += ("--cluster.deadline_minutes", "5")
+
+    def befallen(words, fault, patience=GONE):
+        command = ("resume", ran.directory) if ran.directory.exists() else begin
+        _, err = processes.finish(words, *command, fault=fault, code=1)
+        assert not alive(members(ran.directory).values())
+        assert fault.startswith("seed") or since_the_fault(processes) < patience
+        return err
+
+    befallen.ran = ran
+    return befallen
+
+
+def test_a_rank_with_another_seed_is_found_at_the_next_save(befallen):
+    """A negative control: with checks that cannot fail this run would go on. (A resumed run has the saved key.)"""
+    assert "processes hold different states" in befallen(local(2), "seed:1").splitlines()[-1]
+
+
+@pytest.mark.parametrize("words, rank", [(local(2), 1), (mpirun(2), 0)], ids=["local", "mpirun"])
+def test_a_rank_that_raises_ends_the_group(befallen, words, rank):
+    err = befallen(words, f"raise:{rank}")
     who = f"process {rank} on {HOST}: " if rank else ""
     said = [line for line in err.splitlines() if line.startswith("nivp: ")]
     assert said == [f"nivp: {who}ArithmeticError: the reference is out of order"]
     if words == local(2):
         assert err.splitlines()[-1] == said[0]
-    assert since_the_fault(processes) < GONE and not alive(members(ran.directory).values())
-    ended = (ran.directory / "logs/process-0000.log").read_text().splitlines()[-1]
+    ended = (befallen.ran.directory / "logs/process-0000.log").read_text().splitlines()[-1]
     assert ended.endswith(f"the group ends: {said[0].removeprefix('nivp: ')}")
-    same(processes.resume(ran, local(2)), undisturbed)
 
 
-def test_a_rank_that_sleeps_is_found_by_the_watchdog(processes, undisturbed, same):
+def test_a_rank_that_sleeps_is_found_by_the_watchdog(befallen):
     """Its deadline of five minutes becomes three seconds when it falls asleep: a slow start is not stuck."""
-    ran = processes.Ran(processes.new())
-    arguments = ("run", "modes.toml", "--output", ran.directory, "--devices", "0", "--checkpoint.every_steps", "1")
-    deadline = ("--cluster.deadline_minutes", "5")
-    _, err = processes.finish(local(2), *arguments, *deadline, fault="sleep:1", code=1)
-    last = err.splitlines()[-1]
+    last = befallen(local(2), "sleep:1", patience=3 + GONE).splitlines()[-1]
     assert "stuck in 'output'" in last and "for more than 3 s: the stacks are in the logs" in last
-    assert since_the_fault(processes) < 3 + GONE and not alive(members(ran.directory).values())
-    log = (ran.directory / "logs/process-0001.log").read_text()
+    log = (befallen.ran.directory / "logs/process-0001.log").read_text()
     assert "_faulty" in log and "in 'output'" in log
-    same(processes.resume(ran, local(2)), undisturbed)
 
 
-def test_a_rank_with_another_seed_is_found_at_the_next_save(processes, undisturbed, same):
-    """A negative control: with checks that cannot fail this run would finish."""
-    ran = processes.Ran(processes.new())
-    arguments = ("run", "modes.toml", "--output", ran.directory, "--devices", "0", "--checkpoint.every_steps", "2")
-    _, err = processes.finish(local(2), *arguments, fault="seed:1", code=1)
-    assert "processes hold different states" in err.splitlines()[-1]
+def test_what_these_have_left_ends_with_the_same_bits(processes, befallen, undisturbed, same):
+    ran = befallen.ran
+    if not ran.directory.exists():  # of this file, this test alone is run
+        befallen(local(2), "raise:1")
+    assert ran.summary["status"] == "running" and len(ran.metrics) < len(undisturbed.metrics)
     same(processes.resume(ran, local(2)), undisturbed)

@@ -1,6 +1,7 @@
 """Runs of several processes: stopped, moved to other numbers of them, by other launchers."""
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -11,31 +12,32 @@ import pytest
 from disks import require
 from process_groups import NIVP, local, members, mpirun
 from slurmbox import NODE
-from whole_runs import assert_close
+from whole_runs import assert_close, wait_until
 
 
-def stopped(processes, until, words, steps, *options):
-    """A run, asked to stop after that many steps."""
+@pytest.fixture(scope="module")
+def stopped(processes):
+    """A run in two processes, stopped after six steps by a signal to the second: (run, standard error)."""
     ran = processes.Ran(processes.new())
-    process = processes.launch(words, "run", "modes.toml", "--output", ran.directory, "--devices", "0", *options)
-    until(lambda: len(ran.metrics) >= steps, process)
-    process.send_signal(signal.SIGTERM)
+    saves = ("--checkpoint.every_steps", "2", "--checkpoint.keep", "20")
+    process = processes.launch(local(2), "run", "modes.toml", "--output", ran.directory, "--devices", "0", *saves)
+    wait_until(lambda: len(ran.metrics) >= 6, process)
+    os.kill(members(ran.directory)[1], signal.SIGUSR2)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 75, err
-    assert ran.summary["status"] == "stopped"
-    return ran
+    return ran, err
+
+
+@pytest.fixture
+def left(processes, stopped):
+    """A copy of what it has left."""
+    return processes.Ran(shutil.copytree(stopped[0].directory, processes.new()))
 
 
 def decisions(ran):
-    """How they travelled, from the log of each process."""
+    """How they travelled in the last start, from the log of each process."""
     logs = sorted((ran.directory / "logs").glob("process-*.log"))
-    return [log.read_text().split("decisions over ")[1].split(",")[0] for log in logs]
-
-
-def test_the_same_result_under_mpirun_as_in_one_process(short, alone):
-    ran = short(mpirun(2))
-    assert decisions(ran) == ["MPI"] * 2
-    assert_close(ran, alone, t=0.1)
+    return [log.read_text().split("decisions over ")[-1].split(",")[0] for log in logs]
 
 
 def test_one_process_a_device_and_one_a_host(short, alone):
@@ -47,36 +49,41 @@ def test_one_process_a_device_and_one_a_host(short, alone):
         assert_close(ran, other, t=0.1)
 
 
-def test_exact_restart_with_mpi_and_without(processes, undisturbed, until, same):
-    """The control plane is no part of the result: stopped under mpirun, gone on without MPI, the same bits."""
-    ran = stopped(processes, until, mpirun(2), 2)
-    same(processes.resume(ran, local(2)), undisturbed)
+def test_two_devices_in_one_process_or_in_two(processes, undisturbed, alone):
+    """The same bits; and those of one device to rounding."""
+    ran = processes.Ran(processes.new())
+    processes.finish(NIVP, "run", "modes.toml", "--output", ran.directory, "--devices", "0", devices=2)
+    assert [(one.summary["devices"], one.summary["processes"]) for one in (ran, undisturbed)] == [(2, 1), (2, 2)]
+    assert ran.metrics == undisturbed.metrics and np.array_equal(ran.theta(), undisturbed.theta())
+    assert_close(undisturbed, alone, t=0.1)
+
+
+def test_a_signal_to_one_process_stops_all(stopped):
+    ran, err = stopped
+    assert err.splitlines()[-1].startswith("nivp: stopped on request (SIGUSR2) at ")
+    assert ran.summary["status"] == "stopped"
+
+
+def test_exact_restart_with_mpi_and_without(processes, left, undisturbed, same):
+    """The control plane is no part of the result: begun without MPI, gone on under mpirun, the same bits."""
+    before = decisions(left)
+    same(processes.resume(left, mpirun(2)), undisturbed)
+    assert (before, decisions(left)) == (["the coordination service of JAX"] * 2, ["MPI"] * 2)
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_restart_on_half_and_on_twice_the_processes(processes, undisturbed, until, count):
-    ran = stopped(processes, until, local(2), 3)
-    assert_close(processes.resume(ran, local(count)), undisturbed)
-    assert ran.summary["processes"] == count
+def test_restart_on_half_and_on_twice_the_processes(processes, left, undisturbed, count):
+    assert_close(processes.resume(left, local(count)), undisturbed)
+    assert left.summary["processes"] == count
 
 
-def test_restart_from_a_checkpoint_in_the_middle(processes, undisturbed, until, same):
-    ran = stopped(processes, until, local(2), 6, "--checkpoint.every_steps", "2", "--checkpoint.keep", "20")
-    saved = sorted(int(entry.name) for entry in (ran.directory / "checkpoints").iterdir())
+def test_restart_from_a_checkpoint_in_the_middle(processes, left, undisturbed, same):
+    folder = left.directory / "checkpoints"
+    saved = sorted((entry for entry in folder.iterdir()), key=lambda entry: int(entry.name))
     assert len(saved) >= 4
     for later in saved[len(saved) // 2 :]:
-        (ran.directory / "checkpoints" / str(later)).rename(ran.directory / f"later-{later}")
-    same(processes.resume(ran, local(2)), undisturbed)
-
-
-def test_a_signal_to_one_process_stops_all(processes, undisturbed, until, same):
-    ran = processes.Ran(processes.new())
-    process = processes.launch(local(2), "run", "modes.toml", "--output", ran.directory, "--devices", "0")
-    until(lambda: len(ran.metrics) >= 1, process)
-    os.kill(members(ran.directory)[1], signal.SIGUSR2)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 75 and err.splitlines()[-1].startswith("nivp: stopped on request (SIGUSR2) at ")
-    same(processes.resume(ran, local(2)), undisturbed)
+        shutil.rmtree(later)
+    same(processes.resume(left, local(2)), undisturbed)
 
 
 def test_notice_before_the_loop_and_after_it(processes):

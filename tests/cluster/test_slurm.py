@@ -155,6 +155,7 @@ def test_a_run_under_way(limited):
 
 def test_stopped_for_good(box, start, submit, processes, quiet):
     """As often as allowed the job goes on after notice of its limit; a cancelled one does not, whatever is allowed.
+    Nor does one with a task that the kernel kills, for want of memory: a failure for the accounting.
 
     What is left goes on to the same bits.
     """
@@ -175,23 +176,18 @@ def test_stopped_for_good(box, start, submit, processes, quiet):
     until(lambda: "not queued again: the job is COMPLETING" in log(ran), ran)
     assert ran.summary["status"] == "stopped" and ran.summary["steps"] >= taken
     assert [line["number"] for line in lines(ran.directory / "requeues.jsonl")] == [1]
-    scripts = [line["script"] for line in lines(ran.directory / "jobs.jsonl")]
-    assert scripts == [f"{ran.directory}/job-00{number}.sbatch" for number in (1, 2)]
-    assert (
-        log(ran).count("module load cuda/12.8\nmodule load apptainer\nsite: it's ours\n") == 3
-    )  # starts, with the site's file
-    assert_same(processes.resume(ran, local(2)), quiet)
 
-
-def test_a_task_that_is_killed_ends_the_job(box, submit, processes, quiet):
-    """By the kernel, for want of memory: a failure for the accounting, and no reason to queue it again."""
-    ran = processes.Ran(processes.new())
-    job = submit("modes.toml", "--output", ran.directory, "--nodes", 2, *LONG, fault="die:1")
+    job = submit("--resume", ran.directory, "--nodes", 2, fault="die:1")
     facts = box.wait(job, *ENDED, seconds=400)
     assert (facts["JobState"], facts["Restarts"]) == ("FAILED", "0") and facts["ExitCode"] != "0:0", log(ran)
-    assert re.search(r"^nivp: process 1 on box\d was killed$", log(ran), re.M) and "queued again" not in log(ran)
+    (said,) = (path.read_text() for path in (ran.directory / "logs").glob(f"slurm-{job}*.out"))
+    assert re.search(r"^nivp: process 1 on box\d was killed$", said, re.M) and "queued again" not in said
     verdict = (ran.directory / "logs/process-0000.log").read_text().splitlines()[-1]
     assert re.search(r"the group ends: process 1 on box\d was killed$", verdict)
+    scripts = [line["script"] for line in lines(ran.directory / "jobs.jsonl")]
+    assert scripts == [f"{ran.directory}/job-00{number}.sbatch" for number in (1, 2, 3)]
+    starts = log(ran).count("module load cuda/12.8\nmodule load apptainer\nsite: it's ours\n")  # with the site's file
+    assert starts == 4
     assert_same(processes.resume(ran, local(2)), quiet)
 
 
@@ -216,23 +212,18 @@ def test_queued_again_by_hand_a_lost_node_and_a_preemption_with_grace(box, start
         box.start_node(lost)
 
 
-def test_a_preemption_without_grace(box, start, quiet):
-    """Slurm itself queues the job again."""
-    job, ran = start()
+def test_a_preemption_without_grace_and_the_node_of_the_batch_script_lost(box, start, quiet):
+    """With that node process 0, srun, and whoever could have queued the job again: both times Slurm does."""
+    job, ran = start("--checkpoint.every_steps", 3, slow=2)
     preempt(box)
-    finished(box, job, ran, quiet, restarts=1)
-    assert not (ran.directory / "requeues.jsonl").exists()
-
-
-def test_the_node_of_the_batch_script_is_lost(box, start, quiet):
-    """With it process 0, srun, and whoever could have queued the job again: Slurm does."""
-    job, ran = start("--checkpoint.every_steps", 3)
+    goes_on(ran, 1)
     lost = box.hosts(job)[0]
     box.lose(lost)
     done = len(ran.metrics)
     try:
-        finished(box, job, ran, quiet, restarts=1)
+        finished(box, job, ran, quiet, restarts=2)
         assert lost not in box.hosts(job) and done - resumed_at(ran) <= 3
+        assert not (ran.directory / "requeues.jsonl").exists()
     finally:
         box.start_node(lost)
 
@@ -292,10 +283,9 @@ def test_a_run_outside_the_tasks_of_its_job_is_refused(box, processes, tmp_path)
     "options, tasks, control",
     [
         ((), 2, "the coordination service of JAX"),
-        (("--mpi=pmi2",), 2, "MPI"),
-        (("--ntasks-per-node=2",), 4, "the coord"),
+        (("--mpi=pmi2", "--ntasks-per-node=2"), 4, "MPI"),
     ],
-    ids=["two nodes", "with MPI", "two tasks a node"],
+    ids=["a task a node", "two tasks a node, with MPI"],
 )
 def test_srun_over_two_nodes_gives_the_result_of_one_process(box, processes, alone, options, tasks, control):
     ran = processes.Ran(processes.new())

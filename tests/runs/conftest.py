@@ -43,9 +43,9 @@ def programs_are_made_once():
     made, make = {}, controller.Simulation
 
     def shared(config, problem):
-        settings = config.model_dump(
-            mode="json", exclude={"output": {"directory"}, "checkpoint": True, "cluster": True}
-        )
+        # Not where a run is and keeps its copy of the problem's file, but what that says.
+        apart = {"output": {"directory"}, "problem": {"file"}, "checkpoint": True, "cluster": True}
+        settings = config.model_dump(mode="json", exclude=apart)
         key = json.dumps(settings, sort_keys=True), repr(problem), inspect.getsource(type(problem))
         if key not in made:
             made[key] = make(config, problem)

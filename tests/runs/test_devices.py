@@ -1,4 +1,4 @@
-"""One run on one device, on four, and in two processes: the same solution, to the rounding of its sums."""
+"""One run on one device and on four: the same solution, to the rounding of its sums."""
 
 import numpy as np
 import pytest
@@ -17,21 +17,6 @@ def alone(runs):
     return runs.run(integrator__t_end=0.1)
 
 
-@pytest.fixture(scope="module")
-def pair(runs):
-    """One process with two devices."""
-    return finished(runs, "run", "modes.toml", "--devices", "0", *SHORT, devices=2)
-
-
-def finished(runs, *arguments, **keywords):
-    ran = runs.Ran(runs.new()) if arguments[0] == "run" else runs.Ran(arguments[1])
-    output = ("--output", ran.directory) if arguments[0] == "run" else ()
-    code, _, err = runs.call(*arguments, *output, **keywords)
-    assert (code, err) == (0, "")
-    assert ran.summary["status"] == "finished"
-    return ran
-
-
 @pytest.mark.devices
 def test_all_devices_of_this_process(runs, alone):
     close(runs.run(devices=0, integrator__t_end=0.1), alone)
@@ -48,12 +33,6 @@ def test_all_devices_with_every_solver(runs, method, sharded):
     assert np.linalg.norm(a - b) < (1e-5 if method == "pcg" else WELL_CONDITIONED) * np.linalg.norm(b)
 
 
-def test_four_devices(runs, alone):
-    ran = finished(runs, "run", "modes.toml", "--devices", "4", *SHORT, devices=4)
-    assert ran.summary["devices"] == 4
-    close(ran, alone)
-
-
 def test_from_four_devices_to_one(runs, alone, until):
     ran = runs.Ran(runs.new())
     arguments = ("run", "modes.toml", "--output", ran.directory, "--checkpoint.every_steps", "1", *SHORT)
@@ -64,14 +43,6 @@ def test_from_four_devices_to_one(runs, alone, until):
     close(runs.resume(ran, devices=1), alone)
     assert ran.summary["devices"] == 1
     assert [line["step"] for line in ran.metrics] == list(range(1, len(alone.metrics) + 1))
-
-
-def test_two_processes(runs, pair, alone):
-    ran = finished(runs, "run", "modes.toml", "--devices", "0", *SHORT, launcher=2)
-    assert (ran.summary["devices"], ran.summary["processes"]) == (2, 2)
-    assert np.array_equal(ran.theta(0.1), pair.theta(0.1))
-    assert ran.metrics == pair.metrics
-    close(ran, alone)
 
 
 def test_bad_input_of_two_processes(runs):

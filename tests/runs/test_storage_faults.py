@@ -14,7 +14,6 @@ from nivp_dist.errors import RunFailed
 from nivp_dist.problems import registry
 from nivp_dist.record import Record
 from nivp_dist.settings_io import read_config, resume_config
-from nivp_dist.simulation import Simulation
 from nivp_dist.storage import files, run_directory
 
 EVERY = 4  # checkpoint.every_steps of these runs: transitions between two saves, and so the most that can be lost
@@ -209,7 +208,7 @@ def test_half_of_a_state_is_not_gone_on_from(runs, undisturbed, same, crash):
     steps = saved(ran)
     parts = [path.relative_to(newest(ran)) for path in newest(ran).rglob("*") if path.is_file()]
     config = resume_config(ran.directory)
-    simulation, fallen_back = Simulation(config, registry.load(config.problem)), 0
+    simulation, fallen_back = controller.Simulation(config, registry.load(config.problem)), 0
     for part in parts:
         copy = runs.Ran(runs.new())
         shutil.copytree(ran.directory, copy.directory)
