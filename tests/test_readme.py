@@ -21,7 +21,7 @@ def example(tmp_path_factory):
 
 def test_the_user_problem_of_the_readme_runs_and_is_right(example, monkeypatch):
     monkeypatch.chdir(example)
-    shorter = "--integrator.t_end 0.3 --sampling.points 2000 --fit.points 2000 --fit.iterations 25"
+    shorter = "--devices 1 --integrator.t_end 0.3 --sampling.points 2000 --fit.points 2000 --fit.iterations 25"
     assert cli.main(["run", "mixture.toml", "--output", "run", *shorter.split()]) == 0
     errors = open_run("run").errors()
     assert errors["t"].tolist() == [0.0, 0.3]

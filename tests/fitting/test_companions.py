@@ -106,6 +106,7 @@ def test_the_residual_of_a_system_at_rest_falls():
     for wanted in (True, False):
         config = Config.model_validate(
             {
+                "devices": 1,
                 "problem": {"name": "wave", "parameters": {"width": 0.2}},
                 "network": {"width": 10, "depth": 2, "frequencies": 2, "alpha": 0.0},
                 "sampling": {"points": 900},
