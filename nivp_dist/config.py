@@ -60,19 +60,21 @@ class NetworkSettings(Section):
 class SamplingSettings(Section):
     """Collocation points and their importance weights."""
 
-    method: Literal["uniform", "density", "residual"] = "density"
+    # density: from Gaussians fitted to |u|. solution: candidates of these, resampled to follow |u| itself. residual:
+    # candidates again, where the equation is met worst.
+    method: Literal["uniform", "density", "solution", "residual"] = "density"
     points: PositiveInt = 4000  # n, over all devices
     uniform_fraction: float = Field(0.1, gt=0.0, le=1.0)  # share drawn uniformly, so that nowhere is forgotten
     components: PositiveInt = 1  # Gaussians fitted to |u|
     inflation: float = Field(1.5, ge=1.0)  # covariance of the fitted Gaussians is multiplied by this
-    oversampling: PositiveInt = 10  # residual: candidates a point
+    oversampling: PositiveInt = 10  # residual, solution: candidates a point
     redraw_every: PositiveInt = 1  # accepted steps between two draws
     chunk: int = Field(0, ge=0)  # points per device held at once; 0: all of them
 
     @model_validator(mode="after")
-    def _residual_draws_are_new(self):
-        if self.method == "residual" and self.redraw_every > 1:
-            raise ValueError("sampling.redraw_every must be 1 with sampling.method = 'residual'")
+    def _selections_are_new(self):
+        if self.method in ("residual", "solution") and self.redraw_every > 1:
+            raise ValueError(f"sampling.redraw_every must be 1 with sampling.method = '{self.method}'")
         return self
 
 

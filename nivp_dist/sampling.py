@@ -209,13 +209,35 @@ def select_by_residual(key, candidates: Points, squares, n: int) -> Points:
     residual_share = candidates.weights * squares
     total = jnp.sum(residual_share)
     half = jnp.where(total > 0, residual_share / jnp.where(total > 0, total, 1.0), candidates.weights)
-    probability = 0.5 * candidates.weights + 0.5 * half
+    index, p = _systematic(key, 0.5 * candidates.weights + 0.5 * half, n)
+    chosen = jax.tree.map(lambda leaf: leaf[index], candidates)
+    return Points(chosen.x, chosen.weights / p / jnp.sum(chosen.weights / p), chosen.measure / (n * p))
+
+
+def select_by_solution(key, candidates: Points, log_values, n: int, power: float, share: float, log_density: bool):
+    """n of the candidates as if drawn from |u|^power, but for a share that is drawn like the candidates themselves.
+
+    Sampling-importance resampling (Rubin 1987). Gaussians fitted to u reach beyond a density that ends faster than
+    they do; there log u and its rates are largest, and would be what the velocity is fitted to.
+
+    Args:
+        log_values: log |u| at the candidates (N,). Weights of the selection are those of its points for a field log u,
+            whose norm follows the points; else they keep the norm of the candidates.
+    """
+    drawn = candidates.measure > 0  # and not padding
+    logs = jnp.where(drawn, power * log_values + jnp.log(candidates.measure), -jnp.inf)
+    index, p = _systematic(key, (1 - share) * jax.nn.softmax(logs) + share * drawn / jnp.sum(drawn), n)
+    chosen = jax.tree.map(lambda leaf: leaf[index], candidates)
+    weights = jnp.full(n, 1.0 / n) if log_density else chosen.weights / p / jnp.sum(chosen.weights / p)
+    return Points(chosen.x, weights, chosen.measure / (n * p))
+
+
+def _systematic(key, probability, n: int):
+    """n indices drawn by systematic resampling, and the probability of each."""
     cumulative = jnp.cumsum(probability)
     position = (jnp.arange(n) + jax.random.uniform(key)) / n * cumulative[-1]
-    index = jnp.minimum(jnp.searchsorted(cumulative, position, side="right"), len(squares) - 1)
-    chosen = jax.tree.map(lambda leaf: leaf[index], candidates)
-    p = probability[index]
-    return Points(chosen.x, chosen.weights / p / jnp.sum(chosen.weights / p), chosen.measure / (n * p))
+    index = jnp.minimum(jnp.searchsorted(cumulative, position, side="right"), len(probability) - 1)
+    return index, probability[index]
 
 
 def effective_sample_size(weights):

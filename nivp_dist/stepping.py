@@ -48,12 +48,8 @@ class Stepper:
         self._values = jax.jit(galerkin.network.values)
         self._combine, self._telemetry = jax.jit(_combine), jax.jit(_telemetry)
         sharding = NamedSharding(galerkin.mesh, P(AXIS))
-        self._select = jax.jit(
-            lambda key, points, squares: sampling.pad(
-                sampling.select_by_residual(key, points, squares, self.sampling.points), galerkin.mesh.size
-            ),
-            out_shardings=sharding,
-        )
+        self._select = jax.jit(self._by_residual, out_shardings=sharding)
+        self._follow = jax.jit(self._by_solution, static_argnames="n", out_shardings=sharding)
 
     def first_rank(self) -> int:
         """The rank that a run starts with."""
@@ -103,7 +99,7 @@ class Stepper:
         density = state.density
         if (state.step + 1) % self.sampling.redraw_every == 0 and self.sampling.method != "uniform":
             density = self.sampler.fit(density, points, self._values(step.theta, points.x), sweeps=3)
-        fresh = self.sampler.draw(self._key(state, FRESH_KEY), state.density, self._fresh_points())
+        fresh = self._drawn(state, self._key(state, FRESH_KEY), self._fresh_points())
         judged = galerkin.judge(state.theta, state.t, first, step.error, fresh)
         new = state._replace(
             theta=step.theta,
@@ -148,10 +144,29 @@ class Stepper:
         """The step's points: a function of the key, the number of the draw, and the density."""
         key = self._key(state, POINTS_KEY, draw)
         if self.sampling.method != "residual" or state.step == 0:
-            return self.sampler.draw(key, state.density)
+            return self._drawn(state, key, self.sampling.points)
         candidates = self.sampler.draw(key, state.density, self.sampling.points * self.sampling.oversampling)
         squares = self.galerkin.residual_squares(state.theta, state.t, state.velocity, candidates)
         return self._select(self._key(state, SELECT_KEY, draw), candidates, squares)
+
+    def _drawn(self, state: State, key, n: int):
+        """n points by the density, or with sampling.method = 'solution' by the network itself."""
+        if self.sampling.method != "solution":
+            return self.sampler.draw(key, state.density, n)
+        candidates = self.sampler.draw(key, state.density, n * self.sampling.oversampling)
+        return self._follow(jax.random.fold_in(key, SELECT_KEY), candidates, state.theta, n=n)
+
+    def _by_residual(self, key, candidates, squares):
+        chosen = sampling.select_by_residual(key, candidates, squares, self.sampling.points)
+        return sampling.pad(chosen, self.galerkin.mesh.size)
+
+    def _by_solution(self, key, candidates, theta, *, n):
+        network, settings = self.galerkin.network, self.sampling
+        field = network.field(theta, candidates.x)
+        logs = field[:, 0] if network.log_density else jnp.log(jnp.linalg.norm(field, axis=-1))
+        power, log = 1 / settings.inflation, network.log_density
+        chosen = sampling.select_by_solution(key, candidates, logs, n, power, settings.uniform_fraction, log)
+        return sampling.pad(chosen, self.galerkin.mesh.size)
 
     def _regularise(self, state: State, points):
         """mu and the sketch at the start of the step.

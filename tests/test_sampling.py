@@ -11,7 +11,15 @@ from nivp_dist.config import SamplingSettings
 from nivp_dist.errors import InputError
 from nivp_dist.galerkin.velocity import Points
 from nivp_dist.problems import Box, WholeSpace
-from nivp_dist.sampling import Density, Sampler, effective_sample_size, log_mixture, pad, select_by_residual
+from nivp_dist.sampling import (
+    Density,
+    Sampler,
+    effective_sample_size,
+    log_mixture,
+    pad,
+    select_by_residual,
+    select_by_solution,
+)
 
 BOX = Box(2, (-1.0, 0.0), (1.0, 3.0))
 SPACE = WholeSpace(2, (0.5, -0.5), (1.0, 0.5))
@@ -200,23 +208,33 @@ def test_the_pilot_separates_two_pulses():
     np.testing.assert_allclose(density.covariances, np.tile(0.01 * np.eye(2), (2, 1, 1)), atol=2e-3)
 
 
-# Residual sampling ----------------------------------------------------------------------------------------------
+# Selections among candidates ------------------------------------------------------------------------------------
 
 
 def squares(x):
     return 1e-3 + np.exp(-20 * np.sum((x - np.array([0.5, 2.0])) ** 2, axis=1))
 
 
-def test_selection_by_residual_is_unbiased():
+def by_residual(key, candidates, x, n):
+    return select_by_residual(key, candidates, jnp.asarray(squares(x)), n)
+
+
+def by_solution(key, candidates, x, n):
+    return select_by_solution(
+        key, candidates, jnp.log(jnp.asarray(bump(x))), n, power=0.7, share=0.2, log_density=False
+    )
+
+
+@pytest.mark.parametrize("selection", [by_residual, by_solution])
+def test_a_selection_is_unbiased(selection):
     candidates = sampler(points=4000).draw(jax.random.key(0), MIXTURE)
-    residual = jnp.asarray(squares(np.asarray(candidates.x)))
-    select = jax.jit(select_by_residual, static_argnames="n")
+    select = jax.jit(lambda key, candidates, n: selection(key, candidates, x, n), static_argnames="n")
     x, weights, measure = map(np.asarray, candidates)
     for name, g in INTEGRANDS.items():
         exact = np.sum(measure * g(x))  # what the selection must estimate: the sum over the candidates
         estimates, normalised = [], []
         for seed in range(100):
-            chosen = select(jax.random.key(seed), candidates, residual, n=200)
+            chosen = select(jax.random.key(seed), candidates, n=200)
             estimates.append(np.sum(np.asarray(chosen.measure) * g(np.asarray(chosen.x))))
             normalised.append(np.sum(np.asarray(chosen.weights) * g(np.asarray(chosen.x))))
         assert abs(np.mean(estimates) - exact) < 4 * np.std(estimates) / 10, name
@@ -240,9 +258,34 @@ def test_selection_without_any_residual_is_by_weight():
     np.testing.assert_allclose(chosen.weights, 1 / 500, rtol=1e-9)
 
 
-def test_padding_is_never_selected():
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_a_selection_follows_the_solution(power):
+    """A Gaussian to that power is one of its variance over the power; candidates come from others."""
+    candidates = sampler(SPACE, log_density=True, points=400_000, inflation=3.0).draw(jax.random.key(0), MIXTURE)
+    logs, n = jnp.log(jnp.asarray(bump(np.asarray(candidates.x)))), 20_000
+    chosen = select_by_solution(jax.random.key(1), candidates, logs, n, power, share=0.0, log_density=True)
+    variances = np.array([0.25, 0.5]) / power
+    x = np.asarray(chosen.x)
+    np.testing.assert_allclose(x.mean(axis=0), [0.2, 1.0], atol=5 * np.sqrt(variances.max() / n))
+    np.testing.assert_allclose(np.cov(x.T), np.diag(variances), atol=5 * variances.max() * np.sqrt(2 / n))
+    np.testing.assert_array_equal(chosen.weights, 1 / n)  # of a field log u: the norm follows the points
+    volume = np.sum(np.asarray(chosen.measure) * bump(x))
+    np.testing.assert_allclose(volume, np.pi / np.sqrt(2), rtol=0.02)
+
+
+def test_a_share_of_the_selection_is_where_the_solution_is_not():
+    candidates = sampler(SPACE, points=40_000).draw(jax.random.key(0), MIXTURE)
+    logs = jnp.log(jnp.asarray(bump(np.asarray(candidates.x))))
+    far = lambda points: np.mean(bump(np.asarray(points.x)) < 1e-6)  # noqa: E731
+    follow = lambda share: select_by_solution(jax.random.key(1), candidates, logs, 20_000, 1.0, share, True)  # noqa: E731
+    assert far(candidates) > 0.005 and far(follow(0.0)) == 0
+    np.testing.assert_allclose(far(follow(0.5)), 0.5 * far(candidates), rtol=0.3)
+
+
+@pytest.mark.parametrize("selection", [by_residual, by_solution])
+def test_padding_is_never_selected(selection):
     candidates = pad(sampler(points=10).draw(jax.random.key(0), MIXTURE), 64)
-    chosen = select_by_residual(jax.random.key(0), candidates, jnp.ones(64), 500)
+    chosen = selection(jax.random.key(0), candidates, np.asarray(candidates.x), 500)
     assert np.all(chosen.weights > 0) and np.isfinite(chosen.measure).all()
 
 

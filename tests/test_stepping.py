@@ -352,8 +352,9 @@ def test_the_factor_on_mu_and_what_is_said_of_it(exact, monkeypatch):
     np.testing.assert_allclose(result.metrics["mu"], 10 * 1e-13 * result.metrics["trace"])
 
 
-def test_residual_sampling(exact):
-    sampling = {"points": 61, "method": "residual", "oversampling": 4}
+@pytest.mark.parametrize("method", ["residual", "solution"])
+def test_points_selected_among_candidates(exact, method):
+    sampling = {"points": 61, "method": method, "oversampling": 4}
     config = settings(sampling=sampling)
     watched = Recorder(exact.simulation.galerkin)
     sampler = Sampler(config.sampling, PROBLEM.domain, True, exact.simulation.mesh)
@@ -361,16 +362,18 @@ def test_residual_sampling(exact):
     results = exact.run(stepper, steps=3)
     assert exact.error(results[-1].state) < 1e-4
     assert {x.shape for _, x in watched.calls} == {(61, 2)}
-    # Of the second draw's candidates, some are chosen twice: the selection did take place.
+    # The selection took place: these are not the points of the Gaussians alone.
     second = watched.calls[results[0].metrics["evaluations"] + 1][1]
-    assert len(np.unique(second, axis=0)) < 61 == len(np.unique(watched.calls[0][1], axis=0))
+    plain = np.asarray(sampler.draw(stepper._key(exact.state, 0, 1), results[0].state.density).x)
+    assert plain.shape == second.shape and not np.isin(second, plain).all()
     again = exact.run(Stepper(config, exact.simulation.galerkin, sampler, [0.0, T_END]), steps=3)
     np.testing.assert_array_equal(again[-1].state.theta, results[-1].state.theta)
 
 
-def test_residual_sampling_cannot_keep_its_points():
-    with pytest.raises(ValueError, match="redraw_every must be 1"):
-        settings(sampling={"method": "residual", "redraw_every": 2})
+@pytest.mark.parametrize("method", ["residual", "solution"])
+def test_selected_points_cannot_be_kept(method):
+    with pytest.raises(ValueError, match=f"redraw_every must be 1 with sampling.method = '{method}'"):
+        settings(sampling={"method": method, "redraw_every": 2})
 
 
 @pytest.mark.devices

@@ -207,15 +207,17 @@ class Galerkin:
         return jax.lax.map(lambda mu: self.network.from_frame(one(mu), regularisation.frame), several)
 
     def _step_norms(self, theta, e, points):
-        """|J e| and |u| over the points: what a step's error e (p,) does to the solution.
+        """|J e| and |u| over the points, in the norm of the error: what a step's error e (p,) does to the solution.
 
-        For a field q = log u the scale is one: an error of q is a relative error of u.
+        For a field q = log u that norm is weighted by u, and the scale is one: an error of q is a relative error of u.
         """
         operator = self._operator(theta, points)
         field = self.network.field(theta, points.x)
-        squares = jnp.stack([self._square(points, operator.apply(e)), self._square(points, field)])
+        judging = points._replace(weights=error_weights(points, field, self.network.log_density))
+        size = jnp.ones_like(field) if self.network.log_density else field
+        squares = jnp.stack([self._square(judging, values) for values in (operator.apply(e), size)])
         error, scale = jnp.sqrt(jax.lax.psum(squares, AXIS))
-        return error, jnp.ones_like(scale) if self.network.log_density else scale
+        return (error / scale, jnp.ones_like(scale)) if self.network.log_density else (error, scale)
 
     def _judge(self, theta, t, v, e, points):
         """A step from theta with the first velocity v (p,) and the error e (p,): a ``Judgement``."""

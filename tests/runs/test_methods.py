@@ -69,6 +69,12 @@ RUNS = {
         {"fit": {"method": "adam_then_gauss_newton", "adam_steps": 300, "adam_batch": 200, "learning_rate": 1e-2}},
     ),
     "log_density, whole space": (1e-2, DENSITY | {"solver": {"method": "dual", "mu": 1e-9}, "fit": {"target": 2e-2}}),
+    "log_density, points by the solution": (
+        1e-2,
+        DENSITY
+        | {"solver": {"method": "primal", "mu": 1e-9}, "fit": {"target": 2e-2}}
+        | {"sampling": {"method": "solution", "inflation": 1.0, "uniform_fraction": 0.02}},
+    ),
     "exponential, whole space": (
         2e-3,
         DENSITY | {"network": {"form": "exponential", "width": 8, "depth": 1}, "fit": {"iterations": 25}},
