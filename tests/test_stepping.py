@@ -22,7 +22,7 @@ from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
 from nivp_dist.sampling import Sampler
 from nivp_dist.simulation import Simulation
 from nivp_dist.state import EVOLVE
-from nivp_dist.stepping import Stepper
+from nivp_dist.stepping import POINTS_KEY, Stepper
 
 T_END = 0.5
 
@@ -362,10 +362,13 @@ def test_points_selected_among_candidates(exact, method):
     results = exact.run(stepper, steps=3)
     assert exact.error(results[-1].state) < 1e-4
     assert {x.shape for _, x in watched.calls} == {(61, 2)}
-    # The selection took place: these are not the points of the Gaussians alone.
+    # All are candidates, and not the points of a plain draw: the selection did take place.
     second = watched.calls[results[0].metrics["evaluations"] + 1][1]
-    plain = np.asarray(sampler.draw(stepper._key(exact.state, 0, 1), results[0].state.density).x)
-    assert plain.shape == second.shape and not np.isin(second, plain).all()
+    key, density = stepper._key(exact.state, POINTS_KEY, 1), results[0].state.density
+    plain, candidates = (np.asarray(sampler.draw(key, density, n).x) for n in (61, 244))
+    assert {*map(tuple, second)} <= {*map(tuple, candidates)} and {*map(tuple, second)} != {*map(tuple, plain)}
+    if method == "residual":  # some are chosen twice; before there is a residual, none
+        assert len(np.unique(second, axis=0)) < 61 == len(np.unique(watched.calls[0][1], axis=0))
     again = exact.run(Stepper(config, exact.simulation.galerkin, sampler, [0.0, T_END]), steps=3)
     np.testing.assert_array_equal(again[-1].state.theta, results[-1].state.theta)
 

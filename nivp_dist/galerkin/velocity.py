@@ -213,8 +213,7 @@ class Galerkin:
         """
         operator = self._operator(theta, points)
         field = self.network.field(theta, points.x)
-        judging = points._replace(weights=error_weights(points, field, self.network.log_density))
-        size = jnp.ones_like(field) if self.network.log_density else field
+        judging, size = self._judging(points, field)
         squares = jnp.stack([self._square(judging, values) for values in (operator.apply(e), size)])
         error, scale = jnp.sqrt(jax.lax.psum(squares, AXIS))
         return (error / scale, jnp.ones_like(scale)) if self.network.log_density else (error, scale)
@@ -225,8 +224,7 @@ class Galerkin:
         f = self._rhs(theta, t, points.x)
         misfit, error = operator.apply(v) - f, operator.apply(e)
         field = network.field(theta, points.x)
-        judging = points._replace(weights=error_weights(points, field, network.log_density))
-        size = jnp.ones_like(field) if network.log_density else field
+        judging, size = self._judging(points, field)
         mass = points.measure * jnp.linalg.norm(network.values(theta, points.x).astype(jnp.float64), axis=-1)
         squares = [self._square(points, misfit), self._square(points, f)]
         squares += [self._square(judging, values) for values in (misfit, error, size)]
@@ -260,6 +258,12 @@ class Galerkin:
         if self.chunk and self.chunk < len(x):
             return jax.lax.map(at, x, batch_size=self.chunk).astype(jnp.float64)
         return jax.vmap(at)(x).astype(jnp.float64)
+
+    def _judging(self, points, field):
+        """The points with the weights of the error norm, and the field whose norm errors are relative to: (n, m)."""
+        log_density = self.network.log_density
+        weighted = points._replace(weights=error_weights(points, field, log_density))
+        return weighted, jnp.ones_like(field) if log_density else field
 
     @staticmethod
     def _square(points, values):

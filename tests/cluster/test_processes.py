@@ -79,7 +79,7 @@ def test_restart_on_half_and_on_twice_the_processes(processes, left, undisturbed
 
 def test_restart_from_a_checkpoint_in_the_middle(processes, left, undisturbed, same):
     folder = left.directory / "checkpoints"
-    saved = sorted((entry for entry in folder.iterdir()), key=lambda entry: int(entry.name))
+    saved = sorted(folder.iterdir(), key=lambda entry: int(entry.name))
     assert len(saved) >= 4
     for later in saved[len(saved) // 2 :]:
         shutil.rmtree(later)

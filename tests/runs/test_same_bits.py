@@ -46,7 +46,7 @@ def test_a_crash_changes_nothing(runs, undisturbed, same, crash, moment):
     assert [event for event in ran.events if event[0] != "resume"] == undisturbed.events
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 @pytest.mark.parametrize("moment", [("fit", 3), ("step", 4)])
 def test_a_stop_changes_nothing(runs, undisturbed, same, at, number, moment):
     reporter = at(*moment, lambda: os.kill(os.getpid(), number))
