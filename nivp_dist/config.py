@@ -45,6 +45,8 @@ class NetworkSettings(Section):
     activation: Literal["swish", "tanh", "gelu", "sin"] = "swish"
     trunk: Literal["shared", "separate"] = "shared"  # several outputs: one trunk, or one network each
     output_scales: Literal["auto"] | list[PositiveFloat] = "auto"  # units of several outputs, see balance.py
+    symmetry: bool = True  # direct: even features only along axes in which the problem says that u is even
+    gaussians: PositiveInt = 1  # log_density: quadratic forms whose exponentials are summed, for parts far apart
     dtype: Literal["float32", "float64"] = "float64"
 
     @model_validator(mode="after")
@@ -177,6 +179,15 @@ class Config(Section):
     cluster: ClusterSettings = ClusterSettings()
     seed: int = Field(0, ge=0)
     devices: int = Field(0, ge=0)  # 0: all there are
+
+    @model_validator(mode="after")
+    def _a_component_a_gaussian(self):
+        if self.network.gaussians not in (1, self.sampling.components):
+            raise ValueError(
+                f"network.gaussians = {self.network.gaussians}, but sampling.components = {self.sampling.components}: "
+                "the first start from the second, set both alike"
+            )
+        return self
 
     @model_validator(mode="after")
     def _times_in_range(self):

@@ -19,6 +19,7 @@ from nivp_dist.balance import output_scales
 from nivp_dist.config import NetworkSettings
 from nivp_dist import frames
 from nivp_dist.errors import InputError
+from nivp_dist.frames import Frame
 from nivp_dist.problems.domains import Box, OpenBox, PeriodicBox, WholeSpace
 
 ACTIVATIONS: dict[str, Callable] = {"swish": nn.swish, "tanh": jnp.tanh, "gelu": nn.gelu, "sin": jnp.sin}
@@ -69,12 +70,13 @@ class Field(nn.Module):
     outputs: int
     fields: int
     form: str
+    even: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, x):
         s, domain = self.settings, self.domain
         xi = coordinates(domain, x)
-        a = embed(xi, number_of_frequencies(s, domain), s.alpha, isinstance(domain, PeriodicBox))
+        a = embed(xi, number_of_frequencies(s, domain), s.alpha, isinstance(domain, PeriodicBox), self.even)
         if s.trunk == "shared" or self.fields == 1:
             y = MLP(s.width, s.depth, self.outputs, s.activation, name="trunk")(a)
         else:
@@ -82,7 +84,9 @@ class Field(nn.Module):
             y = jnp.concatenate([net(a) for net in nets], axis=-1)
         if self.form != "direct":
             # A Gaussian is exact with the quadratic form alone; the MLP carries what is not Gaussian.
-            y = y + Affine(self.outputs, name="quadratic")(frames.monomials(xi))
+            names = ["quadratic"] + [f"quadratic_{k:02d}" for k in range(1, s.gaussians)]
+            forms = [Affine(self.outputs, name=name)(frames.monomials(xi)) for name in names]
+            y = y + (forms[0] if len(forms) == 1 else nn.logsumexp(jnp.stack(forms), axis=0))
         if self.form == "exponential":
             u = jnp.exp(y[:, : self.fields])
             y = jnp.concatenate([u, u * y[:, self.fields :]], axis=-1) if self.outputs > self.fields else u
@@ -104,18 +108,21 @@ def number_of_frequencies(settings: NetworkSettings, domain) -> int:
     return 4 if isinstance(domain, Box) else 0
 
 
-def embed(xi, frequencies: int, alpha, periodic: bool):
+def embed(xi, frequencies: int, alpha, periodic: bool, even: tuple[int, ...] = ()):
     """x and sin(w_k x) / w_k^alpha, cos(w_k x) / w_k^alpha, w_k = 2^k pi/2 (arXiv 2304.14994, eq. 9).
 
     Args:
         xi: (n, d), in [-1, 1]^d on boxes. On a periodic box w_k = 2^k pi, and x itself is left out.
         alpha: a number, or one for each frequency: a derivative of order q multiplies frequency k by w_k^q.
+        even: axes of which only even features are made, x^2 and the cosines.
     """
     omega = _frequencies(frequencies, periodic)
     decay = jnp.asarray(omega ** -np.broadcast_to(np.asarray(alpha, np.float64), (frequencies,)), xi.dtype)
     phase = xi[:, :, None] * jnp.asarray(omega, xi.dtype)
-    waves = [(wave(phase) * decay).reshape(len(xi), -1) for wave in (jnp.sin, jnp.cos)]
-    return jnp.concatenate(waves if periodic else [xi, *waves], axis=-1)
+    odd = np.setdiff1d(np.arange(xi.shape[1]), even)
+    waves = [(wave(part) * decay).reshape(len(xi), -1) for wave, part in ((jnp.sin, phase[:, odd]), (jnp.cos, phase))]
+    plain = jnp.where(np.isin(np.arange(xi.shape[1]), even), xi**2, xi)
+    return jnp.concatenate(waves if periodic else [plain, *waves], axis=-1)
 
 
 def _frequencies(count: int, periodic: bool) -> np.ndarray:
@@ -155,9 +162,14 @@ class Network:
         self.form, self.log_density = form, form == "log_density"
         if self.log_density and (not isinstance(self.domain, WholeSpace) or problem.outputs != 1):
             raise InputError("network.form = 'log_density' needs a problem on the WholeSpace with one output")
+        if settings.gaussians > 1 and not self.log_density:
+            raise InputError(
+                f"network.gaussians = {settings.gaussians} needs a field log u: network.form = 'log_density'"
+            )
         if isinstance(self.domain, PeriodicBox) and number_of_frequencies(settings, self.domain) == 0:
             raise InputError("network.frequencies = 0 leaves nothing to see on a periodic box: set at least 1")
-        self.module = Field(settings, self.domain, self.outputs, problem.outputs, form)
+        self.even = tuple(problem.even) if settings.symmetry and form == "direct" else ()
+        self.module = Field(settings, self.domain, self.outputs, problem.outputs, form, self.even)
         point = jnp.zeros((1, self.dimension), self.dtype)
         shapes = jax.eval_shape(lambda: self.module.init(jax.random.key(0), point))["params"]
         self.layers, start = [], 0
@@ -167,7 +179,10 @@ class Network:
             self.layers.append(Layer(path[:-1], start, *leaf.shape, fed))
             start = self.layers[-1].stop
         self.size = start
-        self.quadratic = next((layer for layer in self.layers if layer.path == ("quadratic",)), None)
+        self.quadratics = [layer for layer in self.layers if layer.path[0].startswith("quadratic")]
+        # Layers whose inputs are coordinates, or monomials of them, where no box holds the solution to its place.
+        plain = isinstance(self.domain, WholeSpace) and number_of_frequencies(settings, self.domain) == 0
+        self.framed = self.quadratics + [layer for layer in self.layers if plain and layer.path[-1] == "hidden_00"]
         self._initialise = jax.jit(self._draw)  # else dozens of small programs, compiled one by one
         self.scales = self._scales(settings, problem) if outputs is None else np.ones(outputs)
 
@@ -193,40 +208,71 @@ class Network:
             jnp.float64
         )
 
-    def initialise_near(self, key, mean, covariance):
-        """A random theta (p,) for a solution with that mean (d,) and covariance (d, d).
+    def initialise_near(self, key, masses, means, covariances):
+        """A random theta (p,) for a solution near a mixture of as many Gaussians as there are quadratic forms, K.
 
-        For a field log u the quadratic form is the logarithm of that Gaussian, whatever the scales of the
-        coordinates: where u is narrow and off centre, monomials are too much alike for a fit to find it.
+        For a field log u the forms are the logarithms of those Gaussians, whatever the scales of the coordinates:
+        where u is narrow and off centre, monomials are too much alike for a fit to find it; and where its parts lie
+        far from each other, which form is whose is not found by small corrections.
+
+        Args:
+            masses (K,), means (K, d), covariances (K, d, d).
         """
         theta = self.initialise(key)
         if not self.log_density:
             return theta
-        scale = jnp.asarray(self.domain.scale)
-        mu, precision = (mean - jnp.asarray(self.domain.centre)) / scale, jnp.linalg.inv(covariance)
-        precision = scale[:, None] * precision * scale
+        scale, centre = jnp.asarray(self.domain.scale), jnp.asarray(self.domain.centre)
         rows, columns = np.triu_indices(self.dimension)
-        linear, quadratic = precision @ mu, -jnp.where(rows == columns, 0.5, 1.0) * precision[rows, columns]
-        constant = -0.5 * (mu @ linear + jnp.linalg.slogdet(2 * jnp.pi * covariance)[1])
-        form = jnp.concatenate([linear, quadratic, constant[None]])
-        return self._with_quadratic(theta, lambda weight: weight.at[:, 0].set(form))
+        for k, layer in enumerate(self.quadratics):
+            mu, precision = (means[k] - centre) / scale, jnp.linalg.inv(covariances[k])
+            precision = scale[:, None] * precision * scale
+            linear, quadratic = precision @ mu, -jnp.where(rows == columns, 0.5, 1.0) * precision[rows, columns]
+            constant = -0.5 * (mu @ linear + jnp.linalg.slogdet(2 * jnp.pi * covariances[k])[1]) + jnp.log(masses[k])
+            form = jnp.concatenate([linear, quadratic, constant[None]])
+            theta = theta.at[layer.start : layer.stop].set(form)
+        return theta
 
-    def frame(self, theta, x, weights, axis: str):
-        """That of the quadratic form at theta, on points x (n, d) (see ``frames``); None without such a form."""
-        if self.quadratic is None:
-            return None
+    def frames(self, theta, x, weights, axis: str) -> tuple[Frame, ...]:
+        """Those of the framed layers at theta, on points x (n, d) (see ``frames``).
+
+        Where there are several quadratic forms, that of each is of the points that are its own, by its share of u.
+        """
+        if not self.framed:
+            return ()
+        xi = coordinates(self.domain, x)
         if not self.log_density:  # a change of the form counts with the square of u
             weights = weights * jnp.sum(self.field(theta, x).astype(jnp.float64) ** 2, axis=-1)
-        return frames.fit(coordinates(self.domain, x), weights, axis)
+        whole = frames.fit(xi, weights, axis)
+        if len(self.quadratics) == 1:
+            return tuple(whole for _ in self.framed)
+        forms = [frames.affine(frames.monomials(xi)) @ theta[layer.start : layer.stop] for layer in self.quadratics]
+        shares = dict(zip(self.quadratics, jax.nn.softmax(jnp.stack(forms), axis=0)))
+        own = lambda layer: frames.fit(xi, weights * shares[layer], axis)  # noqa: E731
+        return tuple(own(layer) if layer in shares else whole for layer in self.framed)
 
-    def from_frame(self, theta, frame):
-        """Parameters (p,) whose quadratic form is of the frame's coordinates, as those of the network."""
-        return theta if frame is None else self._with_quadratic(theta, lambda form: frames.translated(form, frame))
+    def from_basis(self, theta, basis):
+        """Parameters (p,) in a basis (None: they are so already) as those of the network."""
+        if basis is None:
+            return theta
+        theta = theta * self._scales_of_parameters(basis)
+        return self._moved(theta, basis.frames)
 
-    def _with_quadratic(self, theta, change):
-        layer = self.quadratic
-        weight = change(theta[layer.start : layer.stop].reshape(layer.rows, layer.columns))
-        return theta.at[layer.start : layer.stop].set(weight.reshape(-1))
+    def to_basis(self, theta, basis):
+        """The inverse of ``from_basis``."""
+        if basis is None:
+            return theta
+        inverse = basis.inverse()
+        return self._moved(theta, inverse.frames) * self._scales_of_parameters(inverse)
+
+    def _scales_of_parameters(self, basis):
+        sizes = np.array([layer.stop - layer.start for layer in self.layers])
+        return jnp.repeat(basis.scales, sizes, total_repeat_length=self.size)
+
+    def _moved(self, theta, frames_):
+        for layer, frame in zip(self.framed, frames_):
+            weight = theta[layer.start : layer.stop].reshape(layer.rows, layer.columns)
+            theta = theta.at[layer.start : layer.stop].set(frames.translated(weight, frame).reshape(-1))
+        return theta
 
     def weights(self, theta) -> dict:
         """theta (p,) as the module's parameters, in the network's dtype."""
@@ -271,8 +317,8 @@ class Network:
 
         return u
 
-    def factors(self, theta, x, frame=None):
-        """The field and the factors of its Jacobian at x (n, d), by parameters of a frame if one is given.
+    def factors(self, theta, x, basis=None):
+        """The field and the factors of its Jacobian at x (n, d), by parameters in a basis if one is given.
 
         Returns:
             field (n, m), and for each layer (A, D): inputs A (n, rows) and cotangents
@@ -293,10 +339,12 @@ class Network:
         cotangents = [pullback(jnp.zeros_like(field).at[:, k].set(1))[0] for k in range(self.outputs)]
         inputs = traverse_util.flatten_dict(state["intermediates"])
         inputs = [inputs[layer.path + ("input",)][0] for layer in self.layers]
-        if frame is not None:
-            z = (coordinates(self.domain, x) - frame.mean) @ frame.matrix.T
-            features = jnp.concatenate([frames.monomials(z), jnp.ones_like(z[:, :1])], axis=-1).astype(self.dtype)
-            inputs[self.layers.index(self.quadratic)] = features
+        if basis is not None:
+            for layer, frame in zip(self.framed, basis.frames):
+                z = (coordinates(self.domain, x) - frame.mean) @ frame.matrix.T
+                features = frames.monomials(z) if layer in self.quadratics else z
+                inputs[self.layers.index(layer)] = frames.affine(features).astype(self.dtype)
+            inputs = [scale.astype(self.dtype) * a for scale, a in zip(basis.scales, inputs)]
         factors = tuple(
             (a, jnp.stack([cotangents[k][layer.path + ("output",)] for k in range(*layer.outputs)], axis=1))
             for layer, a in zip(self.layers, inputs)

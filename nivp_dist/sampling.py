@@ -167,6 +167,14 @@ def moments(density: Density):
     return mean, within + jnp.einsum("k,ki,kj->ij", density.weights, spread, spread)
 
 
+def gaussians(density: Density, count: int):
+    """Masses (K,), means (K, d), covariances (K, d, d) of one Gaussian with the moments, or of the mixture's own."""
+    if count == 1:
+        mean, covariance = moments(density)
+        return jnp.ones(1), mean[None], covariance[None]
+    return tuple(density)
+
+
 def cholesky_roots(covariances):
     """Lower roots of (K, d, d), one by one: batched LAPACK calls on the CPU wait for each other inside XLA's
     thread pool, and two of them on two cores wait for ever (seen with jaxlib 0.10.2)."""

@@ -93,7 +93,10 @@ class Simulation:
         """The state before the first round of the initial fit."""
         key = jax.random.key(self.config.seed)
         density = self.sampler.start(jax.random.fold_in(key, PILOT), self._initial_values)
-        fit = self.fitter.start(self.fitter.network.initialise(jax.random.fold_in(key, INITIAL)))
+        key = jax.random.fold_in(key, INITIAL)
+        several = self.config.network.gaussians > 1
+        theta = self._initial_theta_near(key, density) if several else self.fitter.network.initialise(key)
+        fit = self.fitter.start(theta)
         return self._replicated(self.blank()._replace(density=density, fit=fit))
 
     def resumed(self, state: State) -> State:
@@ -258,7 +261,8 @@ class Simulation:
         return self.network.function(theta), t
 
     def _initial_theta_near(self, key, density):
-        return self.fitter.network.initialise_near(key, *sampling.moments(density))
+        count = self.config.network.gaussians
+        return self.fitter.network.initialise_near(key, *sampling.gaussians(density, count))
 
     def _network_part(self, theta):
         return self.companions.restrict(theta) if self.companions else theta

@@ -1,4 +1,4 @@
-"""Coordinates of a quadratic form: coefficients that mean the same function."""
+"""Coordinates of a quadratic or a linear form: coefficients that mean the same function."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +36,15 @@ def test_the_same_form_in_other_coordinates(back):
     np.testing.assert_allclose(
         form(np.asarray(frames.translated(jnp.asarray(weight), frame)), X), form(weight, z), rtol=1e-9
     )
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_the_same_linear_form_in_other_coordinates(back):
+    frame = FRAME.inverse() if back else FRAME
+    weight = RANDOM.standard_normal((5, 3))
+    z = (X - np.asarray(frame.mean)) @ np.asarray(frame.matrix).T
+    there = np.asarray(frames.translated(jnp.asarray(weight), frame))
+    np.testing.assert_allclose(X @ there[:-1] + there[-1], z @ weight[:-1] + weight[-1], rtol=1e-9)
 
 
 def test_an_inverse_undoes_its_frame():

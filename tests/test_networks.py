@@ -16,8 +16,8 @@ RANDOM = np.random.default_rng(0)
 X = RANDOM.uniform(BOX.lower, BOX.upper, (9, 2))
 
 
-def problem(domain, outputs=1, density=False):
-    fields = {"outputs": outputs, "density": density, "domain": property(lambda self: domain)}
+def problem(domain, outputs=1, density=False, **more):
+    fields = {"outputs": outputs, "density": density, "domain": property(lambda self: domain)} | more
     return type("Some", (Problem,), fields)()
 
 
@@ -50,6 +50,27 @@ def test_periodic_embedding_leaves_the_coordinate_out():
     xi = RANDOM.uniform(-1, 1, (4, 1))
     expected = np.concatenate([wave(xi * np.pi * [1, 2]) / (np.pi * np.array([1, 2])) for wave in (np.sin, np.cos)], 1)
     np.testing.assert_allclose(embed(jnp.asarray(xi), 2, 1.0, True), expected, rtol=1e-13)
+
+
+def test_even_features_along_the_axes_that_are_named():
+    xi = RANDOM.uniform(-1, 1, (4, 2))
+    got = embed(jnp.asarray(xi), 2, 0.0, False, even=(1,))
+    x, y = xi.T
+    omega = np.pi / 2 * np.array([1, 2])
+    expected = [x[:, None], y[:, None] ** 2, np.sin(x[:, None] * omega)]
+    expected += [np.cos(x[:, None] * omega), np.cos(y[:, None] * omega)]
+    np.testing.assert_allclose(got, np.concatenate(expected, 1), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("symmetry", [True, False])
+def test_a_network_of_an_even_problem_is_even(symmetry):
+    network = build(NetworkSettings(width=5, depth=2, symmetry=symmetry), problem(BOX, even=(1,)))
+    theta = jax.jit(network.initialise)(jax.random.key(1))
+    for axis, even in ((0, False), (1, symmetry)):
+        mirrored = X.copy()
+        mirrored[:, axis] = 2 * BOX.centre[axis] - X[:, axis]
+        difference = np.abs(evaluate(network, theta, X) - evaluate(network, theta, mirrored))
+        assert np.all(difference < 1e-12) if even else np.all(difference[:, 0] > 1e-6)
 
 
 def by_hand(network, theta, x, frequencies, activation=np.tanh):
@@ -182,15 +203,23 @@ def test_initialisation_follows_its_key():
             np.testing.assert_allclose(w[:-1].std(), 1 / np.sqrt(layer.rows - 1), rtol=0.1)
 
 
-def test_a_log_density_initialised_near_a_gaussian_is_that_gaussian():
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_log_density_initialised_near_gaussians_is_their_mixture(count):
     domain = WholeSpace(3, centre=(0.5, -1.0, 2.0), scale=(1.0, 0.3, 2.0))
-    network, _ = network_of(domain, density=True)
-    root = RANDOM.standard_normal((3, 3))
-    mean, covariance = np.array([4.0, 0.0, -3.0]), root @ root.T + 0.01 * np.eye(3)
-    theta = np.array(network.initialise_near(jax.random.key(2), mean, covariance))
+    network, _ = network_of(domain, density=True, gaussians=count)
+    roots = RANDOM.standard_normal((count, 3, 3))
+    means = np.array([[4.0, 0.0, -3.0], [3.0, 1.0, 1.0], [-2.0, 2.0, 0.0]])[:count]
+    masses, covariances = RANDOM.uniform(0.2, 1, count), roots @ np.swapaxes(roots, 1, 2) + 0.01 * np.eye(3)
+    theta = np.array(network.initialise_near(jax.random.key(2), masses, means, covariances))
     for layer in network.layers:
         if layer.path[-1] == "head":  # what the random MLP adds
             theta[layer.start : layer.stop] = 0.0
-    x = RANDOM.multivariate_normal(mean, covariance, 20)
-    expected = scipy.stats.multivariate_normal(mean, covariance).pdf(x)
+    parts = [scipy.stats.multivariate_normal(*part) for part in zip(means, covariances)]
+    x = np.concatenate([part.rvs(20, random_state=k) for k, part in enumerate(parts)])
+    expected = sum(mass * part.pdf(x) for mass, part in zip(masses, parts))
     np.testing.assert_allclose(evaluate(network, theta, x)[:, 0], expected, rtol=1e-9)
+
+
+def test_several_gaussians_are_of_a_field_log_u():
+    with pytest.raises(InputError, match="network.gaussians = 2 needs a field log u"):
+        network_of(Box(2), gaussians=2)

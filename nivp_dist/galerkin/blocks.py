@@ -60,12 +60,10 @@ def explicit(layers, block):
     return jnp.concatenate(parts)
 
 
-def trace(block, weights):
-    """tr(J^T W J) in float64: |A_i|^2 |D_ik|^2 summed."""
-    total = 0.0
-    for a, d in block:
-        total = total + jnp.sum(a.astype(jnp.float64) ** 2, 0) * jnp.sum(d.astype(jnp.float64) ** 2, (0, 1))
-    return jnp.sum(weights * total)
+def traces(block, weights):
+    """tr(J^T W J) by layers, in float64: sum_i w_i |A_i|^2 |D_i|^2 each, (L,)."""
+    squares = [jnp.sum(a.astype(jnp.float64) ** 2, 0) * jnp.sum(d.astype(jnp.float64) ** 2, (0, 1)) for a, d in block]
+    return jnp.stack(squares) @ weights
 
 
 # The matrix J^T W J, layer by layer ------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ class Operator(NamedTuple):
             None when they are recomputed chunk by chunk to bound memory.
         chunk: points held at once when factors is None.
         dtype: of the products; sums over blocks and results are float64.
-        frame: of a quadratic form's parameters (``frames``), or None.
+        basis: of the parameters (``frames.Basis``), or None: those of the network.
     """
 
     network: Any
@@ -44,23 +44,23 @@ class Operator(NamedTuple):
     factors: Any
     chunk: int
     dtype: Any
-    frame: Any = None
+    basis: Any = None
 
     @classmethod
-    def build(cls, network, theta, x, weights, chunk: int = 0, dtype=jnp.float64, frame=None) -> "Operator":
+    def build(cls, network, theta, x, weights, chunk: int = 0, dtype=jnp.float64, basis=None) -> "Operator":
         dtype = jnp.dtype(dtype)
         if chunk and chunk < len(x):
-            return cls(network, theta, x, weights, None, chunk, dtype, frame)
+            return cls(network, theta, x, weights, None, chunk, dtype, basis)
 
         def block(x):
-            return _cast(blocks.lay_out(network.factors(theta, x, frame)[1]), dtype)
+            return _cast(blocks.lay_out(network.factors(theta, x, basis)[1]), dtype)
 
         stacked = blocks.stack(x, block_size(network.layers, len(x)), "edge")
-        return cls(network, theta, x, weights, blocks.each(block, stacked), 0, dtype, frame)
+        return cls(network, theta, x, weights, blocks.each(block, stacked), 0, dtype, basis)
 
     def on(self, x, weights) -> "Operator":
         """The same at other points, all held at once."""
-        return Operator.build(self.network, self.theta, x, weights, 0, self.dtype, self.frame)
+        return Operator.build(self.network, self.theta, x, weights, 0, self.dtype, self.basis)
 
     @classmethod
     def of_factors(cls, network, weights, factors, dtype=jnp.float64) -> "Operator":
@@ -133,9 +133,9 @@ class Operator(NamedTuple):
         """The matrix from its parts."""
         return blocks.assemble(self.network.layers, parts)
 
-    def trace(self):
-        """tr(J^T W J), exact."""
-        return self._total(blocks.trace)
+    def traces(self):
+        """tr(J^T W J) by layers, exact: (L,)."""
+        return self._total(blocks.traces)
 
     def point_factors(self):
         """A (n, rows) and D (n, k, columns) of each layer, of all points whatever the chunk."""

@@ -46,12 +46,15 @@ class Problem:
             represents log u on the whole space, and moments are reported.
         linear: True if L is linear in u, without a source: L[a u + b v] = a L[u] + b L[v], which is checked. The
             network that represents log u then evaluates L[u] / u where u itself would over- or underflow.
+        even: axes along which u(x, t) is even about the centre of a box, for all t, which is checked at t = 0. A
+            network of even features then has a part of the box to represent, and each point counts for its images.
     """
 
     outputs: ClassVar[int] = 1
     output_names: ClassVar[tuple[str, ...]] = ("u",)
     density: ClassVar[bool] = False
     linear: ClassVar[bool] = False
+    even: ClassVar[tuple[int, ...]] = ()
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)

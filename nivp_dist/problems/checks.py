@@ -18,6 +18,7 @@ SCALE_POINTS = 4096  # among which the size of u0 is sought
 # |u0| on the walls (periodic: its jump) against max |u0|. A Gaussian five of its widths away is at 4e-6: no error that
 # a network's own would not hide.
 BOUNDARY_TOLERANCE = 1e-5
+SYMMETRY_TOLERANCE = 1e-9  # of u0 and L[u0] at mirrored points, against the largest
 LINEARITY_TOLERANCE = 1e-6  # |L[u + v] - L[u] - L[v]| against the largest of them
 
 
@@ -49,6 +50,7 @@ def check(problem: Problem, source: str) -> None:
         _invariants(problem, x, ask)
     if problem.linear:
         _linearity(problem, points, np.asarray(velocity), ask)
+    _symmetry(problem, initial, rhs, ask)
     if has_reference(problem):
         _reference(problem, points, ask)
 
@@ -163,6 +165,25 @@ def _linearity(problem: Problem, points: np.ndarray, velocity: np.ndarray, ask: 
             f"linear = True, but rhs(u + v) differs from rhs(u) + rhs(v) by {misfit:.3g} (max |rhs| = {size:.3g}): "
             "set it to False"
         )
+
+
+def _symmetry(problem: Problem, initial: Callable, rhs: Callable, ask: _Asker) -> None:
+    domain = problem.domain
+    if not problem.even:
+        return
+    axes = range(domain.dimension)
+    if not isinstance(domain, Box) or any(axis not in axes for axis in problem.even):
+        ask.fail(f"even = {tuple(problem.even)} must name axes of a box, 0 to {domain.dimension - 1}")
+    points = _points(domain, SCALE_POINTS)
+    parts = {"initial(x)": initial, "rhs(u, x, t)": jax.jit(jax.vmap(lambda x: rhs(x, 0.0)))}
+    for what, function in parts.items():
+        values = np.asarray(ask.call(what, function, points))
+        for axis in problem.even:
+            mirrored = points.copy()
+            mirrored[:, axis] = 2 * domain.centre[axis] - points[:, axis]
+            misfit = np.abs(np.asarray(ask.call(what, function, mirrored)) - values).max()
+            if not misfit <= SYMMETRY_TOLERANCE * np.abs(values).max():
+                ask.fail(f"even = {tuple(problem.even)}, but {what} is not even along axis {axis}: take that out")
 
 
 def _reference(problem: Problem, points: np.ndarray, ask: _Asker) -> None:

@@ -30,6 +30,10 @@ class Heat(Problem):
     def domain(self):
         return Box(self.dimension)
 
+    @property
+    def even(self):
+        return tuple(range(self.dimension))
+
     def initial(self, x):
         return pulse(x, self.width, jnp)
 

@@ -37,6 +37,10 @@ class Wave(Problem):
     def domain(self):
         return Box(self.dimension)
 
+    @property
+    def even(self):
+        return tuple(range(self.dimension))
+
     def initial(self, x):
         displacement = pulse(x, self.width, jnp) * jnp.cos(2 * np.pi * self.wavenumber * x[0])
         return jnp.stack([displacement, jnp.zeros_like(displacement)])

@@ -44,6 +44,7 @@ class WaveMaps(Problem):
     outputs: ClassVar[int] = 2
     output_names: ClassVar[tuple[str, ...]] = ("u", "u_t")
     dimension: ClassVar[int] = 3
+    even: ClassVar[tuple[int, ...]] = (1, 2)  # the hole is on the first axis
 
     coordinates: Literal["schwarzschild", "kerr_schild"] = "schwarzschild"
     mass: Annotated[float, Field(ge=0, le=0.5)] = 0.5  # beyond 1/2 a part of the box is inside of the horizon

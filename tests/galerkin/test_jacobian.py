@@ -81,10 +81,8 @@ def vectors(network):
 
 def products(network, chunk, dtype, theta, points, v, columns, r, total=lambda value: value):
     operator = Operator.build(network, theta, points.x, points.weights, chunk, dtype)
-    sums = (
-        operator.transpose(r), operator.normal(v), operator.normal_columns(columns), operator.matrix(), operator.trace()
-    )  # fmt: skip
-    return operator.apply(v), *total(sums)
+    sums = operator.transpose(r), operator.normal(v), operator.normal_columns(columns), operator.matrix()
+    return operator.apply(v), *total((*sums, operator.traces()))
 
 
 @pytest.fixture(scope="module")
@@ -98,14 +96,17 @@ def expected(make_points, dense):
             j, w = dense(network, theta, make_points(network.domain, POINTS, make_mesh(1)))
             v, columns, r = vectors(network)
             m = j.T @ (w[:, None] * j)
-            found[case] = (j @ v).reshape(r.shape), j.T @ (w * r.reshape(-1)), m @ v, m @ columns, m, np.trace(m)
+            by_layer = np.array(
+                [np.trace(m[layer.start : layer.stop, layer.start : layer.stop]) for layer in network.layers]
+            )
+            found[case] = (j @ v).reshape(r.shape), j.T @ (w * r.reshape(-1)), m @ v, m @ columns, m, by_layer
         return found[case]
 
     return compute
 
 
 def assert_close(got, want, tolerance):
-    for name, value, exact in zip(("J v", "J^T W r", "M v", "M V", "M", "tr M"), got, want, strict=True):
+    for name, value, exact in zip(("J v", "J^T W r", "M v", "M V", "M", "tr M by layer"), got, want, strict=True):
         assert value.dtype == jnp.float64, name
         assert value.shape == np.shape(exact), name
         np.testing.assert_allclose(value, exact, rtol=0, atol=tolerance * np.abs(exact).max(), err_msg=name)

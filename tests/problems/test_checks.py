@@ -167,6 +167,20 @@ def test_linear_is_believed_only_where_it_holds(check, term, linear):
     assert found.endswith("): set it to False") and "\n" not in found
 
 
+DRIFT = "def rhs(self, u, x, t):\n        return gradient(u, x)[1]"
+
+
+def test_even_is_believed_only_where_it_holds(check):
+    check(head="even = (0, 1)")
+    check(head="even = (0,)", rhs=DRIFT)
+    with pytest.raises(InputError, match=r"^mine.toml: Mine.even = \(0, 1\), but rhs.* is not even along axis 1: take"):
+        check(head="even = (0, 1)", rhs=DRIFT)
+    with pytest.raises(InputError, match=r"Mine.even = \(1,\), but initial\(x\) is not even along axis 1: take"):
+        check(head="even = (1,)", initial="def initial(self, x):\n        return jnp.prod(1 - x**2) * (2 + x[1])")
+    with pytest.raises(InputError, match=r"Mine.even = \(2,\) must name axes of a box, 0 to 1$"):
+        check(head="even = (2,)")
+
+
 def test_nan_at_t_0_names_a_point_where(check):
     with pytest.raises(InputError) as caught:
         check(rhs="def rhs(self, u, x, t):\n        return jnp.where(x[0] > 0, u(x), jnp.nan) / (1 - t)")
