@@ -89,7 +89,7 @@ class Fitter:
             dampings = np.clip(float(state.damping) * np.array(DAMPING_FACTORS), SMALLEST_DAMPING, LARGEST_DAMPING)
             # Not in the frame of the points: it does not help (a mixture in three dimensions, 60 rounds: 5.0e-3 in the
             # frame, 2.3e-3 without).
-            shared = self.galerkin.prepare(state.theta, points, jax.random.fold_in(key, 2), rank, balance=False)
+            shared = self.galerkin.prepare(state.theta, points, jax.random.fold_in(key, 2), rank, framed=False)
             corrections = self.galerkin.correction(state.theta, points, misfit, shared, dampings)
             lengths = LENGTHS if self.settings.line_search else LENGTHS[:1]
             dampings = np.tile(dampings, len(lengths))

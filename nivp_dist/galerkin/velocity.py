@@ -103,24 +103,24 @@ class Galerkin:
 
     # Programs -------------------------------------------------------------------------------------
 
-    def prepare(self, theta, points: Points, key, rank: int, balance: bool = True) -> Regularisation:
+    def prepare(self, theta, points: Points, key, rank: int, framed: bool = True) -> Regularisation:
         """mu, and with CG the Nystrom sketch of the given rank, at (theta, points).
 
-        balance: in the basis in which one mu serves all parameters (``frames``), or in that of the network.
+        framed: in the basis in which one mu serves all parameters (``frames``), or in that of the network.
         """
-        if (rank, balance) not in self._prepare:
-            body = partial(self._regularisation, rank=rank, balance=balance)
-            self._prepare[rank, balance] = self.program(body, P(), self.points_spec, P(), out_specs=self.shared_spec)
-        return self._prepare[rank, balance](theta, points, key)
+        if (rank, framed) not in self._prepare:
+            body = partial(self._regularisation, rank=rank, framed=framed)
+            self._prepare[rank, framed] = self.program(body, P(), self.points_spec, P(), out_specs=self.shared_spec)
+        return self._prepare[rank, framed](theta, points, key)
 
-    def _regularisation(self, theta, points, key, *, rank, balance):
+    def _regularisation(self, theta, points, key, *, rank, framed):
         basis = None
-        if balance:
+        if framed:
             frames = self.network.frames(theta, points.x, points.weights, AXIS)
             basis = Basis(frames, jnp.ones(len(self.network.layers)))
         operator = self._operator(theta, points, basis)
         traces = jax.lax.psum(operator.traces(), AXIS)
-        if balance:
+        if framed and self.solver.balance:
             basis = basis._replace(scales=balanced(traces))
             operator, traces = self._operator(theta, points, basis), traces * basis.scales**2
         trace = jnp.sum(traces)
