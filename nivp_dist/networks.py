@@ -180,7 +180,7 @@ class Network:
             start = self.layers[-1].stop
         self.size = start
         self.quadratics = [layer for layer in self.layers if layer.path[0].startswith("quadratic")]
-        # Layers whose inputs are coordinates, or monomials of them, where no box holds the solution to its place.
+        # Then layers whose inputs are coordinates, where no box holds the solution to its place.
         plain = isinstance(self.domain, WholeSpace) and number_of_frequencies(settings, self.domain) == 0
         self.framed = self.quadratics + [layer for layer in self.layers if plain and layer.path[-1] == "hidden_00"]
         self._initialise = jax.jit(self._draw)  # else dozens of small programs, compiled one by one

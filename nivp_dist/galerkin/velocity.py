@@ -117,6 +117,8 @@ class Galerkin:
         basis = None
         if framed:
             frames = self.network.frames(theta, points.x, points.weights, AXIS)
+            if not self.solver.balance:
+                frames = frames[: len(self.network.quadratics)]
             basis = Basis(frames, jnp.ones(len(self.network.layers)))
         operator = self._operator(theta, points, basis)
         traces = jax.lax.psum(operator.traces(), AXIS)

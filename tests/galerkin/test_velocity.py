@@ -83,7 +83,7 @@ class Case:
         basis, x, network = np.eye(self.network.size), np.asarray(self.points.x), self.network
         parts = [np.exp(_quadratic(x) @ np.asarray(self.theta)[k.start : k.stop]) for k in network.quadratics]
         parts = [(_quadratic, layer, self.w * part / sum(parts)) for layer, part in zip(network.quadratics, parts)]
-        if parts:
+        if parts and self.balance:
             first = next(layer for layer in network.layers if layer.path == ("trunk", "hidden_00"))
             parts.append((_linear, first, self.w))
         for features, layer, w in parts:
