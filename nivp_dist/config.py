@@ -85,7 +85,7 @@ class SolverSettings(Section):
 
     method: Literal["auto", "pcg", "primal", "dual"] = "auto"
     mu: PositiveFloat = 1e-9  # relative to the trace of M
-    balance: bool = False  # equal shares of the trace for all layers: where the derivatives of one outgrow the rest
+    equal_shares: bool = False  # of the trace, for all layers: where the derivatives of one outgrow the rest
     adapt_mu: bool = True  # raise it while steps are rejected or collapse, see damping.py
     rtol: PositiveFloat = 1e-8  # pcg: |residual| / |F|
     max_iterations: PositiveInt = 300

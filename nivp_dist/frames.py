@@ -35,7 +35,7 @@ SMALLEST_SHARE = 1e-5  # of tr M, that a layer counts with: what has no part in 
 class Basis(NamedTuple):
     """In what the parameters are solved for: frames of quadratic forms, and scales (L,) of all layers.
 
-    With solver.balance the scales are those of ``balanced``, and first layers have frames too; else they are one.
+    With solver.equal_shares the scales are those of ``balanced``, and first layers have frames too; else they are one.
 
     mu is one number for all parameters, and says nothing unless their derivatives are alike. Those of a layer grow with
     the weights of the others: where two packets had gone far, the head had 99.9 % of tr M, and mu left a residual of

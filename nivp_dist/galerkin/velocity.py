@@ -117,12 +117,12 @@ class Galerkin:
         basis = None
         if framed:
             frames = self.network.frames(theta, points.x, points.weights, AXIS)
-            if not self.solver.balance:
+            if not self.solver.equal_shares:
                 frames = frames[: len(self.network.quadratics)]
             basis = Basis(frames, jnp.ones(len(self.network.layers)))
         operator = self._operator(theta, points, basis)
         traces = jax.lax.psum(operator.traces(), AXIS)
-        if framed and self.solver.balance:
+        if framed and self.solver.equal_shares:
             basis = basis._replace(scales=balanced(traces))
             operator, traces = self._operator(theta, points, basis), traces * basis.scales**2
         trace = jnp.sum(traces)

@@ -108,7 +108,7 @@ def test_the_residual_of_a_system_at_rest_falls():
             {
                 "devices": 1,
                 "problem": {"name": "wave", "parameters": {"width": 0.2}},
-                "network": {"width": 10, "depth": 2, "frequencies": 2, "alpha": 0.0},
+                "network": {"width": 10, "depth": 2, "frequencies": 2, "alpha": 0.0, "symmetry": False},
                 "sampling": {"points": 900},
                 "solver": {"method": "primal"},
                 "fit": {"points": 900, "iterations": 30, "companions": wanted, "on_miss": "continue"},

@@ -120,7 +120,7 @@ class Case:
         return self.programs[name]
 
     def _galerkin(self, method, chunk, solver):
-        solver = SolverSettings(**({"method": method, "mu": MU, "rtol": 1e-12, "balance": self.balance} | solver))
+        solver = SolverSettings(**({"method": method, "mu": MU, "rtol": 1e-12, "equal_shares": self.balance} | solver))
         return Galerkin(self.network, self.problem, solver, SamplingSettings(points=POINTS, chunk=chunk), self.mesh)
 
     def velocity(self, galerkin, guess=None):
