@@ -8,7 +8,7 @@ the covariance, where the same quadratic form has other coefficients; these are 
 
 The same holds for the first layer of a network on the whole space, whose inputs are these coordinates: where the
 density has gone far, its derivatives are most of the trace of M, and mu grows with it (two packets carried over
-30 of their widths were lost by t = 1.8, mu having grown 10^5 times).
+30 of their widths were lost by t = 1.8, mu having grown 10^5 times). It has a frame with solver.equal_shares.
 """
 
 from typing import NamedTuple

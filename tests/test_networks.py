@@ -8,7 +8,8 @@ import scipy.stats
 
 from nivp_dist.config import NetworkSettings
 from nivp_dist.errors import InputError
-from nivp_dist.networks import build, embed
+from nivp_dist.field import embed
+from nivp_dist.networks import build
 from nivp_dist.problems import Box, OpenBox, PeriodicBox, Problem, WholeSpace, laplacian
 
 BOX = Box(2, (-1.0, 0.0), (1.0, 3.0))

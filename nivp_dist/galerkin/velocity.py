@@ -44,7 +44,7 @@ class Points(NamedTuple):
 
 class Regularisation(NamedTuple):
     """What the stages of one step share: mu (absolute), tr M, the sketch (rank 0 for direct solves), and the basis that
-    they are of (None without a quadratic form)."""
+    they are of (None: that of the network's own parameters)."""
 
     mu: jax.Array
     trace: jax.Array
