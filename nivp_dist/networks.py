@@ -136,7 +136,7 @@ class Network:
         if not self.log_density:  # a change of the form counts with the square of u
             weights = weights * jnp.sum(self.field(theta, x).astype(jnp.float64) ** 2, axis=-1)
         whole = frames.fit(xi, weights, axis)
-        if len(self.quadratics) == 1:
+        if len(self.quadratics) <= 1:
             return tuple(whole for _ in self.framed)
         forms = [frames.affine(frames.monomials(xi)) @ theta[layer.start : layer.stop] for layer in self.quadratics]
         shares = dict(zip(self.quadratics, jax.nn.softmax(jnp.stack(forms), axis=0)))

@@ -169,11 +169,11 @@ def _linearity(problem: Problem, points: np.ndarray, velocity: np.ndarray, ask: 
 
 def _symmetry(problem: Problem, initial: Callable, rhs: Callable, ask: _Asker) -> None:
     domain = problem.domain
-    if not problem.even:
+    if problem.even == ():
         return
-    axes = range(domain.dimension)
-    if not isinstance(domain, Box) or any(axis not in axes for axis in problem.even):
-        ask.fail(f"even = {tuple(problem.even)} must name axes of a box, 0 to {domain.dimension - 1}")
+    named = isinstance(problem.even, tuple) and all(axis in range(domain.dimension) for axis in problem.even)
+    if not (named and isinstance(domain, Box)):
+        ask.fail(f"even = {problem.even} must name axes of a box, a tuple of some of 0 to {domain.dimension - 1}")
     points = _points(domain, SCALE_POINTS)
     parts = {"initial(x)": initial, "rhs(u, x, t)": jax.jit(jax.vmap(lambda x: rhs(x, 0.0)))}
     for what, function in parts.items():
@@ -183,7 +183,7 @@ def _symmetry(problem: Problem, initial: Callable, rhs: Callable, ask: _Asker) -
             mirrored[:, axis] = 2 * domain.centre[axis] - points[:, axis]
             misfit = np.abs(np.asarray(ask.call(what, function, mirrored)) - values).max()
             if not misfit <= SYMMETRY_TOLERANCE * np.abs(values).max():
-                ask.fail(f"even = {tuple(problem.even)}, but {what} is not even along axis {axis}: take that out")
+                ask.fail(f"even = {problem.even}, but {what} is not even along axis {axis}: take that out")
 
 
 def _reference(problem: Problem, points: np.ndarray, ask: _Asker) -> None:

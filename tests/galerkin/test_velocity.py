@@ -246,6 +246,30 @@ def test_a_density_far_away_and_narrow_moves_as_if_it_were_near(make_points):
     assert float(lost.residual) > 1e3 * float(result.residual)
 
 
+@pytest.mark.parametrize("equal_shares", [False, True])
+def test_u_itself_on_the_whole_space(make_points, equal_shares):
+    """No quadratic form, but a first layer whose inputs are coordinates: mu small, so that any basis gives one v."""
+    problem, mesh = Drifted(), make_mesh(1)
+    network = build(NetworkSettings(width=3, depth=1, form="direct"), problem)
+    solver = SolverSettings(method="primal", mu=1e-13, equal_shares=equal_shares)
+    galerkin = Galerkin(network, problem, solver, SamplingSettings(points=200), mesh)
+    theta, points = jax.jit(network.initialise)(jax.random.key(1)), make_points(network.domain, 200, mesh)
+    result = galerkin.velocity(theta, TIME, points, galerkin.prepare(theta, points, jax.random.key(0), 0), 0 * theta)
+    x, w = np.asarray(points.x), np.sqrt(np.asarray(points.weights))
+    field = lambda theta, x: network.field(theta, x[None])[0, 0]  # noqa: E731
+    j = np.asarray(jax.vmap(jax.grad(field), (None, 0))(theta, x))
+
+    def rate(x):
+        value, slope, hessian = (d(field, 1)(theta, x) for d in (lambda g, _: g, jax.grad, jax.hessian))
+        return 0.2 * jnp.trace(hessian) - jnp.sin(x + TIME) @ slope - jnp.sum(jnp.cos(x + TIME)) * value
+
+    f = np.asarray(jax.vmap(rate)(x))
+    v = np.linalg.lstsq(w[:, None] * j, w * f, rcond=None)[0]
+    expected = np.linalg.norm(w * (j @ v - f)) / np.linalg.norm(w * f)
+    assert 1e-3 < expected < 1
+    np.testing.assert_allclose(result.residual, expected, rtol=1e-5)
+
+
 @pytest.mark.devices
 @pytest.mark.parametrize("dtype, reach, tolerance", [("float64", 15.0, 1e-10), ("float32", 5.0, 1e-3)])
 def test_a_density_of_50_dimensions_where_it_underflows(mesh, dtype, reach, tolerance):
