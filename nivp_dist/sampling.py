@@ -64,7 +64,8 @@ class Sampler:
         """
         density = self.broadest()
         evaluate = jax.jit(values)
-        for round_, sweeps in enumerate([1] * (PILOT_ROUNDS - 1) + [50]):
+        last = 50 if self.settings.components > 1 else 1  # of one Gaussian there is nothing to sort out
+        for round_, sweeps in enumerate([1] * (PILOT_ROUNDS - 1) + [last]):
             points = self.draw(jax.random.fold_in(key, round_), density, PILOT_POINTS)
             if round_ == PILOT_ROUNDS - 1:
                 density = self._split(jax.random.fold_in(key, PILOT_ROUNDS), density)
@@ -108,9 +109,7 @@ class Sampler:
 
         z = np.sqrt(2) * jax.lax.erf_inv(2 * random[:n, :d] - 1)
         roots = cholesky_roots(inflated)
-        component = jnp.maximum(part - 1, 0)
-        # A broad part of every Gaussian stands in for the uniform one where there is no box.
-        gaussian = density.means[component] + jnp.einsum("nij,nj->ni", roots[component], z)
+        gaussian = _placed(density.means, roots, jnp.maximum(part - 1, 0), z)
         if isinstance(domain, Box):
             lower, upper = jnp.asarray(domain.lower), jnp.asarray(domain.upper)
             uniform = lower + (upper - lower) * random[:n, d:]
@@ -120,7 +119,8 @@ class Sampler:
             spread_intensity = jnp.sum(spread) / domain.volume
         else:
             choice = jnp.searchsorted(jnp.cumsum(density.weights)[:-1], random[:n, d], side="right")
-            broad = density.means[choice] + jnp.sqrt(BROAD) * jnp.einsum("nij,nj->ni", roots[choice], z)
+            # A broad part of every Gaussian stands in for the uniform one where there is no box.
+            broad = _placed(density.means, jnp.sqrt(BROAD) * roots, choice, z)
             x = jnp.where((part == 0)[:, None], broad, gaussian)
             wide = density._replace(covariances=BROAD * inflated)
             spread_intensity = counts[0] * jnp.exp(log_mixture(wide, x))
@@ -148,15 +148,22 @@ class Sampler:
             shares = alpha[:, None] * jax.nn.softmax(logs, axis=-1)
             mass = jnp.sum(shares, axis=0) + 1e-12
             means = (shares.T @ points.x) / mass[:, None]
-            centred = points.x[:, None, :] - means
-            covariances = jnp.einsum("nk,nki,nkj->kij", shares, centred, centred) / mass[:, None, None]
-            return Density(mass / jnp.sum(mass), means, covariances + floor)
+            centred = [points.x - mean for mean in means]
+            covariances = jnp.stack([(share[:, None] * y).T @ y for share, y in zip(shares.T, centred)])
+            return Density(mass / jnp.sum(mass), means, covariances / mass[:, None, None] + floor)
 
         fitted = jax.lax.fori_loop(0, sweeps, sweep, density)
         finite = jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in fitted]))
         # Fewer effective points than parameters of a Gaussian cannot say what its covariance is.
         trusted = finite & (total > 0) & (effective > 2 * (self.domain.dimension + 1))
         return jax.tree.map(lambda new, old: jnp.where(trusted, new, old), fitted, density)
+
+
+def _placed(means, roots, component, z):
+    """means_k + roots_k z with the component k of every point, for z (n, d): (n, d). All products with every root: a
+    root for each point would be n d^2 numbers."""
+    everywhere = [mean + z @ root.T for mean, root in zip(means, roots)]
+    return sum(jnp.where(component[:, None] == k, x, 0.0) for k, x in enumerate(everywhere))
 
 
 def moments(density: Density):

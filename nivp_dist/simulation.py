@@ -43,7 +43,7 @@ class Simulation:
         wanted = config.fit.companions and Companions.wanted(config.network, self.network)
         self.companions = Companions(config.network, problem, self.network) if wanted else None
         fitted = self.companions.network if wanted else self.network
-        fit_galerkin = Galerkin(fitted, problem, config.solver, fit_points, self.mesh)
+        fit_galerkin = Galerkin(fitted, problem, config.solver, fit_points, self.mesh, fitting=True)
         self._start = Source(self._initial_field, self._initial_function)
         self._present = Source(self._present_field, self._present_function)
         targets = [self._initial_target, self._present_target]
@@ -118,7 +118,7 @@ class Simulation:
     def fit_round(self, state: State) -> State:
         """One round of the initial fit or of the refit in progress."""
         fitter, context, key = self._fit_in_progress(state)
-        fit = fitter.advance(state.fit, key, state.density, context, self.stepper.first_rank())
+        fit = fitter.advance(state.fit, key, state.density, context)
         if fitter.stuck(fit):
             another = jax.random.fold_in(jax.random.fold_in(key, ANOTHER), int(fit.round))
             near = bool(jax.random.bernoulli(another))

@@ -17,7 +17,6 @@ from nivp_dist.integrators import TABLEAUS, StepControl, attempt
 from nivp_dist.state import State
 
 TELEMETRY_RANK = 32  # of the sketch that only watches the spectrum, with direct solves
-FIRST_RANK = 128
 WORTH_DOUBLING = 1 / 6  # CG iterations a velocity, over the rank, above which a larger sketch is cheaper
 UNUSABLE = 1e-3  # a linear residual above this is no velocity
 WASTED = 2.0  # reusing a sketch does not pay beyond this many times the iterations with a fresh one
@@ -53,10 +52,7 @@ class Stepper:
 
     def first_rank(self) -> int:
         """The rank that a run starts with."""
-        size = self.galerkin.network.size
-        if self.galerkin.method != "pcg":
-            return min(TELEMETRY_RANK, size)
-        return min(size, FIRST_RANK if self.solver.rank == "adaptive" else self.solver.rank)
+        return self.galerkin.first_rank or min(TELEMETRY_RANK, self.galerkin.network.size)
 
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:
         """One accepted step. `poll` is called between stages and may raise to interrupt.

@@ -22,7 +22,7 @@ from nivp_dist.config import SolverSettings
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integrators import TABLEAUS, attempt
-from nivp_dist.stepping import FIRST_RANK, TELEMETRY_RANK
+from nivp_dist.stepping import TELEMETRY_RANK
 
 TOLERANCES = (1e-4, 1e-6, 1e-8)
 METHODS = ("auto", "pcg")
@@ -114,7 +114,7 @@ class _Ours:
         solver = SolverSettings(method=method, rtol=tolerance)
         self.galerkin = Galerkin(run.network, run.problem, solver, run.config.sampling, run.mesh)
         self.points, self.mu, self.key = points, mu, jax.random.key(6)
-        self.rank = min(TELEMETRY_RANK if self.galerkin.method != "pcg" else FIRST_RANK, run.network.size)
+        self.rank = self.galerkin.first_rank or min(TELEMETRY_RANK, run.network.size)
         self.combine = jax.jit(
             lambda theta, h, row, stages: (0 if theta is None else theta) + h * sum(c * k for c, k in zip(row, stages))
         )

@@ -74,8 +74,8 @@ class Fitter:
         zero = jnp.zeros_like(theta)
         return FitState(theta, _number(np.inf), _number(1e-4), *map(_count, (first, 0, 0)), zero, zero)
 
-    def advance(self, state: FitState, key, density, context=None, rank: int = 0) -> FitState:
-        """One round. The key is that of the whole fit; rank is that of the sketch if CG solves."""
+    def advance(self, state: FitState, key, density, context=None) -> FitState:
+        """One round. The key is that of the whole fit."""
         key = jax.random.fold_in(key, int(state.round))
         stage = int(state.stage)
         if stage == ADAM:
@@ -89,7 +89,8 @@ class Fitter:
             dampings = np.clip(float(state.damping) * np.array(DAMPING_FACTORS), SMALLEST_DAMPING, LARGEST_DAMPING)
             # Not in the frame of the points: it does not help (a mixture in three dimensions, 60 rounds: 5.0e-3 in the
             # frame, 2.3e-3 without).
-            shared = self.galerkin.prepare(state.theta, points, jax.random.fold_in(key, 2), rank, framed=False)
+            sketch_key, rank = jax.random.fold_in(key, 2), self.galerkin.first_rank
+            shared = self.galerkin.prepare(state.theta, points, sketch_key, rank, framed=False)
             corrections = self.galerkin.correction(state.theta, points, misfit, shared, dampings)
             lengths = LENGTHS if self.settings.line_search else LENGTHS[:1]
             dampings = np.tile(dampings, len(lengths))

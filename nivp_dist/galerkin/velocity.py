@@ -25,6 +25,8 @@ from nivp_dist.networks import Network
 from nivp_dist.problems.base import Problem
 
 AXIS = "points"
+FIRST_RANK = 128
+FIT_SOLVES, FIT_MU = 3, 1e-12  # dampings of a round, and one of them that is typical
 
 
 class Points(NamedTuple):
@@ -78,11 +80,17 @@ class Galerkin:
     """The programs of one configuration on one mesh; each is compiled once."""
 
     def __init__(
-        self, network: Network, problem: Problem, solver: SolverSettings, sampling: SamplingSettings, mesh: Mesh
+        self,
+        network: Network,
+        problem: Problem,
+        solver: SolverSettings,
+        sampling: SamplingSettings,
+        mesh: Mesh,
+        fitting: bool = False,
     ):
         self.network, self.problem, self.solver, self.mesh = network, problem, solver, mesh
         self.chunk = sampling.chunk
-        self.method = choose_method(solver, network, sampling.points)
+        self.method = choose_method(solver, network, sampling.points, fitting)
         self.axis = AXIS
         self.points_spec = split = Points(P(AXIS), P(AXIS), P(AXIS))
         self.vectors = Whole(network.size, AXIS)
@@ -96,6 +104,13 @@ class Galerkin:
         self.judge = program(self._judge, every, every, every, every, split)
         self.residual_squares = program(self._residual_squares, every, every, every, split, out_specs=P(AXIS))
         self.correction = program(self._correction, every, split, P(AXIS), shared, every)
+
+    @property
+    def first_rank(self) -> int:
+        """Of the sketch that CG starts with; 0 where it is not CG that solves."""
+        if self.method != "pcg":
+            return 0
+        return min(self.network.size, FIRST_RANK if self.solver.rank == "adaptive" else self.solver.rank)
 
     def program(self, function, *in_specs, out_specs=P()):
         """function of one device's shards -> a compiled function of global arrays."""
@@ -283,21 +298,24 @@ class Galerkin:
         return jnp.sum(points.weights[:, None] * values.astype(jnp.float64) ** 2)
 
 
-def choose_method(solver: SolverSettings, network: Network, points: int) -> str:
+def choose_method(solver: SolverSettings, network: Network, points: int, fitting: bool = False) -> str:
     """`auto`: the cheapest by counted work of one velocity, in operations of matrix products at full rate.
 
     Measured on two cores in float64: the matrix from its factors takes half of the n p^2 operations of a symmetric
     product, whatever the outputs of a shared trunk; CG runs at a fifth of the rate; its iterations are 45 at mu = 1e-9
     (advection in 2 dimensions) and 180 at 1e-13 (Burgers). To them comes the step's share of the sketch.
+
+    fitting: of a round of a fit, which solves for three dampings that become small: from one matrix, or by CG each.
     """
     if solver.method != "auto":
         return solver.method
     p, rows = network.size, points * network.outputs
     widths = sum(layer.rows + layer.columns for layer in network.layers)
-    iterations = 2 * solver.mu**-0.15
+    solves, mu = (FIT_SOLVES, FIT_MU) if fitting else (1, solver.mu)
+    iterations = 2 * mu**-0.15
     work = {
-        "primal": points * p**2 / 2 + p**3 / 3,
-        "dual": rows**2 * widths + rows**3 / 3,
-        "pcg": 5 * iterations * 4 * rows * p + 4 * rows * p * min(400, p) / 3,
+        "primal": points * p**2 / 2 + solves * p**3 / 3,
+        "dual": rows**2 * widths + solves * rows**3 / 3,
+        "pcg": solves * 5 * iterations * 4 * rows * p + 4 * rows * p * min(400, p) / 3,
     }
     return min(work, key=work.get)

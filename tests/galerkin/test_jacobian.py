@@ -13,7 +13,7 @@ from nivp_dist.config import NetworkSettings
 from nivp_dist.galerkin import blocks, jacobian
 from nivp_dist.galerkin.jacobian import Operator
 from nivp_dist.galerkin.velocity import AXIS, Points
-from nivp_dist.networks import build
+from nivp_dist.networks import Layer, build
 from nivp_dist.problems import Box, PeriodicBox, Problem, WholeSpace
 
 BOX = Box(2, (-1.0, 0.0), (1.0, 3.0))
@@ -55,12 +55,21 @@ class SpaceSystem(Problem):
         return WholeSpace(2, 0.5, (1.0, 2.0))
 
 
+class Many(Problem):
+    density = True
+
+    @property
+    def domain(self):
+        return WholeSpace(7, 0.5, 2.0)
+
+
 CASES = {
     "walls": (Scalar(), SMALL),
     "shared trunk": (System(), SMALL | UNITS),
     "separate trunks": (System(), SMALL | UNITS | {"trunk": "separate", "activation": "tanh"}),
     "periodic": (Periodic(), SMALL | {"activation": "gelu"}),
     "log density": (Density(), {"width": 5, "depth": 2, "activation": "sin"}),
+    "quadratic form of many coordinates": (Many(), {"width": 3, "depth": 1}),
     "exponential": (Density(), {"width": 5, "depth": 1, "form": "exponential"}),
     "exponential system": (SpaceSystem(), UNITS | {"width": 4, "depth": 1, "form": "exponential", "trunk": "separate"}),
     "exponential in a box": (Scalar(), SMALL | {"form": "exponential"}),
@@ -118,6 +127,17 @@ def test_products_against_a_dense_jacobian(case, make_points, expected):
     points = make_points(network.domain, POINTS, make_mesh(1))
     got = jax.jit(partial(products, network, 0, jnp.float64))(theta, points, *vectors(network))
     assert_close(got, expected(case), 1e-12)
+
+
+@pytest.mark.parametrize(
+    "rows, columns, outputs, by_products",
+    [(25, 24, 1, True), (25, 24, 2, True), (1326, 1, 1, False), (231, 1, 1, False), (231, 2, 2, True)],
+)
+def test_the_cheaper_form_of_a_diagonal_block(rows, columns, outputs, by_products):
+    """A quadratic form of 50 coordinates has 1,326 rows and a column: their products are 880,000 numbers a point."""
+    layer = Layer(("quadratic",), 0, rows, columns, (0, outputs))
+    assert blocks._by_products(layer, layer) == by_products
+    assert blocks.gram_entries([layer]) < 200_000
 
 
 @pytest.fixture
