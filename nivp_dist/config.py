@@ -46,6 +46,8 @@ class NetworkSettings(Section):
     trunk: Literal["shared", "separate"] = "shared"  # several outputs: one trunk, or one network each
     output_scales: Literal["auto"] | list[PositiveFloat] = "auto"  # units of several outputs, see balance.py
     symmetry: bool = True  # direct: even features only along axes in which the problem says that u is even
+    # exponential on a box: log u has Chebyshev polynomials T_1 .. T_K of every coordinate too, for walls that u leaves.
+    additive: int = Field(0, ge=0)
     gaussians: PositiveInt = 1  # log_density: quadratic forms whose exponentials are summed, for parts far apart
     dtype: Literal["float32", "float64"] = "float64"
 
@@ -67,6 +69,9 @@ class SamplingSettings(Section):
     method: Literal["uniform", "density", "solution", "residual"] = "density"
     points: PositiveInt = 4000  # n, over all devices
     uniform_fraction: float = Field(0.1, gt=0.0, le=1.0)  # share drawn uniformly, so that nowhere is forgotten
+    # uniform: share of the points that are uniform in boxes of all sizes about the centre, and counted as drawn. For an
+    # OpenBox that is filled by what comes from its middle, which uniform points in many dimensions never see.
+    nested_fraction: float = Field(0.0, ge=0.0, lt=1.0)
     components: PositiveInt = 1  # Gaussians fitted to |u|
     inflation: float = Field(1.5, ge=1.0)  # covariance of the fitted Gaussians is multiplied by this
     oversampling: PositiveInt = 10  # residual, solution: candidates a point
@@ -77,6 +82,15 @@ class SamplingSettings(Section):
     def _selections_are_new(self):
         if self.method in ("residual", "solution") and self.redraw_every > 1:
             raise ValueError(f"sampling.redraw_every must be 1 with sampling.method = '{self.method}'")
+        return self
+
+    @model_validator(mode="after")
+    def _nested_are_uniform(self):
+        if self.nested_fraction > 0 and self.method != "uniform":
+            raise ValueError(
+                "sampling.nested_fraction is for sampling.method = 'uniform', "
+                f"and it is {self.method!r}: set both, or neither"
+            )
         return self
 
 
@@ -126,7 +140,9 @@ class FitSettings(Section):
     adam_steps: PositiveInt = 5000
     adam_batch: PositiveInt = 2000
     learning_rate: PositiveFloat = 3e-3
-    companions: bool = True  # systems and densities: fit the time derivative along, see fitting/companions.py
+    companions: Literal["auto"] | bool = (
+        "auto"  # fit the time derivative along: where fitting/companions.py says it pays
+    )
     head_tuning: bool = True  # after Adam: ridge regression of the last layer, towards the present head
     head_ridge: PositiveFloat = 1e-6  # relative to the trace of the head's Gram matrix
 

@@ -76,6 +76,8 @@ class Field(nn.Module):
             names = ["quadratic"] + [f"quadratic_{k:02d}" for k in range(1, s.gaussians)]
             forms = [Affine(self.outputs, name=name)(frames.monomials(xi)) for name in names]
             y = y + (forms[0] if len(forms) == 1 else nn.logsumexp(jnp.stack(forms), axis=0))
+            if s.additive:
+                y = y + Affine(self.outputs, name="additive")(chebyshev(xi, s.additive))
         if self.form == "exponential":
             u = jnp.exp(y[:, : self.fields])
             y = jnp.concatenate([u, u * y[:, self.fields :]], axis=-1) if self.outputs > self.fields else u
@@ -112,6 +114,14 @@ def embed(xi, frequencies: int, alpha, periodic: bool, even: tuple[int, ...] = (
     waves = [(wave(part) * decay).reshape(len(xi), -1) for wave, part in ((jnp.sin, phase[:, odd]), (jnp.cos, phase))]
     plain = jnp.where(np.isin(np.arange(xi.shape[1]), even), xi**2, xi)
     return jnp.concatenate(waves if periodic else [plain, *waves], axis=-1)
+
+
+def chebyshev(xi, degree: int):
+    """The polynomials T_1 .. T_degree of every coordinate, xi (n, d) in [-1, 1]^d: (n, d degree)."""
+    polynomials = [jnp.ones_like(xi), xi]
+    while len(polynomials) <= degree:
+        polynomials.append(2 * xi * polynomials[-1] - polynomials[-2])
+    return jnp.concatenate(polynomials[1:], axis=-1)
 
 
 def wave_numbers(count: int, periodic: bool) -> np.ndarray:

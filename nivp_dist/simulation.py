@@ -35,12 +35,15 @@ class Simulation:
         self.mesh = make_mesh(config.devices)
         self.network = networks.build(config.network, problem)
         self.output_times = sorted({0.0, *config.output.times, config.integrator.t_end})
-        self.sampler = Sampler(config.sampling, problem.domain, self.network.log_density, self.mesh)
+        form = self.network.form
+        self.sampler = Sampler(
+            config.sampling, problem.domain, self.network.log_density, self.mesh, squares=form == "direct"
+        )
         if config.sampling.points < self.mesh.size:
             raise InputError(f"sampling.points = {config.sampling.points} is less than one for each device")
         self.galerkin = Galerkin(self.network, problem, config.solver, config.sampling, self.mesh)
         fit_points = config.sampling.model_copy(update={"points": config.fit.points})
-        wanted = config.fit.companions and Companions.wanted(config.network, self.network)
+        wanted = Companions.wanted(config, self.network)
         self.companions = Companions(config.network, problem, self.network) if wanted else None
         fitted = self.companions.network if wanted else self.network
         fit_galerkin = Galerkin(fitted, problem, config.solver, fit_points, self.mesh, fitting=True)

@@ -105,6 +105,22 @@ def test_uniform_points_have_equal_weights():
         sampler(SPACE, method="uniform")
 
 
+def test_nested_boxes():
+    """Half of the points in boxes of all sizes: P(within half the size) = (1/4 + (1/2 + int_1/2^1 (1/2s)^2 ds)) / 2."""
+    nested = sampler(method="uniform", nested_fraction=0.5)
+    points = nested.draw(jax.random.key(0), MIXTURE)
+    x, measure = np.asarray(points.x), np.asarray(points.measure)
+    assert np.all((x >= BOX.lower) & (x <= BOX.upper))
+    np.testing.assert_allclose(points.weights, 1 / N)
+    size = np.max(np.abs(x - BOX.centre) / BOX.half_width, axis=1)
+    assert abs(np.mean(size < 0.5) - 0.5) < 4 * 0.5 / np.sqrt(N)
+    for name, g in INTEGRANDS.items():
+        values = measure * g(x)
+        assert abs(values.sum() - quadrature(BOX, g)) < 4 * np.sqrt(N) * values.std(), name
+    with pytest.raises(ValueError, match="set both, or neither"):
+        SamplingSettings(method="density", nested_fraction=0.5)
+
+
 def test_effective_sample_size():
     assert effective_sample_size(jnp.array([1.0, 1.0, 0.0, 0.0])) == 2
     np.testing.assert_allclose(effective_sample_size(jnp.array([3.0, 1.0])), 16 / 10)

@@ -77,7 +77,6 @@ def test_companions_of_an_exponential():
     problem, settings = Moved(), NetworkSettings(width=6, depth=2, frequencies=0, form="exponential")
     density = Companions(settings, problem, build(settings, problem))
     narrow, wide = density.narrow, density.network
-    assert Companions.wanted(settings, narrow)
     theta = wide.initialise(jax.random.key(0))
     field = np.asarray(wide.field(theta, X))
     assert field.shape == (40, 2) and (field[:, 1] > 0).any() and (field[:, 1] < 0).any()
@@ -91,13 +90,16 @@ def test_companions_of_an_exponential():
 
 
 def test_who_has_companions():
-    def wanted(problem, **settings):
-        settings = NetworkSettings(width=4, depth=1, **settings)
-        return Companions.wanted(settings, build(settings, problem))
+    def wanted(problem, companions="auto", **settings):
+        network = {"width": 4, "depth": 1} | settings
+        fit = {"companions": companions}
+        config = Config.model_validate({"problem": {"name": "wave"}, "network": network, "fit": fit})
+        return Companions.wanted(config, build(config.network, problem))
 
     assert wanted(PROBLEM) and not wanted(PROBLEM, trunk="separate")
     assert wanted(Moved(), form="exponential") and not wanted(Moved(), form="direct")
     assert not wanted(LinearFokkerPlanck(dimension=1), form="exponential")
+    assert wanted(LinearFokkerPlanck(dimension=1), True) and not wanted(PROBLEM, False)
 
 
 def test_the_residual_of_a_system_at_rest_falls():
