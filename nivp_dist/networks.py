@@ -19,7 +19,7 @@ from nivp_dist.config import NetworkSettings
 from nivp_dist.errors import InputError
 from nivp_dist.field import Field, coordinates, number_of_frequencies, wave_numbers
 from nivp_dist.frames import Frame
-from nivp_dist.problems.domains import Box, PeriodicBox, WholeSpace
+from nivp_dist.problems.domains import Box, OpenBox, PeriodicBox, WholeSpace
 
 
 class Layer(NamedTuple):
@@ -55,8 +55,11 @@ class Network:
         self.form, self.log_density = form, form == "log_density"
         if self.log_density and (not isinstance(self.domain, WholeSpace) or problem.outputs != 1):
             raise InputError("network.form = 'log_density' needs a problem on the WholeSpace with one output")
-        if settings.additive and (form != "exponential" or not isinstance(self.domain, Box)):
-            raise InputError(f"network.additive = {settings.additive} needs network.form = 'exponential' on a box")
+        walled = isinstance(self.domain, Box) and not isinstance(self.domain, (PeriodicBox, OpenBox))
+        if settings.additive and not (form == "exponential" and walled):
+            raise InputError(
+                f"network.additive = {settings.additive} needs network.form = 'exponential' on a box with walls"
+            )
         if settings.gaussians > 1 and not self.log_density:
             raise InputError(
                 f"network.gaussians = {settings.gaussians} needs a field log u: network.form = 'log_density'"

@@ -160,6 +160,22 @@ def test_whole_space_form_is_a_gaussian_with_what_is_not():
     np.testing.assert_allclose(evaluate(network, theta, x)[:, 0], np.exp(log), rtol=1e-12)
 
 
+def test_polynomials_of_every_coordinate_in_the_logarithm():
+    network, theta = network_of(BOX, form="exponential", additive=4, frequencies=2)
+    without, _ = network_of(BOX, form="exponential", frequencies=2)
+    layer = next(layer for layer in network.layers if layer.path[-1] == "additive")
+    assert network.size == without.size + layer.stop - layer.start and layer.rows == 2 * 4 + 1
+    coefficients = theta[layer.start : layer.stop]
+    rest = np.concatenate([theta[: layer.start], theta[layer.stop :]])
+    xi = (X - BOX.centre) / BOX.half_width
+    log = coefficients[-1]
+    for axis in range(2):
+        # Rows: T_1 of both coordinates, T_2 of both, ...
+        log = log + np.polynomial.chebyshev.chebval(xi[:, axis], [0.0, *coefficients[axis:-1:2]])
+    ratio = evaluate(network, theta, X) / evaluate(without, rest, X)
+    np.testing.assert_allclose(ratio[:, 0], np.exp(log), rtol=1e-12)
+
+
 def test_forms_are_chosen_by_the_problem():
     assert not network_of(WholeSpace(1))[0].log_density
     assert not network_of(Box(1), density=True)[0].log_density
@@ -173,6 +189,8 @@ def test_forms_are_chosen_by_the_problem():
         (Box(1), 1, {"form": "log_density"}),
         (WholeSpace(1), 2, {"form": "log_density"}),
         (PeriodicBox(1), 1, {"frequencies": 0}),
+        (PeriodicBox(1), 1, {"form": "exponential", "additive": 2}),
+        (Box(1), 1, {"additive": 2}),
     ],
 )
 def test_settings_that_do_not_go_with_the_domain(domain, outputs, settings):

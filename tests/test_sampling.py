@@ -168,6 +168,21 @@ def test_a_gaussian_is_found_again():
     np.testing.assert_allclose(fitted.covariances[0], covariance, atol=0.015)
 
 
+@pytest.mark.parametrize("squares", [False, True])
+def test_a_pulse_is_found_in_a_field_that_is_wrong_everywhere(squares):
+    """A thousandth of the peak everywhere has four times the integral of a pulse 0.05 wide, and a hundredth of its
+    square's: 2 (0.99 0.05^2 / 2 + 0.01 / 3) = 0.1^2."""
+    domain = Box(3)
+    s = Sampler(SamplingSettings(points=N), domain, False, make_mesh(1), squares=squares)
+    pulse = gaussian(np.zeros(3), 0.05**2 * np.eye(3))
+    begin = Density(jnp.ones(1), jnp.zeros((1, 3)), 0.05**2 * jnp.eye(3)[None])
+    points = s.draw(jax.random.key(2), begin)
+    x = np.asarray(points.x)
+    values = pulse(x) + 1e-3 * pulse(np.zeros((2, 3)))[0] * np.sign(np.sin(40 * x[:, :1]))
+    spread = np.sqrt(np.trace(s.fit(begin, points, values, sweeps=2).covariances[0]) / 3)
+    assert abs(spread - 0.1) < 0.01 if squares else spread > 0.4
+
+
 def test_two_gaussians_are_told_apart():
     s = sampler(SPACE)
     means, covariances = np.array([[-1.2, 0.0], [1.5, -0.5]]), np.array([np.eye(2) * 0.1, np.diag([0.2, 0.05])])

@@ -72,7 +72,7 @@ CASES = {
     "quadratic form of many coordinates": (Many(), {"width": 3, "depth": 1}),
     "exponential": (Density(), {"width": 5, "depth": 1, "form": "exponential"}),
     "exponential system": (SpaceSystem(), UNITS | {"width": 4, "depth": 1, "form": "exponential", "trunk": "separate"}),
-    "exponential in a box": (Scalar(), SMALL | {"form": "exponential"}),
+    "exponential in a box": (Scalar(), SMALL | {"form": "exponential", "additive": 3}),
 }
 
 
