@@ -303,7 +303,8 @@ def choose_method(solver: SolverSettings, network: Network, points: int, fitting
 
     Measured on two cores in float64: the matrix from its factors takes half of the n p^2 operations of a symmetric
     product, whatever the outputs of a shared trunk; CG runs at a fifth of the rate; its iterations are 45 at mu = 1e-9
-    (advection in 2 dimensions) and 180 at 1e-13 (Burgers). To them comes the step's share of the sketch.
+    (advection in 2 dimensions), 180 at 1e-13 (Burgers), more than 300 at 1e-9 (a mixture in 50): twice the least are
+    reckoned with. To them comes the step's share of the sketch.
 
     fitting: of a round of a fit, which solves for three dampings that become small: from one matrix, or by CG each.
     """
@@ -312,7 +313,7 @@ def choose_method(solver: SolverSettings, network: Network, points: int, fitting
     p, rows = network.size, points * network.outputs
     widths = sum(layer.rows + layer.columns for layer in network.layers)
     solves, mu = (FIT_SOLVES, FIT_MU) if fitting else (1, solver.mu)
-    iterations = 2 * mu**-0.15
+    iterations = 4 * mu**-0.15
     work = {
         "primal": points * p**2 / 2 + solves * p**3 / 3,
         "dual": rows**2 * widths + solves * rows**3 / 3,
