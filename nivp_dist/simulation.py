@@ -9,7 +9,7 @@ import numpy as np
 from nivp_dist import networks, sampling
 from nivp_dist.cluster.mesh import make_mesh, replicate
 from nivp_dist.config import Config
-from nivp_dist.damping import Damping
+from nivp_dist.damping import Crowding, Damping
 from nivp_dist.errors import InputError, RunFailed
 from nivp_dist.estimate import Estimate
 from nivp_dist.evaluation import Score, Scorer
@@ -86,6 +86,7 @@ class Simulation:
             estimate=Estimate(),
             watch=Watch.begin(),
             damping=Damping(),
+            crowding=Crowding(),
             fit_step=0,
             fit_t=0.0,
             ticks=0,
@@ -217,7 +218,12 @@ class Simulation:
             damping = damping.after_step(watch.recent(), state.step)
             if damping != state.damping:
                 said.append(f"solver.mu is multiplied by {damping.factor:g} from here on")
-        state = state.after(health=health, levels=levels, watch=watch, damping=damping)
+        crowding, settings = state.crowding, self.config.sampling
+        if settings.adapt_points and state.step % settings.redraw_every == 0:
+            crowding = crowding.after_step(watch.recent(), state.step)
+            if crowding != state.crowding:
+                said.append(f"{settings.points * crowding.factor} points are drawn from here on")
+        state = state.after(health=health, levels=levels, watch=watch, damping=damping, crowding=crowding)
         return result._replace(state=state, warnings=said)
 
     def output_due(self, state: State) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from nivp_dist.cluster.mesh import replicate, to_host
-from nivp_dist.damping import Damping
+from nivp_dist.damping import Crowding, Damping
 from nivp_dist.estimate import Estimate
 from nivp_dist.fitting.fit import FitState
 from nivp_dist.fitting.restart import Health
@@ -15,7 +15,7 @@ from nivp_dist.sampling import Density
 from nivp_dist.signatures import Watch
 
 FIT, EVOLVE, REFIT, FINISHED = 0, 1, 2, 3
-ON_HOST = (Estimate, Watch, Damping)  # numbers and small arrays that no program sees
+ON_HOST = (Estimate, Watch, Damping, Crowding)  # numbers and small arrays that no program sees
 PHASE_NAMES = {FIT: "initial fit", EVOLVE: "evolve", REFIT: "refit", FINISHED: "finished"}
 
 
@@ -50,6 +50,7 @@ class State(NamedTuple):
     estimate: Estimate  # of the solution's relative error, summed up so far
     watch: Watch  # the last accepted steps, in which failures are recognised
     damping: Damping  # a factor on solver.mu
+    crowding: Crowding  # a factor on sampling.points
     fit_step: int  # the step and the time of that fit or attempt
     fit_t: float
     ticks: int  # transitions of any kind so far: names the checkpoints

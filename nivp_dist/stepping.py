@@ -47,7 +47,7 @@ class Stepper:
         self._values = jax.jit(galerkin.network.values)
         self._combine, self._telemetry = jax.jit(_combine), jax.jit(_telemetry)
         sharding = NamedSharding(galerkin.mesh, P(AXIS))
-        self._select = jax.jit(self._by_residual, out_shardings=sharding)
+        self._select = jax.jit(self._by_residual, static_argnames="n", out_shardings=sharding)
         self._follow = jax.jit(self._by_solution, static_argnames="n", out_shardings=sharding)
 
     def first_rank(self) -> int:
@@ -138,12 +138,12 @@ class Stepper:
 
     def _points(self, state: State, draw: int):
         """The step's points: a function of the key, the number of the draw, and the density."""
-        key = self._key(state, POINTS_KEY, draw)
+        key, n = self._key(state, POINTS_KEY, draw), self.sampling.points * state.crowding.factor
         if self.sampling.method != "residual" or state.step == 0:
-            return self._drawn(state, key, self.sampling.points)
-        candidates = self.sampler.draw(key, state.density, self.sampling.points * self.sampling.oversampling)
+            return self._drawn(state, key, n)
+        candidates = self.sampler.draw(key, state.density, n * self.sampling.oversampling)
         squares = self.galerkin.residual_squares(state.theta, state.t, state.velocity, candidates)
-        return self._select(self._key(state, SELECT_KEY, draw), candidates, squares)
+        return self._select(self._key(state, SELECT_KEY, draw), candidates, squares, n=n)
 
     def _drawn(self, state: State, key, n: int):
         """n points by the density, or with sampling.method = 'solution' by the network itself."""
@@ -152,8 +152,8 @@ class Stepper:
         candidates = self.sampler.draw(key, state.density, n * self.sampling.oversampling)
         return self._follow(jax.random.fold_in(key, SELECT_KEY), candidates, state.theta, n=n)
 
-    def _by_residual(self, key, candidates, squares):
-        chosen = sampling.select_by_residual(key, candidates, squares, self.sampling.points)
+    def _by_residual(self, key, candidates, squares, *, n):
+        chosen = sampling.select_by_residual(key, candidates, squares, n)
         return sampling.pad(chosen, self.galerkin.mesh.size)
 
     def _by_solution(self, key, candidates, theta, *, n):
@@ -205,6 +205,7 @@ class Stepper:
                 "cg_residual": run.worst,
                 "evaluations": run.evaluations,
                 "rank": new.rank,
+                "points": self.sampling.points * new.crowding.factor,
                 "coverage": float(judged.coverage),
             }
             | {name: float(value) for name, value in told.items()}

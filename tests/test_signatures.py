@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nivp_dist.damping import FACTOR, LARGEST, SETTLE, SOUND, Damping
+from nivp_dist.damping import FACTOR, LARGEST, MOST_POINTS, SETTLE, SOUND, Crowding, Damping
 from nivp_dist.signatures import ENOUGH, SIGNATURES, WINDOW, Vitals, Watch, thirds
 
 SOUND_STEP = Vitals(
@@ -169,3 +169,27 @@ def test_steps_that_give_way_without_a_rejection():
     assert factors(steps)[-1] > 1
     # Steps that shrink while the residual stays are the solution's, not the solver's.
     assert set(factors([step._replace(residual_fresh=1e-3) for step in steps])) == {1.0}
+
+
+# The factor on the points --------------------------------------------------------------------------
+
+
+def crowds(steps):
+    """The factor after every step."""
+    watch, crowding, found = Watch.begin(), Crowding(), []
+    for step, vitals in enumerate(steps, 1):
+        watch, _ = watch.after_step(vitals, step)
+        crowding = crowding.after_step(watch.recent(), step)
+        found.append(crowding.factor)
+    return found
+
+
+def test_points_are_doubled_while_velocities_fit_their_own_only():
+    overfitted = SOUND_STEP._replace(residual=1e-3, residual_fresh=2e-2)
+    found = crowds([SOUND_STEP] * 20 + [overfitted] * 60)
+    assert set(found[:20]) == {1} and found[-1] == MOST_POINTS
+    # Judged by the steps since: those before a change do not count against what it has mended.
+    doubled = found.index(2)
+    assert set(found[doubled : doubled + ENOUGH]) == {2}
+    mended = crowds([SOUND_STEP] * 20 + [overfitted] * (doubled - 19) + [SOUND_STEP] * 60)
+    assert mended[doubled] == 2 and mended[-1] == 2

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nivp_dist.config import Config
-from nivp_dist.damping import Damping
+from nivp_dist.damping import Crowding, Damping
 from nivp_dist.estimate import Estimate
 from nivp_dist.fitting.restart import Health
 from nivp_dist.problems.heat import Heat
@@ -32,6 +32,7 @@ def state(simulation):
         estimate=Estimate(1e-3, 2e-3, 0.1 + 0.2, 0.0),
         watch=simulation.blank().watch.after_step(vitals, 7)[0],
         damping=Damping(100.0, 5),
+        crowding=Crowding(4, 6),
     )
 
 

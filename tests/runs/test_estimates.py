@@ -37,11 +37,27 @@ def warnings(ran):
     return [message for kind, message in ran.events if kind == "warning"]
 
 
+FEW = {"sampling__points": 12, "solver__mu": 1e-12, "solver__adapt_mu": False, "restart__enabled": False}
+
+
 def test_too_few_points_are_named(runs):
     """12 points for 41 parameters: the velocity fits them and nothing else."""
-    ran = runs.run(sampling__points=12, solver__mu=1e-12, solver__adapt_mu=False, restart__enabled=False)
+    ran = runs.run(**FEW, sampling__adapt_points=False)
     said = [message for message in warnings(ran) if message.startswith("points: the residual is")]
     assert len(said) == 1 and "try more sampling.points" in said[0]
+
+
+def test_too_few_points_become_more(runs, same, crash):
+    """By itself the run draws four times as many, and its velocities hold between them; also through a crash."""
+    few, ran = runs.run(**FEW, sampling__adapt_points=False), runs.run(**FEW)
+    said = [message for message in warnings(ran) if "points are drawn from here on" in message]
+    assert said == ["24 points are drawn from here on", "48 points are drawn from here on"]
+    assert [line["points"] for line in ran.metrics][:: len(ran.metrics) - 1] == [12, 48]
+    late = lambda ran: np.median([line["residual_fresh"] for line in ran.metrics[len(ran.metrics) // 2 :]])  # noqa: E731
+    assert late(ran) < late(few) / 4
+    changed = next(line["step"] for line in ran.metrics if line["points"] == 24)
+    crashed = runs.begin(crash, ("step", changed + 2), checkpoint__every_steps=1, **FEW)
+    same(runs.resume(crashed), ran)
 
 
 def test_a_network_that_is_too_small_is_named(runs):
