@@ -86,7 +86,7 @@ def by_hand(network, theta, x, frequencies, activation=np.tanh):
 
 
 def test_values_against_numpy():
-    network, theta = network_of(BOX, outputs=2, frequencies=2, activation="tanh")
+    network, theta = network_of(BOX, outputs=2, frequencies=2, alpha=1.0, activation="tanh")
     np.testing.assert_allclose(evaluate(network, theta, X), by_hand(network, theta, X, 2), rtol=1e-12, atol=1e-14)
     assert network.size == 11 * 5 + 6 * 5 + 6 * 2 == len(theta)
 
@@ -121,7 +121,7 @@ def test_zero_on_the_walls(form):
 
 def test_an_open_box_is_a_box_without_the_boundary_factor():
     domain = OpenBox(2, BOX.lower, BOX.upper)
-    network, theta = network_of(domain, outputs=2, frequencies=2, activation="tanh")
+    network, theta = network_of(domain, outputs=2, frequencies=2, alpha=1.0, activation="tanh")
     xi = (X - BOX.centre) / BOX.half_width
     within_walls = by_hand(network, theta, X, 2)
     np.testing.assert_allclose(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nivp_dist.config import Config
+from nivp_dist.config import LARGEST_MU, LEAST_MU, Config
 from nivp_dist.errors import InputError
 from nivp_dist.settings_io import (
     CHANGEABLE,
@@ -50,6 +50,22 @@ def test_values_from_the_file_and_defaults(toml):
     assert config.output.times == [0.5, 1.0]
     assert config.solver.rank == 7
     assert config.solver.mu == Config(problem={"name": "heat"}).solver.mu
+
+
+def test_what_is_not_set_follows_from_the_accuracy(toml):
+    text = "accuracy = 1e-4\n" + HEAT
+    config = read_config(toml(text + "[fit]\ntarget = 0.25\n"), {"restart.bound": "0.125"})
+    assert (config.fit.target, config.restart.bound) == (0.25, 0.125)
+    assert math.isclose(config.solver.mu, 1e-12) and math.isclose(config.integrator.rtol, 5e-6)
+    assert config.fit.line_search and config.solver.rtol == Config(problem={"name": "heat"}).solver.rtol
+    # mu stays where float64 has a meaning for it, and where it does something.
+    mu = lambda accuracy: read_config(toml(HEAT), {"accuracy": accuracy}).solver.mu  # noqa: E731
+    assert [mu("1e-7"), mu("0.5")] == [LEAST_MU, LARGEST_MU]
+    # The record holds what came of it, and reads back the same.
+    record = toml(to_toml(config), "record.toml")
+    assert read_config(record) == config
+    for wrong in ("0.0", "1.5", "fine"):
+        assert "accuracy" in mistake(toml(HEAT), {"accuracy": wrong})
 
 
 def test_overrides_win_and_are_typed(toml):
