@@ -95,7 +95,7 @@ class _Run:
     def fit_round(self, state: State) -> State:
         self.poll("round of a fit")
         state = self.simulation.fit_round(state)
-        target = self.config.fit.target if state.phase == FIT else self.config.restart.bound
+        target = self.config.fit.target if state.phase == FIT else self.simulation.refit_bound(state)
         self.reporter.fit(int(state.fit.round), float(state.fit.error), target, self.simulation.fit_rounds)
         return state
 
@@ -106,8 +106,9 @@ class _Run:
             if error > self.config.fit.target:
                 self.say(state, "warning", f"the initial fit missed fit.target = {self.config.fit.target:g}", warn=True)
         else:
+            bound = self.simulation.refit_bound(state)
             state, error, accepted = self.simulation.finish_refit(state)
-            verdict = "accepted" if accepted else f"refused, restart.bound is {self.config.restart.bound:g}"
+            verdict = "accepted" if accepted else f"refused, the bound is {bound:.2g}"
             self.say(state, "refit", f"refit reached a relative error of {error:.2e}: {verdict}", warn=not accepted)
         self.reporter.phase(PHASE_NAMES[state.phase])
         return state

@@ -24,6 +24,7 @@ from nivp_dist.state import EVOLVE, FINISHED, FIT, REFIT, State
 from nivp_dist.stepping import Accepted, Stepper
 
 PILOT, INITIAL, MEASURE, REFIT_KEY, SCALE, ANOTHER = 101, 102, 103, 104, 105, 106
+REFIT_SHARE = 0.1
 SETTLING_STEPS = 3  # accepted steps after a fit before the levels of health are taken
 
 
@@ -157,14 +158,20 @@ class Simulation:
         fit = self.refitter.start(self._initial_theta_near(key, state.density))
         return state.after(phase=REFIT, fit=replicate(fit, self.mesh))
 
+    def refit_bound(self, state: State) -> float:
+        """Below which a refit is accepted: restart.bound, or a tenth of the error that the run reckons with already.
+
+        Where much is lost a refit that adds little to it beats a network that its residual says is at its end."""
+        return max(self.config.restart.bound, REFIT_SHARE * state.estimate.total)
+
     def finish_refit(self, state: State) -> tuple[State, float, bool]:
-        """Take the refit if its error is within restart.bound, else keep the old network.
+        """Take the refit if its error is within ``refit_bound``, else keep the old network.
 
         Returns: the state, the refit's relative error, and whether it was accepted.
         """
         fit, misfit = self._measured(state)
         error = float(fit.error)
-        accepted = bool(error <= self.config.restart.bound)
+        accepted = bool(error <= self.refit_bound(state))
         healthy_step = max(state.h, state.levels.h) if state.levels else state.h
         state = state.after(
             phase=EVOLVE,

@@ -56,7 +56,7 @@ def test_what_is_not_set_follows_from_the_accuracy(toml):
     text = "accuracy = 1e-4\n" + HEAT
     config = read_config(toml(text + "[fit]\ntarget = 0.25\n"), {"restart.bound": "0.125"})
     assert (config.fit.target, config.restart.bound) == (0.25, 0.125)
-    assert math.isclose(config.solver.mu, 1e-12) and math.isclose(config.integrator.rtol, 5e-6)
+    assert math.isclose(config.solver.mu, 1e-11) and math.isclose(config.integrator.rtol, 5e-6)
     assert config.fit.line_search and config.solver.rtol == Config(problem={"name": "heat"}).solver.rtol
     # mu stays where float64 has a meaning for it, and where it does something.
     mu = lambda accuracy: read_config(toml(HEAT), {"accuracy": accuracy}).solver.mu  # noqa: E731

@@ -61,6 +61,7 @@ class = "Modes"
 width = 8
 depth = 1
 frequencies = 1
+alpha = 1.0
 [sampling]
 points = 201
 redraw_every = 2

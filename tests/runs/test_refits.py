@@ -1,6 +1,7 @@
 """Restarts: refits to the present solution, by the state alone, accepted only below their bound."""
 
 import os
+import re
 import signal
 
 import numpy as np
@@ -22,7 +23,7 @@ def test_refits_happen_and_are_judged(refitted):
     said = [message for kind, message in refitted.events if kind == "refit"]
     begun = [message for message in said if "advanced by" in message]
     accepted = [message for message in said if message.endswith("accepted")]
-    refused = [message for message in said if f"refused, restart.bound is {BOUND}" in message]
+    refused = [message for message in said if f"refused, the bound is {BOUND}" in message]
     assert len(begun) == len(accepted) + len(refused) and accepted and refused
     assert refitted.summary["refits"] == len(accepted)
     # A refit below its bound costs the solution no more than that bound.
@@ -37,14 +38,25 @@ def test_an_accepted_refit_is_another_network_of_the_same_solution(refitted, run
 
 
 def test_a_refused_refit_keeps_theta(runs):
-    """A bound that no refit meets: the run is the one that never tried, said so, and counted none."""
+    """A bound that no refit meets, nor a tenth of the estimate: the run is the one that never tried, said so, and counted
+    none."""
     # New points at every step: with kept ones the step after an attempt takes its first velocity anew.
     ran = runs.run(**OFTEN | {"restart__bound": 1e-9, "sampling__redraw_every": 1})
     plain = runs.run(integrator__t_end=0.2, sampling__redraw_every=1)
-    refused = [message for kind, message in ran.events if "refused, restart.bound is 1e-09" in message]
+    refused = [message for kind, message in ran.events if "refused, the bound is" in message]
     assert refused and ran.summary["refits"] == 0
     assert np.array_equal(ran.theta(0.2), plain.theta(0.2))
     assert ran.metrics == plain.metrics
+
+
+def test_where_much_is_lost_a_refit_that_costs_little_is_taken(runs):
+    """Refits above restart.bound, but below a tenth of what the run estimates that it has lost already."""
+    # A mu that leaves a tenth of the right-hand side: the solution drifts, however well its refits go.
+    ran = runs.run(**OFTEN | {"restart__bound": 1e-9}, solver__mu=1e-2)
+    said = [message for kind, message in ran.events if kind == "refit" and message.endswith("accepted")]
+    accepted = [float(re.search(r"error of (\S+): ", message)[1]) for message in said]
+    estimates = [line["estimate"] for line in ran.metrics]
+    assert accepted and min(accepted) > 1e-9 and max(accepted) < max(estimates) / 10
 
 
 def test_no_refit_when_they_are_switched_off(runs):
