@@ -38,8 +38,7 @@ def test_an_accepted_refit_is_another_network_of_the_same_solution(refitted, run
 
 
 def test_a_refused_refit_keeps_theta(runs):
-    """A bound that no refit meets, nor a tenth of the estimate: the run is the one that never tried, said so, and counted
-    none."""
+    """A bound that no refit meets, nor a tenth of the estimate: the run is the one that never tried, and says so."""
     # New points at every step: with kept ones the step after an attempt takes its first velocity anew.
     ran = runs.run(**OFTEN | {"restart__bound": 1e-9, "sampling__redraw_every": 1})
     plain = runs.run(integrator__t_end=0.2, sampling__redraw_every=1)
