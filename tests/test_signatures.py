@@ -131,13 +131,13 @@ def test_thirds_are_medians():
 # The factor on mu ---------------------------------------------------------------------------------
 
 
-def factors(steps):
-    """The factor after every step."""
-    watch, damping, found = Watch.begin(), Damping(), []
+def factors(steps, remedy=Damping):
+    """That of a remedy after every step."""
+    watch, state, found = Watch.begin(), remedy(), []
     for step, vitals in enumerate(steps, 1):
         watch, _ = watch.after_step(vitals, step)
-        damping = damping.after_step(watch.recent(), step)
-        found.append(damping.factor)
+        state = state.after_step(watch.recent(), step)
+        found.append(state.factor)
     return found
 
 
@@ -174,22 +174,12 @@ def test_steps_that_give_way_without_a_rejection():
 # The factor on the points --------------------------------------------------------------------------
 
 
-def crowds(steps):
-    """The factor after every step."""
-    watch, crowding, found = Watch.begin(), Crowding(), []
-    for step, vitals in enumerate(steps, 1):
-        watch, _ = watch.after_step(vitals, step)
-        crowding = crowding.after_step(watch.recent(), step)
-        found.append(crowding.factor)
-    return found
-
-
 def test_points_are_doubled_while_velocities_fit_their_own_only():
     overfitted = SOUND_STEP._replace(residual=1e-3, residual_fresh=2e-2)
-    found = crowds([SOUND_STEP] * 20 + [overfitted] * 60)
+    found = factors([SOUND_STEP] * 20 + [overfitted] * 60, Crowding)
     assert set(found[:20]) == {1} and found[-1] == MOST_POINTS
     # Judged by the steps since: those before a change do not count against what it has mended.
     doubled = found.index(2)
     assert set(found[doubled : doubled + ENOUGH]) == {2}
-    mended = crowds([SOUND_STEP] * 20 + [overfitted] * (doubled - 19) + [SOUND_STEP] * 60)
+    mended = factors([SOUND_STEP] * 20 + [overfitted] * (doubled - 19) + [SOUND_STEP] * 60, Crowding)
     assert mended[doubled] == 2 and mended[-1] == 2

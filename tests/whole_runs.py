@@ -243,7 +243,7 @@ def assert_same(ran, other):
 
 
 # Sums over points are split differently on another number of devices: rounding (1e-16), which a solve multiplies by its
-# condition, tr M / mu = 1e9 here. theta parts by up to 1e-6 (1.6e-8 found), in directions that hardly move u (5e-11).
+# condition, tr M / mu = 1e9 here. theta parts by up to 1e-6, in directions that hardly move u (1e-10 found).
 THETA, SOLUTION = 1e-6, 1e-9
 
 

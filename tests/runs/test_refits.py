@@ -50,7 +50,7 @@ def test_a_refused_refit_keeps_theta(runs):
 
 def test_where_much_is_lost_a_refit_that_costs_little_is_taken(runs):
     """Refits above restart.bound, but below a tenth of what the run estimates that it has lost already."""
-    # A mu that leaves a tenth of the right-hand side: the solution drifts, however well its refits go.
+    # A mu so large that the velocity misses the right-hand side: what is lost adds up, however well refits go.
     ran = runs.run(**OFTEN | {"restart__bound": 1e-9}, solver__mu=1e-2)
     said = [message for kind, message in ran.events if kind == "refit" and message.endswith("accepted")]
     accepted = [float(re.search(r"error of (\S+): ", message)[1]) for message in said]
