@@ -4,7 +4,7 @@ Points come from a mixture: a share spread over the whole domain, the rest from 
 Weights are one over the *intensity* of points, lambda(x) = sum_k n_k N_k(x) + n_0 / volume, the expected
 number of points per volume given how many each part contributed (the balance heuristic of Veach and
 Guibas 1995). On a box a Gaussian draw that falls outside is replaced by a uniform one and counted as
-such, so lambda needs no normalising constant of a truncated Gaussian.
+such, so lambda needs no normalising constant of a truncated Gaussian. Both are evenly spread (``low_discrepancy``).
 
 A draw is a function of a key and the present density alone: every process makes the same one, whatever
 the number of devices.
@@ -23,6 +23,7 @@ from nivp_dist.cluster.mesh import replicate
 from nivp_dist.config import SamplingSettings
 from nivp_dist.errors import InputError
 from nivp_dist.galerkin.velocity import AXIS, Points
+from nivp_dist.low_discrepancy import MOST_DIMENSIONS, shifted_sequence
 from nivp_dist.problems.domains import Box, WholeSpace
 
 BROAD = 4.0  # on the whole space the "uniform" share is a Gaussian of this many times the variance
@@ -98,28 +99,34 @@ class Sampler:
         d = domain.dimension
         # All random numbers by one call: each is a program of its own, which takes longer to build than to run.
         random = jax.random.uniform(key, (n + 1, 2 * d), minval=2.0**-53)
+        normal, across = random[:n, :d], random[:n, d:]
         inflated = density.covariances * self.settings.inflation
 
         # Stratified choice of the part that each point comes from: counts as even as they can be.
         share = self._uniform_share()
         shares = jnp.concatenate([jnp.array([share]), (1 - share) * density.weights])
-        position = (jnp.arange(n) + random[n, 0]) / n
+        position = (jnp.arange(n) + random[n, 0]) / n  # i / n beside a sequence is as even as the sequence
         part = jnp.searchsorted(jnp.cumsum(shares)[:-1], position, side="right")
         counts = jnp.sum(part[:, None] == jnp.arange(k + 1), axis=0)
 
-        z = np.sqrt(2) * jax.lax.erf_inv(2 * random[:n, :d] - 1)
+        if d <= MOST_DIMENSIONS:
+            normal = shifted_sequence(random[n, :d], n)
+            # Those that replace a Gaussian draw stay independent: of a sequence they would be the very piece that goes
+            # with the draws outside.
+            across = jnp.where((part == 0)[:, None], shifted_sequence(random[n, d:], n), across)
+        z = np.sqrt(2) * jax.lax.erf_inv(2 * normal - 1)
         roots = cholesky_roots(inflated)
         gaussian = _placed(density.means, roots, jnp.maximum(part - 1, 0), z)
         if isinstance(domain, Box):
             lower, upper = jnp.asarray(domain.lower), jnp.asarray(domain.upper)
-            size = self._box_sizes(random[:n, 0])[:, None]
-            uniform = domain.centre + size * (lower - domain.centre + (upper - lower) * random[:n, d:])
+            size = self._box_sizes(position)[:, None]
+            uniform = domain.centre + size * (lower - domain.centre + (upper - lower) * across)
             outside = jnp.any((gaussian <= lower) | (gaussian >= upper), axis=-1)
             spread = (part == 0) | outside
             x = jnp.where(spread[:, None], uniform, gaussian)
             spread_intensity = jnp.sum(spread) / domain.volume * self._box_density(x)
         else:
-            choice = jnp.searchsorted(jnp.cumsum(density.weights)[:-1], random[:n, d], side="right")
+            choice = jnp.searchsorted(jnp.cumsum(density.weights)[:-1], position / share, side="right")
             # A broad part of every Gaussian stands in for the uniform one where there is no box.
             broad = _placed(density.means, jnp.sqrt(BROAD) * roots, choice, z)
             x = jnp.where((part == 0)[:, None], broad, gaussian)

@@ -10,6 +10,7 @@ from nivp_dist.cluster.mesh import make_mesh, replicate
 from nivp_dist.config import SamplingSettings
 from nivp_dist.errors import InputError
 from nivp_dist.galerkin.velocity import Points
+from nivp_dist.low_discrepancy import shifted_sequence
 from nivp_dist.problems import Box, WholeSpace
 from nivp_dist.sampling import (
     Density,
@@ -89,6 +90,33 @@ def test_the_mean_over_many_draws_is_right():
     error = np.mean(sums) - quadrature(BOX, bump)
     assert abs(error) < 4 * np.std(sums) / np.sqrt(len(sums))
     assert np.std(sums) < 0.05 * quadrature(BOX, bump)
+
+
+@pytest.mark.parametrize("domain, settings, gain", [(BOX, {"method": "uniform"}, 20), (SPACE, {}, 2)])
+def test_points_are_more_even_than_independent_ones(domain, settings, gain):
+    """Sums against quadrature, off by a part of what independent points of the same spread are."""
+    draw = sampler(domain, points=2000, **settings).draw
+    sums, spreads = [], []
+    for seed in range(60):
+        points = draw(jax.random.key(seed), MIXTURE)
+        values = np.asarray(points.measure) * bump(np.asarray(points.x))
+        sums.append(values.sum())
+        spreads.append(np.sqrt(2000) * values.std())
+    assert np.sqrt(np.mean((np.array(sums) - quadrature(domain, bump)) ** 2)) < np.mean(spreads) / gain
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 5])
+def test_shifted_sequences(d):
+    """Uniform over shifts, and over points; d = 1: every gap is one of three (Steinhaus), about 1 / n long."""
+    shifts = np.random.default_rng(0).random((200, d))
+    means = np.array([np.asarray(shifted_sequence(jnp.asarray(shift), 1000)) for shift in shifts])
+    assert means.min() > 0 and means.max() < 1
+    np.testing.assert_allclose(means.mean((0, 1)), 0.5, atol=5e-3)
+    np.testing.assert_allclose(means[:, 500].mean(0), 0.5, atol=4 * np.sqrt(1 / 12 / 200))
+    np.testing.assert_allclose(np.cov(means[0].T), np.eye(d) / 12 if d > 1 else 1 / 12, atol=4e-3)
+    if d == 1:
+        gaps = np.diff(np.sort(means[0, :, 0]))
+        assert len(np.unique(np.round(gaps, 9))) <= 3 and gaps.max() < 2 / 1000
 
 
 def test_weights_of_a_log_density_are_equal():
