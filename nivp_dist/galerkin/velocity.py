@@ -90,7 +90,7 @@ class Galerkin:
     ):
         self.network, self.problem, self.solver, self.mesh = network, problem, solver, mesh
         self.chunk = sampling.chunk
-        self.method = choose_method(solver, network, sampling.points, fitting)
+        self.method, self.points = choose_method(solver, network, sampling.points, fitting), sampling.points
         self.axis = AXIS
         self.points_spec = split = Points(P(AXIS), P(AXIS), P(AXIS))
         self.vectors = Whole(network.size, AXIS)
@@ -163,10 +163,10 @@ class Galerkin:
 
     def _solve(self, operator, f, points, regularisation, guess):
         """(M + mu I) v = J^T W f by the configured method."""
-        mu = regularisation.mu
-        if self.method == "dual":
+        mu, method = regularisation.mu, self._method_for(points)
+        if method == "dual":
             v = self._dual_system(operator, points)(f, mu)
-        elif self.method == "primal":
+        elif method == "primal":
             # One all-reduce carries the parts of the matrix and the right-hand side.
             parts, b = jax.lax.psum((operator.matrix_parts(), operator.transpose(f)), AXIS)
             v = direct.solve_positive(operator.assemble(parts), mu, b)
@@ -184,6 +184,13 @@ class Galerkin:
             return vectors.replicated(solution.x), solution.iterations, solution.residual, solution.code
         code = jnp.where(jnp.all(jnp.isfinite(v)), pcg.CONVERGED, pcg.BROKEN)
         return v, jnp.zeros((), jnp.int64), jnp.zeros(()), code
+
+    def _method_for(self, points) -> str:
+        """The method; but where more points are drawn than were planned, a dual matrix larger than the primal one gives
+        way to it: with four times the points it would have sixteen times the entries."""
+        drawn = len(points.x) * self.mesh.size
+        outgrown = drawn >= self.points + self.mesh.size and drawn * self.network.outputs > self.network.size
+        return "primal" if self.method == "dual" and outgrown else self.method
 
     def _dual_system(self, operator, points):
         """(f, mu) -> v by the dual matrix, which is made once, whatever the number of right-hand sides and mu."""
@@ -221,11 +228,12 @@ class Galerkin:
         """
         several = dampings * regularisation.trace
         operator = self._operator(theta, points, regularisation.basis)
-        if self.method == "primal":
+        method = self._method_for(points)
+        if method == "primal":
             parts, b = jax.lax.psum((operator.matrix_parts(), operator.transpose(misfit)), AXIS)
             matrix = operator.assemble(parts)
             one = lambda mu: direct.solve_positive(matrix, mu, b)  # noqa: E731
-        elif self.method == "dual":
+        elif method == "dual":
             solve = self._dual_system(operator, points)
             one = lambda mu: solve(misfit, mu)  # noqa: E731
         else:

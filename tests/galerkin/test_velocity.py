@@ -469,6 +469,20 @@ def test_velocity_is_compiled_once(wave):
     assert galerkin.velocity._cache_size() == 1
 
 
+@pytest.mark.devices
+def test_a_dual_matrix_that_points_have_outgrown(drifted):
+    """With more points than were planned the same velocity comes from the primal matrix: none of n x n is made."""
+    n, zero = len(drifted.points.x), jnp.zeros(drifted.network.size)
+    solver = SolverSettings(method="dual", mu=MU)
+    for planned, square in ((POINTS, True), (POINTS // 3, False)):
+        sampling = SamplingSettings(points=planned)
+        galerkin = Galerkin(drifted.network, drifted.problem, solver, sampling, drifted.mesh)
+        shared, result = drifted.velocity(galerkin)
+        assert relative(result.v, drifted.solution()) < 1e-8
+        program = str(jax.make_jaxpr(galerkin.velocity)(drifted.theta, TIME, drifted.points, shared, zero))
+        assert (f"f64[{n},{n}]" in program) == square
+
+
 @pytest.mark.parametrize("width, points, method", [(10, 4000, "primal"), (100, 300, "dual"), (300, 50_000, "pcg")])
 def test_auto_chooses_by_size(width, points, method):
     network = build(NetworkSettings(width=width, output_scales=[1.0, 1.0]), Wave())
