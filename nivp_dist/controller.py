@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 
+from nivp_dist.cluster.compile_clock import CompileClock
 from nivp_dist.cluster.control import SAVE, STOP, Control
 from nivp_dist.cluster.signals import StopRequest
 from nivp_dist.config import Config
@@ -29,9 +30,9 @@ def evolve(config: Config, directory: Path, *, resume: bool = False, reporter=No
     """
     reporter = reporter if reporter is not None and jax.process_index() == 0 else Silent()
     problem = problem if problem is not None else registry.load(config.problem)
-    simulation = Simulation(config, problem)
-    record = Record(config, directory, simulation)
-    with StopRequest() as request:
+    with CompileClock() as clock, StopRequest() as request:
+        simulation = Simulation(config, problem)
+        record = Record(config, directory, simulation, clock)
         return _Run(config, simulation, record, reporter, Control(config.checkpoint, request)).loop(resume)
 
 

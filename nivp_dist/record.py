@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from nivp_dist.cluster.compile_clock import CompileClock
 from nivp_dist.cluster.mesh import to_host
 from nivp_dist.config import Config
 from nivp_dist.errors import RunFailed
@@ -23,8 +24,8 @@ from nivp_dist.storage.metrics import EVENTS, METRICS, Lines, read_tail
 class Record:
     """The run directory of a run in progress. Wall time is told here, and decides nothing."""
 
-    def __init__(self, config: Config, directory: Path, simulation: Simulation):
-        self.config, self.directory, self.simulation = config, Path(directory), simulation
+    def __init__(self, config: Config, directory: Path, simulation: Simulation, clock: CompileClock):
+        self.config, self.directory, self.simulation, self.clock = config, Path(directory), simulation, clock
         self.writes = jax.process_index() == 0
         self.checkpoints = Checkpoints(self.directory, config.checkpoint.keep)
         self.metrics, self.events = Lines(self.directory / METRICS), Lines(self.directory / EVENTS)
@@ -33,6 +34,7 @@ class Record:
         self.began = bool(previous)  # whether the run was ever started; process 0 only
         self._reached = previous.get("ticks") or 0  # the last checkpoint that was told of
         self._earlier = float(previous.get("wall_seconds") or 0.0)
+        self._compiled_earlier = float(previous.get("compile_seconds") or 0.0)
         self._hash = np.frombuffer(hashlib.sha256(config_hash(config).encode()).digest(), np.uint8)
         self.outputs: dict[float, dict] = {}  # t -> what the summary says of it
 
@@ -109,6 +111,7 @@ class Record:
             "processes": jax.process_count(),
             "solver": simulation.galerkin.method,
             "wall_seconds": round(self.wall_seconds, 3),
+            "compile_seconds": round(self._compiled_earlier + self.clock.seconds, 3),  # a part of them
             "versions": run_directory.versions(),
         } | more
         self._write(run_directory.SUMMARY, lambda: run_directory.write_summary(self.directory, summary))

@@ -236,5 +236,7 @@ def _headline(summary: dict) -> str:
         if summary.get(key) is not None:
             parts.append(tables.count(summary[key], noun))
     if summary.get("wall_seconds") is not None:
-        parts.append(tables.duration(summary["wall_seconds"]))
+        compiled = summary.get("compile_seconds")
+        share = "" if compiled is None else f" ({tables.duration(compiled)} of them compiling)"
+        parts.append(tables.duration(summary["wall_seconds"]) + share)
     return ", ".join(parts)

@@ -17,6 +17,7 @@ SUMMARY = {
     "rejected": 1,
     "refits": 0,
     "wall_seconds": 133.4,
+    "compile_seconds": 14.2,
 }
 
 
@@ -165,7 +166,7 @@ def test_the_end_of_a_run_to_the_letter(log, run_directory):
     log.finish(SUMMARY, run_directory)
     assert log.lines() == [
         "",
-        "heat finished, t = 0.25 of 0.25, 34 steps, 1 rejected step, 0 refits, 2 min 13 s",
+        "heat finished, t = 0.25 of 0.25, 34 steps, 1 rejected step, 0 refits, 2 min 13 s (14 s of them compiling)",
         "",
         "relative L2 error against the reference",
         "     t  relative L2",

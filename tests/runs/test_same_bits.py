@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from nivp_dist import controller
+from nivp_dist.cluster.compile_clock import CompileClock
 from nivp_dist.cluster.control import Control
 from nivp_dist.cluster.signals import StopRequest
 from nivp_dist.errors import RunStopped
@@ -121,7 +122,8 @@ def advanced(runs):
         if moment not in assembled:
             ran = runs.begin(crash, moment, checkpoint__every_steps=1)
             config = resume_config(ran.directory)
-            record = Record(config, ran.directory, controller.Simulation(config, registry.load(config.problem)))
+            simulation = controller.Simulation(config, registry.load(config.problem))
+            record = Record(config, ran.directory, simulation, CompileClock())
             assembled[moment] = config, record, record.restore()[0]
         return assembled[moment]
 

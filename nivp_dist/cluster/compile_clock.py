@@ -1,0 +1,35 @@
+"""How long a run has spent on building its programs: tracing, lowering and compiling them."""
+
+import time
+
+from jax import monitoring
+
+EVENTS = "/jax/core/compile/"  # jaxpr_trace_duration, jaxpr_to_mlir_module_duration, backend_compile_duration
+
+
+class CompileClock:
+    """Seconds of this process inside the context, each counted once: with the trace of a program those of the functions
+    inside it are reported, one by one, the innermost first."""
+
+    def __init__(self, now=time.monotonic):
+        self._now, self._spans = now, []
+
+    def __enter__(self):
+        monitoring.register_event_duration_secs_listener(self.listen)
+        return self
+
+    def __exit__(self, *failure):
+        monitoring.unregister_event_duration_listener(self.listen)
+
+    def listen(self, event: str, duration: float, **details) -> None:
+        """Something has just ended that took `duration` seconds."""
+        if not event.startswith(EVENTS):
+            return
+        end = self._now()
+        while self._spans and self._spans[-1][0] >= end - duration:
+            self._spans.pop()
+        self._spans.append((end - duration, end))
+
+    @property
+    def seconds(self) -> float:
+        return sum(end - start for start, end in self._spans)
