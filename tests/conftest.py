@@ -11,7 +11,8 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # On a CPU all tests have four devices, of which a configuration may use fewer; what is sharded is tested on 1, 2 and 4.
 if "device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-# These two compile the programs of a run in 5 s instead of 15. XLA ends a process that names a flag it does not know.
+# These two, of which the first is the product's own too, compile the programs of a run in 5 s instead of 15. XLA ends a
+# process that names a flag it does not know.
 QUICK = " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 if version("jaxlib").startswith("0.10.") and os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + QUICK
