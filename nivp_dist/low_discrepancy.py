@@ -9,8 +9,8 @@ fresh ones 1.42e-3 and 1.43e-3, with independent points 1.18e-3 and 1.85e-3; err
 import jax.numpy as jnp
 import numpy as np
 
-# Above, it does not pay, by measurement (README: how it works). From six dimensions on some pairs of axes are filled less
-# evenly than by independent points.
+# Above, it does not pay (README: how it works). From six dimensions on some pairs of axes are filled less evenly than
+# by independent points.
 MOST_DIMENSIONS = 2
 
 
