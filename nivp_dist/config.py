@@ -70,7 +70,8 @@ class SamplingSettings(Section):
     # candidates again, where the equation is met worst.
     method: Literal["uniform", "density", "solution", "residual"] = "density"
     points: PositiveInt = 4000  # n, over all devices
-    adapt_points: bool = True  # up to 4 times as many where a velocity fits its own points only, see damping.py
+    # Up to 4 times as many where a velocity fits its own points only, see damping.py; not with method = 'solution'.
+    adapt_points: bool = True
     uniform_fraction: float = Field(0.1, gt=0.0, le=1.0)  # share drawn uniformly, so that nowhere is forgotten
     # uniform: share of the points that are uniform in boxes of all sizes about the centre, and counted as drawn. For an
     # OpenBox that is filled by what comes from its middle, which uniform points in many dimensions never see.
