@@ -28,6 +28,9 @@ LENGTHS = (1.0, 0.5, 0.25, 0.1)  # of each correction, with fit.line_search
 SMALLEST_DAMPING, LARGEST_DAMPING = 1e-14, 1e2
 ADAM_ROUND = 100
 PATIENCE = 8  # Gauss-Newton rounds in a row that gain less than a percent
+# Or so many rounds, near the target, without an error below this part of the least so far: the best of several
+# corrections gains a percent on the points that chose it, also where the fit is as good as it gets.
+ENDURANCE, GAIN = 25, 0.95
 FAR = 10.0  # times the target: a fit that stalls beyond it sits at a stationary point of its initialisation
 
 
@@ -37,7 +40,7 @@ class FitState(NamedTuple):
     Attributes:
         theta (p,). error: relative error of theta on the last fresh points. damping: relative to tr M.
         stage: ADAM, HEAD, GAUSS_NEWTON or DONE. round: rounds done in all. stale: rounds without gain.
-        first, second (p,): Adam's moments.
+        first, second (p,): Adam's moments. record: the least error so far, and level: Gauss-Newton rounds since.
     """
 
     theta: jax.Array
@@ -48,6 +51,8 @@ class FitState(NamedTuple):
     stale: jax.Array
     first: jax.Array
     second: jax.Array
+    record: jax.Array
+    level: jax.Array
 
 
 class Fitter:
@@ -72,7 +77,9 @@ class Fitter:
         """The state before the first round."""
         first = GAUSS_NEWTON if self.settings.method == "gauss_newton" else ADAM
         zero = jnp.zeros_like(theta)
-        return FitState(theta, _number(np.inf), _number(1e-4), *map(_count, (first, 0, 0)), zero, zero)
+        return FitState(
+            theta, _number(np.inf), _number(1e-4), *map(_count, (first, 0, 0)), zero, zero, _number(np.inf), _count(0)
+        )
 
     def advance(self, state: FitState, key, density, context=None) -> FitState:
         """One round. The key is that of the whole fit."""
@@ -111,9 +118,12 @@ class Fitter:
         stale = 0 if errors[best] < 0.99 * before or on_its_way else int(state.stale) + 1
         stage, settings = int(state.stage), self.settings
         rounds = int(state.round) + 1
+        ahead = errors[best] < GAIN * float(state.record)
+        record, level = (errors[best], 0) if ahead else (float(state.record), int(state.level) + 1)
+        lasting = level >= ENDURANCE and record < FAR * settings.target
         if stage == HEAD:
             stage, stale = (GAUSS_NEWTON if settings.method.endswith("gauss_newton") else DONE), 0
-        elif errors[best] < settings.stop_at or stale >= PATIENCE or rounds >= self.last_round:
+        elif errors[best] < settings.stop_at or stale >= PATIENCE or lasting or rounds >= self.last_round:
             stage = DONE
         return state._replace(
             theta=self._choice(candidates, best),
@@ -122,6 +132,8 @@ class Fitter:
             stage=_count(stage),
             round=_count(rounds),
             stale=_count(stale),
+            record=_number(record),
+            level=_count(level),
         )
 
     @property

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nivp_dist.fitting.fit import ADAM, DAMPING_FACTORS, DONE, GAUSS_NEWTON, HEAD, FitState
+from nivp_dist.fitting.fit import ADAM, DAMPING_FACTORS, DONE, ENDURANCE, GAUSS_NEWTON, HEAD, FitState
 from nivp_dist.problems import Problem, WholeSpace
 
 KEY = jax.random.key(11)
@@ -143,6 +143,23 @@ def test_stuck_is_a_stall_far_from_the_target_with_rounds_left(box):
     assert not fitter.stuck(stalled._replace(error=5e-3))
     assert not fitter.stuck(stalled._replace(round=50))
     assert not fitter.stuck(stalled._replace(stage=GAUSS_NEWTON))
+
+
+@pytest.mark.parametrize(
+    "error, rounds", [(lambda k: 0.02, ENDURANCE + 1), (lambda k: 0.02 * 0.99**k, 60), (lambda k: 0.2, 60)]
+)
+def test_gains_that_come_to_nothing(box, error, rounds):
+    """The best of several corrections gains two percent on the points that chose it, and on the next draw the error is
+    what it was: such a fit ends, one that falls goes on, and one that is far from its target still."""
+    fitter = box.fitter(lambda context, x: x, target=1e-2, iterations=60)
+    state = fitter.start(box.theta)._replace(damping=jnp.asarray(1e-4))
+    candidates, dampings = jnp.tile(box.theta, (4, 1)), 1e-4 * np.array(DAMPING_FACTORS)
+    done = 0
+    while int(state.stage) != DONE:
+        before = error(done)
+        state = fitter._choose(state, candidates, np.array([before, 1.1 * before, 0.98 * before, before]), dampings)
+        done += 1
+    assert done == int(state.round) == rounds
 
 
 def test_shorter_corrections_are_tried_with_a_line_search(setting):

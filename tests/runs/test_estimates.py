@@ -60,6 +60,12 @@ def test_too_few_points_become_more(runs, same, crash):
     same(runs.resume(crashed), ran)
 
 
+def test_points_of_the_solution_do_not_become_more(runs):
+    ran = runs.run(**FEW, sampling__method="solution", sampling__redraw_every=1)
+    assert any(message.startswith("points: the residual is") for message in warnings(ran))
+    assert {line["points"] for line in ran.metrics} == {12}
+
+
 def test_a_network_that_is_too_small_is_named(runs):
     fit = {"fit__on_miss": "continue", "fit__target": 1e-6}
     ran = runs.run(network__width=1, network__frequencies=0, **fit, solver__adapt_mu=False, restart__enabled=False)
