@@ -195,7 +195,7 @@ SETTINGS = {
     "network": {"width": 6, "depth": 1, "frequencies": 1},
     "sampling": {"points": 100},
     "integrator": {"t_end": 0.2, "initial_step": 0.05},
-    "fit": {"points": 200, "iterations": 6, "target": 1e-2},
+    "fit": {"points": 200, "iterations": 12, "target": 1e-2},
     "output": {"times": [0.1], "evaluation_points": 1000, "plots": False},
 }
 
