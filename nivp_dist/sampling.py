@@ -4,7 +4,8 @@ Points come from a mixture: a share spread over the whole domain, the rest from 
 Weights are one over the *intensity* of points, lambda(x) = sum_k n_k N_k(x) + n_0 / volume, the expected
 number of points per volume given how many each part contributed (the balance heuristic of Veach and
 Guibas 1995). On a box a Gaussian draw that falls outside is replaced by a uniform one and counted as
-such, so lambda needs no normalising constant of a truncated Gaussian. Both are evenly spread (``low_discrepancy``).
+such, so lambda needs no normalising constant of a truncated Gaussian. In one
+and two dimensions both are evenly spread (``low_discrepancy``).
 
 A draw is a function of a key and the present density alone: every process makes the same one, whatever
 the number of devices.

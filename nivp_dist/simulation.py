@@ -227,8 +227,8 @@ class Simulation:
                 said.append(f"solver.mu is multiplied by {damping.factor:g} from here on")
         crowding, settings = state.crowding, self.config.sampling
         # Points drawn by a density itself: the fresh ones see other tails, of which more points do not say more.
-        counted = settings.adapt_points and settings.method != "solution"
-        if counted and state.step % settings.redraw_every == 0:
+        adapts = settings.adapt_points and settings.method != "solution"
+        if adapts and state.step % settings.redraw_every == 0:
             crowding = crowding.after_step(watch.recent(), state.step)
             if crowding != state.crowding:
                 said.append(f"{settings.points * crowding.factor} points are drawn from here on")

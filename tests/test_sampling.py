@@ -109,13 +109,13 @@ def test_points_are_more_even_than_independent_ones(domain, settings, gain):
 def test_shifted_sequences(d):
     """Uniform over shifts, and over points; d = 1: every gap is one of three (Steinhaus), about 1 / n long."""
     shifts = np.random.default_rng(0).random((200, d))
-    means = np.array([np.asarray(shifted_sequence(jnp.asarray(shift), 1000)) for shift in shifts])
-    assert means.min() > 0 and means.max() < 1
-    np.testing.assert_allclose(means.mean((0, 1)), 0.5, atol=5e-3)
-    np.testing.assert_allclose(means[:, 500].mean(0), 0.5, atol=4 * np.sqrt(1 / 12 / 200))
-    np.testing.assert_allclose(np.cov(means[0].T), np.eye(d) / 12 if d > 1 else 1 / 12, atol=4e-3)
+    draws = np.array([np.asarray(shifted_sequence(jnp.asarray(shift), 1000)) for shift in shifts])
+    assert draws.min() > 0 and draws.max() < 1
+    np.testing.assert_allclose(draws.mean((0, 1)), 0.5, atol=5e-3)
+    np.testing.assert_allclose(draws[:, 500].mean(0), 0.5, atol=4 * np.sqrt(1 / 12 / 200))
+    np.testing.assert_allclose(np.cov(draws[0].T), np.eye(d) / 12 if d > 1 else 1 / 12, atol=4e-3)
     if d == 1:
-        gaps = np.diff(np.sort(means[0, :, 0]))
+        gaps = np.diff(np.sort(draws[0, :, 0]))
         assert len(np.unique(np.round(gaps, 9))) <= 3 and gaps.max() < 2 / 1000
 
 

@@ -119,8 +119,9 @@ def describe(row: Row, directory: Path) -> dict:
 
 def read(row: Row, directory: Path, summary: dict, t_end: float) -> dict:
     """What a run directory says of its last output so far."""
-    names = "status wall_seconds velocity_evaluations steps rejected refits cg_iterations parameters points devices"
-    entry = {name: summary.get(name) for name in [*names.split(), "device", "versions"]} | {"t": t_end}
+    counts = "velocity_evaluations steps rejected refits cg_iterations parameters points devices".split()
+    names = ["status", "wall_seconds", "compile_seconds", *counts, "device", "versions"]
+    entry = {name: summary.get(name) for name in names} | {"t": t_end}
     outputs = summary.get("errors") or []
     if not outputs:
         return entry

@@ -26,9 +26,10 @@ class CompileClock:
         if not event.startswith(EVENTS):
             return
         end = self._now()
-        while self._spans and self._spans[-1][0] >= end - duration:
-            self._spans.pop()
-        self._spans.append((end - duration, end))
+        start = end - duration
+        while self._spans and self._spans[-1][1] > start:  # by its end: starts are known to some microseconds only
+            start = min(start, self._spans.pop()[0])
+        self._spans.append((start, end))
 
     @property
     def seconds(self) -> float:
