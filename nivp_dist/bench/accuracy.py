@@ -139,10 +139,11 @@ def read(row: Row, directory: Path, summary: dict, t_end: float) -> dict:
 
 
 def verdict(row: Row, entry: dict) -> str:
-    """goal, must or no; and whether it took too long."""
+    """goal, must or no, or that nothing was asked; and whether it took too long."""
     error = entry.get("error")
     below = lambda bound: error is not None and bound is not None and error <= bound  # noqa: E731
     met = "goal" if below(row.goal) else "must" if below(row.must) else "no"
+    met = MISSING if row.must is None and row.goal is None else met
     late = (entry.get("wall_seconds") or 0.0) > 60 * row.minutes
     return met + (", late" if late else "")
 
@@ -247,10 +248,9 @@ def lines(sheet: dict) -> list[str]:
 
 def tally(sheet: dict) -> str:
     """How many bounds were met, in time."""
-    asked = [row for row in sheet["rows"] if row["must"] is not None]
-    musts = sum(row["met"] in ("must", "goal") for row in asked)
-    goals = sum(row["met"] == "goal" for row in sheet["rows"])
-    return f"{musts} of {len(asked)} must, {goals} of {len(sheet['rows'])} goals"
+    musts, goals = ([row["met"] for row in sheet["rows"] if row[bound] is not None] for bound in ("must", "goal"))
+    met = sum(verdict in ("must", "goal") for verdict in musts)
+    return f"{met} of {len(musts)} must, {goals.count('goal')} of {len(goals)} goals"
 
 
 def markdown(sheet: dict) -> list[str]:

@@ -163,7 +163,7 @@ class Galerkin:
 
     def _solve(self, operator, f, points, regularisation, guess):
         """(M + mu I) v = J^T W f by the configured method."""
-        mu, method = regularisation.mu, self._method_for(points)
+        mu, method = regularisation.mu, self.method_for(len(points.x) * self.mesh.size)
         if method == "dual":
             v = self._dual_system(operator, points)(f, mu)
         elif method == "primal":
@@ -185,10 +185,9 @@ class Galerkin:
         code = jnp.where(jnp.all(jnp.isfinite(v)), pcg.CONVERGED, pcg.BROKEN)
         return v, jnp.zeros((), jnp.int64), jnp.zeros(()), code
 
-    def _method_for(self, points) -> str:
+    def method_for(self, drawn: int) -> str:
         """The method; but where more points are drawn than were planned, a dual matrix larger than the primal one gives
         way to it: with four times the points it would have sixteen times the entries."""
-        drawn = len(points.x) * self.mesh.size
         outgrown = drawn >= self.points + self.mesh.size and drawn * self.network.outputs > self.network.size
         return "primal" if self.method == "dual" and outgrown else self.method
 
@@ -228,7 +227,7 @@ class Galerkin:
         """
         several = dampings * regularisation.trace
         operator = self._operator(theta, points, regularisation.basis)
-        method = self._method_for(points)
+        method = self.method_for(len(points.x) * self.mesh.size)
         if method == "primal":
             parts, b = jax.lax.psum((operator.matrix_parts(), operator.transpose(misfit)), AXIS)
             matrix = operator.assemble(parts)

@@ -64,6 +64,14 @@ def test_verdicts(error, seconds, met):
     assert accuracy.verdict(ROW, {"error": error, "wall_seconds": seconds}) == met
 
 
+def test_a_row_without_bounds_has_none_to_meet():
+    row = Row("long", "a long run", "tiny", must=None, goal=None, minutes=2)
+    assert accuracy.verdict(row, {"error": 1e-3, "wall_seconds": 1}) == "-"
+    assert accuracy.verdict(row, {"error": 1e-3, "wall_seconds": 121}) == "-, late"
+    unbounded = accuracy.describe(row, "somewhere") | {"error": 1e-3, "met": "-"}
+    assert accuracy.tally({"rows": [entry("a", error=5e-4), unbounded]}) == "1 of 1 must, 1 of 1 goals"
+
+
 def entry(name, must=1e-2, **more):
     row = Row(name, f"problem {name}", "heat_2d", must, 1e-3, 2, t=0.5)
     entry = accuracy.describe(row, "somewhere") | {"failed": None, "wall_seconds": 75.0, "velocity_evaluations": 84}
