@@ -1,10 +1,10 @@
 """An estimate of a run's error that needs no reference: what the run itself did wrong, summed up.
 
 Between two steps the network's field q_N obeys q_t = F[q] + r with the residual r = J v - f that the velocity leaves,
-and each step adds its own error J e, each fit its misfit. If the equation does not enlarge a small perturbation
+and each step adds its own error d, each fit its misfit. If the equation does not enlarge a small perturbation
 relative to the solution, then
 
-    |q_N - q| / |q|  <=  |initial misfit| + int |r| / |q| dt + sum |J e| / |q| + sum |misfit of a refit|,
+    |q_N - q| / |q|  <=  |initial misfit| + int |r| / |q| dt + sum |d| / |q| + sum |misfit of a refit|,
 
 every term relative to the solution's norm at its own time: Gronwall's inequality with a growth factor of one. Where
 that holds: advection, waves in their energy, and Fokker-Planck equations in the norm below, where it is the decay of
@@ -26,8 +26,8 @@ class Estimate(NamedTuple):
 
     Attributes:
         initial: misfit of the initial condition. residual: int |J v - f| / |q| dt, on points that the velocities were
-            not fitted to. steps: sum of |J e| / |q|; e estimates the error of the lower order, so that this is an upper
-            bound where the higher one is advanced. refits: misfits of the accepted refits.
+            not fitted to. steps: sum of |d| / |q|, d as ``Galerkin.step_norms`` takes it. refits: misfits of the
+            accepted refits.
     """
 
     initial: float = 0.0
@@ -41,7 +41,7 @@ class Estimate(NamedTuple):
         return sum(self)
 
     def after_step(self, h: float, residual: float, step: float) -> "Estimate":
-        """residual: |J v - f| / |q| at the start of the step; step: |J e| / |q|."""
+        """residual: |J v - f| / |q| at the start of the step; step: |d| / |q|."""
         return self._replace(residual=self.residual + h * residual, steps=self.steps + step)
 
     def entries(self) -> dict[str, float]:

@@ -67,6 +67,8 @@ class Stepper:
         # The last stage before serves as the first of this one on the same points, if theta is still its own.
         kept = self.tableau.fsal and not new_points and state.step != state.fit_step
         first = state.velocity if kept else None
+        if kept:
+            run.first_rate = galerkin.rate(state.theta, first, points)
 
         target = self.output_times[min(state.outputs_written, len(self.output_times) - 1)]
         h, rejected, reasons = state.h, 0, []
@@ -96,7 +98,7 @@ class Stepper:
         if (state.step + 1) % self.sampling.redraw_every == 0 and self.sampling.method != "uniform":
             density = self.sampler.fit(density, points, self._values(step.theta, points.x), sweeps=3)
         fresh = self._drawn(state, self._key(state, FRESH_KEY), self._fresh_points())
-        judged = galerkin.judge(state.theta, state.t, first, step.error, fresh)
+        judged = galerkin.judge(state.theta, state.t, first, fresh)
         new = state._replace(
             theta=step.theta,
             velocity=step.last if step.last is not None else first,
@@ -110,7 +112,7 @@ class Stepper:
             rejected=state.rejected + rejected,
             evaluations=state.evaluations + run.evaluations,
             cg_iterations=state.cg_iterations + run.iterations,
-            estimate=state.estimate.after_step(h_try, float(judged.residual_rate), float(judged.step_error)),
+            estimate=state.estimate.after_step(h_try, float(judged.residual_rate), error * self.settings.rtol),
         )
         told = self._telemetry(step.theta, first, state.velocity, run.at_start, points.weights)
         metrics = self._metrics(new, run, h_try, error, rejected, judged, told)
@@ -120,13 +122,14 @@ class Stepper:
 
     def _attempt(self, run, state, h, first):
         """(error relative to the tolerance, step); an infinite error if a stage failed."""
-        run.begin(state.reuse_sketch)
+        run.begin(state.reuse_sketch, first is not None)
         try:
             step = attempt(self.tableau, run, self._combine, state.theta, state.t, h, first)
         except StageFailed as failure:
             run.failure = str(failure)
             return np.inf, None
-        size, scale = self.galerkin.step_norms(state.theta, step.error, run.points)
+        increment = self._combine(None, h, self.tableau.b, run.rates)
+        size, scale = self.galerkin.step_norms(state.theta, step.theta, step.error, increment, run.points)
         error = float(size) / (self.settings.rtol * max(float(scale), 1e-300))
         if not np.isfinite(error):
             run.failure, error = "the error of the step is not finite", np.inf
@@ -221,7 +224,8 @@ class _Stages:
         self.regularisation = self.at_start = regularisation
         self.guess, self.start = state.velocity, state.t
         self.sketch_key = stepper._key(state, SKETCH_KEY)
-        self.first = self.first_residual = self.failure = None
+        self.first = self.first_rate = self.first_residual = self.failure = None
+        self.rates: list = []  # J v of the stages of the present attempt
         self.evaluations = self.iterations = self.first_iterations = 0
         self.wasted = 0  # iterations on a sketch that did not serve: they say nothing of the parametrisation
         self.sketched = False  # whether the sketch is of an earlier stage
@@ -229,9 +233,10 @@ class _Stages:
         self.worst = 0.0
         self.warnings: list[str] = []
 
-    def begin(self, reuse: bool):
+    def begin(self, reuse: bool, first_is_known: bool):
         """Another attempt: a sketch that failed a step too long for it may serve a shorter one."""
         self.regularisation, self.reuse, self.failure = self.at_start, reuse, None
+        self.rates = [self.first_rate] if first_is_known else []
 
     def __call__(self, theta, t):
         self.poll()
@@ -263,9 +268,10 @@ class _Stages:
             mend = "raise solver.max_iterations, max_rank or mu, or solver.rtol"
             self.warnings.append(f"CG {pcg.CODE_NAMES[code]}: {mend}")
         if self.first is None and t == self.start:
-            self.first, self.first_residual = result.v, float(result.residual)
+            self.first, self.first_rate, self.first_residual = result.v, result.rate, float(result.residual)
             self.first_iterations = iterations
         self.guess = result.v
+        self.rates.append(result.rate)
         return result.v
 
     def _sketch(self, theta):

@@ -55,10 +55,11 @@ class Regularisation(NamedTuple):
 
 
 class Velocity(NamedTuple):
-    """theta' and what the solve tells: residual |J v - f| / |f| on its points, |f|, and the solver's
-    iterations, true relative residual and result code (``pcg.CODE_NAMES``)."""
+    """theta', the field's rate J v (n, m) on the points, and what the solve tells: residual |J v - f| / |f| there, |f|,
+    and the solver's iterations, true relative residual and result code (``pcg.CODE_NAMES``)."""
 
     v: jax.Array
+    rate: jax.Array
     residual: jax.Array
     rhs_norm: jax.Array
     iterations: jax.Array
@@ -67,12 +68,11 @@ class Velocity(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """A step on points that it was not fitted to: the residual |J v - f| / |f|; in the norm of ``estimate`` |J v - f|
-    and |J e| over |q|; and the coverage, the effective share of the points for integrals of |u| (Kish 1965)."""
+    """A velocity on points that it was not fitted to: the residual |J v - f| / |f|; |J v - f| / |q| in the norm of
+    ``estimate``; and the coverage, the effective share of the points for integrals of |u| (Kish 1965)."""
 
     residual: jax.Array
     residual_rate: jax.Array
-    step_error: jax.Array
     coverage: jax.Array
 
 
@@ -99,9 +99,11 @@ class Galerkin:
         every, program = P(), self.program
         shared = self.shared_spec = Regularisation(every, every, nystrom.Sketch(self.vectors.spec, every), every)
         self._prepare = {}
-        self.velocity = program(self._velocity, every, every, split, shared, every)
-        self.step_norms = program(self._step_norms, every, every, split)
-        self.judge = program(self._judge, every, every, every, every, split)
+        told = Velocity(*(every for _ in Velocity._fields))._replace(rate=P(AXIS))
+        self.velocity = program(self._velocity, every, every, split, shared, every, out_specs=told)
+        self.rate = program(self._rate, every, every, split, out_specs=P(AXIS))
+        self.step_norms = program(self._step_norms, every, every, every, P(AXIS), split)
+        self.judge = program(self._judge, every, every, every, split)
         self.residual_squares = program(self._residual_squares, every, every, every, split, out_specs=P(AXIS))
         self.correction = program(self._correction, every, split, P(AXIS), shared, every)
 
@@ -155,11 +157,12 @@ class Galerkin:
         f = self._rhs(theta, t, points.x)
         guess = self.network.to_basis(guess, basis)
         v, iterations, solver_residual, code = self._solve(operator, f, points, regularisation, guess)
-        squares = jnp.stack([self._square(points, operator.apply(v) - f), self._square(points, f)])
+        rate = operator.apply(v)
+        squares = jnp.stack([self._square(points, rate - f), self._square(points, f)])
         v = self.network.from_basis(v, basis)
         misfit, f_square = jax.lax.psum(squares, AXIS)
         residual = jnp.sqrt(misfit / jnp.where(f_square > 0, f_square, 1.0))
-        return Velocity(v, residual, jnp.sqrt(f_square), iterations, solver_residual, code)
+        return Velocity(v, rate, residual, jnp.sqrt(f_square), iterations, solver_residual, code)
 
     def _solve(self, operator, f, points, regularisation, guess):
         """(M + mu I) v = J^T W f by the configured method."""
@@ -240,37 +243,46 @@ class Galerkin:
             one = lambda mu: self._solve(operator, misfit, points, regularisation._replace(mu=mu), zero)[0]  # noqa: E731
         return jax.lax.map(lambda mu: self.network.from_basis(one(mu), regularisation.basis), several)
 
-    def _step_norms(self, theta, e, points):
-        """|J e| and |u| over the points, in the norm of the error: what a step's error e (p,) does to the solution.
+    def _rate(self, theta, v, points):
+        """J v at every point: (n, m)."""
+        return self._operator(theta, points).apply(v)
+
+    def _step_norms(self, theta, new, e, increment, points):
+        """The error of a step from theta to new, and |u|, over the points, in the norm of the error.
+
+        The error is the larger of two. |J e|, e (p,) the difference of the pair's two solutions: it sees how well the
+        ODE is integrated while theta moves little. And the defect |q(new) - q(theta) - increment|, where the increment
+        h sum b_i J_i v_i (n, m) takes the field along by the same pair: it sees how far theta has left the straight
+        line on which J is what it was, and that is what ends a step (README: errors of a step).
 
         For a field q = log u that norm is weighted by u, and the scale is one: an error of q is a relative error of u.
         """
-        operator = self._operator(theta, points)
-        field = self.network.field(theta, points.x)
-        judging, size = self._judging(points, field)
-        squares = jnp.stack([self._square(judging, values) for values in (operator.apply(e), size)])
-        error, scale = jnp.sqrt(jax.lax.psum(squares, AXIS))
+        before, after = (self.network.field(at, points.x).astype(jnp.float64) for at in (theta, new))
+        judging, size = self._judging(points, before)
+        embedded = self._operator(theta, points).apply(e)
+        squares = [self._square(judging, values) for values in (embedded, after - before - increment, size)]
+        embedded, defect, scale = jnp.sqrt(jax.lax.psum(jnp.stack(squares), AXIS))
+        error = jnp.maximum(embedded, defect)  # not a number if one of them is none
         return (error / scale, jnp.ones_like(scale)) if self.network.log_density else (error, scale)
 
-    def _judge(self, theta, t, v, e, points):
-        """A step from theta with the first velocity v (p,) and the error e (p,): a ``Judgement``."""
-        operator, network = self._operator(theta, points), self.network
-        f = self._rhs(theta, t, points.x)
-        misfit, error = operator.apply(v) - f, operator.apply(e)
+    def _judge(self, theta, t, v, points):
+        """The velocity v (p,) at (theta, t): a ``Judgement``."""
+        network, f = self.network, self._rhs(theta, t, points.x)
+        misfit = self._rate(theta, v, points) - f
         field = network.field(theta, points.x)
         judging, size = self._judging(points, field)
         mass = points.measure * jnp.linalg.norm(network.values(theta, points.x).astype(jnp.float64), axis=-1)
         squares = [self._square(points, misfit), self._square(points, f)]
-        squares += [self._square(judging, values) for values in (misfit, error, size)]
+        squares += [self._square(judging, values) for values in (misfit, size)]
         masses = [jnp.sum(mass), jnp.sum(mass**2), jnp.sum(points.measure > 0)]
         squares, masses = jax.lax.psum((jnp.stack(squares), jnp.stack(masses)), AXIS)
         ratio = lambda a, b: a / jnp.where(b > 0, b, 1.0)  # noqa: E731
-        residual, rate, step = (jnp.sqrt(ratio(squares[i], squares[j])) for i, j in ((0, 1), (2, 4), (3, 4)))
-        return Judgement(residual, rate, step, ratio(masses[0] ** 2, masses[1] * masses[2]))
+        residual, rate = (jnp.sqrt(ratio(squares[i], squares[j])) for i, j in ((0, 1), (2, 3)))
+        return Judgement(residual, rate, ratio(masses[0] ** 2, masses[1] * masses[2]))
 
     def _residual_squares(self, theta, t, v, points):
         """|J v - f|^2 at every point: (n,)."""
-        misfit = self._operator(theta, points).apply(v) - self._rhs(theta, t, points.x)
+        misfit = self._rate(theta, v, points) - self._rhs(theta, t, points.x)
         return jnp.sum(misfit**2, axis=-1)
 
     # Parts ----------------------------------------------------------------------------------------
