@@ -1,9 +1,9 @@
 """The directory of a run: made once, held by one process group at a time, never shared by two runs."""
 
 import contextlib
-import functools
 import errno
 import fcntl
+import functools
 import itertools
 import json
 import logging

@@ -12,7 +12,8 @@ from nivp_dist.cluster.mesh import make_mesh
 from nivp_dist.config import NetworkSettings, SamplingSettings, SolverSettings
 from nivp_dist.frames import Basis, Frame
 from nivp_dist.galerkin import pcg
-from nivp_dist.galerkin.velocity import AXIS, Galerkin, Points, choose_method
+from nivp_dist.galerkin.methods import choose_method
+from nivp_dist.galerkin.velocity import AXIS, Galerkin, Points
 from nivp_dist.networks import build
 from nivp_dist.problems import Box, Problem, WholeSpace, divergence, gradient, laplacian
 from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck

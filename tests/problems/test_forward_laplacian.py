@@ -12,7 +12,6 @@ from nivp_dist.networks import build
 from nivp_dist.problems import Box, PeriodicBox, Problem, WholeSpace, derivatives, generator, laplacian
 from nivp_dist.problems.forward_laplacian import propagate
 
-
 RANDOM = np.random.default_rng(0)
 A, B = RANDOM.standard_normal((5, 7)), RANDOM.standard_normal((5, 5))
 X = RANDOM.standard_normal((3, 5))

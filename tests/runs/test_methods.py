@@ -4,7 +4,6 @@ import pytest
 
 from nivp_dist import Config
 
-
 BASE = {
     "seed": 1,
     "devices": 1,
