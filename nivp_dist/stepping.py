@@ -128,8 +128,8 @@ class Stepper:
         except StageFailed as failure:
             run.failure = str(failure)
             return np.inf, None
-        increment = self._combine(None, h, self.tableau.b, run.rates)
-        size, scale = self.galerkin.step_norms(state.theta, step.theta, step.error, increment, run.points)
+        increments = (self._combine(None, h, b, run.rates) for b in (self.tableau.b, self.tableau.b_error))
+        size, scale = self.galerkin.step_norms(state.theta, step.theta, step.error, *increments, run.points)
         error = float(size) / (self.settings.rtol * max(float(scale), 1e-300))
         if not np.isfinite(error):
             run.failure, error = "the error of the step is not finite", np.inf

@@ -62,9 +62,10 @@ def test_the_error_of_a_step_is_the_one_that_it_has(pulse, method, h):
     one, rates = step(pulse, tableau, pulse.theta, 0.0, h)
     for k in range(SUBSTEPS):
         fine = step(pulse, tableau, fine, k * h / SUBSTEPS, h / SUBSTEPS)[0].theta
-    increment = _combine(None, h, tableau.b, rates)
-    told, scale = pulse.galerkin.step_norms(pulse.theta, one.theta, one.error, increment, pulse.points)
-    embedded, _ = pulse.galerkin.step_norms(pulse.theta, pulse.theta, one.error, 0 * increment, pulse.points)
+    increments = [_combine(None, h, b, rates) for b in (tableau.b, tableau.b_error)]
+    told, scale = pulse.galerkin.step_norms(pulse.theta, one.theta, one.error, *increments, pulse.points)
+    nothing = 2 * [0 * increments[0]]
+    embedded, _ = pulse.galerkin.step_norms(pulse.theta, pulse.theta, one.error, *nothing, pulse.points)
     field = lambda theta: pulse.galerkin.network.field(theta, pulse.points.x)  # noqa: E731
     difference = pulse.points.weights[:, None] * (field(one.theta) - field(fine)) ** 2
     true = float(jnp.sqrt(jnp.sum(difference)) / scale)

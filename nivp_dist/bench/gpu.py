@@ -124,7 +124,7 @@ def _evaluation(size: Size, rounds: int, trace: Path | None) -> dict:
         "evaluation": lambda: whole.velocity(*arguments),
         "evaluation with one product": lambda: single.velocity(*arguments),
         "sketch": lambda: whole.prepare(theta, points, jax.random.key(2), size.rank),
-        "norms": lambda: whole.step_norms(theta, theta, guess, whole.rate(theta, guess, points), points),
+        "norms": lambda: whole.step_norms(theta, theta, guess, *2 * [whole.rate(theta, guess, points)], points),
     }
     samples = interleaved(calls, rounds)
     result = calls["evaluation"]()

@@ -102,7 +102,7 @@ class Galerkin:
         told = Velocity(*(every for _ in Velocity._fields))._replace(rate=P(AXIS))
         self.velocity = program(self._velocity, every, every, split, shared, every, out_specs=told)
         self.rate = program(self._rate, every, every, split, out_specs=P(AXIS))
-        self.step_norms = program(self._step_norms, every, every, every, P(AXIS), split)
+        self.step_norms = program(self._step_norms, every, every, every, P(AXIS), P(AXIS), split)
         self.judge = program(self._judge, every, every, every, split)
         self.residual_squares = program(self._residual_squares, every, every, every, split, out_specs=P(AXIS))
         self.correction = program(self._correction, every, split, P(AXIS), shared, every)
@@ -247,22 +247,26 @@ class Galerkin:
         """J v at every point: (n, m)."""
         return self._operator(theta, points).apply(v)
 
-    def _step_norms(self, theta, new, e, increment, points):
+    def _step_norms(self, theta, new, e, increment, increment_error, points):
         """The error of a step from theta to new, and |u|, over the points, in the norm of the error.
 
-        The error is the larger of two. |J e|, e (p,) the difference of the pair's two solutions: it sees how well the
-        ODE is integrated while theta moves little. And the defect |q(new) - q(theta) - increment|, where the increment
-        h sum b_i J_i v_i (n, m) takes the field along by the same pair: it sees how far theta has left the straight
-        line on which J is what it was, and that is what ends a step (README: errors of a step).
+        The pair takes two things along: theta, and with increment = h sum b_i J_i v_i (n, m) the field itself. The
+        defect |q(new) - q(theta) - increment| is what they disagree by: the error of the worse of the two. Their
+        embedded errors tell whose it is: |J e|, e (p,) the difference of the pair's two solutions, and
+        |increment_error|, the same difference of the increment. The error is |J e|, or that share of the defect where
+        it is larger: |J e| alone is blind to theta's leaving the line on which J is what it was, and the defect alone
+        blames theta where the field is the stiffer of the two (README: errors of a step).
 
         For a field q = log u that norm is weighted by u, and the scale is one: an error of q is a relative error of u.
         """
         before, after = (self.network.field(at, points.x).astype(jnp.float64) for at in (theta, new))
         judging, size = self._judging(points, before)
-        embedded = self._operator(theta, points).apply(e)
-        squares = [self._square(judging, values) for values in (embedded, after - before - increment, size)]
-        embedded, defect, scale = jnp.sqrt(jax.lax.psum(jnp.stack(squares), AXIS))
-        error = jnp.maximum(embedded, defect)  # not a number if one of them is none
+        values = (self._rate(theta, e, points), increment_error, after - before - increment, size)
+        squares = jnp.stack([self._square(judging, each) for each in values])
+        embedded, of_field, defect, scale = jnp.sqrt(jax.lax.psum(squares, AXIS))
+        larger = jnp.maximum(embedded, of_field)
+        share = embedded / jnp.where(larger > 0, larger, 1.0)
+        error = jnp.maximum(embedded, share * defect)  # not a number if one of them is none
         return (error / scale, jnp.ones_like(scale)) if self.network.log_density else (error, scale)
 
     def _judge(self, theta, t, v, points):
