@@ -28,7 +28,7 @@ LENGTHS = (1.0, 0.5, 0.25, 0.1)  # of each correction, with fit.line_search
 SMALLEST_DAMPING, LARGEST_DAMPING = 1e-14, 1e2
 ADAM_ROUND = 100
 PATIENCE = 8  # Gauss-Newton rounds in a row that gain less than a percent
-# Or so many rounds, near the target, without an error below this part of the least so far: the best of several
+# Or so many rounds, below the target, without an error below this part of the least so far: the best of several
 # corrections gains a percent on the points that chose it, also where the fit is as good as it gets.
 ENDURANCE, GAIN = 25, 0.95
 FAR = 10.0  # times the target: a fit that stalls beyond it sits at a stationary point of its initialisation
@@ -120,7 +120,7 @@ class Fitter:
         rounds = int(state.round) + 1
         ahead = errors[best] < GAIN * float(state.record)
         record, level = (errors[best], 0) if ahead else (float(state.record), int(state.level) + 1)
-        lasting = level >= ENDURANCE and record < FAR * settings.target
+        lasting = level >= ENDURANCE and record < settings.target
         if stage == HEAD:
             stage, stale = (GAUSS_NEWTON if settings.method.endswith("gauss_newton") else DONE), 0
         elif errors[best] < settings.stop_at or stale >= PATIENCE or lasting or rounds >= self.last_round:
