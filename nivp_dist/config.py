@@ -122,7 +122,7 @@ class SolverSettings(Section):
 
 
 class IntegratorSettings(Section):
-    method: Literal["heun", "bogacki_shampine", "dormand_prince"] = "dormand_prince"
+    method: Literal["heun", "bogacki_shampine", "cash_karp", "dormand_prince"] = "cash_karp"
     rtol: PositiveFloat = 1e-4  # relative error of one step, see README: errors of a step
     t_end: PositiveFloat = 1.0
     initial_step: PositiveFloat = 1e-2

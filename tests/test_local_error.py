@@ -55,7 +55,8 @@ def step(pulse, tableau, theta, t, h):
 
 
 @pytest.mark.parametrize(
-    "method, h", [("bogacki_shampine", 0.01), ("bogacki_shampine", 0.02), ("dormand_prince", 0.005)]
+    "method, h",
+    [("bogacki_shampine", 0.01), ("bogacki_shampine", 0.02), ("cash_karp", 0.01), ("dormand_prince", 0.005)],
 )
 def test_the_error_of_a_step_is_the_one_that_it_has(pulse, method, h):
     tableau, fine = TABLEAUS[method], pulse.theta

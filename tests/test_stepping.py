@@ -47,7 +47,7 @@ def settings(**sections):
         "network": {"width": 2, "depth": 1, "activation": "tanh"},
         "sampling": {"points": 61},
         "solver": {"method": "primal", "mu": 1e-13},
-        "integrator": {"t_end": T_END, "rtol": 1e-5},
+        "integrator": {"t_end": T_END, "rtol": 1e-5, "method": "dormand_prince"},  # its last stage may serve again
     }
     return Config(**{name: base.get(name, {}) | sections.get(name, {}) for name in base | sections})
 
@@ -113,7 +113,8 @@ def test_the_start_is_exact(exact):
 
 
 @pytest.mark.parametrize(
-    "method, divisions", [("heun", (4, 8, 16)), ("bogacki_shampine", (4, 8, 16)), ("dormand_prince", (2, 4, 8))]
+    "method, divisions",
+    [("heun", (4, 8, 16)), ("bogacki_shampine", (4, 8, 16)), ("cash_karp", (2, 4, 8)), ("dormand_prince", (2, 4, 8))],
 )
 def test_observed_orders_on_a_pde_whose_network_is_exact(exact, method, divisions):
     errors = []
@@ -125,7 +126,7 @@ def test_observed_orders_on_a_pde_whose_network_is_exact(exact, method, division
         errors.append(exact.error(results[-1].state))
     rate = np.polyfit(np.log(1 / np.array(divisions)), np.log(errors), 1)[0]
     assert abs(rate - TABLEAUS[method].order) < 0.3, errors
-    assert errors[-1] < {"heun": 3e-2, "bogacki_shampine": 1e-3, "dormand_prince": 1e-6}[method]
+    assert errors[-1] < {"heun": 3e-2, "bogacki_shampine": 1e-3, "cash_karp": 1e-6, "dormand_prince": 1e-6}[method]
 
 
 def test_a_tighter_tolerance_gives_a_smaller_error(exact):

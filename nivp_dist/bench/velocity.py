@@ -18,7 +18,7 @@ from nivp_dist import networks
 from nivp_dist.bench import cases
 from nivp_dist.bench.published import Published, Settings
 from nivp_dist.bench.timing import interleaved
-from nivp_dist.config import SolverSettings
+from nivp_dist.config import IntegratorSettings, SolverSettings
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integrators import TABLEAUS, attempt
@@ -108,7 +108,7 @@ def _mapped(function, theta, x):
 
 
 class _Ours:
-    """A step of Dormand-Prince by the package's programs, sketch kept over the stages while it serves."""
+    """A step by the package's programs, sketch kept over the stages while it serves."""
 
     def __init__(self, run, method, tolerance, points, mu):
         solver = SolverSettings(method=method, rtol=tolerance)
@@ -122,7 +122,7 @@ class _Ours:
     def step(self, theta):
         self.shared, self.reuse, self.sketched, self.iterations = self._prepare(theta), True, False, []
         self.guess = jnp.zeros_like(theta)
-        return attempt(TABLEAUS["dormand_prince"], self._velocity, self.combine, theta, 0.0, STEP, None)
+        return attempt(TABLEAUS[IntegratorSettings().method], self._velocity, self.combine, theta, 0.0, STEP, None)
 
     def details(self) -> dict:
         return {"method": self.galerkin.method, "rank": self.rank, "iterations": self.iterations}

@@ -40,7 +40,11 @@ RUNS = {
     ),
     "dual, dormand_prince, residual": (
         2e-3,
-        {"solver": {"method": "dual"}, "sampling": {"method": "residual"}},
+        {
+            "solver": {"method": "dual"},
+            "integrator": {"method": "dormand_prince"},
+            "sampling": {"method": "residual"},
+        },
     ),
     "primal, bogacki_shampine, uniform, chunks": (
         2e-3,
