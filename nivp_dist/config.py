@@ -109,14 +109,21 @@ class SolverSettings(Section):
     max_iterations: PositiveInt = 300
     rank: PositiveInt | Literal["adaptive"] = "adaptive"  # of the Nystrom sketch
     max_rank: PositiveInt = 800
-    precision: Literal["float32", "float64"] = "float64"  # of Jacobian products
+    # Of Jacobian products: with pcg of those for search directions alone, so that it bounds no accuracy; the two coarse
+    # ones are for pcg, and want a mu of 1e-6 or more.
+    precision: Literal["bfloat16", "tensorfloat32", "float32", "float64"] = "float64"
     shard_vectors: bool = False  # pcg: a part of the sketch and of CG's vectors on each device, for p in the millions
 
     @model_validator(mode="after")
-    def _sharded_by_cg(self):
+    def _for_cg_alone(self):
         if self.shard_vectors and self.method != "pcg":
             raise ValueError(
                 f"solver.shard_vectors is for solver.method = 'pcg', and it is {self.method!r}: set both, or neither"
+            )
+        if self.precision in ("bfloat16", "tensorfloat32") and self.method != "pcg":
+            raise ValueError(
+                f"solver.precision = {self.precision!r} is for solver.method = 'pcg', which checks residuals in float64, "
+                f"and the method is {self.method!r}: set that too, or 'float32'"
             )
         return self
 

@@ -29,22 +29,22 @@ def join(matrices):
     return jnp.concatenate([matrix.T.reshape(-1) for matrix in matrices])
 
 
-def apply(layers, block, matrices):
-    """J v: (m, B), v as its matrices."""
+def apply(layers, block, matrices, multiply=jnp.matmul):
+    """J v: (m, B), v as its matrices. multiply: of two matrices."""
     rows = [0.0] * max(layer.outputs[1] for layer in layers)
     for layer, (a, d), matrix in zip(layers, block, matrices):
-        forward = matrix @ a
+        forward = multiply(matrix, a)
         for position, k in enumerate(range(*layer.outputs)):
             rows[k] = rows[k] + jnp.sum(forward * d[position], axis=0)
     return jnp.stack(rows)
 
 
-def transpose(layers, block, r):
-    """J^T r as matrices, for r (m, B)."""
+def transpose(layers, block, r, multiply=jnp.matmul):
+    """J^T r as matrices, for r (m, B). multiply: of two matrices."""
     matrices = []
     for layer, (a, d) in zip(layers, block):
         weighted = sum(r[k] * d[position] for position, k in enumerate(range(*layer.outputs)))
-        matrices.append(weighted @ a.T)
+        matrices.append(multiply(weighted, a.T))
     return matrices
 
 

@@ -4,6 +4,7 @@ The factors of the layers are cached once per (theta, points) in blocks that a c
 here is local to one device's points: the caller sums.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,9 @@ CACHED_MATRIX = 2**15  # numbers in the largest layer's matrix
 BLOCK_ENTRIES = 2**24  # at most, of an explicit block of J
 GRAM_ENTRIES = 2**22  # at most, of the products of factors that the matrix is made of
 
+# Bits of the mantissa of what is multiplied, and what the hardware is asked for: for products that may be coarse.
+COARSE = {"tensorfloat32": (10, "tensorfloat32"), "bfloat16": (7, "default")}
+
 
 class Operator(NamedTuple):
     """J and M = J^T W J at (theta, x) on this device's points.
@@ -35,6 +39,7 @@ class Operator(NamedTuple):
         chunk: points held at once when factors is None.
         dtype: of the products; sums over blocks and results are float64.
         basis: of the parameters (``frames.Basis``), or None: those of the network.
+        coarse: None, or of COARSE: how the matrix products of `normal` alone are rounded, dtype being float32.
     """
 
     network: Any
@@ -45,22 +50,25 @@ class Operator(NamedTuple):
     chunk: int
     dtype: Any
     basis: Any = None
+    coarse: str | None = None
 
     @classmethod
-    def build(cls, network, theta, x, weights, chunk: int = 0, dtype=jnp.float64, basis=None) -> "Operator":
-        dtype = jnp.dtype(dtype)
+    def build(cls, network, theta, x, weights, chunk: int = 0, precision=jnp.float64, basis=None) -> "Operator":
+        """precision: a dtype, or of COARSE."""
+        coarse = precision if precision in COARSE else None
+        dtype = jnp.dtype(jnp.float32 if coarse else precision)
         if chunk and chunk < len(x):
-            return cls(network, theta, x, weights, None, chunk, dtype, basis)
+            return cls(network, theta, x, weights, None, chunk, dtype, basis, coarse)
 
         def block(x):
             return _cast(blocks.lay_out(network.factors(theta, x, basis)[1]), dtype)
 
         stacked = blocks.stack(x, block_size(network.layers, len(x)), "edge")
-        return cls(network, theta, x, weights, blocks.each(block, stacked), 0, dtype, basis)
+        return cls(network, theta, x, weights, blocks.each(block, stacked), 0, dtype, basis, coarse)
 
     def on(self, x, weights) -> "Operator":
         """The same at other points, all held at once."""
-        return Operator.build(self.network, self.theta, x, weights, 0, self.dtype, self.basis)
+        return Operator.build(self.network, self.theta, x, weights, 0, self.coarse or self.dtype, self.basis)
 
     @classmethod
     def of_factors(cls, network, weights, factors, dtype=jnp.float64) -> "Operator":
@@ -95,12 +103,12 @@ class Operator(NamedTuple):
 
     def normal(self, v):
         """J^T W J v: (p,) float64 for v (p,)."""
-        layers = self.network.layers
+        layers, multiply = self.network.layers, partial(_coarse, self.coarse) if self.coarse else jnp.matmul
         matrices = blocks.split(layers, v.astype(self.dtype))
 
         def term(block, weights):
-            jv = blocks.apply(layers, block, matrices)
-            return blocks.transpose(layers, block, weights.astype(self.dtype) * jv)
+            jv = blocks.apply(layers, block, matrices, multiply)
+            return blocks.transpose(layers, block, weights.astype(self.dtype) * jv, multiply)
 
         return blocks.join(self._total(term))
 
@@ -181,6 +189,14 @@ def block_size(layers, n: int) -> int:
     most = SHORT if max(layer.rows * layer.columns for layer in layers) <= CACHED_MATRIX else LONG
     count = -(-n // most) if n > 2 * most else 1
     return -(-n // count)
+
+
+def _coarse(name, a, b):
+    """a @ b of float32 matrices as coarser units form it: rounded before, summed in float32. Where there are no such
+    units the numbers are the same."""
+    bits, hardware = COARSE[name]
+    a, b = (jax.lax.reduce_precision(each, exponent_bits=8, mantissa_bits=bits) for each in (a, b))
+    return jnp.matmul(a, b, precision=hardware)
 
 
 def _cast(factors, dtype):

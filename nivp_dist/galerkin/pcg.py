@@ -2,8 +2,13 @@
 
 Every iteration applies the operator once, and that product is the only thing that communicates where vectors are
 replicated; where they are sharded (``vectors``) dot products do, in two groups. Every `refresh` iterations the one
-product is spent on the true residual b - A x instead of a search direction: in finite precision (above all with float32
-products) the recurrence for the residual drifts away from it, and a claimed convergence must be real.
+product is spent on the true residual b - A x instead of a search direction: in finite precision the recurrence for the
+residual drifts away from it, and a claimed convergence must be real. With a cheap operator for the directions and an
+exact one for these residuals (iterative refinement: Higham 2002, Accuracy and Stability, ch. 12) the rounding of the
+cheap one is no floor. Measured on Jacobians of advection and the wave (p = 4,241 and 2,312, mu = 1e-9, 128 vectors of
+the spectrum deflated), the error of J v in float64, in float32, by CGLS in float32, in float32 with residuals in
+float64: after 100 products 1.3e-4, 9.9e-4, 1.5e-4, 1.6e-4; after 300 2.6e-7, 2.1e-3, 4.8e-7, 4.4e-7; after 600 2.5e-11,
+0.45, 1.0e-5, 5.8e-11. For the wave CGLS diverges from 100 on.
 """
 
 from typing import Callable, NamedTuple
@@ -54,6 +59,7 @@ def solve(
     max_iterations: int,
     refresh: int = 25,
     dots: Callable = local_dots,
+    exact: Callable | None = None,
 ) -> Solution:
     """Solve A x = b (Hestenes and Stiefel 1952; preconditioned form as in Golub and Van Loan, alg. 11.5.1).
 
@@ -64,6 +70,7 @@ def solve(
         max_iterations: products at most.
         refresh: products between two recomputations of the true residual.
         dots: pairs of vectors -> their dot products, over all of their parts.
+        exact: v -> A v for true residuals, where operator is a cheaper one for the directions alone.
     """
     norm_b = jnp.sqrt(dots((b, b))[0])
     target = rtol * norm_b
@@ -72,7 +79,8 @@ def solve(
         small = s.norm_r <= target
         truth = (s.since_refresh >= refresh) | small | (s.iterations == 0)
         # The one product of the iteration: A times the direction, or times x for the true residual.
-        product = operator(jnp.where(truth, s.x, s.direction))
+        vector = jnp.where(truth, s.x, s.direction)
+        product = operator(vector) if exact is None else jax.lax.cond(truth, exact, operator, vector)
 
         # (a) true residual instead of the recurrence's
         residual = b - product

@@ -137,11 +137,11 @@ class Galerkin:
             if not self.solver.equal_shares:
                 frames = frames[: len(self.network.quadratics)]
             basis = Basis(frames, jnp.ones(len(self.network.layers)))
-        operator = self._operator(theta, points, basis)
+        operator = self._operators(theta, points, basis)[1]
         traces = jax.lax.psum(operator.traces(), AXIS)
         if framed and self.solver.equal_shares:
             basis = basis._replace(scales=balanced(traces))
-            operator, traces = self._operator(theta, points, basis), traces * basis.scales**2
+            operator, traces = self._operators(theta, points, basis)[1], traces * basis.scales**2
         trace = jnp.sum(traces)
         if rank == 0:
             empty = nystrom.Sketch(jnp.zeros((self.network.size, 0)), jnp.zeros((0,)))
@@ -153,10 +153,10 @@ class Galerkin:
 
     def _velocity(self, theta, t, points, regularisation, guess):
         basis = regularisation.basis
-        operator = self._operator(theta, points, basis)
+        operators = operator, _ = self._operators(theta, points, basis)
         f = self._rhs(theta, t, points.x)
         guess = self.network.to_basis(guess, basis)
-        v, iterations, solver_residual, code = self._solve(operator, f, points, regularisation, guess)
+        v, iterations, solver_residual, code = self._solve(operators, f, points, regularisation, guess)
         rate = operator.apply(v)
         squares = jnp.stack([self._square(points, rate - f), self._square(points, f)])
         v = self.network.from_basis(v, basis)
@@ -164,25 +164,31 @@ class Galerkin:
         residual = jnp.sqrt(misfit / jnp.where(f_square > 0, f_square, 1.0))
         return Velocity(v, rate, residual, jnp.sqrt(f_square), iterations, solver_residual, code)
 
-    def _solve(self, operator, f, points, regularisation, guess):
+    def _solve(self, operators, f, points, regularisation, guess):
         """(M + mu I) v = J^T W f by the configured method."""
+        exact, operator = operators
         mu, method = regularisation.mu, self.method_for(len(points.x) * self.mesh.size)
         if method == "dual":
-            v = self._dual_system(operator, points)(f, mu)
+            v = self._dual_system(operators, points)(f, mu)
         elif method == "primal":
             # One all-reduce carries the parts of the matrix and the right-hand side.
-            parts, b = jax.lax.psum((operator.matrix_parts(), operator.transpose(f)), AXIS)
+            parts, b = jax.lax.psum((operator.matrix_parts(), exact.transpose(f)), AXIS)
             v = direct.solve_positive(operator.assemble(parts), mu, b)
         else:
             vectors = self.vectors
+
+            def shifted(operator):
+                return lambda v: vectors.sum(operator.normal(vectors.whole(v))) + mu * v
+
             solution = pcg.solve(
-                lambda v: vectors.sum(operator.normal(vectors.whole(v))) + mu * v,
-                vectors.sum(operator.transpose(f)),
+                shifted(operator),
+                vectors.sum(exact.transpose(f)),
                 nystrom.preconditioner(vectors, regularisation.sketch, mu),
                 vectors.part(guess),
                 rtol=self.solver.rtol,
                 max_iterations=self.solver.max_iterations,
                 dots=vectors.dots,
+                exact=None if operator is exact else shifted(exact),
             )
             return vectors.replicated(solution.x), solution.iterations, solution.residual, solution.code
         code = jnp.where(jnp.all(jnp.isfinite(v)), pcg.CONVERGED, pcg.BROKEN)
@@ -194,9 +200,9 @@ class Galerkin:
         outgrown = drawn >= self.points + self.mesh.size and drawn * self.network.outputs > self.network.size
         return "primal" if self.method == "dual" and outgrown else self.method
 
-    def _dual_system(self, operator, points):
+    def _dual_system(self, operators, points):
         """(f, mu) -> v by the dual matrix, which is made once, whatever the number of right-hand sides and mu."""
-        outputs = self.network.outputs
+        (exact, operator), outputs = operators, self.network.outputs
         factors = operator.point_factors()  # of all samples at once: chunks do not bound the dual matrix
         root = jnp.repeat(jnp.sqrt(points.weights), outputs)
 
@@ -217,7 +223,7 @@ class Galerkin:
             index = jax.lax.axis_index(AXIS)
             own = jax.lax.dynamic_slice_in_dim(dual, index * len(root), len(root))
             r = (own / jnp.where(root > 0, root, 1.0)).reshape(-1, outputs)  # transpose() multiplies by W
-            return jax.lax.psum(operator.transpose(r), AXIS)
+            return jax.lax.psum(exact.transpose(r), AXIS)
 
         return solve
 
@@ -229,18 +235,18 @@ class Galerkin:
         Returns: (c, p).
         """
         several = dampings * regularisation.trace
-        operator = self._operator(theta, points, regularisation.basis)
+        operators = exact, operator = self._operators(theta, points, regularisation.basis)
         method = self.method_for(len(points.x) * self.mesh.size)
         if method == "primal":
-            parts, b = jax.lax.psum((operator.matrix_parts(), operator.transpose(misfit)), AXIS)
+            parts, b = jax.lax.psum((operator.matrix_parts(), exact.transpose(misfit)), AXIS)
             matrix = operator.assemble(parts)
             one = lambda mu: direct.solve_positive(matrix, mu, b)  # noqa: E731
         elif method == "dual":
-            solve = self._dual_system(operator, points)
+            solve = self._dual_system(operators, points)
             one = lambda mu: solve(misfit, mu)  # noqa: E731
         else:
             zero = jnp.zeros(self.network.size)
-            one = lambda mu: self._solve(operator, misfit, points, regularisation._replace(mu=mu), zero)[0]  # noqa: E731
+            one = lambda mu: self._solve(operators, misfit, points, regularisation._replace(mu=mu), zero)[0]  # noqa: E731
         return jax.lax.map(lambda mu: self.network.from_basis(one(mu), regularisation.basis), several)
 
     def _rate(self, theta, v, points):
@@ -291,9 +297,13 @@ class Galerkin:
 
     # Parts ----------------------------------------------------------------------------------------
 
-    def _operator(self, theta, points, basis=None) -> Operator:
-        dtype = jnp.dtype(self.solver.precision)
-        return Operator.build(self.network, theta, points.x, points.weights, self.chunk, dtype, basis)
+    def _operator(self, theta, points, basis=None, precision=jnp.float64) -> Operator:
+        return Operator.build(self.network, theta, points.x, points.weights, self.chunk, precision, basis)
+
+    def _operators(self, theta, points, basis):
+        """J in float64, for rates, right-hand sides and true residuals, and as the solver is to multiply by it."""
+        exact, precision = self._operator(theta, points, basis), self.solver.precision
+        return exact, exact if precision == "float64" else self._operator(theta, points, basis, precision)
 
     def _rhs(self, theta, t, x):
         """The field's time derivative f at x (n, d): (n, m) float64."""
