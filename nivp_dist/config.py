@@ -122,7 +122,7 @@ class SolverSettings(Section):
             )
         if self.precision in ("bfloat16", "tensorfloat32") and self.method != "pcg":
             raise ValueError(
-                f"solver.precision = {self.precision!r} is for solver.method = 'pcg', which checks residuals in float64, "
+                f"solver.precision = {self.precision!r} is for solver.method = 'pcg' (residuals are in float64 there), "
                 f"and the method is {self.method!r}: set that too, or 'float32'"
             )
         return self
