@@ -1,6 +1,6 @@
 """A loan of an accelerator in one go: check, time, profile. Runs on any backend; small sizes test it on a CPU.
 
-- Products against a dense Jacobian in float64, at every precision of the matrix products that the card offers.
+- Products against a dense Jacobian in float64, at every precision (`solver.precision`).
 - Products at large widths as a share of the matrix rate measured at the same precision.
 - One whole evaluation (right-hand side, layer factors, CG) of the trap in 20 dimensions with a million parameters, and
   the parts that it is made of.
@@ -20,11 +20,13 @@ from nivp_dist.bench.products import stored
 from nivp_dist.bench.timing import interleaved
 from nivp_dist.cluster.mesh import make_mesh
 from nivp_dist.config import NetworkSettings, SamplingSettings, SolverSettings
+from nivp_dist.galerkin.jacobian import COARSE
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
 from nivp_dist.sampling import Sampler
 
-PRECISIONS = ("highest", "default")  # of float32 matrix products: float32 proper, and what the card does unasked (tf32)
+PRECISIONS = ("float64", "float32", "tensorfloat32", "bfloat16")
+TRACED = "float32"
 FOURFOLD = 4.0  # operations a product, a point and a parameter
 
 
@@ -49,49 +51,51 @@ def measure(size: Size, trace: Path, rounds: int) -> dict:
     """All of it. trace: folder of the profile."""
     rows = []
     for precision in PRECISIONS:
-        with jax.default_matmul_precision(precision):
-            rate = _matrix_rate(size.matrix, rounds)
-            rows.append({"precision": precision, "matrix_rate": rate, "errors": errors()})
-            rows[-1]["products"] = [_product(width, size, rate, rounds) for width in size.widths]
-            rows[-1]["evaluation"] = _evaluation(size, rounds, trace if precision == "default" else None)
+        rate = _matrix_rate(size.matrix, precision, rounds)
+        rows.append({"precision": precision, "matrix_rate": rate, "errors": errors(precision)})
+        rows[-1]["products"] = [_product(width, size, precision, rate, rounds) for width in size.widths]
+        rows[-1]["evaluation"] = _evaluation(size, precision, rounds, trace if precision == TRACED else None)
     return {"device": jax.devices()[0].device_kind, "rows": rows, "trace": str(trace)}
 
 
-def errors() -> dict[str, float]:
-    """Relative errors of M v and M V by the operator, by dtype, against a dense Jacobian in float64 by jax.jacrev."""
+def errors(precision: str) -> dict[str, float]:
+    """Relative errors of M v and M V by the operator, against a dense Jacobian in float64 by jax.jacrev."""
     problem, n = FokkerPlanckTrap(dimension=3), 200
-    wide = networks.build(NetworkSettings(width=16, depth=2, frequencies=2), problem)
-    theta = wide.initialise(jax.random.key(0))
+    network = networks.build(NetworkSettings(width=16, depth=2, frequencies=2), problem)
+    theta = network.initialise(jax.random.key(0))
     random = np.random.default_rng(0)
-    x, v = random.uniform(-1, 1, (n, 3)), random.standard_normal((wide.size, 4))
-    with jax.default_matmul_precision("highest"):
-        j = np.asarray(jax.jit(jax.jacrev(lambda theta: wide.field(theta, x)[:, 0]))(theta))
+    x, v = random.uniform(-1, 1, (n, 3)), random.standard_normal((network.size, 4))
+    j = np.asarray(jax.jit(jax.jacrev(lambda theta: network.field(theta, x)[:, 0]))(theta))
     exact, found = j.T @ (j @ v) / n, {}
-    for dtype in ("float64", "float32"):
-        network = networks.build(NetworkSettings(width=16, depth=2, frequencies=2, dtype=dtype), problem)
-        kept, product = stored(network, theta, jnp.asarray(x), jnp.full(n, 1.0 / n), 0, jnp.dtype(dtype))
-        for name, columns, want in (("product", v[:, 0], exact[:, 0]), ("sketch", v, exact)):
-            got = np.asarray(jax.jit(product)(kept, jnp.asarray(columns)))
-            found[f"{name} {dtype}"] = float(np.linalg.norm(got - want) / np.linalg.norm(want))
+    kept, product = stored(network, theta, jnp.asarray(x), jnp.full(n, 1.0 / n), 0, precision)
+    for name, columns, want in (("product", v[:, 0], exact[:, 0]), ("sketch", v, exact)):
+        got = np.asarray(jax.jit(product)(kept, jnp.asarray(columns)))
+        found[name] = float(np.linalg.norm(got - want) / np.linalg.norm(want))
     return found
 
 
-def _matrix_rate(side: int, rounds: int) -> float:
-    a = jnp.ones((side, side), jnp.float32)
-    samples = interleaved({"matrix": partial(jax.jit(lambda a: a @ a), a)}, rounds)
+def _matrix_rate(side: int, precision: str, rounds: int) -> float:
+    a = jnp.ones((side, side), _dtype(precision))
+    hardware = COARSE[precision][1] if precision in COARSE else "highest"
+    samples = interleaved({"matrix": partial(jax.jit(lambda a: jnp.matmul(a, a, precision=hardware)), a)}, rounds)
     return 2 * side**3 / min(samples.seconds["matrix"])
 
 
-def _product(width: int, size: Size, rate: float, rounds: int) -> dict:
+def _dtype(precision: str) -> str:
+    return "float64" if precision == "float64" else "float32"
+
+
+def _product(width: int, size: Size, precision: str, rate: float, rounds: int) -> dict:
+    dtype = _dtype(precision)
     network = networks.build(
-        NetworkSettings(width=width, depth=size.depth, dtype="float32"), FokkerPlanckTrap(dimension=size.d)
+        NetworkSettings(width=width, depth=size.depth, dtype=dtype), FokkerPlanckTrap(dimension=size.d)
     )
     keys = jax.random.split(jax.random.key(0), 4)
-    x = jax.random.uniform(keys[1], (size.n, size.d), jnp.float32, -1.0, 1.0)
+    x = jax.random.uniform(keys[1], (size.n, size.d), dtype, -1.0, 1.0)
     weights = jnp.full(size.n, 1.0 / size.n)
-    kept, product = stored(network, network.initialise(keys[0]), x, weights, 0, jnp.dtype("float32"))
-    v = jax.random.normal(keys[2], (network.size,), jnp.float32)
-    columns = jax.random.normal(keys[3], (network.size, size.rank), jnp.float32)
+    kept, product = stored(network, network.initialise(keys[0]), x, weights, 0, precision)
+    v = jax.random.normal(keys[2], (network.size,), dtype)
+    columns = jax.random.normal(keys[3], (network.size, size.rank), dtype)
     program = jax.jit(product)
     samples = interleaved({"product": partial(program, kept, v), "sketch": partial(program, kept, columns)}, rounds)
     work = FOURFOLD * size.n * network.size
@@ -102,11 +106,11 @@ def _product(width: int, size: Size, rate: float, rounds: int) -> dict:
     return line
 
 
-def _evaluation(size: Size, rounds: int, trace: Path | None) -> dict:
+def _evaluation(size: Size, precision: str, rounds: int, trace: Path | None) -> dict:
     """A velocity of the trap, and its parts: the sketch of a step, an evaluation with one product, the norms."""
     problem, mesh = FokkerPlanckTrap(dimension=size.d), make_mesh(1)
     network = networks.build(
-        NetworkSettings(width=size.width, depth=size.depth, dtype="float32", frequencies=2), problem
+        NetworkSettings(width=size.width, depth=size.depth, dtype=_dtype(precision), frequencies=2), problem
     )
     sampling = SamplingSettings(points=size.n)
     sampler = Sampler(sampling, problem.domain, network.log_density, mesh)
@@ -114,7 +118,7 @@ def _evaluation(size: Size, rounds: int, trace: Path | None) -> dict:
     theta, guess = network.initialise(jax.random.key(0)), jnp.zeros(network.size)
 
     def galerkin(iterations):
-        solver = SolverSettings(method="pcg", rtol=1e-4, max_iterations=iterations, precision="float32")
+        solver = SolverSettings(method="pcg", rtol=1e-4, max_iterations=iterations, precision=precision)
         return Galerkin(network, problem, solver, sampling, mesh)
 
     whole, single = galerkin(size.iterations), galerkin(1)

@@ -117,12 +117,12 @@ def candidates(network, case: Case) -> dict[str, Callable]:
     return calls
 
 
-def stored(network, theta, x, weights, chunk: int, dtype):
+def stored(network, theta, x, weights, chunk: int, precision):
     """Our operator, kept: (arrays, product), product(arrays, v) = M v or M V."""
     statics = {}
 
     def build(theta, x, weights):
-        leaves, statics["tree"] = jax.tree.flatten(Operator.build(network, theta, x, weights, chunk, dtype))
+        leaves, statics["tree"] = jax.tree.flatten(Operator.build(network, theta, x, weights, chunk, precision))
         statics["leaves"] = [None if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
         return [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
 

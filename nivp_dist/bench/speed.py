@@ -13,7 +13,19 @@ from typing import Callable
 import jax
 
 from nivp_dist import _jax  # noqa: F401
-from nivp_dist.bench import cases, end_to_end, fit, gpu, growth, laplacian, products, roofline, scaling, velocity
+from nivp_dist.bench import (
+    cases,
+    end_to_end,
+    fit,
+    gpu,
+    growth,
+    laplacian,
+    precision,
+    products,
+    roofline,
+    scaling,
+    velocity,
+)
 from nivp_dist.errors import InputError
 from nivp_dist.report.tables import number
 from nivp_dist.storage.files import write_whole
@@ -147,6 +159,19 @@ def _velocity(quick: bool, rates, say) -> dict:
     return {"rows": rows}
 
 
+def _precision(quick: bool, rates, say) -> dict:
+    size = velocity.QUICK if quick else precision.FULL
+    rows = [row for name in cases.available(precision.PROBLEMS) for row in precision.measure(name, size, 3)]
+    columns = ("problem", "p", "n", "mu", "precision", "error of M v", "CG", "residual", "error", "time", "ratio")
+    lines = [
+        (row["problem"], row["p"], row["n"], row["mu"], row["precision"], row["product_error"])
+        + (str(row["iterations"]), row["cg_residual"], row["error"], _time(row["seconds"]), _times(row["ratio"]))
+        for row in rows
+    ]
+    table(columns, lines, say)
+    return {"rows": rows}
+
+
 def _fit(quick: bool, rates, say) -> dict:
     size = fit.QUICK if quick else fit.FULL
     rows = [fit.measure(name, size) for name in cases.available(fit.PROBLEMS)]
@@ -212,7 +237,7 @@ def _laplacian(quick: bool, rates, say) -> dict:
 def _gpu(quick: bool, trace: str | None, say) -> dict:
     found = gpu.measure(gpu.QUICK if quick else gpu.FULL, Path(trace or "trace"), 3 if quick else 7)
     for row in found["rows"]:
-        say(f"matrix products at precision '{row['precision']}': {_rate(row['matrix_rate'])}")
+        say(f"matrix products in {row['precision']}: {_rate(row['matrix_rate'])}")
         say("  relative errors: " + ", ".join(f"{name} {error:.1e}" for name, error in row["errors"].items()))
         lines = [
             (line["width"], line["n"], line["p"])
@@ -235,6 +260,7 @@ def _gpu(quick: bool, trace: str | None, say) -> dict:
 SECTIONS: dict[str, Callable] = {
     "products": _products,
     "velocity": _velocity,
+    "precision": _precision,
     "fit": _fit,
     "end_to_end": _end_to_end,
     "scaling": _scaling,

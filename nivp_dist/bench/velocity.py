@@ -52,13 +52,13 @@ def measure(name: str, size: Size, rounds: int) -> dict:
         sampling={"points": size.n},
         fit={"points": size.fit_points, "iterations": size.fit_rounds, "on_miss": "continue"},
     )
-    theta, fit_error = _fitted(run)
+    theta, fit_error = fitted(run)
     key = jax.random.key(5)
     points = cases.uniform_points(run.sampler, key, run.problem.domain, size.n)
     single = networks.build(run.config.network.model_copy(update={"dtype": "float32"}), run.problem)
     published = Published(single, run.problem, size.published)
     theirs = published.velocity(theta, 0.0, points.x, key)
-    judge = _Judge(run, theta, points, float(theirs.mu))
+    judge = Judge(run, theta, points, float(theirs.mu))
 
     calls = {"published": lambda: published.velocity(theta, 0.0, points.x, key).v}
     errors, details, stages = {"published": judge(theirs.v)}, {}, {}
@@ -94,7 +94,7 @@ def _arrays(call):
     return arrays
 
 
-def _fitted(run):
+def fitted(run):
     """Parameters fitted to the initial condition, and the relative error of that."""
     state = run.begin()
     while not run.fit_is_done(state):
@@ -151,7 +151,7 @@ class _Ours:
         return result, self.iterations[-1]
 
 
-class _Judge:
+class Judge:
     """The error of a velocity, against a dense solve."""
 
     def __init__(self, run, theta, points, mu: float):
