@@ -105,7 +105,8 @@ class SolverSettings(Section):
     mu: PositiveFloat = 1e-9  # relative to the trace of M
     equal_shares: bool = False  # of the trace, for all layers: where the derivatives of one outgrow the rest
     adapt_mu: bool = True  # raise it while steps are rejected or collapse, see damping.py
-    rtol: PositiveFloat = 1e-8  # pcg: |residual| / |F|
+    # pcg: |residual| / |F|. auto: until the velocity's rate J v is right to integrator.rtol, by an estimate.
+    rtol: PositiveFloat | Literal["auto"] = "auto"
     max_iterations: PositiveInt = 300
     rank: PositiveInt | Literal["adaptive"] = "adaptive"  # of the Nystrom sketch
     max_rank: PositiveInt = 800

@@ -42,7 +42,9 @@ class Simulation:
         )
         if config.sampling.points < self.mesh.size:
             raise InputError(f"sampling.points = {config.sampling.points} is less than one for each device")
-        self.galerkin = Galerkin(self.network, problem, config.solver, config.sampling, self.mesh)
+        # A step changes the field by hundredths of itself: an error of rtol in its rate is as little of rtol there.
+        rtol = config.integrator.rtol
+        self.galerkin = Galerkin(self.network, problem, config.solver, config.sampling, self.mesh, rate_rtol=rtol)
         fit_points = config.sampling.model_copy(update={"points": config.fit.points})
         wanted = Companions.wanted(config, self.network)
         self.companions = Companions(config.network, problem, self.network) if wanted else None

@@ -27,6 +27,7 @@ from nivp_dist.problems.base import Problem
 
 AXIS = "points"
 FIRST_RANK = 128
+LEAST_RESIDUAL = 1e-8  # at which CG ends in any case; rounding is not far below
 
 
 class Points(NamedTuple):
@@ -77,7 +78,10 @@ class Judgement(NamedTuple):
 
 
 class Galerkin:
-    """The programs of one configuration on one mesh; each is compiled once."""
+    """The programs of one configuration on one mesh; each is compiled once.
+
+    rate_rtol: with solver.rtol = "auto" the relative error of J v at which CG may end; zero: by its residual alone.
+    """
 
     def __init__(
         self,
@@ -87,9 +91,12 @@ class Galerkin:
         sampling: SamplingSettings,
         mesh: Mesh,
         fitting: bool = False,
+        rate_rtol: float = 0.0,
     ):
         self.network, self.problem, self.solver, self.mesh = network, problem, solver, mesh
         self.chunk = sampling.chunk
+        automatic = solver.rtol == "auto"
+        self.rtol, self.rate_rtol = (LEAST_RESIDUAL, rate_rtol) if automatic else (solver.rtol, 0.0)
         self.method, self.points = choose_method(solver, network, sampling.points, fitting), sampling.points
         self.axis = AXIS
         self.points_spec = split = Points(P(AXIS), P(AXIS), P(AXIS))
@@ -185,10 +192,11 @@ class Galerkin:
                 vectors.sum(exact.transpose(f)),
                 nystrom.preconditioner(vectors, regularisation.sketch, mu),
                 vectors.part(guess),
-                rtol=self.solver.rtol,
+                rtol=self.rtol,
                 max_iterations=self.solver.max_iterations,
                 dots=vectors.dots,
                 exact=None if operator is exact else shifted(exact),
+                energy_rtol=self.rate_rtol,
             )
             return vectors.replicated(solution.x), solution.iterations, solution.residual, solution.code
         code = jnp.where(jnp.all(jnp.isfinite(v)), pcg.CONVERGED, pcg.BROKEN)

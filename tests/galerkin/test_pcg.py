@@ -20,6 +20,8 @@ def positive(spectrum, seed=0):
 def run(matrix, b, x0=None, preconditioner=None, dtype=np.float64, **options):
     """pcg.solve on a dense matrix; products in dtype, the result in numpy."""
     low = jnp.asarray(matrix, dtype)
+    if options.pop("refined", False):
+        options["exact"] = lambda v: jnp.asarray(matrix) @ v
     inverse = np.eye(len(b)) if preconditioner is None else preconditioner
     solve = jax.jit(
         partial(
@@ -99,6 +101,33 @@ def test_float32_products_stagnate_and_say_so():
     assert 1e-9 < result.residual < 1e-5
     # Reported is what can be measured (up to the order of the sums), not what the recurrence promised.
     np.testing.assert_allclose(result.residual, true_residual(matrix, result.x, b, np.float32), rtol=0.5)
+
+
+def test_exact_residuals_take_the_floor_away():
+    """Directions in float32: the same system is solved to where float64 would bring it, in few products more."""
+    matrix = positive(np.logspace(-3, 0, SIZE))
+    b = reachable(matrix)
+    result = run(matrix, b, dtype=np.float32, rtol=1e-12, refined=True)
+    assert result.code == pcg.CONVERGED
+    assert true_residual(matrix, result.x, b) < 1.01e-12
+    assert result.iterations < 1.5 * run(matrix, b, rtol=1e-12).iterations
+
+
+@pytest.mark.parametrize("refined", [False, True])
+@pytest.mark.parametrize("condition", [1e3, 1e6])
+@pytest.mark.parametrize("energy_rtol", [1e-2, 1e-4])
+def test_the_estimated_error_is_the_one_in_the_norm_of_the_matrix(condition, energy_rtol, refined):
+    matrix = positive(np.logspace(-np.log10(condition), 0, SIZE))
+    b = reachable(matrix)
+    dtype = np.float32 if refined else np.float64
+    result = run(matrix, b, dtype=dtype, rtol=1e-14, energy_rtol=energy_rtol, refined=refined)
+    assert result.code == pcg.CONVERGED
+    np.testing.assert_allclose(result.residual, true_residual(matrix, result.x, b), rtol=1e-6)
+    exact = np.linalg.solve(matrix, b)
+    norm = lambda x: np.sqrt(x @ matrix @ x)  # noqa: E731
+    # Of the iterate before DELAY more of them: the one that is returned is better, and not by orders.
+    assert energy_rtol / 300 < norm(result.x - exact) / norm(exact) < 1.5 * energy_rtol
+    assert result.iterations < run(matrix, b, dtype=dtype, rtol=1e-10, refined=refined).iterations
 
 
 def test_slow_is_not_stagnant():
