@@ -31,13 +31,7 @@ MAX_ITERATIONS = 1000
 def measure(name: str, size: Size, rounds: int) -> list[dict]:
     """Lines: for each mu and precision the error of M v, CG's iterations to a residual of 1e-8, |J (v - v*)| / |J v*|,
     and seconds; ratio: of the time in float64 to this one."""
-    run = cases.simulation(
-        name,
-        size.network,
-        sampling={"points": size.n},
-        fit={"points": size.fit_points, "iterations": size.fit_rounds, "on_miss": "continue"},
-    )
-    theta, _ = fitted(run)
+    run, theta, _ = fitted(name, size)
     points = cases.uniform_points(run.sampler, jax.random.key(5), run.problem.domain, size.n)
     v = jax.random.normal(jax.random.key(7), (run.network.size,))
     lines = []

@@ -46,13 +46,7 @@ QUICK = Size(cases.SMALL, 300, 5, 300, Settings(points=300, rank=40))
 
 def measure(name: str, size: Size, rounds: int) -> dict:
     """A line of the table: seconds a velocity, what it is worth, and the ratio."""
-    run = cases.simulation(
-        name,
-        size.network,
-        sampling={"points": size.n},
-        fit={"points": size.fit_points, "iterations": size.fit_rounds, "on_miss": "continue"},
-    )
-    theta, fit_error = fitted(run)
+    run, theta, fit_error = fitted(name, size)
     key = jax.random.key(5)
     points = cases.uniform_points(run.sampler, key, run.problem.domain, size.n)
     single = networks.build(run.config.network.model_copy(update={"dtype": "float32"}), run.problem)
@@ -94,13 +88,19 @@ def _arrays(call):
     return arrays
 
 
-def fitted(run):
-    """Parameters fitted to the initial condition, and the relative error of that."""
+def fitted(name: str, size: Size):
+    """The simulation of a problem, parameters fitted to its initial condition, and the relative error of that."""
+    run = cases.simulation(
+        name,
+        size.network,
+        sampling={"points": size.n},
+        fit={"points": size.fit_points, "iterations": size.fit_rounds, "on_miss": "continue"},
+    )
     state = run.begin()
     while not run.fit_is_done(state):
         state = run.fit_round(state)
     state, error = run.finish_initial_fit(state)
-    return state.theta, error
+    return run, state.theta, error
 
 
 def _mapped(function, theta, x):
