@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist import networks
+from nivp_dist.bench.precision import PRECISIONS
 from nivp_dist.bench.products import stored
 from nivp_dist.bench.timing import interleaved
 from nivp_dist.cluster.mesh import make_mesh
@@ -25,7 +26,6 @@ from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
 from nivp_dist.sampling import Sampler
 
-PRECISIONS = ("float64", "float32", "tensorfloat32", "bfloat16")
 TRACED = "float32"
 FOURFOLD = 4.0  # operations a product, a point and a parameter
 

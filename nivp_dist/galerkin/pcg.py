@@ -66,7 +66,6 @@ def solve(
     max_iterations: int,
     refresh: int = 25,
     dots: Callable = local_dots,
-    exact: Callable | None = None,
     energy_rtol: float = 0.0,
 ) -> Solution:
     """Solve A x = b (Hestenes and Stiefel 1952; preconditioned form as in Golub and Van Loan, alg. 11.5.1).
@@ -77,13 +76,13 @@ def solve(
     least.
 
     Args:
-        operator: v (p,) -> A v. preconditioner: r (p,) -> P^-1 r.
+        operator: (v (p,), true ()) -> A v; true: for a true residual, where not a cheaper A will do.
+        preconditioner: r (p,) -> P^-1 r.
         b, x0: (p,) float64; x0 is used only if it beats zero.
         rtol: stop at |b - A x| <= rtol |b|, by the true residual, which is then recomputed.
         max_iterations: products at most.
         refresh: products between two recomputations of the true residual.
         dots: pairs of vectors -> their dot products, over all of their parts.
-        exact: v -> A v for true residuals, where operator is a cheaper one for the directions alone.
         energy_rtol: see above; zero: by the residual alone.
     """
     norm_b = jnp.sqrt(dots((b, b))[0])
@@ -98,7 +97,7 @@ def solve(
         truth = (s.since_refresh >= refresh) | small | (s.iterations == 0)
         # The one product of the iteration: A times the direction, or times x for the true residual.
         vector = jnp.where(truth, s.x, s.direction)
-        product = operator(vector) if exact is None else jax.lax.cond(truth, exact, operator, vector)
+        product = operator(vector, truth)
 
         # (a) true residual instead of the recurrence's
         residual = b - product

@@ -184,18 +184,21 @@ class Galerkin:
         else:
             vectors = self.vectors
 
-            def shifted(operator):
-                return lambda v: vectors.sum(operator.normal(vectors.whole(v))) + mu * v
+            def product(v, true):
+                whole = vectors.whole(v)
+                if operator is exact:
+                    return vectors.sum(exact.normal(whole)) + mu * v
+                # Nothing that communicates is under the condition.
+                return vectors.sum(jax.lax.cond(true, exact.normal, operator.normal, whole)) + mu * v
 
             solution = pcg.solve(
-                shifted(operator),
+                product,
                 vectors.sum(exact.transpose(f)),
                 nystrom.preconditioner(vectors, regularisation.sketch, mu),
                 vectors.part(guess),
                 rtol=self.rtol,
                 max_iterations=self.solver.max_iterations,
                 dots=vectors.dots,
-                exact=None if operator is exact else shifted(exact),
                 energy_rtol=self.rate_rtol,
             )
             return vectors.replicated(solution.x), solution.iterations, solution.residual, solution.code

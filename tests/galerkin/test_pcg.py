@@ -19,14 +19,17 @@ def positive(spectrum, seed=0):
 
 def run(matrix, b, x0=None, preconditioner=None, dtype=np.float64, **options):
     """pcg.solve on a dense matrix; products in dtype, the result in numpy."""
-    low = jnp.asarray(matrix, dtype)
-    if options.pop("refined", False):
-        options["exact"] = lambda v: jnp.asarray(matrix) @ v
+    low, refined = jnp.asarray(matrix, dtype), options.pop("refined", False)
+
+    def product(v, true):
+        cheap = (low @ v.astype(dtype)).astype(jnp.float64)
+        return jnp.where(true, jnp.asarray(matrix) @ v, cheap) if refined else cheap
+
     inverse = np.eye(len(b)) if preconditioner is None else preconditioner
     solve = jax.jit(
         partial(
             pcg.solve,
-            lambda v: (low @ v.astype(dtype)).astype(jnp.float64),
+            product,
             preconditioner=lambda r: jnp.asarray(inverse) @ r,
             **({"rtol": 1e-10, "max_iterations": 2000} | options),
         )
