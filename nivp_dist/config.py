@@ -101,7 +101,7 @@ class SamplingSettings(Section):
 class SolverSettings(Section):
     """(M + mu I) v = F."""
 
-    method: Literal["auto", "pcg", "primal", "dual"] = "auto"
+    method: Literal["auto", "pcg", "dual_pcg", "primal", "dual"] = "auto"
     mu: PositiveFloat = 1e-9  # relative to the trace of M
     equal_shares: bool = False  # of the trace, for all layers: where the derivatives of one outgrow the rest
     adapt_mu: bool = True  # raise it while steps are rejected or collapse, see damping.py

@@ -11,8 +11,9 @@ from jax.sharding import PartitionSpec as P
 from nivp_dist import sampling
 from nivp_dist.config import Config
 from nivp_dist.errors import RunFailed
-from nivp_dist.galerkin import nystrom, pcg
-from nivp_dist.galerkin.velocity import AXIS, Galerkin
+from nivp_dist.galerkin import pcg
+from nivp_dist.galerkin.methods import ITERATIVE
+from nivp_dist.galerkin.velocity import AXIS, Galerkin, effective_dimension
 from nivp_dist.integrators import TABLEAUS, StepControl, attempt
 from nivp_dist.state import State
 
@@ -63,7 +64,7 @@ class Stepper:
         new_points = state.step % self.sampling.redraw_every == 0
         points = self._points(state, draw)
         regularisation, rank = self._regularise(state, points)
-        run = _Stages(self, points, regularisation, state, poll)
+        run = _Stages(self, points, regularisation, rank, state, poll)
         # The last stage before serves as the first of this one on the same points, if theta is still its own.
         kept = self.tableau.fsal and not new_points and state.step != state.fit_step
         first = state.velocity if kept else None
@@ -219,10 +220,10 @@ class Stepper:
 class _Stages:
     """Velocities on one step's points, with their telemetry; called as (theta, t)."""
 
-    def __init__(self, stepper: Stepper, points, regularisation, state: State, poll):
-        self.galerkin, self.points, self.poll = stepper.galerkin, points, poll
+    def __init__(self, stepper: Stepper, points, regularisation, rank: int, state: State, poll):
+        self.galerkin, self.points, self.rank, self.poll = stepper.galerkin, points, rank, poll
         self.regularisation = self.at_start = regularisation
-        self.guess, self.start = state.velocity, state.t
+        self.guess, self.start = self.galerkin.guess(state.velocity, points), state.t
         self.sketch_key = stepper._key(state, SKETCH_KEY)
         self.first = self.first_rate = self.first_residual = self.failure = None
         self.rates: list = []  # J v of the stages of the present attempt
@@ -243,7 +244,7 @@ class _Stages:
         galerkin = self.galerkin
         # A sketch taken elsewhere may serve here, or may not: its leading eigenvectors turn with theta, and with
         # lambda_1 / mu = 1e7 a turn of a thousandth is felt (measured: 13 iterations become more than 300).
-        stale = galerkin.method == "pcg" and self.sketched
+        stale = galerkin.method in ITERATIVE and self.sketched
         if stale and not self.reuse:
             self._sketch(theta)
             stale = False
@@ -270,14 +271,13 @@ class _Stages:
         if self.first is None and t == self.start:
             self.first, self.first_rate, self.first_residual = result.v, result.rate, float(result.residual)
             self.first_iterations = iterations
-        self.guess = result.v
+        self.guess = result.guess
         self.rates.append(result.rate)
         return result.v
 
     def _sketch(self, theta):
         """A new sketch at this stage; mu stays that of the step, so that the ODE does not change within it."""
-        rank = self.regularisation.sketch.eigenvalues.size
-        fresh = self.galerkin.prepare(theta, self.points, self.sketch_key, rank)
+        fresh = self.galerkin.prepare(theta, self.points, self.sketch_key, self.rank)
         self.regularisation = fresh._replace(mu=self.regularisation.mu)
 
 
@@ -296,7 +296,7 @@ def _telemetry(theta, velocity, before, regularisation, weights) -> dict:
         "lambda_max": eigenvalues[0],
         "lambda_min": eigenvalues[-1],
         "condition": (eigenvalues[0] + mu) / mu,
-        "effective_dimension": nystrom.effective_dimension(regularisation.sketch, mu),
+        "effective_dimension": effective_dimension(regularisation),
         "effective_sample_size": sampling.effective_sample_size(weights),
         "turn": jnp.vdot(velocity, before) / (jnp.linalg.norm(velocity) * jnp.linalg.norm(before)),
     }

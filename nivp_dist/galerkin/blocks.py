@@ -60,6 +60,33 @@ def explicit(layers, block):
     return jnp.concatenate(parts)
 
 
+def kernel(layers, block, pivots):
+    """J J^T between other points and this block's: (b, m, m, B), pivot, its output, this block's output, point.
+
+    K_(ik)(jl) = sum over layers of (A_i . A_j) (D_ik . D_jl): 2 b B sum(rows + outputs^2 columns) operations, not
+    2 b B m^2 p. pivots: factors as the network gives them, A (b, rows) and D (b, k, columns) a layer.
+    """
+    outputs = max(layer.outputs[1] for layer in layers)
+    entries = [[0.0] * outputs for _ in range(outputs)]
+    for layer, (a, d), (a_pivots, d_pivots) in zip(layers, block, pivots):
+        inputs = a_pivots @ a
+        for i, k in enumerate(range(*layer.outputs)):
+            for j, other in enumerate(range(*layer.outputs)):
+                entries[k][other] = entries[k][other] + inputs * (d_pivots[:, i] @ d[j])
+    nothing = jnp.zeros_like(entries[0][0])
+    return jnp.stack([jnp.stack([nothing + entry for entry in row], axis=1) for row in entries], axis=1)
+
+
+def squares(layers, block):
+    """|row of J|^2: (m, B), the diagonal of J J^T."""
+    rows = [0.0] * max(layer.outputs[1] for layer in layers)
+    for layer, (a, d) in zip(layers, block):
+        inputs = jnp.sum(a**2, axis=0)
+        for i, k in enumerate(range(*layer.outputs)):
+            rows[k] = rows[k] + inputs * jnp.sum(d[i] ** 2, axis=0)
+    return jnp.stack(rows)
+
+
 def traces(block, weights):
     """tr(J^T W J) by layers, in float64: sum_i w_i |A_i|^2 |D_i|^2 each, (L,)."""
     squares = [jnp.sum(a.astype(jnp.float64) ** 2, 0) * jnp.sum(d.astype(jnp.float64) ** 2, (0, 1)) for a, d in block]

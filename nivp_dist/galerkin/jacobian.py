@@ -39,7 +39,7 @@ class Operator(NamedTuple):
         chunk: points held at once when factors is None.
         dtype: of the products; sums over blocks and results are float64.
         basis: of the parameters (``frames.Basis``), or None: those of the network.
-        coarse: None, or of COARSE: how the matrix products of `normal` alone are rounded, dtype being float32.
+        coarse: None, or of COARSE: how the matrix products with one vector are rounded, dtype being float32.
     """
 
     network: Any
@@ -81,29 +81,21 @@ class Operator(NamedTuple):
 
     def apply(self, v):
         """J v: (n, m) float64 for v (p,)."""
-        layers, n = self.network.layers, len(self.weights)
-        matrices = blocks.split(layers, v.astype(self.dtype))
-        if self.factors is None:
-
-            def chunk(x):
-                return self.on(x, jnp.ones(len(x))).apply(v)
-
-            values = blocks.each(chunk, blocks.stack(self.x, self.chunk, "edge"))
-        else:
-            values = blocks.each(lambda block: blocks.apply(layers, block, matrices).T, self.factors)
-        return values.reshape(-1, self.network.outputs)[:n].astype(jnp.float64)
+        matrices, multiply = blocks.split(self.network.layers, v.astype(self.dtype)), self._multiply
+        term = lambda block: blocks.apply(self.network.layers, block, matrices, multiply)  # noqa: E731
+        return self._points(term).T.astype(jnp.float64)
 
     def transpose(self, r):
         """J^T W r: (p,) float64 for r (n, m)."""
 
         def term(block, weights, r):
-            return blocks.transpose(self.network.layers, block, (weights * r).astype(self.dtype))
+            return blocks.transpose(self.network.layers, block, (weights * r).astype(self.dtype), self._multiply)
 
         return blocks.join(self._total(term, r))
 
     def normal(self, v):
         """J^T W J v: (p,) float64 for v (p,)."""
-        layers, multiply = self.network.layers, partial(_coarse, self.coarse) if self.coarse else jnp.matmul
+        layers, multiply = self.network.layers, self._multiply
         matrices = blocks.split(layers, v.astype(self.dtype))
 
         def term(block, weights):
@@ -141,6 +133,18 @@ class Operator(NamedTuple):
         """The matrix from its parts."""
         return blocks.assemble(self.network.layers, parts)
 
+    def kernel(self, pivots):
+        """J J^T between other points and these: (b m, n m), output index fastest.
+
+        pivots: factors of b points, as ``point_factors`` gives them.
+        """
+        values = self._points(lambda block: blocks.kernel(self.network.layers, block, pivots))
+        return values.swapaxes(2, 3).reshape(-1, len(self.weights) * self.network.outputs)
+
+    def squares(self):
+        """|row of J|^2, the diagonal of J J^T: (n, m)."""
+        return self._points(lambda block: blocks.squares(self.network.layers, block)).T
+
     def traces(self):
         """tr(J^T W J) by layers, exact: (L,)."""
         return self._total(blocks.traces)
@@ -154,7 +158,21 @@ class Operator(NamedTuple):
 
         return jax.tree.map(unstack, whole.factors)
 
-    # Sums -----------------------------------------------------------------------------------------
+    # Blocks ---------------------------------------------------------------------------------------
+
+    @property
+    def _multiply(self):
+        return partial(_coarse, self.coarse) if self.coarse else jnp.matmul
+
+    def _points(self, term):
+        """term(block) (..., B) of all blocks, as (..., n)."""
+        if self.factors is None:
+            stacked = blocks.stack(self.x, self.chunk, "edge")
+            values = blocks.each(lambda x: self.on(x, jnp.ones(len(x)))._points(term), stacked)
+        else:
+            values = blocks.each(term, self.factors)
+        values = jnp.moveaxis(values, 0, -2)
+        return values.reshape(*values.shape[:-2], -1)[..., : len(self.weights)]
 
     def _total(self, term, *arrays, size: int | None = None):
         """The sum of term(block, weights (B,), *arrays (m, B)) in float64, over blocks of at most `size` points.

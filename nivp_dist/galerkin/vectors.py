@@ -65,6 +65,17 @@ class Whole:
         return jax.random.normal(key, (self.size, columns), jnp.float64)
 
 
+class Samples:
+    """Vectors (n m,) of samples, on the devices of their points."""
+
+    def __init__(self, axis: str):
+        self.axis = axis
+
+    def dots(self, *pairs):
+        """a . b of pairs of vectors: (number of pairs,)."""
+        return jax.lax.psum(local_dots(*pairs), self.axis)
+
+
 class Sharded(Whole):
     """Vectors of which each of k devices holds ceil(p / k) numbers, the last ones zeros where p is no multiple of k."""
 

@@ -18,16 +18,14 @@ from jax.sharding import PartitionSpec as P
 from nivp_dist.config import SamplingSettings, SolverSettings
 from nivp_dist.estimate import error_weights
 from nivp_dist.frames import Basis, balanced
-from nivp_dist.galerkin import direct, nystrom, pcg
+from nivp_dist.galerkin import kernel, nystrom
 from nivp_dist.galerkin.jacobian import Operator
-from nivp_dist.galerkin.methods import choose_method
-from nivp_dist.galerkin.vectors import Sharded, Whole
+from nivp_dist.galerkin.methods import ITERATIVE, first_rank
+from nivp_dist.galerkin.systems import Systems
 from nivp_dist.networks import Network
 from nivp_dist.problems.base import Problem
 
 AXIS = "points"
-FIRST_RANK = 128
-LEAST_RESIDUAL = 1e-8  # at which CG ends in any case; rounding is not far below
 
 
 class Points(NamedTuple):
@@ -46,18 +44,27 @@ class Points(NamedTuple):
 
 
 class Regularisation(NamedTuple):
-    """What the stages of one step share: mu (absolute), tr M, the sketch (rank 0 for direct solves), and the basis that
-    they are of (None: that of the network's own parameters)."""
+    """What the stages of one step share: mu (absolute), tr M, the sketch (rank 0 for direct solves), the basis that
+    they are of (None: that of the network's own parameters), and the approximation of K with "dual_pcg"."""
 
     mu: jax.Array
     trace: jax.Array
     sketch: nystrom.Sketch
     basis: Basis | None = None
+    factor: kernel.Factor | None = None
+
+
+def effective_dimension(regularisation: Regularisation):
+    """tr M (M + mu)^-1 of what is known of M's spectrum: a lower estimate."""
+    if regularisation.factor is not None:
+        return kernel.effective_dimension(regularisation.factor, regularisation.mu)
+    return nystrom.effective_dimension(regularisation.sketch, regularisation.mu)
 
 
 class Velocity(NamedTuple):
     """theta', the field's rate J v (n, m) on the points, and what the solve tells: residual |J v - f| / |f| there, |f|,
-    and the solver's iterations, true relative residual and result code (``pcg.CODE_NAMES``)."""
+    the solver's iterations, true relative residual and result code (``pcg.CODE_NAMES``), and what the next solve on the
+    same points may start from."""
 
     v: jax.Array
     rate: jax.Array
@@ -66,6 +73,7 @@ class Velocity(NamedTuple):
     iterations: jax.Array
     solver_residual: jax.Array
     code: jax.Array
+    guess: jax.Array
 
 
 class Judgement(NamedTuple):
@@ -94,20 +102,21 @@ class Galerkin:
         rate_rtol: float = 0.0,
     ):
         self.network, self.problem, self.solver, self.mesh = network, problem, solver, mesh
-        self.chunk = sampling.chunk
-        automatic = solver.rtol == "auto"
-        self.rtol, self.rate_rtol = (LEAST_RESIDUAL, rate_rtol) if automatic else (solver.rtol, 0.0)
-        self.method, self.points = choose_method(solver, network, sampling.points, fitting), sampling.points
-        self.axis = AXIS
+        self.chunk, self.axis = sampling.chunk, AXIS
+        self.systems = Systems(network, solver, sampling.points, mesh.size, AXIS, fitting, rate_rtol)
+        self.method = self.systems.method
         self.points_spec = split = Points(P(AXIS), P(AXIS), P(AXIS))
-        self.vectors = Whole(network.size, AXIS)
-        if solver.shard_vectors:
-            self.vectors = Sharded(network.size, AXIS, mesh.size)
-        every, program = P(), self.program
-        shared = self.shared_spec = Regularisation(every, every, nystrom.Sketch(self.vectors.spec, every), every)
+        every, program, by_samples = P(), self.program, self.method == "dual_pcg"
+        sketch = nystrom.Sketch(self.systems.vectors.spec, every)
+        factor = kernel.Factor(P(None, AXIS), every, every) if by_samples else every
+        shared = self.shared_spec = Regularisation(every, every, sketch, every, factor)
         self._prepare = {}
         told = Velocity(*(every for _ in Velocity._fields))._replace(rate=P(AXIS))
-        self.velocity = program(self._velocity, every, every, split, shared, every, out_specs=told)
+        guess = P(AXIS) if by_samples else every
+        self.velocity = program(
+            self._velocity, every, every, split, shared, guess, out_specs=told._replace(guess=guess)
+        )
+        self._cold = program(self._nothing, split, out_specs=P(AXIS))
         self.rate = program(self._rate, every, every, split, out_specs=P(AXIS))
         self.step_norms = program(self._step_norms, every, every, every, P(AXIS), P(AXIS), split)
         self.judge = program(self._judge, every, every, every, split)
@@ -116,10 +125,16 @@ class Galerkin:
 
     @property
     def first_rank(self) -> int:
-        """Of the sketch that CG starts with; 0 where it is not CG that solves."""
-        if self.method != "pcg":
+        """Of the approximation that CG starts with; 0 where it is not CG that solves."""
+        if self.method not in ITERATIVE:
             return 0
-        return min(self.network.size, FIRST_RANK if self.solver.rank == "adaptive" else self.solver.rank)
+        if self.solver.rank != "adaptive":
+            return min(self.network.size, self.solver.rank)
+        return first_rank(self.method, self.solver, self.network)
+
+    def guess(self, velocity, points: Points):
+        """What the first solve on new points starts from, where theta' was `velocity` (p,) on others."""
+        return self._cold(points) if self.method == "dual_pcg" else velocity
 
     def program(self, function, *in_specs, out_specs=P()):
         """function of one device's shards -> a compiled function of global arrays."""
@@ -128,7 +143,7 @@ class Galerkin:
     # Programs -------------------------------------------------------------------------------------
 
     def prepare(self, theta, points: Points, key, rank: int, framed: bool = True) -> Regularisation:
-        """mu, and with CG the Nystrom sketch of the given rank, at (theta, points).
+        """mu, and with CG the Nystrom approximation of the given rank, at (theta, points).
 
         framed: in the basis in which one mu serves all parameters (``frames``), or in that of the network.
         """
@@ -153,90 +168,31 @@ class Galerkin:
         if rank == 0:
             empty = nystrom.Sketch(jnp.zeros((self.network.size, 0)), jnp.zeros((0,)))
             return Regularisation(self.solver.mu * trace, trace, empty, basis)
-        omega = nystrom.test_matrix(self.vectors, key, rank)
-        product = self.vectors.columns(operator.normal_columns, omega)
-        sketch = nystrom.sketch(self.vectors, omega, product, operator.dtype)
+        if self.method == "dual_pcg":
+            factor = kernel.factor(self._operators(theta, points, basis)[0], key, rank, AXIS)
+            return Regularisation(self.solver.mu * trace, trace, kernel.spectrum(factor, key), basis, factor)
+        vectors = self.systems.vectors
+        omega = nystrom.test_matrix(vectors, key, rank)
+        product = vectors.columns(operator.normal_columns, omega)
+        sketch = nystrom.sketch(vectors, omega, product, operator.dtype)
         return Regularisation(self.solver.mu * trace, trace, sketch, basis)
 
     def _velocity(self, theta, t, points, regularisation, guess):
         basis = regularisation.basis
         operators = operator, _ = self._operators(theta, points, basis)
         f = self._rhs(theta, t, points.x)
-        guess = self.network.to_basis(guess, basis)
-        v, iterations, solver_residual, code = self._solve(operators, f, points, regularisation, guess)
-        rate = operator.apply(v)
+        guess = guess if self.method == "dual_pcg" else self.network.to_basis(guess, basis)
+        solved = self.systems.solve(operators, f, points.weights, regularisation, guess)
+        rate = operator.apply(solved.v)
         squares = jnp.stack([self._square(points, rate - f), self._square(points, f)])
-        v = self.network.from_basis(v, basis)
+        v = self.network.from_basis(solved.v, basis)
         misfit, f_square = jax.lax.psum(squares, AXIS)
         residual = jnp.sqrt(misfit / jnp.where(f_square > 0, f_square, 1.0))
-        return Velocity(v, rate, residual, jnp.sqrt(f_square), iterations, solver_residual, code)
+        guess = solved.guess if self.method == "dual_pcg" else v
+        return Velocity(v, rate, residual, jnp.sqrt(f_square), solved.iterations, solved.residual, solved.code, guess)
 
-    def _solve(self, operators, f, points, regularisation, guess):
-        """(M + mu I) v = J^T W f by the configured method."""
-        exact, operator = operators
-        mu, method = regularisation.mu, self.method_for(len(points.x) * self.mesh.size)
-        if method == "dual":
-            v = self._dual_system(operators, points)(f, mu)
-        elif method == "primal":
-            # One all-reduce carries the parts of the matrix and the right-hand side.
-            parts, b = jax.lax.psum((operator.matrix_parts(), exact.transpose(f)), AXIS)
-            v = direct.solve_positive(operator.assemble(parts), mu, b)
-        else:
-            vectors = self.vectors
-
-            def product(v, true):
-                whole = vectors.whole(v)
-                if operator is exact:
-                    return vectors.sum(exact.normal(whole)) + mu * v
-                # Nothing that communicates is under the condition.
-                return vectors.sum(jax.lax.cond(true, exact.normal, operator.normal, whole)) + mu * v
-
-            solution = pcg.solve(
-                product,
-                vectors.sum(exact.transpose(f)),
-                nystrom.preconditioner(vectors, regularisation.sketch, mu),
-                vectors.part(guess),
-                rtol=self.rtol,
-                max_iterations=self.solver.max_iterations,
-                dots=vectors.dots,
-                energy_rtol=self.rate_rtol,
-            )
-            return vectors.replicated(solution.x), solution.iterations, solution.residual, solution.code
-        code = jnp.where(jnp.all(jnp.isfinite(v)), pcg.CONVERGED, pcg.BROKEN)
-        return v, jnp.zeros((), jnp.int64), jnp.zeros(()), code
-
-    def method_for(self, drawn: int) -> str:
-        """The method; but where more points are drawn than were planned, a dual matrix larger than the primal one gives
-        way to it: with four times the points it would have sixteen times the entries."""
-        outgrown = drawn >= self.points + self.mesh.size and drawn * self.network.outputs > self.network.size
-        return "primal" if self.method == "dual" and outgrown else self.method
-
-    def _dual_system(self, operators, points):
-        """(f, mu) -> v by the dual matrix, which is made once, whatever the number of right-hand sides and mu."""
-        (exact, operator), outputs = operators, self.network.outputs
-        factors = operator.point_factors()  # of all samples at once: chunks do not bound the dual matrix
-        root = jnp.repeat(jnp.sqrt(points.weights), outputs)
-
-        def gather(leaf):
-            # A sum of zero-padded shards: exact, and replicated in the eyes of shard_map.
-            shards = jax.lax.axis_size(AXIS)
-            whole = jnp.zeros((shards, *leaf.shape), leaf.dtype).at[jax.lax.axis_index(AXIS)].set(leaf)
-            return jax.lax.psum(whole, AXIS).reshape(shards * leaf.shape[0], *leaf.shape[1:])
-
-        everywhere = jax.tree.map(gather, factors)
-        root_all = gather(root)
-        rows = direct.dual_rows(self.network.layers, outputs, factors, everywhere).astype(jnp.float64)
-        matrix = gather(root[:, None] * rows * root_all[None, :])
-
-        def solve(f, mu):
-            # Padding has a zero row and column: mu on the diagonal keeps it positive definite.
-            dual = direct.solve_positive(matrix, mu, root_all * gather(f.reshape(-1)))
-            index = jax.lax.axis_index(AXIS)
-            own = jax.lax.dynamic_slice_in_dim(dual, index * len(root), len(root))
-            r = (own / jnp.where(root > 0, root, 1.0)).reshape(-1, outputs)  # transpose() multiplies by W
-            return jax.lax.psum(exact.transpose(r), AXIS)
-
-        return solve
+    def _nothing(self, points):
+        return jnp.repeat(0 * points.weights, self.network.outputs)
 
     def _correction(self, theta, points, misfit, regularisation, dampings):
         """Gauss-Newton corrections (M + mu_i I) delta_i = J^T W misfit for several mu_i at once.
@@ -245,20 +201,10 @@ class Galerkin:
             misfit: (n, m), target minus field. dampings: (c,), mu_i relative to tr M.
         Returns: (c, p).
         """
-        several = dampings * regularisation.trace
-        operators = exact, operator = self._operators(theta, points, regularisation.basis)
-        method = self.method_for(len(points.x) * self.mesh.size)
-        if method == "primal":
-            parts, b = jax.lax.psum((operator.matrix_parts(), exact.transpose(misfit)), AXIS)
-            matrix = operator.assemble(parts)
-            one = lambda mu: direct.solve_positive(matrix, mu, b)  # noqa: E731
-        elif method == "dual":
-            solve = self._dual_system(operators, points)
-            one = lambda mu: solve(misfit, mu)  # noqa: E731
-        else:
-            zero = jnp.zeros(self.network.size)
-            one = lambda mu: self._solve(operators, misfit, points, regularisation._replace(mu=mu), zero)[0]  # noqa: E731
-        return jax.lax.map(lambda mu: self.network.from_basis(one(mu), regularisation.basis), several)
+        operators = self._operators(theta, points, regularisation.basis)
+        dampings = dampings * regularisation.trace
+        found = self.systems.several(operators, misfit, points.weights, regularisation, dampings)
+        return jax.vmap(lambda v: self.network.from_basis(v, regularisation.basis))(found)
 
     def _rate(self, theta, v, points):
         """J v at every point: (n, m)."""

@@ -8,6 +8,7 @@ import pytest
 from nivp_dist.cluster.mesh import make_mesh
 from nivp_dist.config import NetworkSettings
 from nivp_dist.galerkin import direct
+from nivp_dist.galerkin.jacobian import Operator
 from nivp_dist.networks import build
 from nivp_dist.problems import Box, Problem
 
@@ -37,7 +38,8 @@ def test_a_matrix_that_is_not_positive_gives_nan():
 
 
 @pytest.mark.parametrize("trunk", ["shared", "separate"])
-def test_dual_matrix_is_j_j_transposed(trunk, make_points, dense):
+@pytest.mark.parametrize("chunk", [0, 4])
+def test_dual_matrix_is_j_j_transposed(trunk, chunk, make_points, dense):
     class System(Problem):
         outputs = 2
 
@@ -51,8 +53,11 @@ def test_dual_matrix_is_j_j_transposed(trunk, make_points, dense):
     j, _ = dense(network, theta, points)
 
     @jax.jit
-    def rows(theta, x):
-        part, whole = network.factors(theta, x[2:6])[1], network.factors(theta, x)[1]
-        return direct.dual_rows(network.layers, 2, part, whole)
+    def some_rows(theta, x):
+        whole = Operator.build(network, theta, x, jnp.ones(len(x)), chunk)
+        part = Operator.build(network, theta, x[2:6], jnp.ones(4))
+        return whole.kernel(part.point_factors()), whole.squares()
 
-    np.testing.assert_allclose(rows(theta, points.x), j[4:12] @ j.T, atol=1e-13 * np.abs(j @ j.T).max())
+    rows, squares = some_rows(theta, points.x)
+    np.testing.assert_allclose(rows, j[4:12] @ j.T, atol=1e-13 * np.abs(j @ j.T).max())
+    np.testing.assert_allclose(squares.reshape(-1), np.sum(j**2, axis=1), rtol=1e-12)

@@ -126,7 +126,7 @@ class Case:
 
     def velocity(self, galerkin, guess=None):
         shared = galerkin.prepare(self.theta, self.points, jax.random.key(5), RANK)
-        guess = jnp.zeros(self.network.size) if guess is None else guess
+        guess = galerkin.guess(jnp.zeros(self.network.size), self.points) if guess is None else guess
         return shared, galerkin.velocity(self.theta, TIME, self.points, shared, guess)
 
     def solution(self):
@@ -176,7 +176,8 @@ def relative(a, b):
 
 @pytest.mark.devices
 @pytest.mark.parametrize(
-    "method, chunk", [("pcg", 0), ("pcg", 7), ("sharded", 0), ("sharded", 7), ("primal", 0), ("dual", 0), ("dual", 7)]
+    "method, chunk",
+    [(method, chunk) for method in ("pcg", "sharded", "dual_pcg", "primal", "dual") for chunk in (0, 7)],
 )
 def test_velocity_against_numpy(wave, method, chunk):
     shared, result = wave.velocity(wave.galerkin(method, chunk))
@@ -208,7 +209,7 @@ def test_velocity_of_a_log_density_of_several_forms(parted):
 
 
 def assert_dense_in_its_frame(case):
-    for method, chunk in (("pcg", 0), ("sharded", 7), ("primal", 0), ("dual", 0)):
+    for method, chunk in (("pcg", 0), ("sharded", 7), ("dual_pcg", 7), ("primal", 0), ("dual", 0)):
         shared, result = case.velocity(case.galerkin(method, chunk))
         np.testing.assert_allclose(shared.trace, np.trace(case.m), rtol=1e-10)
         assert relative(result.v, case.solution()) < 1e-8, method
@@ -298,10 +299,11 @@ def test_a_density_of_50_dimensions_where_it_underflows(mesh, dtype, reach, tole
     np.testing.assert_allclose(np.asarray(f)[:, 0], expected, rtol=tolerance)
 
 
-def test_a_good_guess_saves_iterations(wave):
-    galerkin = wave.galerkin("pcg")
+@pytest.mark.parametrize("method", ["pcg", "dual_pcg"])
+def test_a_good_guess_saves_iterations(wave, method):
+    galerkin = wave.galerkin(method)
     _, cold = wave.velocity(galerkin)
-    _, warm = wave.velocity(galerkin, cold.v)
+    _, warm = wave.velocity(galerkin, cold.guess)
     assert int(warm.iterations) <= 3 < int(cold.iterations)
     assert relative(warm.v, wave.solution()) < 1e-8
 
@@ -392,7 +394,7 @@ def test_a_velocity_of_a_log_density_is_judged_under_the_density(drifted):
 
 
 @pytest.mark.devices
-@pytest.mark.parametrize("method", ["pcg", "sharded", "primal", "dual"])
+@pytest.mark.parametrize("method", ["pcg", "sharded", "dual_pcg", "primal", "dual"])
 def test_corrections_for_several_dampings(wave, method):
     galerkin = wave.galerkin(method)
     shared = galerkin.prepare(wave.theta, wave.points, jax.random.key(5), RANK)
