@@ -1,7 +1,7 @@
 """(M + mu I) v = J^T W f by the configured method, inside of `shard_map`: conjugate gradients or a direct solve.
 
-Each for the p parameters, with M = S^T S, S = W^(1/2) J, or for the n m samples: v = S^T alpha, (S S^T + mu I) alpha = s
-with s = W^(1/2) f. All are exact up to rounding or the tolerance of CG, and agree with each other.
+Each for the p parameters, with M = S^T S, S = W^(1/2) J, or for the n m samples: v = S^T alpha with
+(S S^T + mu I) alpha = W^(1/2) f. All are exact up to rounding or the tolerance of CG, and agree with each other.
 """
 
 from typing import NamedTuple
