@@ -12,7 +12,7 @@ from nivp_dist import sampling
 from nivp_dist.config import Config
 from nivp_dist.errors import RunFailed
 from nivp_dist.galerkin import pcg
-from nivp_dist.galerkin.methods import ITERATIVE
+from nivp_dist.galerkin.methods import ITERATIVE, doubling_pays
 from nivp_dist.galerkin.velocity import AXIS, Galerkin, effective_dimension
 from nivp_dist.integrators import TABLEAUS, StepControl, attempt
 from nivp_dist.state import State
@@ -169,18 +169,24 @@ class Stepper:
         return sampling.pad(chosen, self.galerkin.mesh.size)
 
     def _regularise(self, state: State, points):
-        """mu and the sketch at the start of the step.
+        """mu and the approximation that CG is preconditioned with at the start of the step.
 
-        Adaptive rank: doubled, up to lambda_l <= 10 mu, when the last step's CG iterations cost more than
-        the larger sketch would: a sketch is matrix products at full rate, an iteration runs at that of memory.
+        Adaptive rank: doubled where the last step's CG iterations cost more than the larger one would. With pcg at
+        most up to lambda_l <= 10 mu: a sketch is matrix products at full rate, an iteration runs at that of memory.
         """
-        rank = state.rank
+        galerkin, rank, iterations = self.galerkin, state.rank, state.health and state.health.cg_iterations
+        limit = min(self.solver.max_rank, galerkin.network.size)
+        adaptive = galerkin.method in ITERATIVE and self.solver.rank == "adaptive"
+        if not adaptive or rank >= limit or iterations is None:
+            return self._damped(state, points, rank), rank
+        if galerkin.method == "dual_pcg":
+            velocities = len(self.tableau.b) if state.reuse_sketch else 1
+            if doubling_pays(galerkin.network, rank, iterations, velocities):
+                rank = min(2 * rank, limit)
+            return self._damped(state, points, rank), rank
         regularisation = self._damped(state, points, rank)
-        limit = min(self.solver.max_rank, self.galerkin.network.size)
-        if self.galerkin.method != "pcg" or self.solver.rank != "adaptive" or rank >= limit or state.health is None:
-            return regularisation, rank
         wide = float(regularisation.sketch.eigenvalues[-1]) > 10 * float(regularisation.mu)
-        if wide and state.health.cg_iterations > max(20, WORTH_DOUBLING * rank):
+        if wide and iterations > max(20, WORTH_DOUBLING * rank):
             rank = min(2 * rank, limit)
             regularisation = self._damped(state, points, rank)
         return regularisation, rank

@@ -10,7 +10,9 @@ FIRST_RANK = 128
 # Operations of matrix products at full rate in the time of one of a product with a vector, and of one of a matrix with
 # a vector, which runs at the rate of memory.
 PRODUCT, STREAM = 5, 50
-DUAL_ITERATIONS = 10  # of CG with the rank that it starts with, measured
+# Of the approximation of K: its operations run at this part of the full rate.
+BUILD = 3.5
+DUAL_ITERATIONS = 12  # of CG with the rank that it starts with
 
 
 def choose_method(solver: SolverSettings, network: Network, points: int, fitting: bool = False) -> str:
@@ -31,29 +33,38 @@ def choose_method(solver: SolverSettings, network: Network, points: int, fitting
     work = {
         "primal": points * p**2 / 2 + solves * p**3 / 3,
         "dual": rows**2 * _widths(network) + solves * rows**3 / 3,
+        "dual_pcg": dual_build(network, first_rank("dual_pcg", solver, network)) * rows
+        + solves * DUAL_ITERATIONS * dual_iteration(network, first_rank("dual_pcg", solver, network)) * rows,
         "pcg": solves * PRODUCT * iterations * 4 * rows * p + 4 * rows * p * min(400, p) / 3,
     }
     return min(work, key=work.get)
 
 
 def first_rank(method: str, solver: SolverSettings, network: Network) -> int:
-    """Of `pcg`: small, to be doubled as need be. Of `dual_pcg`: about the effective dimension tr M (M + mu)^-1, a
-    quarter of the parameters at mu = 1e-9 and a tenth at 1e-6 (measured for advection and the wave)."""
+    """Small, to be doubled as need be: of `dual_pcg` more where mu is small."""
     if method == "pcg":
         return min(network.size, FIRST_RANK)
-    rank = network.size / 4 * (solver.mu / 1e-9) ** -0.12
+    rank = network.size / 16 * (solver.mu / 1e-9) ** -0.12
     return min(network.size, solver.max_rank, max(FIRST_RANK, 64 * round(rank / 64)))
 
 
-def dual_build(network: Network, points: int, rank: int) -> float:
-    """Operations of the approximation of that rank, see ``kernel``: columns, their elimination, and F^T F."""
-    return points * network.outputs * rank * (2.0 * _widths(network) + 4.0 * rank)
+def doubling_pays(network: Network, rank: int, iterations: float, velocities: float) -> bool:
+    """Whether twice the rank is cheaper for `dual_pcg`, where a velocity takes so many iterations, and so many
+    velocities share an approximation. Of the iterations beyond the first two it leaves a third (measured: advection,
+    the wave and the trap at mu from 1e-11 to 1e-9)."""
+    left = min(iterations, 2 + (iterations - 2) / 3)
+    saved = iterations * dual_iteration(network, rank) - left * dual_iteration(network, 2 * rank)
+    return velocities * saved > dual_build(network, 2 * rank) - dual_build(network, rank)
 
 
-def dual_iteration(network: Network, points: int, rank: int) -> float:
-    """Operations of an iteration with it."""
-    rows = points * network.outputs
-    return PRODUCT * 4.0 * rows * network.size + STREAM * 4.0 * rows * rank
+def dual_build(network: Network, rank: int) -> float:
+    """Operations a sample of the approximation of that rank, see ``kernel``: columns, their elimination, and F^T F."""
+    return BUILD * rank * (2.0 * _widths(network) + 4.0 * rank)
+
+
+def dual_iteration(network: Network, rank: int) -> float:
+    """Operations a sample of an iteration with it."""
+    return PRODUCT * 4.0 * network.size + STREAM * 4.0 * rank
 
 
 def _widths(network: Network) -> int:
