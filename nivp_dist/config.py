@@ -109,9 +109,9 @@ class SolverSettings(Section):
     rtol: PositiveFloat | Literal["auto"] = "auto"
     max_iterations: PositiveInt = 300
     rank: PositiveInt | Literal["adaptive"] = "adaptive"  # of the Nystrom sketch
-    max_rank: PositiveInt = 800
-    # Of Jacobian products: with pcg of those for search directions alone, so that it bounds no accuracy; the two coarse
-    # ones are for pcg, and want a mu of 1e-6 or more.
+    max_rank: PositiveInt = 2000
+    # Of Jacobian products: with CG of those for search directions alone, so that it bounds no accuracy; the two coarse
+    # ones are for CG, and want a mu of 1e-6 or more.
     precision: Literal["bfloat16", "tensorfloat32", "float32", "float64"] = "float64"
     shard_vectors: bool = False  # pcg: a part of the sketch and of CG's vectors on each device, for p in the millions
 
@@ -121,10 +121,10 @@ class SolverSettings(Section):
             raise ValueError(
                 f"solver.shard_vectors is for solver.method = 'pcg', and it is {self.method!r}: set both, or neither"
             )
-        if self.precision in ("bfloat16", "tensorfloat32") and self.method != "pcg":
+        if self.precision in ("bfloat16", "tensorfloat32") and self.method not in ("pcg", "dual_pcg"):
             raise ValueError(
-                f"solver.precision = {self.precision!r} is for solver.method = 'pcg' (residuals are in float64 there), "
-                f"and the method is {self.method!r}: set that too, or 'float32'"
+                f"solver.precision = {self.precision!r} is for solver.method = 'pcg' or 'dual_pcg' (residuals are "
+                f"in float64 there), and the method is {self.method!r}: set that too, or 'float32'"
             )
         return self
 

@@ -11,21 +11,16 @@ from jax.sharding import PartitionSpec as P
 from nivp_dist import sampling
 from nivp_dist.config import Config
 from nivp_dist.errors import RunFailed
-from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.methods import ITERATIVE, doubling_pays
 from nivp_dist.galerkin.velocity import AXIS, Galerkin, effective_dimension
 from nivp_dist.integrators import TABLEAUS, StepControl, attempt
+from nivp_dist.stages import StageFailed, Stages
 from nivp_dist.state import State
 
 TELEMETRY_RANK = 32  # of the sketch that only watches the spectrum, with direct solves
 WORTH_DOUBLING = 1 / 6  # CG iterations a velocity, over the rank, above which a larger sketch is cheaper
-UNUSABLE = 1e-3  # a linear residual above this is no velocity
-WASTED = 2.0  # reusing a sketch does not pay beyond this many times the iterations with a fresh one
+TRIED_AGAIN = 10  # steps after which a sketch is used for all stages again, where it did not serve
 POINTS_KEY, SKETCH_KEY, FRESH_KEY, SELECT_KEY = range(4)
-
-
-class StageFailed(Exception):
-    """A velocity that cannot be used; the step is tried again with a smaller h."""
 
 
 class Accepted(NamedTuple):
@@ -55,6 +50,12 @@ class Stepper:
         """The rank that a run starts with."""
         return self.galerkin.first_rank or min(TELEMETRY_RANK, self.galerkin.network.size)
 
+    def largest_rank(self) -> int:
+        """That an adaptive rank may grow to; zero where it is none."""
+        if self.galerkin.method not in ITERATIVE or self.solver.rank != "adaptive":
+            return 0
+        return min(self.solver.max_rank, self.galerkin.network.size)
+
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:
         """One accepted step. `poll` is called between stages and may raise to interrupt.
 
@@ -64,7 +65,8 @@ class Stepper:
         new_points = state.step % self.sampling.redraw_every == 0
         points = self._points(state, draw)
         regularisation, rank = self._regularise(state, points)
-        run = _Stages(self, points, regularisation, rank, state, poll)
+        key = self._key(state, SKETCH_KEY)
+        run = Stages(galerkin, points, regularisation, rank, self.largest_rank(), key, state.velocity, state.t, poll)
         # The last stage before serves as the first of this one on the same points, if theta is still its own.
         kept = self.tableau.fsal and not new_points and state.step != state.fit_step
         first = state.velocity if kept else None
@@ -108,7 +110,7 @@ class Stepper:
             h=float(proposed),
             previous_error=float(error),
             step=state.step + 1,
-            rank=rank,
+            rank=run.rank,
             reuse_sketch=run.reuse,
             rejected=state.rejected + rejected,
             evaluations=state.evaluations + run.evaluations,
@@ -123,7 +125,8 @@ class Stepper:
 
     def _attempt(self, run, state, h, first):
         """(error relative to the tolerance, step); an infinite error if a stage failed."""
-        run.begin(state.reuse_sketch, first is not None)
+        again = run.rank != state.rank or state.step % TRIED_AGAIN == 0
+        run.begin(state.reuse_sketch or again, first is not None)
         try:
             step = attempt(self.tableau, run, self._combine, state.theta, state.t, h, first)
         except StageFailed as failure:
@@ -175,9 +178,8 @@ class Stepper:
         most up to lambda_l <= 10 mu: a sketch is matrix products at full rate, an iteration runs at that of memory.
         """
         galerkin, rank, iterations = self.galerkin, state.rank, state.health and state.health.cg_iterations
-        limit = min(self.solver.max_rank, galerkin.network.size)
-        adaptive = galerkin.method in ITERATIVE and self.solver.rank == "adaptive"
-        if not adaptive or rank >= limit or iterations is None:
+        limit = self.largest_rank()
+        if rank >= limit or iterations is None:
             return self._damped(state, points, rank), rank
         if galerkin.method == "dual_pcg":
             velocities = len(self.tableau.b) if state.reuse_sketch else 1
@@ -221,70 +223,6 @@ class Stepper:
             | {name: float(value) for name, value in told.items()}
             | new.estimate.entries()
         )
-
-
-class _Stages:
-    """Velocities on one step's points, with their telemetry; called as (theta, t)."""
-
-    def __init__(self, stepper: Stepper, points, regularisation, rank: int, state: State, poll):
-        self.galerkin, self.points, self.rank, self.poll = stepper.galerkin, points, rank, poll
-        self.regularisation = self.at_start = regularisation
-        self.guess, self.start = self.galerkin.guess(state.velocity, points), state.t
-        self.sketch_key = stepper._key(state, SKETCH_KEY)
-        self.first = self.first_rate = self.first_residual = self.failure = None
-        self.rates: list = []  # J v of the stages of the present attempt
-        self.evaluations = self.iterations = self.first_iterations = 0
-        self.wasted = 0  # iterations on a sketch that did not serve: they say nothing of the parametrisation
-        self.sketched = False  # whether the sketch is of an earlier stage
-        self.reuse = True  # the step's sketch at its later stages
-        self.worst = 0.0
-        self.warnings: list[str] = []
-
-    def begin(self, reuse: bool, first_is_known: bool):
-        """Another attempt: a sketch that failed a step too long for it may serve a shorter one."""
-        self.regularisation, self.reuse, self.failure = self.at_start, reuse, None
-        self.rates = [self.first_rate] if first_is_known else []
-
-    def __call__(self, theta, t):
-        self.poll()
-        galerkin = self.galerkin
-        # A sketch taken elsewhere may serve here, or may not: its leading eigenvectors turn with theta, and with
-        # lambda_1 / mu = 1e7 a turn of a thousandth is felt (measured: 13 iterations become more than 300).
-        stale = galerkin.method in ITERATIVE and self.sketched
-        if stale and not self.reuse:
-            self._sketch(theta)
-            stale = False
-        result = galerkin.velocity(theta, t, self.points, self.regularisation, self.guess)
-        iterations, code = int(result.iterations), int(result.code)
-        if stale and (code != pcg.CONVERGED or iterations > WASTED * max(self.first_iterations, 20)):
-            self.reuse, self.wasted = False, self.wasted + iterations
-            if code != pcg.CONVERGED:
-                self._sketch(theta)
-                result = galerkin.velocity(theta, t, self.points, self.regularisation, self.guess)
-                iterations, code = iterations + int(result.iterations), int(result.code)
-        self.sketched = True
-        solver_residual = float(result.solver_residual)
-        self.evaluations += 1
-        self.iterations += iterations
-        self.worst = max(self.worst, solver_residual)
-        if code == pcg.BROKEN or not np.isfinite(float(result.residual)):
-            raise StageFailed(f"the velocity at t = {t:.6g} is not finite")
-        if solver_residual > UNUSABLE:
-            raise StageFailed(f"CG at t = {t:.6g}: {pcg.CODE_NAMES[code]} at a relative residual {solver_residual:.1e}")
-        if code != pcg.CONVERGED:
-            mend = "raise solver.max_iterations, max_rank or mu, or solver.rtol"
-            self.warnings.append(f"CG {pcg.CODE_NAMES[code]}: {mend}")
-        if self.first is None and t == self.start:
-            self.first, self.first_rate, self.first_residual = result.v, result.rate, float(result.residual)
-            self.first_iterations = iterations
-        self.guess = result.guess
-        self.rates.append(result.rate)
-        return result.v
-
-    def _sketch(self, theta):
-        """A new sketch at this stage; mu stays that of the step, so that the ODE does not change within it."""
-        fresh = self.galerkin.prepare(theta, self.points, self.sketch_key, self.rank)
-        self.regularisation = fresh._replace(mu=self.regularisation.mu)
 
 
 def _combine(theta, h, coefficients, stages):

@@ -109,11 +109,11 @@ def test_text_that_is_no_toml_value_is_a_string_and_nothing_else_slips_in():
         (HEAT + "[solver]\nmu = 0.0\n", "solver.mu must be a number above 0, got 0.0"),
         (
             HEAT + '[solver]\nmethod = "cg"\n',
-            "solver.method must be one of 'auto', 'pcg', 'primal', 'dual', got \"cg\"",
+            "solver.method must be one of 'auto', 'pcg', 'dual_pcg', 'primal', 'dual', got \"cg\"",
         ),
         (
             HEAT + '[solver]\nprecision = "bfloat16"\n',
-            "solver.precision = 'bfloat16' is for solver.method = 'pcg' (residuals are in float64 there), "
+            "solver.precision = 'bfloat16' is for solver.method = 'pcg' or 'dual_pcg' (residuals are in float64 there), "
             "and the method is 'auto': set that too, or 'float32'",
         ),
         (HEAT + '[solver]\nrank = "all"\n', "solver.rank must be a whole number above 0 or 'adaptive', got \"all\""),

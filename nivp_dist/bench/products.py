@@ -1,10 +1,15 @@
-"""One product M v, and one sketch M Omega: ours against other ways to the same numbers.
+"""One product M v, and one sketch: ours against other ways to the same numbers.
 
 (a) differentiating again on every product, as published; (b) one stored linearisation; (c) an explicit J, where it
 fits. What is timed is a call of a compiled program whose arguments are what can be kept between products: theta and
 points for (a), the residuals of the linearisation for (b), J for (c), the operator for ours. Inside one program XLA
 moves what (a) repeats out of a loop: "a in a loop" is (a) within such a program, what a product costs the published
-solver. "c and J" is a sketch for which J is made first, as it has to be for the first one at a theta.
+solver.
+
+A sketch is what CG is preconditioned with. The published one is M Omega: by (a), (b), (c), "c and J" for which J is
+made first, as it has to be at a new theta, and our "columns". Ours is the whole approximation of K of the same rank
+(``galerkin.kernel``, in float64 whatever the case), which is not the same numbers: `nivp bench speed velocity` shows
+what both are worth in iterations.
 """
 
 import itertools
@@ -13,13 +18,17 @@ from typing import Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from nivp_dist import networks
 from nivp_dist.bench.published import Published
 from nivp_dist.bench.roofline import Roofline
 from nivp_dist.bench.timing import interleaved
+from nivp_dist.cluster.mesh import make_mesh
 from nivp_dist.config import NetworkSettings
+from nivp_dist.galerkin import kernel
 from nivp_dist.galerkin.jacobian import Operator
+from nivp_dist.galerkin.velocity import AXIS
 from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
 
 WIDTHS, POINTS, DIMENSIONS = (32, 128, 512, 1024), (1_000, 10_000, 100_000), (2, 10, 50)
@@ -28,7 +37,7 @@ RANKS, QUICK_RANKS = (128, 250), (32,)
 DEPTH = 3
 MOST_WORK, MOST_BYTES = 2.5e11, 3e9  # operations of one call; bytes of an explicit J
 LOOP = 8
-OURS, OTHERS, IN_A_LOOP, MADE = "ours", ("a", "b", "c"), "a in a loop", "c and J"
+OURS, OTHERS, IN_A_LOOP, MADE, COLUMNS = "ours", ("a", "b", "c"), "a in a loop", "c and J", "columns"
 
 
 class Case(NamedTuple):
@@ -72,13 +81,15 @@ def measure(case: Case, roofline: Roofline, rounds: int) -> dict:
     network = network_of(case)
     calls = candidates(network, case)
     samples = interleaved(calls, rounds, parts={IN_A_LOOP: LOOP})
-    expected = calls[OURS]().astype(jnp.float64)
+    expected = calls[COLUMNS if case.rank else OURS]().astype(jnp.float64)
     scale = jnp.linalg.norm(expected)
     difference = max(float(jnp.linalg.norm(calls[name]() - expected) / scale) for name in OTHERS if name in calls)
     seconds = {name: samples.median(name) for name in calls}
     best = min((name for name in OTHERS if name in calls), key=seconds.get)
-    rate = work(network, case) / seconds[OURS]
-    floor = roofline.seconds(work(network, case), factor_bytes(network, case), case.dtype)
+    ours, dtype = work(network, case), case.dtype
+    if case.rank:
+        ours, dtype = case.n * kernel.operations(network, case.rank), "float64"
+    rate, floor = ours / seconds[OURS], roofline.seconds(ours, factor_bytes(network, case), dtype)
     return case._asdict() | {
         "p": network.size,
         "seconds": seconds,
@@ -86,7 +97,7 @@ def measure(case: Case, roofline: Roofline, rounds: int) -> dict:
         "best": best,
         "difference": difference,
         "flops_rate": rate,
-        "share_of_matmul_rate": rate / roofline.flops[case.dtype],
+        "share_of_matmul_rate": rate / roofline.flops[dtype],
         "share_of_roofline": floor / seconds[OURS],
         "spread": samples.spread(OURS),
     }
@@ -108,6 +119,8 @@ def candidates(network, case: Case) -> dict[str, Callable]:
         "a": partial(again, theta, x, v),
         "b": _linearised(network, theta, x, v),
     }
+    if case.rank:
+        calls |= {OURS: _approximation(network, theta, x, weights, case.rank), COLUMNS: calls[OURS]}
     if case.n * network.size * dtype.itemsize <= MOST_BYTES:
         calls["c"], made = _explicit(network, theta, x, v)
         if case.rank:  # of which one is taken at a theta, so that J is made for it
@@ -133,6 +146,18 @@ def stored(network, theta, x, weights, chunk: int, precision):
         return operator.normal_columns(v) if v.ndim == 2 else operator.normal(v)
 
     return jax.jit(build)(theta, x, weights), product
+
+
+def _approximation(network, theta, x, weights, rank: int):
+    """That of K, the layers' factors included."""
+
+    def program(theta, x, weights):
+        operator = Operator.build(network, theta, x.astype(jnp.float64), weights)
+        return kernel.factor(operator, jax.random.key(1), rank, AXIS)
+
+    specs = P(), P(AXIS), P(AXIS)
+    out = kernel.Factor(P(None, AXIS), P(), P())
+    return partial(jax.jit(jax.shard_map(program, mesh=make_mesh(1), in_specs=specs, out_specs=out)), theta, x, weights)
 
 
 def _linearised(network, theta, x, v):

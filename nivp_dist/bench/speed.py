@@ -113,12 +113,15 @@ def table(columns: tuple[str, ...], rows: list[tuple], say: Callable[[str], None
 def _products(quick: bool, rates, say) -> dict:
     rows = [products.measure(case, rates, 3 if quick else 7) for case in products.cases(quick)]
     say("times that of ours: (a) differentiated again, (b) stored linearisation, (c) explicit J")
-    for title, sketches, more in (("product M v", False, products.IN_A_LOOP), ("sketch M Omega", True, products.MADE)):
+    for title, sketches, more in (
+        ("product M v", False, (products.IN_A_LOOP,)),
+        ("sketch: ours of K, in float64, the others M Omega", True, (products.MADE, products.COLUMNS)),
+    ):
         say(title)
-        columns = ("width", "n", "d", "p", "rank", "dtype", "ours", "a", "b", "c", more, "best")
+        columns = ("width", "n", "d", "p", "rank", "dtype", "ours", "a", "b", "c", *more, "best")
         lines = [
             (row["width"], row["n"], row["d"], row["p"], row["rank"], row["dtype"], _time(row["seconds"]["ours"]))
-            + tuple(_times(row["ratio"].get(name)) for name in ("a", "b", "c", more, row["best"]))
+            + tuple(_times(row["ratio"].get(name)) for name in ("a", "b", "c", *more, row["best"]))
             + (f"{row['share_of_matmul_rate']:.0%}", f"{row['share_of_roofline']:.0%}")
             for row in rows
             if bool(row["rank"]) == sketches

@@ -19,15 +19,15 @@ from nivp_dist.bench import cases
 from nivp_dist.bench.published import Published, Settings
 from nivp_dist.bench.timing import interleaved
 from nivp_dist.config import IntegratorSettings, SolverSettings
-from nivp_dist.galerkin import pcg
+from nivp_dist.galerkin.methods import ITERATIVE
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integrators import TABLEAUS, attempt
+from nivp_dist.stages import Stages
 from nivp_dist.stepping import TELEMETRY_RANK
 
 TOLERANCES = (1e-4, 1e-6, 1e-8)
 METHODS = ("auto", "pcg")
 STEP = 1e-2
-WASTED = 2.0  # a kept sketch is given up beyond this many times the iterations of a fresh one, as in ``stepping``
 
 
 class Size(NamedTuple):
@@ -60,8 +60,8 @@ def measure(name: str, size: Size, rounds: int) -> dict:
         for tolerance in TOLERANCES:
             ours = _Ours(run, method, tolerance, points, float(theirs.mu))
             step = ours.step(theta)
-            errors[method] = judge(ours.first)
-            if errors[method] <= errors["published"] or ours.galerkin.method != "pcg":
+            errors[method] = judge(ours.stages.first)
+            if errors[method] <= errors["published"] or ours.galerkin.method not in ITERATIVE:
                 break
         details[method] = ours.details() | {"rtol": tolerance}
         calls[method], stages[method] = partial(ours.step, theta), step.evaluations
@@ -108,7 +108,7 @@ def _mapped(function, theta, x):
 
 
 class _Ours:
-    """A step by the package's programs, sketch kept over the stages while it serves."""
+    """A step by the package's programs, the approximation kept over the stages while it serves."""
 
     def __init__(self, run, method, tolerance, points, mu):
         solver = SolverSettings(method=method, rtol=tolerance)
@@ -120,35 +120,15 @@ class _Ours:
         )
 
     def step(self, theta):
-        self.shared, self.reuse, self.sketched, self.iterations = self._prepare(theta), True, False, []
-        self.guess = jnp.zeros_like(theta)
-        return attempt(TABLEAUS[IntegratorSettings().method], self._velocity, self.combine, theta, 0.0, STEP, None)
+        shared = self.galerkin.prepare(theta, self.points, self.key, self.rank)._replace(mu=jnp.asarray(self.mu))
+        limit = min(SolverSettings().max_rank, len(theta)) if self.galerkin.first_rank else 0
+        zero = jnp.zeros_like(theta)
+        self.stages = Stages(self.galerkin, self.points, shared, self.rank, limit, self.key, zero, 0.0)
+        self.stages.begin(True, False)
+        return attempt(TABLEAUS[IntegratorSettings().method], self.stages, self.combine, theta, 0.0, STEP, None)
 
     def details(self) -> dict:
-        return {"method": self.galerkin.method, "rank": self.rank, "iterations": self.iterations}
-
-    def _prepare(self, theta):
-        return self.galerkin.prepare(theta, self.points, self.key, self.rank)._replace(mu=jnp.asarray(self.mu))
-
-    def _velocity(self, theta, t):
-        stale = self.sketched and self.galerkin.method == "pcg"
-        if stale and not self.reuse:
-            self.shared, stale = self._prepare(theta), False
-        result, iterations = self._solve(theta, t)
-        if not self.sketched:
-            self.first, self.few = result.v, max(iterations, 20)
-        if stale and (int(result.code) != pcg.CONVERGED or iterations > WASTED * self.few):
-            self.reuse = False
-            if int(result.code) != pcg.CONVERGED:
-                self.shared = self._prepare(theta)
-                result, iterations = self._solve(theta, t)
-        self.sketched, self.guess = True, result.v
-        return result.v
-
-    def _solve(self, theta, t):
-        result = self.galerkin.velocity(theta, t, self.points, self.shared, self.guess)
-        self.iterations.append(int(result.iterations))
-        return result, self.iterations[-1]
+        return {"method": self.galerkin.method, "rank": self.stages.rank, "iterations": self.stages.counts}
 
 
 class Judge:

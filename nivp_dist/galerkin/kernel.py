@@ -40,6 +40,11 @@ class Factor(NamedTuple):
     left: jax.Array
 
 
+def operations(network, rank: int) -> float:
+    """Of a Factor, a sample: columns of K, their elimination, and F^T F."""
+    return rank * (2.0 * sum(layer.rows + layer.columns for layer in network.layers) + 3.0 * rank)
+
+
 def roots(weights, outputs: int):
     """W^(1/2) by samples: (n m,), zero for padding."""
     return jnp.repeat(jnp.sqrt(weights), outputs)

@@ -2,26 +2,28 @@
 parameters or for the samples; and with what rank CG starts. By counted work."""
 
 from nivp_dist.config import SolverSettings
+from nivp_dist.galerkin import kernel
 from nivp_dist.networks import Network
 
 ITERATIVE = ("pcg", "dual_pcg")
 FIT_SOLVES, FIT_MU = 3, 1e-12  # dampings of a round, and one of them that is typical
 FIRST_RANK = 128
-# Operations of matrix products at full rate in the time of one of a product with a vector, and of one of a matrix with
-# a vector, which runs at the rate of memory.
-PRODUCT, STREAM = 5, 50
-# Of the approximation of K: its operations run at this part of the full rate.
-BUILD = 3.5
-DUAL_ITERATIONS = 12  # of CG with the rank that it starts with
+# Operations of the primal matrix and its factorisation in the time of one of a product with a vector, of one of a
+# matrix with a vector, and of one of the approximation of K. Measured on one and two cores (60 and 100 GFlop/s;
+# p = 2,342 and 7,441, n = 9,000, ranks 384 and 512): 1.5 and 2.1, 5.6 and 10, 1 and 2.
+PRODUCT, STREAM, BUILD = 2.0, 10.0, 1.5
 
 
 def choose_method(solver: SolverSettings, network: Network, points: int, fitting: bool = False) -> str:
-    """`auto`: the cheapest by counted work of one velocity, in operations of matrix products at full rate.
+    """`auto`: the cheapest by counted work of one velocity. The clock of a run does not choose, for then two runs of
+    one configuration would differ.
 
-    Measured on two cores in float64: the matrix from its factors takes half of the n p^2 operations of a symmetric
-    product, whatever the outputs of a shared trunk; CG runs at a fifth of the rate; its iterations are 45 at mu = 1e-9
-    (advection in 2 dimensions), 180 at 1e-13 (Burgers), more than 300 at 1e-9 (a mixture in 50): twice the least are
-    reckoned with. To them comes the step's share of the sketch.
+    The matrix from its factors takes half of the n p^2 operations of a symmetric product, whatever the outputs of a
+    shared trunk. CG for the parameters: its iterations are 45 at mu = 1e-9 (advection in 2 dimensions), 180 at 1e-13
+    (Burgers), more than 300 at 1e-9 (a mixture in 50), and twice the least are reckoned with; to them comes the step's
+    share of the sketch. For the samples, as many as that is worth: 25 at mu = 1e-10 with p = 2,342 (the trap in 5
+    dimensions), 60 at 1e-9 with 2,765 (Vlasov), 40 to 160 at 1e-10 with 1,500 to 1,900 in 8 and 10 dimensions, where
+    direct solves are faster; 100 at 1e-9 are reckoned with.
 
     fitting: of a round of a fit, which solves for three dampings that become small: from one matrix, or by CG each.
     """
@@ -29,13 +31,14 @@ def choose_method(solver: SolverSettings, network: Network, points: int, fitting
         return solver.method
     p, rows = network.size, points * network.outputs
     solves, mu = (FIT_SOLVES, FIT_MU) if fitting else (1, solver.mu)
-    iterations = 4 * mu**-0.15
+    rank = first_rank("dual_pcg", solver, network)
+    iterations, dual_iterations = 8 * mu**-0.15, max(10.0, 100 * (mu / 1e-9) ** -0.3)
     work = {
         "primal": points * p**2 / 2 + solves * p**3 / 3,
-        "dual": rows**2 * _widths(network) + solves * rows**3 / 3,
-        "dual_pcg": dual_build(network, first_rank("dual_pcg", solver, network)) * rows
-        + solves * DUAL_ITERATIONS * dual_iteration(network, first_rank("dual_pcg", solver, network)) * rows,
+        "dual": rows**2 * sum(layer.rows + layer.columns for layer in network.layers) + solves * rows**3 / 3,
         "pcg": solves * PRODUCT * iterations * 4 * rows * p + 4 * rows * p * min(400, p) / 3,
+        "dual_pcg": rows
+        * (BUILD * kernel.operations(network, rank) + solves * dual_iterations * dual_iteration(network, rank)),
     }
     return min(work, key=work.get)
 
@@ -54,18 +57,10 @@ def doubling_pays(network: Network, rank: int, iterations: float, velocities: fl
     the wave and the trap at mu from 1e-11 to 1e-9)."""
     left = min(iterations, 2 + (iterations - 2) / 3)
     saved = iterations * dual_iteration(network, rank) - left * dual_iteration(network, 2 * rank)
-    return velocities * saved > dual_build(network, 2 * rank) - dual_build(network, rank)
-
-
-def dual_build(network: Network, rank: int) -> float:
-    """Operations a sample of the approximation of that rank, see ``kernel``: columns, their elimination, and F^T F."""
-    return BUILD * rank * (2.0 * _widths(network) + 4.0 * rank)
+    spent = BUILD * (kernel.operations(network, 2 * rank) - kernel.operations(network, rank))
+    return velocities * saved > spent
 
 
 def dual_iteration(network: Network, rank: int) -> float:
     """Operations a sample of an iteration with it."""
     return PRODUCT * 4.0 * network.size + STREAM * 4.0 * rank
-
-
-def _widths(network: Network) -> int:
-    return sum(layer.rows + layer.columns for layer in network.layers)
