@@ -113,8 +113,8 @@ def test_text_that_is_no_toml_value_is_a_string_and_nothing_else_slips_in():
         ),
         (
             HEAT + '[solver]\nprecision = "bfloat16"\n',
-            "solver.precision = 'bfloat16' is for solver.method = 'pcg' or 'dual_pcg' (residuals are in float64 there), "
-            "and the method is 'auto': set that too, or 'float32'",
+            "solver.precision = 'bfloat16' is for solver.method = 'pcg' or 'dual_pcg' (residuals are in float64 "
+            "there), and the method is 'auto': set that too, or 'float32'",
         ),
         (HEAT + '[solver]\nrank = "all"\n', "solver.rank must be a whole number above 0 or 'adaptive', got \"all\""),
         (HEAT + "[restart]\nenabled = 1\n", "restart.enabled must be true or false, got 1"),
