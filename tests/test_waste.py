@@ -52,7 +52,7 @@ def test_a_new_shape_is_noticed(compiled):
     assert compiled
 
 
-@pytest.mark.parametrize("method", ["primal", "dual", "pcg"])
+@pytest.mark.parametrize("method", ["primal", "dual", "pcg", "dual_pcg"])
 def test_steps_compile_nothing_and_read_scalars(method, compiled, read):
     problem = LinearFokkerPlanck(dimension=2)
     config = Config(

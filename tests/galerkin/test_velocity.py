@@ -309,15 +309,16 @@ def test_a_good_guess_saves_iterations(wave, method):
 
 
 @pytest.mark.devices
+@pytest.mark.parametrize("method", ["pcg", "dual_pcg"])
 @pytest.mark.parametrize("precision, mu", [("float32", MU), ("tensorfloat32", MU), ("bfloat16", 1e-3)])
-def test_the_precision_of_search_directions_bounds_no_accuracy(wave, precision, mu):
+def test_the_precision_of_search_directions_bounds_no_accuracy(wave, precision, mu, method):
     """True residuals are in float64: the answer is that of a dense solve far below the rounding of the directions."""
     options = {"mu": mu, "rtol": 1e-11, "max_iterations": 2000}
-    shared, result = wave.velocity(wave.galerkin("pcg", precision=precision, **options))
+    shared, result = wave.velocity(wave.galerkin(method, precision=precision, **options))
     assert int(result.code) == pcg.CONVERGED
     v = np.linalg.solve(wave.m + float(shared.mu) * np.eye(wave.network.size), wave.b)
     assert relative(result.v, wave.basis @ v) < 1e-8
-    _, double = wave.velocity(wave.galerkin("pcg", **options))
+    _, double = wave.velocity(wave.galerkin(method, **options))
     assert int(result.iterations) > int(double.iterations)  # the directions are coarser indeed
 
 
@@ -461,6 +462,26 @@ def test_one_all_reduce_of_p_numbers_in_an_iteration(wave):
 
 
 @pytest.mark.devices
+def test_what_an_iteration_for_the_samples_communicates(wave):
+    """p numbers for the product, `rank` for the preconditioner, and dot products in two groups."""
+    galerkin = wave.galerkin("dual_pcg")
+    shared = galerkin.prepare(wave.theta, wave.points, jax.random.key(5), RANK)
+    rank = shared.factor.gram.shape[0]
+    assert {shard.data.shape for shard in shared.factor.rows.addressable_shards} == {
+        (rank, len(wave.points.x) * 2 // wave.mesh.size)
+    }
+    arguments = (wave.theta, TIME, wave.points, shared, galerkin.guess(None, wave.points))
+    text = galerkin.velocity.lower(*arguments).compile().as_text()
+    parts = computations(text)
+    bodies = re.findall(r" while\(.*body=%?([\w.\-]+)", text)
+    communicating = [sorted(sizes) for body in bodies if (sizes := all_reduces(parts, body))]
+    expected = sorted([3, 3, rank, wave.network.size])
+    assert communicating == [expected] or wave.mesh.size == 1 and communicating == []
+    for other in ("all-gather", "all-to-all", "reduce-scatter", "collective-permute"):
+        assert f" {other}" not in text
+
+
+@pytest.mark.devices
 def test_sharded_vectors_are_gathered_and_scattered_once_in_an_iteration(wave):
     galerkin = wave.galerkin("sharded")
     shared = galerkin.prepare(wave.theta, wave.points, jax.random.key(5), RANK)
@@ -516,10 +537,13 @@ def test_a_dual_matrix_that_points_have_outgrown(drifted):
         assert (f"f64[{n},{n}]" in program) == square
 
 
-@pytest.mark.parametrize("width, points, method", [(10, 4000, "primal"), (100, 300, "dual"), (300, 50_000, "pcg")])
-def test_auto_chooses_by_size(width, points, method):
+@pytest.mark.parametrize(
+    "width, points, mu, method",
+    [(10, 4000, 1e-9, "primal"), (100, 100, 1e-13, "dual"), (100, 5000, 1e-8, "dual_pcg"), (200, 50_000, 1e-13, "pcg")],
+)
+def test_auto_chooses_by_size(width, points, mu, method):
     network = build(NetworkSettings(width=width, output_scales=[1.0, 1.0]), Wave())
-    assert choose_method(SolverSettings(method="auto"), network, points) == method
+    assert choose_method(SolverSettings(method="auto", mu=mu), network, points) == method
     assert choose_method(SolverSettings(method="dual"), network, points) == "dual"
 
 
