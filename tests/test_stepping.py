@@ -15,6 +15,7 @@ from nivp_dist.damping import Damping
 from nivp_dist.errors import RunFailed
 from nivp_dist.fitting.restart import Health
 from nivp_dist.galerkin import pcg
+from nivp_dist.galerkin.methods import doubling_pays
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integrators import TABLEAUS
 from nivp_dist.problems.base import evaluate_reference
@@ -266,6 +267,7 @@ def test_poll_is_called_before_every_stage_and_can_interrupt(exact):
 
 
 PCG = {"method": "pcg", "mu": 1e-9, "rtol": 1e-9}
+DUAL = {"method": "dual_pcg", "mu": 1e-9}
 
 
 @pytest.fixture(scope="module")
@@ -318,6 +320,60 @@ def test_a_step_by_conjugate_gradients_is_the_direct_one(exact, by_pcg):
     np.testing.assert_allclose(a, b, atol=1e-6)
     assert iterated.metrics["cg_iterations"] > 7 and direct.metrics["cg_iterations"] == 0
     assert iterated.metrics["rank"] == 12 and iterated.state.cg_iterations == iterated.metrics["cg_iterations"]
+
+
+@pytest.fixture(scope="module")
+def by_samples(exact):
+    config = settings(solver=DUAL)
+    return Galerkin(exact.network, PROBLEM, config.solver, config.sampling, exact.simulation.mesh, rate_rtol=1e-5)
+
+
+def test_a_step_by_conjugate_gradients_for_the_samples_is_the_direct_one(exact, by_samples):
+    state = exact.state._replace(rank=8, h=0.05)
+    direct = exact.stepper().step(state, lambda: None)
+    iterated = exact.stepper(by_samples, solver=DUAL).step(state, lambda: None)
+    a, b = (exact.field(result.state.theta, X) for result in (direct, iterated))
+    np.testing.assert_allclose(a, b, atol=1e-6)
+    assert iterated.metrics["cg_iterations"] > 7
+    # A later stage starts from the one before on the same points, the first one from nothing.
+    assert iterated.metrics["cg_residual"] <= 1e-6
+
+
+def test_a_rank_grows_within_a_step_where_iterations_do_not_end(exact):
+    """With few products at most, which a larger rank lets CG end in and the first one does not."""
+    rank = 2
+    for method in ("pcg", "dual_pcg"):
+        solver = DUAL | {"method": method, "max_iterations": 5}
+        config = settings(solver=solver)
+        galerkin = Galerkin(
+            exact.network, PROBLEM, config.solver, config.sampling, exact.simulation.mesh, rate_rtol=1e-5
+        )
+        result = exact.stepper(galerkin, solver=solver).step(exact.state._replace(rank=rank, h=0.01), lambda: None)
+        assert result.state.rank == result.metrics["rank"] > rank and result.warnings == [], method
+        held = solver | {"rank": rank}
+        config = settings(solver=held)
+        galerkin = Galerkin(
+            exact.network, PROBLEM, config.solver, config.sampling, exact.simulation.mesh, rate_rtol=1e-5
+        )
+        with pytest.raises(RunFailed, match="iteration limit"):
+            exact.stepper(galerkin, solver=held, integrator={"min_step": 1e-3}).step(
+                exact.state._replace(rank=rank, h=0.01), lambda: None
+            )
+
+
+def test_the_rank_for_the_samples_grows_by_counted_work(exact, by_samples):
+    """Iterations that a larger approximation would save pay for it, the more so where all stages share it."""
+    network, rank = exact.network, 2
+    assert doubling_pays(network, rank, 100.0, 1) and not doubling_pays(network, rank, 3.0, 1)
+    few = next(k for k in range(3, 300) if doubling_pays(network, rank, k, 7))
+    many = next(k for k in range(3, 300) if doubling_pays(network, rank, k, 1))
+    assert 3 < few < many
+    stepper, points = exact.stepper(by_samples, solver=DUAL), exact.stepper(by_samples)._points(exact.state, 0)
+    for iterations, kept, expected in ((few, True, 4), (few, False, 2), (many, False, 4)):
+        state = exact.state._replace(
+            rank=rank, reuse_sketch=kept, health=Health(cg_iterations=float(iterations), residual=1e-3, h=0.01)
+        )
+        assert stepper._regularise(state, points)[1] == expected
 
 
 # Metrics, residual sampling, devices ----------------------------------------------------------------------------

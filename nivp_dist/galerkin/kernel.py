@@ -90,7 +90,9 @@ def _pivots(operator, diagonal, key, number: int, axis: str):
     x, weights = (gather(leaf[own], axis)[largest] for leaf in (operator.x, operator.weights))
     candidates, root = operator.on(x, weights), roots(weights, outputs)
     factors = candidates.point_factors()
-    size = -(-min(number, count) // BLOCKS)  # points a block
+    number = min(number, count)
+    rounds = min(BLOCKS, number)
+    size = -(-number // rounds)  # points a block
     columns = size * outputs
 
     def add(state, block):
@@ -110,10 +112,10 @@ def _pivots(operator, diagonal, key, number: int, axis: str):
         chosen = jax.lax.dynamic_update_slice_in_dim(chosen, pivots, block * size, 0)
         return (rows, jnp.maximum(diagonal - jnp.sum(new**2, axis=0), 0.0), chosen), None
 
-    start = jnp.zeros((BLOCKS * columns, count * outputs)), root**2 * candidates.squares().reshape(-1)
+    start = jnp.zeros((rounds * columns, count * outputs)), root**2 * candidates.squares().reshape(-1)
     # An index beyond the last one is none.
-    start += (jnp.full(BLOCKS * size, count, jnp.int32),)
-    chosen = jax.lax.scan(add, start, jnp.arange(BLOCKS))[0][2]
+    start += (jnp.full(rounds * size, count, jnp.int32),)
+    chosen = jax.lax.scan(add, start, jnp.arange(rounds))[0][2]
     return x[chosen], weights[chosen]
 
 
