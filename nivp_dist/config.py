@@ -101,6 +101,7 @@ class SamplingSettings(Section):
 class SolverSettings(Section):
     """(M + mu I) v = F."""
 
+    # CG or Cholesky, for the parameters (pcg, primal) or for the samples (dual_pcg, dual).
     method: Literal["auto", "pcg", "dual_pcg", "primal", "dual"] = "auto"
     mu: PositiveFloat = 1e-9  # relative to the trace of M
     equal_shares: bool = False  # of the trace, for all layers: where the derivatives of one outgrow the rest

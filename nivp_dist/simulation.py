@@ -50,11 +50,15 @@ class Simulation:
         self.companions = Companions(config.network, problem, self.network) if wanted else None
         fitted = self.companions.network if wanted else self.network
         fit_galerkin = Galerkin(fitted, problem, config.solver, fit_points, self.mesh, fitting=True)
+        by_samples = None
+        if config.solver.method == "auto":
+            solver = config.solver.model_copy(update={"method": "dual_pcg"})
+            by_samples = Galerkin(fitted, problem, solver, fit_points, self.mesh, fitting=True)
         self._start = Source(self._initial_field, self._initial_function)
         self._present = Source(self._present_field, self._present_function)
         targets = [self._initial_target, self._present_target]
         self.fitter, self.refitter = (
-            Fitter(fit_galerkin, self.sampler, config.fit, target, problem.outputs) for target in targets
+            Fitter(fit_galerkin, self.sampler, config.fit, target, problem.outputs, by_samples) for target in targets
         )
         self._scales_of: tuple = (None, None, None, None)
         self.stepper = Stepper(config, self.galerkin, self.sampler, self.output_times)

@@ -20,6 +20,7 @@ import optax
 from nivp_dist.config import FitSettings
 from nivp_dist.estimate import error_weights
 from nivp_dist.fitting.head import HeadTuning
+from nivp_dist.galerkin.methods import fit_rank, fits_by_samples
 from nivp_dist.galerkin.velocity import Galerkin
 
 ADAM, HEAD, GAUSS_NEWTON, DONE = 0, 1, 2, 3
@@ -59,10 +60,19 @@ class Fitter:
     """Fits the field to target(context, x): x (n, d) -> (n, m); context is any pytree (or None).
 
     ``scored``: outputs that the final error counts (default all; see ``fitting.companions``).
+    ``by_samples``: with `dual_pcg`, for the rounds that it is far cheaper in; None: there are none.
     """
 
-    def __init__(self, galerkin: Galerkin, sampler, settings: FitSettings, target: Callable, scored: int | None = None):
-        self.galerkin, self.sampler, self.settings = galerkin, sampler, settings
+    def __init__(
+        self,
+        galerkin: Galerkin,
+        sampler,
+        settings: FitSettings,
+        target: Callable,
+        scored: int | None = None,
+        by_samples: Galerkin | None = None,
+    ):
+        self.galerkin, self.sampler, self.settings, self.by_samples = galerkin, sampler, settings, by_samples
         self.network = galerkin.network
         self._target = jax.jit(target)
         self._errors = jax.jit(self._relative_errors)
@@ -96,9 +106,9 @@ class Fitter:
             dampings = np.clip(float(state.damping) * np.array(DAMPING_FACTORS), SMALLEST_DAMPING, LARGEST_DAMPING)
             # Not in the frame of the points: it does not help (a mixture in three dimensions, 60 rounds: 5.0e-3 in the
             # frame, 2.3e-3 without).
-            sketch_key, rank = jax.random.fold_in(key, 2), self.galerkin.first_rank
-            shared = self.galerkin.prepare(state.theta, points, sketch_key, rank, framed=False)
-            corrections = self.galerkin.correction(state.theta, points, misfit, shared, dampings)
+            galerkin, rank = self._solver(float(state.damping))
+            shared = galerkin.prepare(state.theta, points, jax.random.fold_in(key, 2), rank, framed=False)
+            corrections = galerkin.correction(state.theta, points, misfit, shared, dampings)
             lengths = LENGTHS if self.settings.line_search else LENGTHS[:1]
             dampings = np.tile(dampings, len(lengths))
         candidates = self._candidates(state.theta, corrections, np.array(lengths))
@@ -106,6 +116,12 @@ class Fitter:
         return self._choose(state, candidates, np.asarray(errors), dampings)
 
     # ----------------------------------------------------------------------------------------------
+
+    def _solver(self, damping: float) -> tuple[Galerkin, int]:
+        """What solves a round at that damping, and the rank of its approximation."""
+        if self.by_samples is not None and fits_by_samples(self.network, self.settings.points, damping):
+            return self.by_samples, fit_rank(self.network, damping)
+        return self.galerkin, self.galerkin.first_rank
 
     def _choose(self, state, candidates, errors, dampings) -> FitState:
         before, damping = errors[0], float(state.damping)

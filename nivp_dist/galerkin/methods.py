@@ -1,12 +1,15 @@
 """Which method solves for a velocity or a correction of a fit: conjugate gradients or a direct solve, each for the
 parameters or for the samples; and with what rank CG starts. By counted work."""
 
+import math
+
 from nivp_dist.config import SolverSettings
 from nivp_dist.galerkin import kernel
 from nivp_dist.networks import Network
 
 ITERATIVE = ("pcg", "dual_pcg")
 FIT_SOLVES, FIT_MU = 3, 1e-12  # dampings of a round, and one of them that is typical
+FAR_CHEAPER = 8  # times: what else would be compiled in the midst of a fit for little
 FIRST_RANK = 128
 # Operations of the primal matrix and its factorisation in the time of one of a product with a vector, of one of a
 # matrix with a vector, and of one of the approximation of K. Measured on one and two cores (60 and 100 GFlop/s;
@@ -29,26 +32,41 @@ def choose_method(solver: SolverSettings, network: Network, points: int, fitting
     """
     if solver.method != "auto":
         return solver.method
-    p, rows = network.size, points * network.outputs
     solves, mu = (FIT_SOLVES, FIT_MU) if fitting else (1, solver.mu)
-    rank = first_rank("dual_pcg", solver, network)
-    iterations, dual_iterations = 8 * mu**-0.15, max(10.0, 100 * (mu / 1e-9) ** -0.3)
-    work = {
-        "primal": points * p**2 / 2 + solves * p**3 / 3,
-        "dual": rows**2 * sum(layer.rows + layer.columns for layer in network.layers) + solves * rows**3 / 3,
-        "pcg": solves * PRODUCT * iterations * 4 * rows * p + 4 * rows * p * min(400, p) / 3,
-        "dual_pcg": rows
-        * (BUILD * kernel.operations(network, rank) + solves * dual_iterations * dual_iteration(network, rank)),
-    }
+    work = _work(network, points, mu, solves, first_rank("dual_pcg", network, solver.mu, solver.max_rank))
     return min(work, key=work.get)
 
 
-def first_rank(method: str, solver: SolverSettings, network: Network) -> int:
+def fits_by_samples(network: Network, points: int, damping: float) -> bool:
+    """Whether a round of a fit at that damping, and a tenth of it, is by far cheaper with `dual_pcg` than with a direct
+    solve: fits begin with large dampings, where few iterations do."""
+    work = _work(network, points, damping / 10, FIT_SOLVES, fit_rank(network, damping))
+    return FAR_CHEAPER * work["dual_pcg"] < min(work["primal"], work["dual"])
+
+
+def fit_rank(network: Network, damping: float) -> int:
+    """Of `dual_pcg` in that round: a power of two, for each is compiled for itself."""
+    return min(network.size, 2 ** round(math.log2(first_rank("dual_pcg", network, damping / 10, network.size))))
+
+
+def _work(network: Network, points: int, mu: float, solves: int, rank: int) -> dict[str, float]:
+    p, rows = network.size, points * network.outputs
+    iterations, dual_iterations = 8 * mu**-0.15, max(10.0, 100 * (mu / 1e-9) ** -0.3)
+    each = BUILD * kernel.operations(network, rank) + solves * dual_iterations * dual_iteration(network, rank)
+    return {
+        "primal": points * p**2 / 2 + solves * p**3 / 3,
+        "dual": rows**2 * sum(layer.rows + layer.columns for layer in network.layers) + solves * rows**3 / 3,
+        "pcg": solves * PRODUCT * iterations * 4 * rows * p + 4 * rows * p * min(400, p) / 3,
+        "dual_pcg": rows * each,
+    }
+
+
+def first_rank(method: str, network: Network, mu: float, limit: int) -> int:
     """Small, to be doubled as need be: of `dual_pcg` more where mu is small."""
     if method == "pcg":
         return min(network.size, FIRST_RANK)
-    rank = network.size / 16 * (solver.mu / 1e-9) ** -0.12
-    return min(network.size, solver.max_rank, max(FIRST_RANK, 64 * round(rank / 64)))
+    rank = network.size / 16 * (mu / 1e-9) ** -0.12
+    return min(network.size, limit, max(FIRST_RANK, 64 * round(rank / 64)))
 
 
 def doubling_pays(network: Network, rank: int, iterations: float, velocities: float) -> bool:

@@ -130,7 +130,7 @@ class Galerkin:
             return 0
         if self.solver.rank != "adaptive":
             return min(self.network.size, self.solver.rank)
-        return first_rank(self.method, self.solver, self.network)
+        return first_rank(self.method, self.network, self.solver.mu, self.solver.max_rank)
 
     def guess(self, velocity, points: Points):
         """What the first solve on new points starts from, where theta' was `velocity` (p,) on others."""
