@@ -9,7 +9,8 @@ from nivp_dist.networks import Network
 
 ITERATIVE = ("pcg", "dual_pcg")
 FIT_SOLVES, FIT_MU = 3, 1e-12  # dampings of a round, and one of them that is typical
-FAR_CHEAPER = 8  # times: what else would be compiled in the midst of a fit for little
+# Operations that a round of a fit must save, half a second, for another method takes seconds to compile.
+WORTH_COMPILING = 4e10
 FIRST_RANK = 128
 # Operations of the primal matrix and its factorisation in the time of one of a product with a vector, of one of a
 # matrix with a vector, and of one of the approximation of K. Measured on one and two cores (60 and 100 GFlop/s;
@@ -41,7 +42,7 @@ def fits_by_samples(network: Network, points: int, damping: float) -> bool:
     """Whether a round of a fit at that damping, and a tenth of it, is by far cheaper with `dual_pcg` than with a direct
     solve: fits begin with large dampings, where few iterations do."""
     work = _work(network, points, damping / 10, FIT_SOLVES, fit_rank(network, damping))
-    return FAR_CHEAPER * work["dual_pcg"] < min(work["primal"], work["dual"])
+    return work["dual_pcg"] + WORTH_COMPILING < min(work["primal"], work["dual"])
 
 
 def fit_rank(network: Network, damping: float) -> int:

@@ -5,7 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nivp_dist.config import NetworkSettings
+from nivp_dist.fitting import fit
 from nivp_dist.fitting.fit import ADAM, DAMPING_FACTORS, DONE, ENDURANCE, GAUSS_NEWTON, HEAD, FitState
+from nivp_dist.galerkin.methods import FIRST_RANK, fit_rank, fits_by_samples
+from nivp_dist.networks import build
 from nivp_dist.problems import Problem, WholeSpace
 
 KEY = jax.random.key(11)
@@ -105,6 +109,36 @@ def test_stages(box, method, head_tuning, stages):
     if method == "adam_then_gauss_newton":
         assert errors[-1] < 0.5 * errors[2]
     assert np.any(np.asarray(states[1].first)) and np.all(np.asarray(states[1].second) >= 0)
+
+
+@pytest.mark.devices
+@pytest.mark.parametrize("devices", [k for k in (1, 2, 4) if k <= jax.device_count()])
+def test_rounds_for_the_samples_are_those_of_a_direct_solve(setting, devices, monkeypatch):
+    """Every other round by CG for the samples: the fit is the same all the way."""
+    case = setting(devices=devices)
+    target = lambda _, x: jnp.sin(3 * x) * jnp.prod(1 - x**2, -1, keepdims=True)  # noqa: E731
+    direct = run(case.fitter(target, iterations=6), case.theta, case.density)
+    used = []
+
+    def by_samples(network, points, damping):
+        used.append(len(used) % 2 == 0)
+        return used[-1]
+
+    monkeypatch.setattr(fit, "fits_by_samples", by_samples)
+    monkeypatch.setattr(fit, "fit_rank", lambda network, damping: 16)
+    mixed = run(case.fitter(target, iterations=6, by_samples=case.by_samples), case.theta, case.density)
+    assert len(used) == 6 and len(direct) == len(mixed)
+    for one, other in zip(direct, mixed, strict=True):
+        np.testing.assert_allclose(other.damping, one.damping, rtol=1e-12)
+        np.testing.assert_allclose(other.error, one.error, rtol=1e-4)
+
+
+def test_where_rounds_for_the_samples_are_cheaper():
+    """A large network and a large damping; not a small network, nor a small damping."""
+    small, large = (build(NetworkSettings(width=width, depth=3), Log()) for width in (20, 120))
+    assert fits_by_samples(large, 8000, 1e-3) and not fits_by_samples(large, 8000, 1e-13)
+    assert not fits_by_samples(small, 8000, 1e-3)
+    assert FIRST_RANK <= fit_rank(large, 1e-3) < fit_rank(large, 1e-9) and fit_rank(small, 1e-3) <= small.size
 
 
 def test_a_continued_fit_gives_the_same_bits(box):
