@@ -106,10 +106,11 @@ class SolverSettings(Section):
     mu: PositiveFloat = 1e-9  # relative to the trace of M
     equal_shares: bool = False  # of the trace, for all layers: where the derivatives of one outgrow the rest
     adapt_mu: bool = True  # raise it while steps are rejected or collapse, see damping.py
-    # pcg: |residual| / |F|. auto: until the velocity's rate J v is right to integrator.rtol, by an estimate.
+    # CG: |residual| / |right-hand side|. auto: until the velocity's rate J v is right to integrator.rtol, by an
+    # estimate (pcg), or to a tenth of that, by the residual (dual_pcg).
     rtol: PositiveFloat | Literal["auto"] = "auto"
     max_iterations: PositiveInt = 300
-    rank: PositiveInt | Literal["adaptive"] = "adaptive"  # of the Nystrom sketch
+    rank: PositiveInt | Literal["adaptive"] = "adaptive"  # of the Nystrom approximation that CG is preconditioned with
     max_rank: PositiveInt = 2000
     # Of Jacobian products: with CG of those for search directions alone, so that it bounds no accuracy; the two coarse
     # ones are for CG, and want a mu of 1e-6 or more.

@@ -54,7 +54,7 @@ class Stepper:
         """That an adaptive rank may grow to; zero where it is none."""
         if self.galerkin.method not in ITERATIVE or self.solver.rank != "adaptive":
             return 0
-        return min(self.solver.max_rank, self.galerkin.network.size)
+        return self.galerkin.largest_rank
 
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:
         """One accepted step. `poll` is called between stages and may raise to interrupt.

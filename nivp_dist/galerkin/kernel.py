@@ -4,8 +4,10 @@ K has the nonzero eigenvalues of M = S^T S. A column of it is a product of facto
 operations instead of the 4 n p of a product with M, so that a preconditioner of CG may have a rank of a thousand at the
 cost of a few products. The columns are chosen by randomly pivoted Cholesky in blocks (Chen, Epperly, Tropp and Webber
 2023, arXiv 2207.06503, sec. 3.6): points drawn in proportion to what is left of the diagonal. Measured with
-Jacobians of advection and the wave (p = 4,241 and 2,312): it takes 1.3 times the columns to save the iterations that a
-Gaussian sketch of M does, and 8 blocks are as good as 16.
+Jacobians of advection and the wave (p = 4,241 and 2,312): it takes 1.3 to 1.8 times the columns to save the iterations
+that a Gaussian sketch of M does, and 8 blocks are as good as 16.
+
+Memory: rank x n m numbers of this device's n points, whatever the chunk, and about three times that while it is made.
 
 Points lie on their devices, and so do the columns of F^T; everything here is called inside of `shard_map`, by all.
 """
@@ -21,6 +23,7 @@ from nivp_dist.galerkin.vectors import Whole
 
 CANDIDATES = 4  # points for each one that is chosen: all of them save a tenth of the iterations, for twice the time
 BLOCKS = 8  # of pivots: within one they do not know of each other
+ENTRIES = 2**27  # of F^T on a device, at most: 1 GiB
 WATCHED = 32  # eigenvalues
 ROUNDING = 4 * float(np.finfo(np.float64).eps)
 

@@ -18,7 +18,9 @@ FIRST_RANK = 128
 PRODUCT, STREAM, BUILD = 2.0, 10.0, 1.5
 
 
-def choose_method(solver: SolverSettings, network: Network, points: int, fitting: bool = False) -> str:
+def choose_method(
+    solver: SolverSettings, network: Network, points: int, fitting: bool = False, devices: int = 1
+) -> str:
     """`auto`: the cheapest by counted work of one velocity. The clock of a run does not choose, for then two runs of
     one configuration would differ.
 
@@ -35,6 +37,8 @@ def choose_method(solver: SolverSettings, network: Network, points: int, fitting
         return solver.method
     solves, mu = (FIT_SOLVES, FIT_MU) if fitting else (1, solver.mu)
     work = _work(network, points, mu, solves, first_rank("dual_pcg", network, solver.mu, solver.max_rank))
+    if points / devices * network.outputs * FIRST_RANK > kernel.ENTRIES:
+        del work["dual_pcg"]
     return min(work, key=work.get)
 
 

@@ -50,7 +50,7 @@ class Systems:
         rate_rtol: float,
     ):
         self.network, self.solver, self.points, self.devices, self.axis = network, solver, points, devices, axis
-        self.method = choose_method(solver, network, points, fitting)
+        self.method = choose_method(solver, network, points, fitting, devices)
         automatic = solver.rtol == "auto"
         self.rtol, self.rate_rtol = (LEAST_RESIDUAL, rate_rtol) if automatic else (solver.rtol, 0.0)
         self.vectors = Whole(network.size, axis)

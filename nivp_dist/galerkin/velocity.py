@@ -130,7 +130,14 @@ class Galerkin:
             return 0
         if self.solver.rank != "adaptive":
             return min(self.network.size, self.solver.rank)
-        return first_rank(self.method, self.network, self.solver.mu, self.solver.max_rank)
+        return first_rank(self.method, self.network, self.solver.mu, self.largest_rank)
+
+    @property
+    def largest_rank(self) -> int:
+        """That an adaptive one may grow to, within the memory of a device."""
+        largest = min(self.solver.max_rank, self.network.size)
+        rows = -(-self.systems.points // self.mesh.size) * self.network.outputs
+        return min(largest, max(1, kernel.ENTRIES // rows)) if self.method == "dual_pcg" else largest
 
     def guess(self, velocity, points: Points):
         """What the first solve on new points starts from, where theta' was `velocity` (p,) on others."""

@@ -547,6 +547,16 @@ def test_auto_chooses_by_size(width, points, mu, method):
     assert choose_method(SolverSettings(method="dual"), network, points) == "dual"
 
 
+def test_an_approximation_that_no_device_could_hold_is_not_chosen():
+    """2^20 points of two outputs: rank 128 would fill 2 GiB on one device, of which four hold half a GiB each."""
+    network, solver = build(NetworkSettings(width=100, output_scales=[1.0, 1.0]), Wave()), SolverSettings(mu=1e-6)
+    assert choose_method(solver, network, 2**20) == "pcg"
+    assert choose_method(solver, network, 2**20, devices=4) == "dual_pcg"
+    sampling = SamplingSettings(points=2**20)
+    galerkin = Galerkin(network, Wave(), SolverSettings(method="dual_pcg"), sampling, make_mesh(1))
+    assert galerkin.largest_rank == galerkin.first_rank == 64
+
+
 def test_gradient_is_used_as_written(make_points):
     """A right-hand side of the network itself: u_t = u has residual zero, theta' lies in the tangent space."""
 
