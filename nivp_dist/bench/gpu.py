@@ -31,7 +31,8 @@ FOURFOLD = 4.0  # operations a product, a point and a parameter
 
 
 class Size(NamedTuple):
-    """matrix: rows of the square ones. widths, n: of the products. width: of the evaluation; CG iterations at most."""
+    """matrix: rows of the square ones. widths, n, columns: of the products. width, rank: of the evaluation; iterations:
+    of CG, at most."""
 
     matrix: int
     widths: tuple[int, ...]
@@ -39,12 +40,13 @@ class Size(NamedTuple):
     d: int
     width: int
     iterations: int
+    columns: int
     rank: int
     depth: int = 3
 
 
-FULL = Size(8192, (512, 1024, 2048), 65_536, 20, 660, 60, 128)
-QUICK = Size(128, (16,), 256, 3, 12, 5, 8, 1)
+FULL = Size(8192, (512, 1024, 2048), 65_536, 20, 660, 60, 128, 512)
+QUICK = Size(128, (16,), 256, 3, 12, 5, 8, 16, 1)
 
 
 def measure(size: Size, trace: Path, rounds: int) -> dict:
@@ -95,19 +97,19 @@ def _product(width: int, size: Size, precision: str, rate: float, rounds: int) -
     weights = jnp.full(size.n, 1.0 / size.n)
     kept, product = stored(network, network.initialise(keys[0]), x, weights, 0, precision)
     v = jax.random.normal(keys[2], (network.size,), dtype)
-    columns = jax.random.normal(keys[3], (network.size, size.rank), dtype)
+    columns = jax.random.normal(keys[3], (network.size, size.columns), dtype)
     program = jax.jit(product)
     samples = interleaved({"product": partial(program, kept, v), "sketch": partial(program, kept, columns)}, rounds)
     work = FOURFOLD * size.n * network.size
     line = {"width": width, "n": size.n, "p": network.size}
-    for name, count in (("product", 1), ("sketch", size.rank)):
+    for name, count in (("product", 1), ("sketch", size.columns)):
         seconds = samples.median(name)
         line[name] = {"seconds": seconds, "share_of_matrix_rate": count * work / seconds / rate}
     return line
 
 
 def _evaluation(size: Size, precision: str, rounds: int, trace: Path | None) -> dict:
-    """A velocity of the trap, and its parts: the sketch of a step, an evaluation with one product, the norms."""
+    """A velocity of the trap, and its parts: the approximation of K, an evaluation with one product, the norms."""
     problem, mesh = FokkerPlanckTrap(dimension=size.d), make_mesh(1)
     network = networks.build(
         NetworkSettings(width=size.width, depth=size.depth, dtype=_dtype(precision), frequencies=2), problem
@@ -115,20 +117,20 @@ def _evaluation(size: Size, precision: str, rounds: int, trace: Path | None) -> 
     sampling = SamplingSettings(points=size.n)
     sampler = Sampler(sampling, problem.domain, network.log_density, mesh)
     points = sampler.draw(jax.random.key(1), sampler.broadest())
-    theta, guess = network.initialise(jax.random.key(0)), jnp.zeros(network.size)
+    theta, zero = network.initialise(jax.random.key(0)), jnp.zeros(network.size)
 
     def galerkin(iterations):
-        solver = SolverSettings(method="pcg", rtol=1e-4, max_iterations=iterations, precision=precision)
+        solver = SolverSettings(method="dual_pcg", rtol=1e-4, max_iterations=iterations, precision=precision)
         return Galerkin(network, problem, solver, sampling, mesh)
 
     whole, single = galerkin(size.iterations), galerkin(1)
     shared = whole.prepare(theta, points, jax.random.key(2), size.rank)
-    arguments = (theta, 0.0, points, shared, guess)
+    arguments = (theta, 0.0, points, shared, whole.guess(zero, points))
     calls = {
         "evaluation": lambda: whole.velocity(*arguments),
         "evaluation with one product": lambda: single.velocity(*arguments),
-        "sketch": lambda: whole.prepare(theta, points, jax.random.key(2), size.rank),
-        "norms": lambda: whole.step_norms(theta, theta, guess, *2 * [whole.rate(theta, guess, points)], points),
+        "approximation": lambda: whole.prepare(theta, points, jax.random.key(2), size.rank),
+        "norms": lambda: whole.step_norms(theta, theta, zero, *2 * [whole.rate(theta, zero, points)], points),
     }
     samples = interleaved(calls, rounds)
     result = calls["evaluation"]()
