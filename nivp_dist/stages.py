@@ -2,10 +2,11 @@
 
 from typing import Callable
 
+import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist.galerkin import pcg
-from nivp_dist.galerkin.methods import ITERATIVE
+from nivp_dist.galerkin.methods import ITERATIVE, anew
 from nivp_dist.galerkin.velocity import Galerkin, Points, Regularisation
 
 UNUSABLE = 1e-3  # a linear residual above this is no velocity
@@ -72,14 +73,18 @@ class Stages:
         if stale and not self.reuse:
             self._sketch(theta)
             stale = False
-        result, iterations, code = self._solve(theta, t)
-        if stale and (code != pcg.CONVERGED or iterations > WASTED * max(self.first_iterations, 20)):
+        enough = int(WASTED * max(self.first_iterations, 20))
+        result, iterations, code = self._solve(theta, t, enough if stale else None)
+        if stale and code != pcg.CONVERGED:
             self.reuse, self.wasted = False, self.wasted + iterations
-            if code != pcg.CONVERGED:
-                self._sketch(theta)
-                result, more, code = self._solve(theta, t)
-                iterations, stale = iterations + more, False
-        while code == pcg.ITERATION_LIMIT and not stale and self.rank < self.limit:
+            self._sketch(theta)
+            result, more, code = self._solve(theta, t)
+            iterations += more
+        elif stale and iterations > self.first_iterations + anew(
+            self.galerkin.method, self.galerkin.network, self.rank
+        ):
+            self.reuse = False
+        while code == pcg.ITERATION_LIMIT and self.rank < self.limit:
             self.rank, self.guess = min(2 * self.rank, self.limit), result.guess
             self._sketch(theta)
             if self.first is None:
@@ -104,8 +109,11 @@ class Stages:
         self.rates.append(result.rate)
         return result.v
 
-    def _solve(self, theta, t):
-        result = self.galerkin.velocity(theta, t, self.points, self.regularisation, self.guess)
+    def _solve(self, theta, t, iterations: int | None = None):
+        regularisation = self.regularisation
+        if iterations is not None:
+            regularisation = regularisation._replace(limit=jnp.minimum(regularisation.limit, iterations))
+        result = self.galerkin.velocity(theta, t, self.points, regularisation, self.guess)
         return result, int(result.iterations), int(result.code)
 
     def _sketch(self, theta):

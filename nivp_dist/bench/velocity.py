@@ -53,12 +53,13 @@ def measure(name: str, size: Size, rounds: int) -> dict:
     published = Published(single, run.problem, size.published)
     theirs = published.velocity(theta, 0.0, points.x, key)
     judge = Judge(run, theta, points, float(theirs.mu))
+    trace = float(run.galerkin.prepare(theta, points, key, 0).trace)
 
     calls = {"published": lambda: published.velocity(theta, 0.0, points.x, key).v}
     errors, details, stages = {"published": judge(theirs.v)}, {}, {}
     for method in METHODS:
         for tolerance in TOLERANCES:
-            ours = _Ours(run, method, tolerance, points, float(theirs.mu))
+            ours = _Ours(run, method, tolerance, points, float(theirs.mu), trace)
             step = ours.step(theta)
             errors[method] = judge(ours.stages.first)
             if errors[method] <= errors["published"] or ours.galerkin.method not in ITERATIVE:
@@ -110,8 +111,8 @@ def _mapped(function, theta, x):
 class _Ours:
     """A step by the package's programs, the approximation kept over the stages while it serves."""
 
-    def __init__(self, run, method, tolerance, points, mu):
-        solver = SolverSettings(method=method, rtol=tolerance)
+    def __init__(self, run, method, tolerance, points, mu, trace):
+        solver = SolverSettings(method=method, rtol=tolerance, mu=mu / trace)
         self.galerkin = Galerkin(run.network, run.problem, solver, run.config.sampling, run.mesh)
         self.points, self.mu, self.key = points, mu, jax.random.key(6)
         self.rank = self.galerkin.first_rank or min(TELEMETRY_RANK, run.network.size)

@@ -67,6 +67,7 @@ def solve(
     refresh: int = 25,
     dots: Callable = local_dots,
     energy_rtol: float = 0.0,
+    limit=None,
 ) -> Solution:
     """Solve A x = b (Hestenes and Stiefel 1952; preconditioned form as in Golub and Van Loan, alg. 11.5.1).
 
@@ -84,7 +85,9 @@ def solve(
         refresh: products between two recomputations of the true residual.
         dots: pairs of vectors -> their dot products, over all of their parts.
         energy_rtol: see above; zero: by the residual alone.
+        limit: products at most, fewer than max_iterations, where that is known to the running program only.
     """
+    limit = max_iterations if limit is None else jnp.minimum(limit, max_iterations)
     norm_b = jnp.sqrt(dots((b, b))[0])
     target = rtol * norm_b
 
@@ -167,7 +170,7 @@ def solve(
         code=jnp.where(norm_b == 0, CONVERGED, -1),  # a right-hand side that is not a number is found BROKEN
     )
     # The last product is kept for a true residual, so that what is reported was measured.
-    end = jax.lax.while_loop(lambda s: (s.code < 0) & (s.iterations < max_iterations - 1), body, start)
+    end = jax.lax.while_loop(lambda s: (s.code < 0) & (s.iterations < limit - 1), body, start)
     last = body(end._replace(since_refresh=jnp.asarray(refresh, jnp.int64)))
     end = jax.tree.map(lambda new, old: jnp.where(end.code < 0, new, old), last, end)
     code = jnp.where(end.code < 0, ITERATION_LIMIT, end.code)

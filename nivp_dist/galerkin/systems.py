@@ -100,6 +100,7 @@ class Systems:
             vectors.part(guess),
             rtol=self.rtol,
             max_iterations=self.solver.max_iterations,
+            limit=regularisation.limit,
             dots=vectors.dots,
             energy_rtol=self.rate_rtol,
         )
@@ -128,6 +129,7 @@ class Systems:
             guess,
             rtol=max(RATE_SHARE * self.rate_rtol, self.rtol),
             max_iterations=self.solver.max_iterations,
+            limit=regularisation.limit,
             dots=vectors.dots,
         )
         v = jax.lax.psum(exact.transpose(by_samples(solution.x)), axis)

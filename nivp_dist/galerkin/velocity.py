@@ -44,12 +44,14 @@ class Points(NamedTuple):
 
 
 class Regularisation(NamedTuple):
-    """What the stages of one step share: mu (absolute), tr M, the sketch (rank 0 for direct solves), the basis that
-    they are of (None: that of the network's own parameters), and the approximation of K with "dual_pcg"."""
+    """What the stages of one step share: mu (absolute), tr M, the sketch (rank 0 for direct solves), the iterations
+    that CG may take, the basis that they are of (None: that of the network's own parameters), and the approximation of
+    K with "dual_pcg"."""
 
     mu: jax.Array
     trace: jax.Array
     sketch: nystrom.Sketch
+    limit: jax.Array
     basis: Basis | None = None
     factor: kernel.Factor | None = None
 
@@ -109,7 +111,7 @@ class Galerkin:
         every, program, by_samples = P(), self.program, self.method == "dual_pcg"
         sketch = nystrom.Sketch(self.systems.vectors.spec, every)
         factor = kernel.Factor(P(None, AXIS), every, every) if by_samples else every
-        shared = self.shared_spec = Regularisation(every, every, sketch, every, factor)
+        shared = self.shared_spec = Regularisation(every, every, sketch, every, every, factor)
         self._prepare = {}
         told = Velocity(*(every for _ in Velocity._fields))._replace(rate=P(AXIS))
         guess = P(AXIS) if by_samples else every
@@ -156,7 +158,8 @@ class Galerkin:
         """
         if (rank, framed) not in self._prepare:
             body = partial(self._regularisation, rank=rank, framed=framed)
-            self._prepare[rank, framed] = self.program(body, P(), self.points_spec, P(), out_specs=self.shared_spec)
+            found = self.shared_spec if rank else self.shared_spec._replace(factor=P())
+            self._prepare[rank, framed] = self.program(body, P(), self.points_spec, P(), out_specs=found)
         return self._prepare[rank, framed](theta, points, key)
 
     def _regularisation(self, theta, points, key, *, rank, framed):
@@ -172,17 +175,18 @@ class Galerkin:
             basis = basis._replace(scales=balanced(traces))
             operator, traces = self._operators(theta, points, basis)[1], traces * basis.scales**2
         trace = jnp.sum(traces)
+        mu, limit = self.solver.mu * trace, jnp.asarray(self.solver.max_iterations, jnp.int64)
         if rank == 0:
             empty = nystrom.Sketch(jnp.zeros((self.network.size, 0)), jnp.zeros((0,)))
-            return Regularisation(self.solver.mu * trace, trace, empty, basis)
+            return Regularisation(mu, trace, empty, limit, basis)
         if self.method == "dual_pcg":
             factor = kernel.factor(self._operators(theta, points, basis)[0], key, rank, AXIS)
-            return Regularisation(self.solver.mu * trace, trace, kernel.spectrum(factor, key), basis, factor)
+            return Regularisation(mu, trace, kernel.spectrum(factor, key), limit, basis, factor)
         vectors = self.systems.vectors
         omega = nystrom.test_matrix(vectors, key, rank)
         product = vectors.columns(operator.normal_columns, omega)
         sketch = nystrom.sketch(vectors, omega, product, operator.dtype)
-        return Regularisation(self.solver.mu * trace, trace, sketch, basis)
+        return Regularisation(mu, trace, sketch, limit, basis)
 
     def _velocity(self, theta, t, points, regularisation, guess):
         basis = regularisation.basis
