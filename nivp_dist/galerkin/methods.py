@@ -67,8 +67,8 @@ def _work(network: Network, points: int, mu: float, solves: int, rank: int) -> d
 
 
 def first_rank(method: str, network: Network, mu: float, limit: int) -> int:
-    """Small, to be doubled as need be: of `dual_pcg` a third to a half of what was best (384 with p = 2,342, mu = 1e-10,
-    and with 2,765, 1e-9; 512 with 7,441, 1e-9)."""
+    """Small, to be doubled as need be: of `dual_pcg` a third to a half of what was best (p = 2,342, mu = 1e-10, and
+    2,765, 1e-9: 384; 7,441, 1e-9: 512)."""
     if method == "pcg":
         return min(network.size, FIRST_RANK)
     rank = 2.5 * math.sqrt(network.size) * (mu / 1e-9) ** -0.12
