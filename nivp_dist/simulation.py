@@ -52,7 +52,7 @@ class Simulation:
         fit_galerkin = Galerkin(fitted, problem, config.solver, fit_points, self.mesh, fitting=True)
         by_samples = None
         if config.solver.method == "auto":
-            solver = config.solver.model_copy(update={"method": "dual_pcg"})
+            solver = config.solver.model_copy(update={"method": "dual_pcg", "rank": "adaptive"})
             by_samples = Galerkin(fitted, problem, solver, fit_points, self.mesh, fitting=True)
         self._start = Source(self._initial_field, self._initial_function)
         self._present = Source(self._present_field, self._present_function)

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from nivp_dist import sampling
 from nivp_dist.config import Config
 from nivp_dist.errors import RunFailed
-from nivp_dist.galerkin.methods import ITERATIVE, doubling_pays
+from nivp_dist.galerkin.methods import doubling_pays
 from nivp_dist.galerkin.velocity import AXIS, Galerkin, effective_dimension
 from nivp_dist.integrators import TABLEAUS, StepControl, attempt
 from nivp_dist.stages import StageFailed, Stages
@@ -50,12 +50,6 @@ class Stepper:
         """The rank that a run starts with."""
         return self.galerkin.first_rank or min(TELEMETRY_RANK, self.galerkin.network.size)
 
-    def largest_rank(self) -> int:
-        """That an adaptive rank may grow to; zero where it is none."""
-        if self.galerkin.method not in ITERATIVE or self.solver.rank != "adaptive":
-            return 0
-        return self.galerkin.largest_rank
-
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:
         """One accepted step. `poll` is called between stages and may raise to interrupt.
 
@@ -66,7 +60,7 @@ class Stepper:
         points = self._points(state, draw)
         regularisation, rank = self._regularise(state, points)
         key = self._key(state, SKETCH_KEY)
-        run = Stages(galerkin, points, regularisation, rank, self.largest_rank(), key, state.velocity, state.t, poll)
+        run = Stages(galerkin, points, regularisation, rank, galerkin.largest_rank, key, state.velocity, state.t, poll)
         # The last stage before serves as the first of this one on the same points, if theta is still its own.
         kept = self.tableau.fsal and not new_points and state.step != state.fit_step
         first = state.velocity if kept else None
@@ -178,7 +172,7 @@ class Stepper:
         most up to lambda_l <= 10 mu: a sketch is matrix products at full rate, an iteration runs at that of memory.
         """
         galerkin, rank, iterations = self.galerkin, state.rank, state.health and state.health.cg_iterations
-        limit = self.largest_rank()
+        limit = galerkin.largest_rank
         if rank >= limit or iterations is None:
             return self._damped(state, points, rank), rank
         if galerkin.method == "dual_pcg":

@@ -122,7 +122,7 @@ class _Ours:
 
     def step(self, theta):
         shared = self.galerkin.prepare(theta, self.points, self.key, self.rank)._replace(mu=jnp.asarray(self.mu))
-        limit = self.galerkin.largest_rank if self.galerkin.first_rank else 0
+        limit = self.galerkin.largest_rank
         zero = jnp.zeros_like(theta)
         self.stages = Stages(self.galerkin, self.points, shared, self.rank, limit, self.key, zero, 0.0)
         self.stages.begin(True, False)

@@ -120,7 +120,7 @@ class Fitter:
     def _solver(self, damping: float) -> tuple[Galerkin, int]:
         """What solves a round at that damping, and the rank of its approximation."""
         if self.by_samples is not None and fits_by_samples(self.network, self.settings.points, damping):
-            return self.by_samples, fit_rank(self.network, damping)
+            return self.by_samples, min(fit_rank(self.network, damping), self.by_samples.largest_rank)
         return self.galerkin, self.galerkin.first_rank
 
     def _choose(self, state, candidates, errors, dampings) -> FitState:

@@ -114,11 +114,8 @@ class Systems:
         outputs, root = self.network.outputs, kernel.roots(weights, self.network.outputs)
         vectors = Samples(axis)
 
-        def by_samples(alpha):  # transpose() multiplies by W
-            return (alpha / jnp.where(root > 0, root, 1.0)).reshape(-1, outputs)
-
         def product(alpha, true):
-            r = by_samples(alpha)
+            r = _unweighted(alpha, root, outputs)
             v = jax.lax.psum(_either(true, exact, operator, lambda each: each.transpose(r)), axis)
             return root * _either(true, exact, operator, lambda each: each.apply(v)).reshape(-1) + mu * alpha
 
@@ -132,7 +129,7 @@ class Systems:
             limit=regularisation.limit,
             dots=vectors.dots,
         )
-        v = jax.lax.psum(exact.transpose(by_samples(solution.x)), axis)
+        v = jax.lax.psum(exact.transpose(_unweighted(solution.x, root, outputs)), axis)
         return Solved(v, solution.x, solution.iterations, solution.residual, solution.code)
 
     # Direct solves --------------------------------------------------------------------------------
@@ -160,10 +157,14 @@ class Systems:
             # Padding has a zero row and column: mu on the diagonal keeps it positive definite.
             alpha = direct.solve_positive(matrix, mu, s)
             own = jax.lax.dynamic_slice_in_dim(alpha, jax.lax.axis_index(axis) * len(root), len(root))
-            r = (own / jnp.where(root > 0, root, 1.0)).reshape(-1, outputs)  # transpose() multiplies by W
-            return jax.lax.psum(exact.transpose(r), axis)
+            return jax.lax.psum(exact.transpose(_unweighted(own, root, outputs)), axis)
 
         return solve
+
+
+def _unweighted(alpha, root, outputs: int):
+    """alpha (n m,) as what `transpose`, which multiplies by W, makes S^T alpha of: (n, m)."""
+    return (alpha / jnp.where(root > 0, root, 1.0)).reshape(-1, outputs)
 
 
 def _either(true, exact, operator, product):

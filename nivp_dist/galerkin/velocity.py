@@ -136,7 +136,9 @@ class Galerkin:
 
     @property
     def largest_rank(self) -> int:
-        """That an adaptive one may grow to, within the memory of a device."""
+        """That an adaptive one may grow to, within the memory of a device; 0 where it is none."""
+        if self.method not in ITERATIVE or self.solver.rank != "adaptive":
+            return 0
         largest = min(self.solver.max_rank, self.network.size)
         rows = -(-self.systems.points // self.mesh.size) * self.network.outputs
         return min(largest, max(1, kernel.ENTRIES // rows)) if self.method == "dual_pcg" else largest
