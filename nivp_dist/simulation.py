@@ -16,6 +16,7 @@ from nivp_dist.evaluation import Score, Scorer
 from nivp_dist.fitting.companions import Companions, Source
 from nivp_dist.fitting.fit import DONE, FitState, Fitter
 from nivp_dist.fitting.restart import Health, reason_to_refit
+from nivp_dist.galerkin.methods import ITERATIVE, direct_method
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.problems.base import Problem
 from nivp_dist.sampling import Sampler
@@ -61,7 +62,11 @@ class Simulation:
             Fitter(fit_galerkin, self.sampler, config.fit, target, problem.outputs, by_samples) for target in targets
         )
         self._scales_of: tuple = (None, None, None, None)
-        self.stepper = Stepper(config, self.galerkin, self.sampler, self.output_times)
+        direct, other = None, direct_method(self.network, config.sampling.points)
+        if config.solver.method == "auto" and self.galerkin.method in ITERATIVE and other:
+            solver = config.solver.model_copy(update={"method": other})
+            direct = Galerkin(self.network, problem, solver, config.sampling, self.mesh)
+        self.stepper = Stepper(config, self.galerkin, self.sampler, self.output_times, direct)
         self.scorer = Scorer(problem, self.network, self.sampler, config.output.evaluation_points, config.seed)
 
     # Beginning ------------------------------------------------------------------------------------
@@ -80,7 +85,7 @@ class Simulation:
             h=min(self.config.integrator.initial_step, self.config.integrator.max_step),
             previous_error=1.0,
             step=0,
-            rank=self.stepper.first_rank(),
+            rank=self.galerkin.first_rank,
             reuse_sketch=True,
             rejected=0,
             evaluations=0,
@@ -193,7 +198,7 @@ class Simulation:
                 refits=state.refits + 1,
                 estimate=state.estimate._replace(refits=state.estimate.refits + misfit),
                 h=healthy_step,
-                rank=self.stepper.first_rank(),
+                rank=self.galerkin.first_rank,
                 reuse_sketch=True,
                 watch=state.watch.after_fit(),
                 damping=Damping(since=state.step),
@@ -209,7 +214,7 @@ class Simulation:
 
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:
         """One accepted step, and what there is to say of it."""
-        result = self.stepper.step(state, poll)
+        before, result = state, self.stepper.step(state, poll)
         metrics, state = result.metrics, result.state
         per_velocity = (metrics["cg_iterations"] - metrics["cg_wasted"]) / max(metrics["evaluations"], 1)
         health = Health(per_velocity, metrics["residual_fresh"], metrics["h"])
@@ -226,6 +231,8 @@ class Simulation:
         watch, said = state.watch.after_step(vitals, state.step)
         if not state.watch.unsolved():  # else it has been said
             said += result.warnings
+        if before.rank and not state.rank:
+            said.append("velocities are solved for directly from here on: conjugate gradients have become the dearer")
         damping = state.damping
         if self.config.solver.adapt_mu:
             damping = damping.after_step(watch.recent(), state.step)

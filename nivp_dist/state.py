@@ -37,7 +37,7 @@ class State(NamedTuple):
     h: float  # for the next attempt, before it is cut to meet an output time
     previous_error: float  # of the last accepted step, relative to the tolerance
     step: int  # accepted steps
-    rank: int  # of the sketch
+    rank: int  # of the sketch that CG is preconditioned with; 0 for direct solves
     reuse_sketch: bool  # by all stages of a step, as long as the iteration count allows it
     rejected: int
     evaluations: int

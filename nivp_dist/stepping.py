@@ -1,5 +1,6 @@
 """One accepted step of a run: points, stages, error, retry. The numerics of the main loop."""
 
+from functools import partial
 from typing import Callable, NamedTuple
 
 import jax
@@ -11,13 +12,14 @@ from jax.sharding import PartitionSpec as P
 from nivp_dist import sampling
 from nivp_dist.config import Config
 from nivp_dist.errors import RunFailed
-from nivp_dist.galerkin.methods import doubling_pays
-from nivp_dist.galerkin.velocity import AXIS, Galerkin, effective_dimension
+from nivp_dist.galerkin.methods import ITERATIVE, after_doubling, direct_work, step_work
+from nivp_dist.galerkin.velocity import AXIS, Galerkin, Regularisation, effective_dimension
 from nivp_dist.integrators import TABLEAUS, StepControl, attempt
 from nivp_dist.stages import StageFailed, Stages
 from nivp_dist.state import State
 
 TELEMETRY_RANK = 32  # of the sketch that only watches the spectrum, with direct solves
+GONE_OVER = 0.8  # of the work of CG: that of direct solves for which it is given up
 WORTH_DOUBLING = 1 / 6  # CG iterations a velocity, over the rank, above which a larger sketch is cheaper
 TRIED_AGAIN = 10  # steps after which a sketch is used for all stages again, where it did not serve
 POINTS_KEY, SKETCH_KEY, FRESH_KEY, SELECT_KEY = range(4)
@@ -32,11 +34,21 @@ class Accepted(NamedTuple):
 
 
 class Stepper:
-    """Takes accepted steps for one configuration."""
+    """Takes accepted steps for one configuration.
 
-    def __init__(self, config: Config, galerkin: Galerkin, sampler: sampling.Sampler, output_times):
+    direct: the same by a direct solve, to which a run goes over where CG has become the dearer one; or None.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        galerkin: Galerkin,
+        sampler: sampling.Sampler,
+        output_times,
+        direct: Galerkin | None = None,
+    ):
         self.settings, self.solver, self.sampling = config.integrator, config.solver, config.sampling
-        self.galerkin, self.sampler = galerkin, sampler
+        self.galerkin, self.direct, self.sampler = galerkin, direct, sampler
         self.output_times = output_times
         self.tableau = TABLEAUS[self.settings.method]
         self.control = StepControl(self.tableau.order, self.settings.min_step, self.settings.max_step)
@@ -46,26 +58,20 @@ class Stepper:
         self._select = jax.jit(self._by_residual, static_argnames="n", out_shardings=sharding)
         self._follow = jax.jit(self._by_solution, static_argnames="n", out_shardings=sharding)
 
-    def first_rank(self) -> int:
-        """The rank that a run starts with."""
-        return self.galerkin.first_rank or min(TELEMETRY_RANK, self.galerkin.network.size)
-
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:
         """One accepted step. `poll` is called between stages and may raise to interrupt.
 
         Raises RunFailed when the step size falls below integrator.min_step.
         """
-        galerkin, draw = self.galerkin, state.step // self.sampling.redraw_every
+        draw = state.step // self.sampling.redraw_every
         new_points = state.step % self.sampling.redraw_every == 0
         points = self._points(state, draw)
-        regularisation, rank = self._regularise(state, points)
-        key = self._key(state, SKETCH_KEY)
-        run = Stages(galerkin, points, regularisation, rank, galerkin.largest_rank, key, state.velocity, state.t, poll)
+        run = self._stages(state, points, self._regularise(state, points), poll)
         # The last stage before serves as the first of this one on the same points, if theta is still its own.
         kept = self.tableau.fsal and not new_points and state.step != state.fit_step
         first = state.velocity if kept else None
         if kept:
-            run.first_rate = galerkin.rate(state.theta, first, points)
+            run.first_rate = run.galerkin.rate(state.theta, first, points)
 
         target = self.output_times[min(state.outputs_written, len(self.output_times) - 1)]
         h, rejected, reasons = state.h, 0, []
@@ -79,6 +85,10 @@ class Stepper:
             if error <= 1.0:
                 break
             rejected += 1
+            if first is None and self.direct is not None and run.galerkin is not self.direct:
+                # CG has failed at the first stage already, whatever the step's length.
+                run = self._stages(state, points, self._directly(state, points), poll)
+                continue
             reasons.append(run.failure or f"error {error:.1e} of the tolerance")
             h = self.control.rejected(h_try, error)
             if h < self.settings.min_step:
@@ -95,7 +105,7 @@ class Stepper:
         if (state.step + 1) % self.sampling.redraw_every == 0 and self.sampling.method != "uniform":
             density = self.sampler.fit(density, points, self._values(step.theta, points.x), sweeps=3)
         fresh = self._drawn(state, self._key(state, FRESH_KEY), self._fresh_points())
-        judged = galerkin.judge(state.theta, state.t, first, fresh)
+        judged = run.galerkin.judge(state.theta, state.t, first, fresh)
         new = state._replace(
             theta=step.theta,
             velocity=step.last if step.last is not None else first,
@@ -117,6 +127,10 @@ class Stepper:
 
     # ----------------------------------------------------------------------------------------------
 
+    def _stages(self, state, points, solver: tuple[Galerkin, Regularisation, int], poll) -> Stages:
+        (galerkin, regularisation, rank), key = solver, self._key(state, SKETCH_KEY)
+        return Stages(galerkin, points, regularisation, rank, galerkin.largest_rank, key, state.velocity, state.t, poll)
+
     def _attempt(self, run, state, h, first):
         """(error relative to the tolerance, step); an infinite error if a stage failed."""
         again = run.rank != state.rank or state.step % TRIED_AGAIN == 0
@@ -127,7 +141,7 @@ class Stepper:
             run.failure = str(failure)
             return np.inf, None
         increments = (self._combine(None, h, b, run.rates) for b in (self.tableau.b, self.tableau.b_error))
-        size, scale = self.galerkin.step_norms(state.theta, step.theta, step.error, *increments, run.points)
+        size, scale = run.galerkin.step_norms(state.theta, step.theta, step.error, *increments, run.points)
         error = float(size) / (self.settings.rtol * max(float(scale), 1e-300))
         if not np.isfinite(error):
             run.failure, error = "the error of the step is not finite", np.inf
@@ -151,45 +165,58 @@ class Stepper:
         if self.sampling.method != "solution":
             return self.sampler.draw(key, state.density, n)
         candidates = self.sampler.draw(key, state.density, n * self.sampling.oversampling)
-        return self._follow(jax.random.fold_in(key, SELECT_KEY), candidates, state.theta, n=n)
+        field = self.galerkin.field(state.theta, candidates.x)
+        return self._follow(jax.random.fold_in(key, SELECT_KEY), candidates, field, n=n)
 
     def _by_residual(self, key, candidates, squares, *, n):
         chosen = sampling.select_by_residual(key, candidates, squares, n)
         return sampling.pad(chosen, self.galerkin.mesh.size)
 
-    def _by_solution(self, key, candidates, theta, *, n):
+    def _by_solution(self, key, candidates, field, *, n):
         network, settings = self.galerkin.network, self.sampling
-        field = network.field(theta, candidates.x)
         logs = field[:, 0] if network.log_density else jnp.log(jnp.linalg.norm(field, axis=-1))
         power, log = 1 / settings.inflation, network.log_density
         chosen = sampling.select_by_solution(key, candidates, logs, n, power, settings.uniform_fraction, log)
         return sampling.pad(chosen, self.galerkin.mesh.size)
 
-    def _regularise(self, state: State, points):
-        """mu and the approximation that CG is preconditioned with at the start of the step.
+    def _regularise(self, state: State, points) -> tuple[Galerkin, Regularisation, int]:
+        """What solves in this step, mu and the approximation that CG is preconditioned with, and its rank.
 
         Adaptive rank: doubled where the last step's CG iterations cost more than the larger one would. With pcg at
         most up to lambda_l <= 10 mu: a sketch is matrix products at full rate, an iteration runs at that of memory.
-        """
-        galerkin, rank, iterations = self.galerkin, state.rank, state.health and state.health.cg_iterations
-        limit = galerkin.largest_rank
-        if rank >= limit or iterations is None:
-            return self._damped(state, points, rank), rank
-        if galerkin.method == "dual_pcg":
-            velocities = len(self.tableau.b) if state.reuse_sketch else 1
-            if doubling_pays(galerkin.network, rank, iterations, velocities):
-                rank = min(2 * rank, limit)
-            return self._damped(state, points, rank), rank
-        regularisation = self._damped(state, points, rank)
-        wide = float(regularisation.sketch.eigenvalues[-1]) > 10 * float(regularisation.mu)
-        if wide and iterations > max(20, WORTH_DOUBLING * rank):
-            rank = min(2 * rank, limit)
-            regularisation = self._damped(state, points, rank)
-        return regularisation, rank
 
-    def _damped(self, state: State, points, rank: int):
-        """mu and a sketch of that rank, mu with the factor that the run has come to."""
-        regularisation = self.galerkin.prepare(state.theta, points, self._key(state, SKETCH_KEY), rank)
+        A spectrum fills up as a run goes on (Vlasov: its effective dimension comes to p / 3), and with it rank and
+        iterations: where direct solves have become cheaper they take over, until the next refit. Their rank is 0.
+        """
+        galerkin, rank = self.galerkin, state.rank or self.galerkin.first_rank
+        if self.direct is not None and state.rank == 0:
+            return self._directly(state, points)
+        if state.health is None or state.step == state.fit_step or galerkin.method not in ITERATIVE:
+            return galerkin, self._damped(galerkin, state, points, rank), rank
+        iterations, limit = state.health.cg_iterations, galerkin.largest_rank
+        n, velocities = len(points.x), len(self.tableau.b) if state.reuse_sketch else 1
+        work = partial(step_work, galerkin.method, galerkin.network, n, velocities=velocities)
+        cost, larger = work(rank, iterations), min(2 * rank, limit)
+        if galerkin.method == "dual_pcg" and rank < larger:
+            doubled = work(larger, after_doubling(iterations))
+            rank, cost = (larger, doubled) if doubled < cost else (rank, cost)
+        if self.direct is not None:
+            directly = velocities * direct_work(galerkin.network, n)[self.direct.systems.method_for(n)]
+            if directly < GONE_OVER * cost:
+                return self._directly(state, points)
+        regularisation = self._damped(galerkin, state, points, rank)
+        if galerkin.method == "pcg" and rank < larger and iterations > max(20, WORTH_DOUBLING * rank):
+            if float(regularisation.sketch.eigenvalues[-1]) > 10 * float(regularisation.mu):
+                rank, regularisation = larger, self._damped(galerkin, state, points, larger)
+        return galerkin, regularisation, rank
+
+    def _directly(self, state: State, points) -> tuple[Galerkin, Regularisation, int]:
+        return self.direct, self._damped(self.direct, state, points, 0), 0
+
+    def _damped(self, galerkin: Galerkin, state: State, points, rank: int) -> Regularisation:
+        """mu and a sketch of that rank, mu with the factor that the run has come to. Rank 0: of direct solves."""
+        key, rank = self._key(state, SKETCH_KEY), rank or min(TELEMETRY_RANK, galerkin.network.size)
+        regularisation = galerkin.prepare(state.theta, points, key, rank)
         return regularisation._replace(mu=state.damping.factor * regularisation.mu)
 
     def _fresh_points(self) -> int:
@@ -210,7 +237,7 @@ class Stepper:
                 "cg_wasted": run.wasted,
                 "cg_residual": run.worst,
                 "evaluations": run.evaluations,
-                "rank": new.rank,
+                "rank": new.rank or min(TELEMETRY_RANK, len(new.theta)),
                 "points": self.sampling.points * new.crowding.factor,
                 "coverage": float(judged.coverage),
             }

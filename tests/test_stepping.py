@@ -15,15 +15,15 @@ from nivp_dist.damping import Damping
 from nivp_dist.errors import RunFailed
 from nivp_dist.fitting.restart import Health
 from nivp_dist.galerkin import pcg
-from nivp_dist.galerkin.methods import doubling_pays
+from nivp_dist.galerkin.methods import after_doubling, direct_work, step_work
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integrators import TABLEAUS
 from nivp_dist.problems.base import evaluate_reference
 from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
 from nivp_dist.sampling import Sampler
 from nivp_dist.simulation import Simulation
-from nivp_dist.state import EVOLVE
-from nivp_dist.stepping import POINTS_KEY, Stepper
+from nivp_dist.state import EVOLVE, REFIT
+from nivp_dist.stepping import GONE_OVER, POINTS_KEY, Stepper
 
 T_END = 0.5
 
@@ -278,20 +278,22 @@ def by_pcg(exact):
 
 def slow(state, rank):
     """A state whose last step needed many CG iterations at this rank."""
-    return state._replace(rank=rank, health=Health(cg_iterations=100.0, residual=1e-3, h=0.01))
+    return state._replace(step=1, rank=rank, health=Health(cg_iterations=100.0, residual=1e-3, h=0.01))
 
 
 def test_adaptive_rank_doubles_while_iterations_are_dear(exact, by_pcg):
     stepper, ranks, state = exact.stepper(by_pcg, solver=PCG), [], exact.state._replace(rank=2)
     for _ in range(3):
-        ranks.append(stepper._regularise(slow(state, state.rank), stepper._points(state, 0))[1])
+        ranks.append(stepper._regularise(slow(state, state.rank), stepper._points(state, 0))[2])
         state = state._replace(rank=ranks[-1])
     assert ranks == [4, 8, exact.network.size]  # and no further than p
     # Until then: nothing is known of the iterations, or they are cheap.
     points = stepper._points(state, 0)
-    assert stepper._regularise(state._replace(rank=2), points)[1] == 2
+    assert stepper._regularise(state._replace(step=1, rank=2), points)[2] == 2
     cheap = slow(state, 2)._replace(health=Health(5.0, 1e-3, 0.01))
-    assert stepper._regularise(cheap, points)[1] == 2
+    assert stepper._regularise(cheap, points)[2] == 2
+    # Nor do iterations of the network before a refit say anything of this one.
+    assert stepper._regularise(slow(state, 2)._replace(fit_step=1), points)[2] == 2
 
 
 def test_adaptive_rank_stops_at_ten_mu_and_at_its_limit(exact, by_pcg):
@@ -302,7 +304,7 @@ def test_adaptive_rank_stops_at_ten_mu_and_at_its_limit(exact, by_pcg):
         large = Galerkin(
             exact.network, PROBLEM, settings(solver=PCG | solver).solver, exact.sampler.settings, by_pcg.mesh
         )
-        return exact.stepper(large, solver=PCG | solver)._regularise(slow(exact.state, four), points)[1]
+        return exact.stepper(large, solver=PCG | solver)._regularise(slow(exact.state, four), points)[2]
 
     trace = float(by_pcg.prepare(exact.state.theta, points, jax.random.key(0), 4).trace)
     assert rank_from(4, mu=float(eigenvalues[-1]) / trace) == 4  # lambda_4 is about mu: enough
@@ -364,16 +366,84 @@ def test_a_rank_grows_within_a_step_where_iterations_do_not_end(exact):
 def test_the_rank_for_the_samples_grows_by_counted_work(exact, by_samples):
     """Iterations that a larger approximation would save pay for it, the more so where all stages share it."""
     network, rank = exact.network, 2
-    assert doubling_pays(network, rank, 100.0, 1) and not doubling_pays(network, rank, 3.0, 1)
-    few = next(k for k in range(3, 300) if doubling_pays(network, rank, k, 7))
-    many = next(k for k in range(3, 300) if doubling_pays(network, rank, k, 1))
+
+    def pays(iterations, velocities):
+        now, then = ((rank, iterations), (2 * rank, after_doubling(iterations)))
+        return step_work("dual_pcg", network, 61, *then, velocities) < step_work(
+            "dual_pcg", network, 61, *now, velocities
+        )
+
+    assert pays(100.0, 1) and not pays(3.0, 1)
+    few = next(k for k in range(3, 300) if pays(k, 7))
+    many = next(k for k in range(3, 300) if pays(k, 1))
     assert 3 < few < many
     stepper, points = exact.stepper(by_samples, solver=DUAL), exact.stepper(by_samples)._points(exact.state, 0)
     for iterations, kept, expected in ((few, True, 4), (few, False, 2), (many, False, 4)):
-        state = exact.state._replace(
-            rank=rank, reuse_sketch=kept, health=Health(cg_iterations=float(iterations), residual=1e-3, h=0.01)
-        )
-        assert stepper._regularise(state, points)[1] == expected
+        health = Health(cg_iterations=float(iterations), residual=1e-3, h=0.01)
+        state = exact.state._replace(step=1, rank=rank, reuse_sketch=kept, health=health)
+        assert stepper._regularise(state, points)[2] == expected
+
+
+# From conjugate gradients to direct solves ------------------------------------------------------------------------
+
+
+def with_direct(exact, galerkin, **solver):
+    config = settings(solver=solver)
+    return Stepper(config, galerkin, exact.sampler, [0.0, T_END], exact.simulation.galerkin)
+
+
+def test_a_run_goes_over_to_direct_solves_where_iterations_cost_more(exact, by_samples, monkeypatch):
+    stepper = with_direct(exact, by_samples, **DUAL)
+    network, n, rank = exact.network, 61, by_samples.largest_rank  # which cannot grow
+    directly = 7 * direct_work(network, n)["primal"]
+    beside = step_work("dual_pcg", network, n, rank, 0, 7)
+    an_iteration = step_work("dual_pcg", network, n, rank, 1, 7) - beside
+    # An approximation of all of so small a network costs more than its matrix.
+    monkeypatch.setattr("nivp_dist.stepping.direct_work", lambda *_: {"primal": directly + beside / 7})
+    even = ((7 * directly + beside) / GONE_OVER - beside) / an_iteration  # iterations at which a step costs as much
+    for iterations, expected in ((0.9 * even, rank), (1.1 * even, 0)):
+        health = Health(cg_iterations=iterations, residual=1e-3, h=0.01)
+        state = exact.state._replace(step=1, rank=rank, h=0.05, health=health)
+        result = stepper.step(state, lambda: None)
+        assert result.state.rank == expected and (result.metrics["cg_iterations"] == 0) == (expected == 0)
+        alone = exact.stepper().step(state, lambda: None)
+        np.testing.assert_allclose(exact.field(result.state.theta, X), exact.field(alone.state.theta, X), atol=1e-6)
+        if expected == 0:  # the very step of direct solves, and from now on
+            np.testing.assert_array_equal(result.state.theta, alone.state.theta)
+            assert stepper.step(result.state, lambda: None).state.rank == 0
+            assert result.metrics["rank"] == alone.metrics["rank"] > 0  # of the telemetry's sketch
+
+
+def test_a_first_velocity_that_cg_cannot_find_is_solved_for_directly(exact):
+    """At any step size it would fail again: without a direct solve the run is lost."""
+    solver = {"method": "pcg", "mu": 1e-13, "max_iterations": 1, "rank": 2}
+    config = settings(solver=solver)
+    galerkin = Galerkin(exact.network, PROBLEM, config.solver, config.sampling, exact.simulation.mesh)
+    state = exact.state._replace(rank=2, h=0.05)
+    with pytest.raises(RunFailed):
+        exact.stepper(galerkin, solver=solver, integrator={"min_step": 1e-3}).step(state, lambda: None)
+    result = with_direct(exact, galerkin, **solver).step(state, lambda: None)
+    expected = exact.stepper().step(state, lambda: None)
+    assert result.state.rank == 0 and result.metrics["h"] == expected.metrics["h"] == 0.05
+    np.testing.assert_array_equal(result.state.theta, expected.state.theta)
+
+
+def test_only_auto_goes_over_and_a_refit_begins_with_cg_again(exact, monkeypatch):
+    monkeypatch.setattr("nivp_dist.galerkin.methods.direct_work", lambda *_: {"primal": 1e30, "dual": 2e30})
+    found = {
+        method: Simulation(settings(solver={"method": method}), PROBLEM)
+        for method in ("auto", "pcg", "dual_pcg", "primal")
+    }
+    assert found["auto"].galerkin.method in ("pcg", "dual_pcg")
+    assert found["auto"].stepper.direct.method == "primal" and found["auto"].blank().rank > 0
+    assert all(found[method].stepper.direct is None for method in ("pcg", "dual_pcg", "primal"))
+    assert found["primal"].blank().rank == 0
+    run = found["auto"]
+    state = exact.state._replace(
+        rank=0, levels=Health(0.0, 1e-3, 0.01), phase=REFIT, fit=run.refitter.start(exact.state.theta)
+    )
+    monkeypatch.setattr(run, "_measured", lambda state: (state.fit._replace(error=jnp.zeros(())), 0.0))
+    assert run.finish_refit(state)[0].rank == run.galerkin.first_rank > 0
 
 
 # Metrics, residual sampling, devices ----------------------------------------------------------------------------
@@ -428,6 +498,16 @@ def test_points_selected_among_candidates(exact, method):
         assert len(np.unique(second, axis=0)) < 61 == len(np.unique(watched.calls[0][1], axis=0))
     again = exact.run(Stepper(config, exact.simulation.galerkin, sampler, [0.0, T_END]), steps=3)
     np.testing.assert_array_equal(again[-1].state.theta, results[-1].state.theta)
+
+
+def test_the_field_at_candidates_is_in_chunks_too(exact):
+    """Of candidates there are ten times the points."""
+    config = settings(sampling={"points": 61, "chunk": 7})
+    chunked = Galerkin(exact.network, PROBLEM, config.solver, config.sampling, exact.simulation.mesh)
+    theta, x = exact.state.theta, jnp.asarray(X)
+    np.testing.assert_allclose(chunked.field(theta, x), exact.field(theta, x), rtol=1e-12)
+    loops = [str(jax.make_jaxpr(each.field)(theta, x)).count("scan[") for each in (chunked, exact.simulation.galerkin)]
+    assert loops == [1, 0]
 
 
 @pytest.mark.parametrize("method", ["residual", "solution"])

@@ -3,6 +3,9 @@
 The same network (in float32 for Adam, as published) starts from the same parameters. Errors are relative L2 errors on
 one set of points that neither fits; they are taken with the clock stopped, for Adam with and without head tuning, whose
 time counts when it is what reaches the error. Where Adam is not there in the time given, the ratio is a lower bound.
+
+Not the trap: its u0 is a multiple of the factor that vanishes on the walls, which linear regression of the head, the
+last part of the published fit, has at once (7e-5 after 20 steps of Adam; Gauss-Newton is there after 30 rounds).
 """
 
 import time
@@ -16,7 +19,7 @@ from nivp_dist import networks
 from nivp_dist.bench import cases
 from nivp_dist.bench.published import Published, Settings
 
-PROBLEMS = ("advection", "fokker_planck_trap")
+PROBLEMS = ("advection", "wave", "vlasov")
 TARGETS = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
 LOOK = 1.3  # Adam's error is looked at whenever its time has grown by this factor
 BLOCK = 20  # steps of Adam between two looks at the clock
@@ -38,9 +41,8 @@ QUICK = Size(cases.SMALL, 400, 10, 2.0, Settings(batch=500, head_points=2000))
 
 def measure(name: str, size: Size) -> dict:
     """A line of the table: for every error, seconds of both and their ratio."""
-    run = cases.simulation(
-        name, size.network, fit={"points": size.points, "iterations": size.rounds, "on_miss": "continue"}
-    )
+    settings = {"points": size.points, "iterations": size.rounds, "on_miss": "continue"}
+    run = cases.simulation(name, size.network, fit=settings | {"line_search": True, "companions": False})
     start = run.begin()
     target = jax.jit(jax.vmap(lambda x: jnp.reshape(run.problem.initial(x), (run.network.outputs,))))
     judged = run.sampler.draw(jax.random.key(9), start.density, 20_000)
@@ -79,15 +81,15 @@ def compare(ours: list, adam: list) -> list[dict]:
 
 
 def gauss_newton(run, start, error) -> list[tuple[float, float]]:
-    """(seconds, error) after every round; compiled before the clock starts."""
-    jax.block_until_ready(run.fit_round(start).fit.theta)
-    state, seconds, curve = start, 0.0, []
-    while not run.fit_is_done(state):
-        began = time.perf_counter()
-        state = run.fit_round(state)
-        jax.block_until_ready(state.fit.theta)
-        seconds += time.perf_counter() - began
-        curve.append((seconds, error(state.fit.theta)))
+    """(seconds, error) after every round, of the second of two runs: all is compiled in the first one."""
+    for _ in range(2):
+        state, seconds, curve = start, 0.0, []
+        while not run.fit_is_done(state):
+            began = time.perf_counter()
+            state = run.fit_round(state)
+            jax.block_until_ready(state.fit.theta)
+            seconds += time.perf_counter() - began
+            curve.append((seconds, error(state.fit.theta)))
     return curve
 
 

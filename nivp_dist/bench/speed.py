@@ -31,6 +31,7 @@ from nivp_dist.report.tables import number
 from nivp_dist.storage.files import write_whole
 from nivp_dist.storage.metrics import plain
 
+WIDTHS = {"problem": 18, "CG": 20}  # of columns; eight characters otherwise
 PACKAGES = ("nivp_dist", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
 
 
@@ -97,21 +98,23 @@ def machine_lines(facts: dict) -> list[str]:
     return lines
 
 
-def table(columns: tuple[str, ...], rows: list[tuple], say: Callable[[str], None]) -> None:
-    """Aligned columns; numbers to the right."""
-    text = [tuple(columns)] + [
-        tuple(entry if isinstance(entry, str) else number(entry) for entry in row) for row in rows
-    ]
-    widths = [max(len(row[i]) for row in text) for i in range(len(columns))]
-    for row in text:
-        say("  " + "  ".join(entry.rjust(width) for entry, width in zip(row, widths)).rstrip())
+class Table:
+    """Aligned columns, numbers to the right; a row is said as soon as it is known."""
+
+    def __init__(self, columns: tuple[str, ...], say: Callable[[str], None]):
+        self.say, self.widths = say, [max(len(name), WIDTHS.get(name, 8)) for name in columns]
+        self.row(*columns)
+
+    def row(self, *entries) -> None:
+        text = [entry if isinstance(entry, str) else number(entry) for entry in entries]
+        self.say("  " + "  ".join(entry.rjust(width) for entry, width in zip(text, self.widths)).rstrip())
 
 
 # ---------------------------------------------------------------------------------------------- sections
 
 
 def _products(quick: bool, rates, say) -> dict:
-    rows = [products.measure(case, rates, 3 if quick else 7) for case in products.cases(quick)]
+    rows, grid = [], products.cases(quick)
     say("times that of ours: (a) differentiated again, (b) stored linearisation, (c) explicit J")
     for title, sketches, more in (
         ("product M v", False, (products.IN_A_LOOP,)),
@@ -119,14 +122,17 @@ def _products(quick: bool, rates, say) -> dict:
     ):
         say(title)
         columns = ("width", "n", "d", "p", "rank", "dtype", "ours", "a", "b", "c", *more, "best")
-        lines = [
-            (row["width"], row["n"], row["d"], row["p"], row["rank"], row["dtype"], _time(row["seconds"]["ours"]))
-            + tuple(_times(row["ratio"].get(name)) for name in ("a", "b", "c", *more, row["best"]))
-            + (f"{row['share_of_matmul_rate']:.0%}", f"{row['share_of_roofline']:.0%}")
-            for row in rows
-            if bool(row["rank"]) == sketches
-        ]
-        table((*columns, "of matmul", "of roofline"), lines, say)
+        shown = Table((*columns, "of matmul", "of roofline"), say)
+        for case in (case for case in grid if bool(case.rank) == sketches):
+            row = products.measure(case, rates, 3 if quick else 7)
+            rows.append(row)
+            shown.row(
+                *(row[name] for name in columns[:6]),
+                _time(row["seconds"]["ours"]),
+                *(_times(row["ratio"].get(name)) for name in ("a", "b", "c", *more, row["best"])),
+                f"{row['share_of_matmul_rate']:.0%}",
+                f"{row['share_of_roofline']:.0%}",
+            )
     found = {"rows": rows, "summary": summary(rows)}
     for name, values in found["summary"].items():
         say(f"  {name}: " + ", ".join(f"{key} {number(value)}" for key, value in values.items()))
@@ -148,56 +154,71 @@ def summary(rows: list[dict]) -> dict:
 
 
 def _velocity(quick: bool, rates, say) -> dict:
-    size = velocity.QUICK if quick else velocity.FULL
-    rows = [velocity.measure(name, size, 3) for name in cases.available(cases.RIGHT_HAND_SIDES)]
+    size, rows = velocity.QUICK if quick else velocity.FULL, []
     columns = ("problem", "p", "n", "published", "error", "ours", "error", "method", "CG", "ratio", "pcg", "ratio")
-    lines = [
-        (row["problem"], row["p"], row["n"], _time(row["seconds"]["published"]), row["error"]["published"])
-        + (_time(row["seconds"]["auto"]), row["error"]["auto"], row["ours"]["auto"]["method"])
-        + ("/".join(map(str, row["ours"]["pcg"]["iterations"])), _times(row["ratio"]["auto"]))
-        + (_time(row["seconds"]["pcg"]), _times(row["ratio"]["pcg"]))
-        for row in rows
-    ]
-    table(columns, lines, say)
+    shown = Table(columns, say)
+    for name in cases.RIGHT_HAND_SIDES:
+        row = velocity.measure(name, size, 3)
+        rows.append(row)
+        shown.row(
+            *(row["problem"], row["p"], row["n"], _time(row["seconds"]["published"]), row["error"]["published"]),
+            *(_time(row["seconds"]["auto"]), row["error"]["auto"], row["ours"]["auto"]["method"]),
+            *("/".join(map(str, row["ours"]["auto"]["iterations"])), _times(row["ratio"]["auto"])),
+            *(_time(row["seconds"]["pcg"]), _times(row["ratio"]["pcg"])),
+        )
     return {"rows": rows}
 
 
 def _precision(quick: bool, rates, say) -> dict:
-    size = velocity.QUICK if quick else precision.FULL
-    rows = [row for name in cases.available(precision.PROBLEMS) for row in precision.measure(name, size, 3)]
-    columns = ("problem", "p", "n", "mu", "precision", "error of M v", "CG", "residual", "error", "time", "ratio")
-    lines = [
-        (row["problem"], row["p"], row["n"], row["mu"], row["precision"], row["product_error"])
-        + (str(row["iterations"]), row["cg_residual"], row["error"], _time(row["seconds"]), _times(row["ratio"]))
-        for row in rows
-    ]
-    table(columns, lines, say)
+    size, rows = velocity.QUICK if quick else precision.FULL, []
+    columns = (
+        "problem",
+        "p",
+        "n",
+        "mu",
+        "precision",
+        "error of M v",
+        "iterations",
+        "residual",
+        "error",
+        "time",
+        "ratio",
+    )
+    shown = Table(columns, say)
+    for name in precision.PROBLEMS:
+        for row in precision.measure(name, size, 3):
+            rows.append(row)
+            shown.row(
+                *(row["problem"], row["p"], row["n"], row["mu"], row["precision"], row["product_error"]),
+                *(row["iterations"], row["cg_residual"], row["error"], _time(row["seconds"]), _times(row["ratio"])),
+            )
     return {"rows": rows}
 
 
 def _fit(quick: bool, rates, say) -> dict:
-    size = fit.QUICK if quick else fit.FULL
-    rows = [fit.measure(name, size) for name in cases.available(fit.PROBLEMS)]
-    lines = [
-        (row["problem"], row["p"], line["error"], _time(line["ours"]), _time(line["adam"]))
-        + (("> " if line["lower_bound"] else "") + _times(line["ratio"]),)
-        for row in rows
-        for line in row["targets"]
-    ]
-    table(("problem", "p", "relative error", "Gauss-Newton", "Adam", "ratio"), lines, say)
+    size, rows = fit.QUICK if quick else fit.FULL, []
+    shown = Table(("problem", "p", "relative error", "Gauss-Newton", "Adam", "ratio"), say)
+    for name in fit.PROBLEMS:
+        row = fit.measure(name, size)
+        rows.append(row)
+        for line in row["targets"]:
+            ratio = ("> " if line["lower_bound"] else "") + _times(line["ratio"])
+            shown.row(row["problem"], row["p"], line["error"], _time(line["ours"]), _time(line["adam"]), ratio)
     return {"rows": rows}
 
 
 def _end_to_end(quick: bool, rates, say) -> dict:
-    tasks = end_to_end.QUICK if quick else end_to_end.FULL
-    rows = [end_to_end.measure(tasks[name]) for name in cases.available(tasks)]
-    lines = [
-        (row["problem"], row["t_end"], _time(row["published"]["seconds"]), row["published"]["error"])
-        + (_time(row["ours"]["seconds"]), row["ours"]["error"])
-        + (("> " if row["lower_bound"] else "") + _times(row["ratio"]), "yes" if row["as_accurate"] else "no")
-        for row in rows
-    ]
-    table(("problem", "t", "published", "error", "ours", "error", "ratio", "ours as accurate"), lines, say)
+    tasks, rows = end_to_end.QUICK if quick else end_to_end.FULL, []
+    shown = Table(("problem", "t", "published", "error", "ours", "error", "ratio", "ours as accurate"), say)
+    for task in tasks.values():
+        row = end_to_end.measure(task)
+        rows.append(row)
+        shown.row(
+            *(row["problem"], row["t_end"], _time(row["published"]["seconds"]), row["published"]["error"]),
+            *(_time(row["ours"]["seconds"]), row["ours"]["error"]),
+            ("> " if row["lower_bound"] else "") + _times(row["ratio"]),
+            "yes" if row["as_accurate"] else "no",
+        )
     return {"rows": rows}
 
 
@@ -206,34 +227,34 @@ def _scaling(quick: bool, rates, say) -> dict:
     for kind in ("strong", "weak"):
         found[kind] = scaling.measure(kind, scaling.QUICK if quick else scaling.FULL)
         say(f"{kind} scaling of a velocity")
-        columns = ("processes", "devices each", "cores", "n", "time", "speed-up", "efficiency")
-        lines = [
-            (line["processes"], line["devices"], line["cores"], line["n"], _time(line["seconds"]))
-            + (_times(line["speedup"]), f"{line['efficiency']:.0%}")
-            for line in found[kind]
-        ]
-        table(columns, lines, say)
+        shown = Table(("processes", "devices each", "cores", "n", "time", "speed-up", "efficiency"), say)
+        for line in found[kind]:
+            shown.row(
+                *(line["processes"], line["devices"], line["cores"], line["n"], _time(line["seconds"])),
+                *(_times(line["speedup"]), f"{line['efficiency']:.0%}"),
+            )
     for what in ("p", "n"):
         grown = found[f"growth_{what}"] = growth.measure(what, quick, 3)
         say(f"a product against {what}: log-log slope {grown['slope']:.2f} over the last two decades")
-        lines = [
-            (line["p"], line["n"], line["chunk"], _time(line["seconds"]))
-            + (f"{line['flops_rate'] / rates.flops['float32']:.0%}",)
-            + (f"{line['bytes'] / 1e6:.1f}", f"{line['predicted_bytes'] / 1e6:.1f}")
-            for line in grown["lines"]
-        ]
-        table(("p", "n", "chunk", "time", "of matmul", "MB", "MB predicted"), lines, say)
+        shown = Table(("p", "n", "chunk", "time", "of matmul", "MB", "MB predicted"), say)
+        for line in grown["lines"]:
+            shown.row(
+                *(line["p"], line["n"], line["chunk"], _time(line["seconds"])),
+                f"{line['flops_rate'] / rates.flops['float32']:.0%}",
+                *(f"{line['bytes'] / 1e6:.1f}", f"{line['predicted_bytes'] / 1e6:.1f}"),
+            )
     return found
 
 
 def _laplacian(quick: bool, rates, say) -> dict:
     dimensions, width = (laplacian.QUICK, 16) if quick else (laplacian.DIMENSIONS, laplacian.WIDTH)
-    rows = [laplacian.measure(d, 3 if quick else 5, width) for d in dimensions]
-    lines = [
-        (row["d"], row["p"], _time(row["seconds_a_point"]["rhs"]), f"{row['in_values']:.1f}", _times(row["ratio"]))
-        for row in rows
-    ]
-    table(("d", "p", "a point", "in values of u", "trace of a Hessian"), lines, say)
+    rows = []
+    shown = Table(("d", "p", "a point", "in values of u", "trace of a Hessian"), say)
+    for d in dimensions:
+        row = laplacian.measure(d, 3 if quick else 5, width)
+        rows.append(row)
+        a_point, in_values = _time(row["seconds_a_point"]["rhs"]), f"{row['in_values']:.1f}"
+        shown.row(row["d"], row["p"], a_point, in_values, _times(row["ratio"]))
     return {"rows": rows}
 
 
@@ -242,16 +263,16 @@ def _gpu(quick: bool, trace: str | None, say) -> dict:
     for row in found["rows"]:
         say(f"matrix products in {row['precision']}: {_rate(row['matrix_rate'])}")
         say("  relative errors: " + ", ".join(f"{name} {error:.1e}" for name, error in row["errors"].items()))
-        lines = [
-            (line["width"], line["n"], line["p"])
-            + tuple(
-                entry
-                for name in ("product", "sketch")
-                for entry in (_time(line[name]["seconds"]), f"{line[name]['share_of_matrix_rate']:.0%}")
+        shown = Table(("width", "n", "p", "product", "of matmul", "sketch", "of matmul"), say)
+        for line in row["products"]:
+            shown.row(
+                *(line["width"], line["n"], line["p"]),
+                *(
+                    entry
+                    for name in ("product", "sketch")
+                    for entry in (_time(line[name]["seconds"]), f"{line[name]['share_of_matrix_rate']:.0%}")
+                ),
             )
-            for line in row["products"]
-        ]
-        table(("width", "n", "p", "product", "of matmul", "sketch", "of matmul"), lines, say)
         whole = row["evaluation"]
         say(f"  an evaluation at d = {whole['d']}, p = {whole['p']}, n = {whole['n']}: "
             + ", ".join(f"{name} {_time(seconds)}" for name, seconds in whole["seconds"].items())

@@ -88,9 +88,14 @@ def _pivots(operator, diagonal, key, number: int, axis: str):
     """
     outputs, devices = operator.network.outputs, jax.lax.axis_size(axis)
     count = min(CANDIDATES * number, len(diagonal) * devices)
-    own, scores = _draw(diagonal, jax.random.fold_in(key, jax.lax.axis_index(axis)), min(count, len(diagonal)))
-    largest = jax.lax.top_k(gather(scores, axis), count)[1]
-    x, weights = (gather(leaf[own], axis)[largest] for leaf in (operator.x, operator.weights))
+    here = jax.lax.axis_index(axis)
+    own, scores = _draw(diagonal, jax.random.fold_in(key, here), min(count, len(diagonal)))
+    device, place = jnp.divmod(jax.lax.top_k(gather(scores, axis), count)[1], len(own))
+    # A sum in which one device has each point: `count` of them are sent, not as many from every device.
+    found = operator.x[own[place]], operator.weights[own[place]]
+    x, weights = jax.lax.psum(
+        [jnp.where(jnp.expand_dims(device == here, range(1, leaf.ndim)), leaf, 0) for leaf in found], axis
+    )
     candidates, root = operator.on(x, weights), roots(weights, outputs)
     factors = candidates.point_factors()
     number = min(number, count)

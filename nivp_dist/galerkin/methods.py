@@ -12,6 +12,7 @@ FIT_SOLVES, FIT_MU = 3, 1e-12  # dampings of a round, and one of them that is ty
 # Operations that a round of a fit must save, half a second, for another method takes seconds to compile.
 WORTH_COMPILING = 4e10
 FIRST_RANK = 128
+MATRIX = 2**30  # entries of a direct solve's, at most: 8 GiB on every device
 # Operations of the primal matrix and its factorisation in the time of one of a product with a vector, of one of a
 # matrix with a vector, and of one of the approximation of K. Measured on one and two cores (60 and 100 GFlop/s;
 # p = 2,342 and 7,441, n = 9,000, ranks 384 and 512): 1.5 and 2.1, 5.6 and 10, 1 and 2.
@@ -56,14 +57,28 @@ def fit_rank(network: Network, damping: float) -> int:
 
 def _work(network: Network, points: int, mu: float, solves: int, rank: int) -> dict[str, float]:
     p, rows = network.size, points * network.outputs
-    iterations, dual_iterations = 8 * mu**-0.15, max(10.0, 100 * (mu / 1e-9) ** -0.3)
-    each = BUILD * kernel.operations(network, rank) + solves * dual_iterations * dual_iteration(network, rank)
-    return {
-        "primal": points * p**2 / 2 + solves * p**3 / 3,
-        "dual": rows**2 * sum(layer.rows + layer.columns for layer in network.layers) + solves * rows**3 / 3,
-        "pcg": solves * PRODUCT * iterations * 4 * rows * p + 4 * rows * p * min(400, p) / 3,
-        "dual_pcg": rows * each,
-    }
+    found = direct_work(network, points, solves)
+    iterations = {"pcg": 8 * mu**-0.15, "dual_pcg": max(10.0, 100 * (mu / 1e-9) ** -0.3)}
+    shared = {"pcg": _approximation("pcg", network, min(400, p)) / 3}
+    shared["dual_pcg"] = _approximation("dual_pcg", network, rank)
+    for method in ITERATIVE:
+        found[method] = rows * (shared[method] + solves * iterations[method] * _iteration(method, network, rank))
+    return found
+
+
+def direct_work(network: Network, points: int, solves: int = 1) -> dict[str, float]:
+    """Operations of so many direct solves with one matrix, for the parameters and for the samples."""
+    p, rows = network.size, points * network.outputs
+    matrix = rows**2 * sum(layer.rows + layer.columns for layer in network.layers)
+    return {"primal": points * p**2 / 2 + solves * p**3 / 3, "dual": matrix + solves * rows**3 / 3}
+
+
+def direct_method(network: Network, points: int) -> str | None:
+    """The direct solve that a run by CG may go over to; none where its matrix is too large."""
+    work = direct_work(network, points)
+    if min(network.size, points * network.outputs) ** 2 > MATRIX:
+        return None
+    return min(work, key=work.get)
 
 
 def first_rank(method: str, network: Network, mu: float, limit: int) -> int:
@@ -75,23 +90,28 @@ def first_rank(method: str, network: Network, mu: float, limit: int) -> int:
     return min(network.size, limit, max(FIRST_RANK, 64 * round(rank / 64)))
 
 
-def doubling_pays(network: Network, rank: int, iterations: float, velocities: float) -> bool:
-    """Whether twice the rank is cheaper for `dual_pcg`, where a velocity takes so many iterations, and so many
-    velocities share an approximation. Of the iterations beyond the first two it leaves a third (measured: advection,
-    the wave and the trap at mu from 1e-11 to 1e-9)."""
-    left = min(iterations, 2 + (iterations - 2) / 3)
-    saved = iterations * dual_iteration(network, rank) - left * dual_iteration(network, 2 * rank)
-    spent = BUILD * (kernel.operations(network, 2 * rank) - kernel.operations(network, rank))
-    return velocities * saved > spent
+def step_work(method: str, network: Network, points: int, rank: int, iterations: float, velocities: int) -> float:
+    """Operations of so many velocities, of so many iterations each, which share an approximation."""
+    each = _approximation(method, network, rank) + velocities * iterations * _iteration(method, network, rank)
+    return points * network.outputs * each
+
+
+def after_doubling(iterations: float) -> float:
+    """What twice the rank leaves of the iterations of "dual_pcg": of those beyond the first two a third (measured:
+    advection, the wave and the trap at mu from 1e-11 to 1e-9)."""
+    return min(iterations, 2 + (iterations - 2) / 3)
 
 
 def anew(method: str, network: Network, rank: int) -> float:
     """CG iterations in the time of another approximation of that rank."""
-    if method == "pcg":
-        return rank / PRODUCT
-    return BUILD * kernel.operations(network, rank) / dual_iteration(network, rank)
+    return _approximation(method, network, rank) / _iteration(method, network, rank)
 
 
-def dual_iteration(network: Network, rank: int) -> float:
-    """Operations a sample of an iteration with it."""
-    return PRODUCT * 4.0 * network.size + STREAM * 4.0 * rank
+def _approximation(method: str, network: Network, rank: int) -> float:
+    """Operations a sample."""
+    return 4.0 * network.size * rank if method == "pcg" else BUILD * kernel.operations(network, rank)
+
+
+def _iteration(method: str, network: Network, rank: int) -> float:
+    """Operations a sample; in "pcg" the sketch is of p, not of n, and counts for little."""
+    return PRODUCT * 4.0 * network.size + (STREAM * 4.0 * rank if method == "dual_pcg" else 0.0)

@@ -120,6 +120,7 @@ class Galerkin:
         )
         self._cold = program(self._nothing, split, out_specs=P(AXIS))
         self.rate = program(self._rate, every, every, split, out_specs=P(AXIS))
+        self.field = program(self._field, every, P(AXIS), out_specs=P(AXIS))
         self.step_norms = program(self._step_norms, every, every, every, P(AXIS), P(AXIS), split)
         self.judge = program(self._judge, every, every, every, split)
         self.residual_squares = program(self._residual_squares, every, every, every, split, out_specs=P(AXIS))
@@ -285,9 +286,18 @@ class Galerkin:
             f = jnp.reshape(self.problem.rhs(u, point, t), (network.outputs,))
             return network.as_field_rate(f, u(point))
 
-        if self.chunk and self.chunk < len(x):
+        if self._in_chunks(x):
             return jax.lax.map(at, x, batch_size=self.chunk).astype(jnp.float64)
         return jax.vmap(at)(x).astype(jnp.float64)
+
+    def _field(self, theta, x):
+        """The network at x (n, d): (n, m)."""
+        if self._in_chunks(x):
+            return jax.lax.map(lambda point: self.network.field(theta, point[None])[0], x, batch_size=self.chunk)
+        return self.network.field(theta, x)
+
+    def _in_chunks(self, x) -> bool:
+        return 0 < self.chunk < len(x)
 
     def _judging(self, points, field):
         """The points with the weights of the error norm, and the field whose norm errors are relative to: (n, m)."""
