@@ -207,8 +207,11 @@ class Simulation:
 
     def reason_to_refit(self, state: State) -> str | None:
         """Why to refit before the next step (``fitting.restart``), or None."""
-        steps, elapsed = state.step - state.fit_step, state.t - state.fit_t
-        return reason_to_refit(self.config.restart, state.health, state.levels, steps, elapsed)
+        steps, elapsed, levels = state.step - state.fit_step, state.t - state.fit_t, state.levels
+        if levels and self.stepper.direct is not None:
+            # A spectrum that fills up makes CG dear before it makes a network worse: direct solves take over then.
+            levels = levels._replace(cg_iterations=0.0)
+        return reason_to_refit(self.config.restart, state.health, levels, steps, elapsed)
 
     # Steps ----------------------------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ from nivp_dist.stages import StageFailed, Stages
 from nivp_dist.state import State
 
 TELEMETRY_RANK = 32  # of the sketch that only watches the spectrum, with direct solves
-GONE_OVER = 0.8  # of the work of CG: that of direct solves for which it is given up
 WORTH_DOUBLING = 1 / 6  # CG iterations a velocity, over the rank, above which a larger sketch is cheaper
 TRIED_AGAIN = 10  # steps after which a sketch is used for all stages again, where it did not serve
 POINTS_KEY, SKETCH_KEY, FRESH_KEY, SELECT_KEY = range(4)
@@ -202,7 +201,7 @@ class Stepper:
             rank, cost = (larger, doubled) if doubled < cost else (rank, cost)
         if self.direct is not None:
             directly = velocities * direct_work(galerkin.network, n)[self.direct.systems.method_for(n)]
-            if directly < GONE_OVER * cost:
+            if directly < cost:
                 return self._directly(state, points)
         regularisation = self._damped(galerkin, state, points, rank)
         if galerkin.method == "pcg" and rank < larger and iterations > max(20, WORTH_DOUBLING * rank):

@@ -23,7 +23,7 @@ from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
 from nivp_dist.sampling import Sampler
 from nivp_dist.simulation import Simulation
 from nivp_dist.state import EVOLVE, REFIT
-from nivp_dist.stepping import GONE_OVER, POINTS_KEY, Stepper
+from nivp_dist.stepping import POINTS_KEY, Stepper
 
 T_END = 0.5
 
@@ -400,7 +400,7 @@ def test_a_run_goes_over_to_direct_solves_where_iterations_cost_more(exact, by_s
     an_iteration = step_work("dual_pcg", network, n, rank, 1, 7) - beside
     # An approximation of all of so small a network costs more than its matrix.
     monkeypatch.setattr("nivp_dist.stepping.direct_work", lambda *_: {"primal": directly + beside / 7})
-    even = ((7 * directly + beside) / GONE_OVER - beside) / an_iteration  # iterations at which a step costs as much
+    even = 7 * directly / an_iteration  # iterations at which a step costs as much
     for iterations, expected in ((0.9 * even, rank), (1.1 * even, 0)):
         health = Health(cg_iterations=iterations, residual=1e-3, h=0.01)
         state = exact.state._replace(step=1, rank=rank, h=0.05, health=health)
@@ -439,6 +439,9 @@ def test_only_auto_goes_over_and_a_refit_begins_with_cg_again(exact, monkeypatch
     assert all(found[method].stepper.direct is None for method in ("pcg", "dual_pcg", "primal"))
     assert found["primal"].blank().rank == 0
     run = found["auto"]
+    # Iterations that grow are a reason to refit only where nothing can take over from CG.
+    grown = slow(exact.state, 2)._replace(step=100, levels=Health(1.0, 1e-3, 0.01))
+    assert run.reason_to_refit(grown) is None and "CG iterations" in found["pcg"].reason_to_refit(grown)
     state = exact.state._replace(
         rank=0, levels=Health(0.0, 1e-3, 0.01), phase=REFIT, fit=run.refitter.start(exact.state.theta)
     )
