@@ -109,7 +109,7 @@ class Record:
             "devices": simulation.mesh.size,
             "device": simulation.mesh.devices.flat[0].device_kind,
             "processes": jax.process_count(),
-            "solver": simulation.galerkin.systems.method_for(config.sampling.points * state.crowding.factor),
+            "solver": simulation.stepper.method(state),
             "wall_seconds": round(self.wall_seconds, 3),
             "compile_seconds": round(self._compiled_earlier + self.clock.seconds, 3),  # a part of them
             "versions": run_directory.versions(),

@@ -235,7 +235,7 @@ class Simulation:
         if not state.watch.unsolved():  # else it has been said
             said += result.warnings
         if before.rank and not state.rank:
-            said.append("velocities are solved for directly from here on: conjugate gradients have become the dearer")
+            said.append("Cholesky from here on: conjugate gradients have come to cost more, or find no velocity")
         damping = state.damping
         if self.config.solver.adapt_mu:
             damping = damping.after_step(watch.recent(), state.step)

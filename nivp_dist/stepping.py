@@ -57,6 +57,11 @@ class Stepper:
         self._select = jax.jit(self._by_residual, static_argnames="n", out_shardings=sharding)
         self._follow = jax.jit(self._by_solution, static_argnames="n", out_shardings=sharding)
 
+    def method(self, state: State) -> str:
+        """What solves for the velocities of the next step (``galerkin.methods``)."""
+        galerkin = self.direct if self.direct is not None and state.rank == 0 else self.galerkin
+        return galerkin.systems.method_for(self.sampling.points * state.crowding.factor)
+
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:
         """One accepted step. `poll` is called between stages and may raise to interrupt.
 

@@ -62,14 +62,11 @@ def flops(work: Work) -> tuple[float, float, float]:
     column; a value with gradient and Laplacian in d dimensions about 3 d + 3 forward passes of 2 n p.
     """
     once, rows = 2.0 * work.n * work.p, work.n * work.m
-    rhs, products = (3 * work.d + 3 + 2 * work.m) * once, 2 * work.iterations * once
+    approximation, iterations = 2 * work.m * work.rank * once, 2 * work.iterations * once
     if work.sides:
-        return (
-            rhs,
-            rows * work.rank * (2.0 * work.sides + 3.0 * work.rank),
-            products + 4.0 * rows * work.rank * work.iterations,
-        )
-    return rhs, 2 * work.m * work.rank * once, products
+        approximation = rows * work.rank * (2.0 * work.sides + 3.0 * work.rank)
+        iterations += 4.0 * rows * work.rank * work.iterations
+    return (3 * work.d + 3 + 2 * work.m) * once, approximation, iterations
 
 
 def flops_everywhere(work: Work) -> float:

@@ -9,6 +9,7 @@ import pytest
 
 from nivp_dist.cluster import cost
 from nivp_dist.config import NetworkSettings, ProblemSettings
+from nivp_dist.galerkin import kernel
 from nivp_dist.galerkin.jacobian import Operator
 from nivp_dist.networks import build
 from nivp_dist.problems import registry
@@ -27,8 +28,21 @@ def test_the_operations_of_an_iteration_are_those_of_the_compiled_product():
     assert one == two - one == pytest.approx(counted, rel=0.15)
 
 
+def test_the_operations_by_samples_are_those_that_methods_are_chosen_by():
+    network = build(NetworkSettings(width=64, depth=3), registry.load(ProblemSettings(name="fokker_planck_trap")))
+    sides = sum(layer.rows + layer.columns for layer in network.layers)
+    by_samples, by_parameters = (cost.Work(network.size, 500, 10, 128, 5, sides=each) for each in (sides, 0))
+    found, other = cost.flops(by_samples), cost.flops(by_parameters)
+    assert found[0] == other[0] and found[1] == 500 * kernel.operations(network, 128)
+    assert found[2] - other[2] == 4 * 500 * 128 * 10  # F^T r and F c of every iteration
+    assert cost.flops_everywhere(by_parameters) == 0
+    # Four candidates a column: at the least their columns among each other.
+    assert cost.flops_everywhere(by_samples) >= kernel.CANDIDATES * 128**2 * 2 * sides
+
+
 def test_one_device_sends_nothing():
-    assert cost.all_reduce(WORK.p, 1, cost.H200) == 0 and cost.efficiency(WORK, 1, cost.H200) == 1
+    assert cost.all_reduce(WORK.p, 1, cost.H200) == 0
+    assert all(cost.efficiency(work, 1, cost.H200) == 1 for work in (WORK, *cost.BY_SAMPLES))
 
 
 def test_a_ring_is_bound_by_its_slowest_link():
