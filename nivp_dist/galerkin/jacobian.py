@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from nivp_dist.galerkin import blocks
 
 # Measured on one core (512 KiB of L2), products against unblocked ones: 0.7 to 0.8 of the time at widths 32, 64 and 100
-# with blocks of 512 in float64, and those of 1,024 in float32 take 0.8 to 1 of the time of 512. Where a layer's matrix
-# does not stay in the cache beside them, it is read again for every block, and longer ones are better. Explicit blocks
-# of J in a sketch: 256 points best.
-SHORT, LONG = 512, 2048  # in float64; twice as many in float32
+# with blocks of 512 in float64, and those of 1,024 in float32 take 0.8 to 1 of the time of 512. Two cores share a
+# block: there twice as many points take 0.7 to 0.95 of the time at width 32, and 1.0 to 1.06 of it on one core. Where a
+# layer's matrix does not stay in the cache beside them, it is read again for every block, and longer ones are better.
+# Explicit blocks of J in a sketch: 256 points best.
+SHORT, LONG = 1024, 2048  # in float64; twice as many in float32
 SHORT_EXPLICIT = 256
 CACHED_MATRIX = 2**15  # numbers in the largest layer's matrix
 BLOCK_ENTRIES = 2**24  # at most, of an explicit block of J
