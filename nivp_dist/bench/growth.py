@@ -1,7 +1,7 @@
 """How the time and the memory of a product grow: with the parameters at fixed n, and with n in bounded memory.
 
 Time: the slope of log(time) against log(size) over the last two decades; 1 is linear. Memory: what the operator keeps
-besides theta and points, and what XLA allocates for the product, against ``galerkin.jacobian.factor_bytes``.
+besides theta and points, and what XLA allocates for the product, against ``galerkin.jacobian.product_bytes``.
 """
 
 from functools import partial
@@ -14,7 +14,7 @@ from nivp_dist import networks
 from nivp_dist.bench.products import stored
 from nivp_dist.bench.timing import interleaved
 from nivp_dist.config import NetworkSettings
-from nivp_dist.galerkin.jacobian import factor_bytes
+from nivp_dist.galerkin.jacobian import product_bytes
 from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
 
 # width -> p = 1.1e3, 3.3e3, 1.1e4, 3.3e4, 1.1e5, 3.3e5, 1.0e6 (d = 5, three hidden layers)
@@ -59,6 +59,6 @@ def _line(width: int, n: int, chunk: int, rounds: int) -> dict:
         "seconds": samples.median("product"),
         "flops_rate": 4 * n * network.size / samples.median("product"),
         "bytes": held + program.memory_analysis().temp_size_in_bytes,
-        "predicted_bytes": factor_bytes(network, min(n, chunk) if chunk else n, jnp.float32),
+        "predicted_bytes": product_bytes(network, n, chunk, jnp.float32),
         "spread": samples.spread("product"),
     }

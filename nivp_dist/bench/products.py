@@ -27,7 +27,7 @@ from nivp_dist.bench.timing import interleaved
 from nivp_dist.cluster.mesh import make_mesh
 from nivp_dist.config import NetworkSettings
 from nivp_dist.galerkin import kernel
-from nivp_dist.galerkin.jacobian import Operator
+from nivp_dist.galerkin.jacobian import Operator, factor_bytes
 from nivp_dist.galerkin.velocity import AXIS
 from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
 
@@ -70,12 +70,6 @@ def work(network, case: Case) -> float:
     return 4.0 * case.n * network.size * max(case.rank, 1)
 
 
-def factor_bytes(network, case: Case) -> int:
-    """What the layer factors hold: n (rows + outputs columns) numbers a layer. A product reads them."""
-    per_point = sum(layer.rows + (layer.outputs[1] - layer.outputs[0]) * layer.columns for layer in network.layers)
-    return case.n * per_point * jnp.dtype(case.dtype).itemsize
-
-
 def measure(case: Case, roofline: Roofline, rounds: int) -> dict:
     """A line of the table. difference: of the others' results from ours, relative, the largest."""
     network = network_of(case)
@@ -89,7 +83,7 @@ def measure(case: Case, roofline: Roofline, rounds: int) -> dict:
     ours, dtype = work(network, case), case.dtype
     if case.rank:
         ours, dtype = case.n * kernel.operations(network, case.rank), "float64"
-    rate, floor = ours / seconds[OURS], roofline.seconds(ours, factor_bytes(network, case), dtype)
+    rate, floor = ours / seconds[OURS], roofline.seconds(ours, factor_bytes(network, case.n, case.dtype), dtype)
     return case._asdict() | {
         "p": network.size,
         "seconds": seconds,

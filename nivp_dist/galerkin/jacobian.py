@@ -30,9 +30,9 @@ COARSE = {"tensorfloat32": (10, "tensorfloat32"), "bfloat16": (7, "default")}
 class Operator(NamedTuple):
     """J and M = J^T W J at (theta, x) on this device's points.
 
-    Memory: ``factor_bytes`` of the points held at once, n of the device or `chunk`. Beside it an explicit block of J
-    or of products of factors, at most BLOCK_ENTRIES or GRAM_ENTRIES numbers whatever n, and what is asked for: p
-    numbers for a product, p x l for l columns, p^2 for the matrix.
+    Memory: ``product_bytes``, most of it the factors of the points held at once, n of the device or `chunk`. For
+    columns and the matrix an explicit block of J or of products of factors, at most BLOCK_ENTRIES or GRAM_ENTRIES
+    numbers whatever n, and what is asked for: p numbers for a product, p x l for l columns, p^2 for the matrix.
 
     Attributes:
         network: static. theta (p,). x (n, d). weights (n,): non-negative, sum over all devices one.
@@ -200,6 +200,24 @@ def factor_bytes(network, points: int, dtype) -> int:
     """points x (rows + outputs fed x columns) numbers a layer."""
     numbers = sum(layer.rows + (layer.outputs[1] - layer.outputs[0]) * layer.columns for layer in network.layers)
     return points * jnp.dtype(dtype).itemsize * numbers
+
+
+def product_bytes(network, points: int, chunk: int, dtype) -> int:
+    """What a product takes beside theta, points and result:
+
+    held (rows + columns) + block (columns + widest columns) numbers, summed over the layers: the factors of the
+        points held, and J v and weighted factors of one block of them;
+    in chunks, where factors are made within a product: held x widest columns while they are laid out, and
+        points (d + 1) float64, the points and weights cut up.
+    """
+    held = min(points, chunk) if chunk else points
+    columns = [(layer.outputs[1] - layer.outputs[0]) * layer.columns for layer in network.layers]
+    numbers = block_size(network.layers, held, dtype) * (sum(columns) + max(columns))
+    cut = chunk and chunk < points
+    if cut:
+        numbers += held * max(columns)
+    made = jnp.dtype(dtype).itemsize * numbers + (8 * points * (network.dimension + 1) if cut else 0)
+    return factor_bytes(network, held, dtype) + made
 
 
 def block_size(layers, n: int, dtype) -> int:

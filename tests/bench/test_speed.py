@@ -132,6 +132,15 @@ def test_gpu(tiny, tmp_path):
     assert list((tmp_path / "trace").rglob("*.xplane.pb"))
 
 
+@pytest.mark.parametrize(
+    "width, n, chunk", [(31, 4096, 0), (120, 4096, 0), (32, 30_000, 0), (32, 30_000, 8192), (32, 100_000, 8192)]
+)
+def test_memory_is_as_the_formula_says(width, n, chunk):
+    """Against what is held, and what XLA says that it allocates."""
+    line = growth._line(width, n, chunk, 1)
+    assert line["bytes"] == pytest.approx(line["predicted_bytes"], rel=0.12)
+
+
 def test_scaling_and_growth(tiny, tmp_path, monkeypatch):
     def run(layout, cores, n, size):  # twice the points take twice as long, and every part helps
         return {"seconds": [1e-3 * n / layout.parts] * 2}
