@@ -13,11 +13,10 @@ import jax.numpy as jnp
 from nivp_dist.galerkin import blocks
 
 # Measured on one core (512 KiB of L2), products against unblocked ones: 0.7 to 0.8 of the time at widths 32, 64 and 100
-# with blocks of 512 in float64, and those of 1,024 in float32 take 0.8 to 1 of the time of 512. Two cores share a
-# block: there twice as many points take 0.7 to 0.95 of the time at width 32, and 1.0 to 1.06 of it on one core. Where a
-# layer's matrix does not stay in the cache beside them, it is read again for every block, and longer ones are better.
-# Explicit blocks of J in a sketch: 256 points best.
-SHORT, LONG = 1024, 2048  # in float64; twice as many in float32
+# with blocks of 512 in float64. In float32 blocks of 2,048 take as long as those of 1,024 on one core, 0.9 to 1.05, and
+# 0.75 to 0.95 of it on two, which share a block. Where a layer's matrix does not stay in the cache beside them, it is
+# read again for every block, and longer ones are better. Explicit blocks of J in a sketch: 256 points best.
+SHORT, LONG = {8: 512, 4: 2048}, {8: 2048, 4: 4096}  # by the bytes of a number
 SHORT_EXPLICIT = 256
 CACHED_MATRIX = 2**15  # numbers in the largest layer's matrix
 BLOCK_ENTRIES = 2**24  # at most, of an explicit block of J
@@ -224,8 +223,8 @@ def block_size(layers, n: int, dtype) -> int:
     """Points a block: the same number in each of as few as the cache allows."""
     if jax.default_backend() != "cpu":
         return n
-    most = SHORT if max(layer.rows * layer.columns for layer in layers) <= CACHED_MATRIX else LONG
-    most = most * 8 // jnp.dtype(dtype).itemsize
+    cached = max(layer.rows * layer.columns for layer in layers) <= CACHED_MATRIX
+    most = (SHORT if cached else LONG)[jnp.dtype(dtype).itemsize]
     count = -(-n // most) if n > 2 * most else 1
     return -(-n // count)
 

@@ -157,8 +157,8 @@ def test_the_cheaper_form_of_a_diagonal_block(rows, columns, outputs, by_product
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of 8 or 9 points, of 3 where J or the products of factors are explicit; none of these divides POINTS."""
-    monkeypatch.setattr(jacobian, "SHORT", 8)
-    monkeypatch.setattr(jacobian, "LONG", 8)
+    monkeypatch.setattr(jacobian, "SHORT", {8: 8, 4: 16})
+    monkeypatch.setattr(jacobian, "LONG", {8: 8, 4: 16})
     monkeypatch.setattr(jacobian, "BLOCK_ENTRIES", 900)
     monkeypatch.setattr(jacobian, "GRAM_ENTRIES", 400)
 
