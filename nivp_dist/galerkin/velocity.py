@@ -149,7 +149,11 @@ class Galerkin:
         return self._cold(points) if self.method == "dual_pcg" else velocity
 
     def program(self, function, *in_specs, out_specs=P()):
-        """function of one device's shards -> a compiled function of global arrays."""
+        """function of one device's shards -> a compiled function of global arrays.
+
+        No buffer is donated: theta, points and the approximation serve later stages and retries; what does not, the
+        guess, is 0.13 of the 826 MB that a velocity takes (p = 107,581, n = 16,384).
+        """
         return jax.jit(jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs))
 
     # Programs -------------------------------------------------------------------------------------
