@@ -302,6 +302,9 @@ class Group:
 
 
 def _last_line(text: str) -> None:
-    """Onto standard error, past its buffer; what libraries still say there while they are torn down is not shown."""
-    os.write(2, text.encode())
+    """Onto standard error, past its buffer; what libraries, or another thread's traceback, still say there while all is
+    torn down is not shown: silence comes first, so that nothing can follow the line."""
+    screen = os.dup(2)
     silence(2)
+    os.write(screen, text.encode())
+    os.close(screen)
