@@ -48,7 +48,7 @@ class Stepper:
     ):
         self.settings, self.solver, self.sampling = config.integrator, config.solver, config.sampling
         self.galerkin, self.direct, self.sampler = galerkin, direct, sampler
-        self.output_times = output_times
+        self.output_times, self.telemetry_rank = output_times, min(TELEMETRY_RANK, galerkin.network.size)
         self.tableau = TABLEAUS[self.settings.method]
         self.control = StepControl(self.tableau.order, self.settings.min_step, self.settings.max_step)
         self._values = jax.jit(galerkin.network.values)
@@ -219,7 +219,7 @@ class Stepper:
 
     def _damped(self, galerkin: Galerkin, state: State, points, rank: int) -> Regularisation:
         """mu and a sketch of that rank, mu with the factor that the run has come to. Rank 0: of direct solves."""
-        key, rank = self._key(state, SKETCH_KEY), rank or min(TELEMETRY_RANK, galerkin.network.size)
+        key, rank = self._key(state, SKETCH_KEY), rank or self.telemetry_rank
         regularisation = galerkin.prepare(state.theta, points, key, rank)
         return regularisation._replace(mu=state.damping.factor * regularisation.mu)
 
@@ -241,7 +241,7 @@ class Stepper:
                 "cg_wasted": run.wasted,
                 "cg_residual": run.worst,
                 "evaluations": run.evaluations,
-                "rank": new.rank or min(TELEMETRY_RANK, len(new.theta)),
+                "rank": new.rank or self.telemetry_rank,
                 "points": self.sampling.points * new.crowding.factor,
                 "coverage": float(judged.coverage),
             }

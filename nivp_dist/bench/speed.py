@@ -171,26 +171,20 @@ def _velocity(quick: bool, rates, say) -> dict:
 
 def _precision(quick: bool, rates, say) -> dict:
     size, rows = velocity.QUICK if quick else precision.FULL, []
-    columns = (
-        "problem",
-        "p",
-        "n",
-        "mu",
-        "precision",
-        "error of M v",
-        "iterations",
-        "residual",
-        "error",
-        "time",
-        "ratio",
-    )
+    columns = ("problem", "p", "n", "mu", "precision", "error of M v", "CG", "residual", "error", "time", "ratio")
     shown = Table(columns, say)
     for name in precision.PROBLEMS:
         for row in precision.measure(name, size, 3):
             rows.append(row)
             shown.row(
                 *(row["problem"], row["p"], row["n"], row["mu"], row["precision"], row["product_error"]),
-                *(row["iterations"], row["cg_residual"], row["error"], _time(row["seconds"]), _times(row["ratio"])),
+                *(
+                    str(row["iterations"]),
+                    row["cg_residual"],
+                    row["error"],
+                    _time(row["seconds"]),
+                    _times(row["ratio"]),
+                ),
             )
     return {"rows": rows}
 

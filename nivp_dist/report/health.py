@@ -101,7 +101,10 @@ def _panel(axis: Axes, t, lines: list[tuple[np.ndarray, str]], title: str, label
 def _dimension_title(dimension: np.ndarray, rank: np.ndarray) -> str:
     """A sketch sees no more dimensions than its rank: one that is nearly used up gives a lower bound only."""
     full = dimension > 0.9 * rank
-    return "effective dimension" + (f": more than the sketch's rank {rank[full].max():g} tells" if full.any() else "")
+    if not full.any():
+        return "effective dimension"
+    least, most = rank[full].min(), rank[full].max()  # direct solves are watched by a smaller sketch than CG is given
+    return f"effective dimension: more than the sketch's rank {f'{least:g} to ' if least < most else ''}{most:g} tells"
 
 
 def _room(axis: Axes, values: np.ndarray) -> None:

@@ -123,6 +123,10 @@ def test_an_effective_dimension_cut_off_by_the_sketch_is_called_so():
     assert title == "effective dimension: more than the sketch's rank 64 tells"
     metrics["effective_dimension"][1] = 30.0
     assert health_figure(metrics, []).axes[5].get_title("left") == "effective dimension"
+    # After CG, a direct solve is watched by a smaller sketch: no fall of the dimension.
+    metrics |= {"effective_dimension": np.array([63.9, 31.9]), "rank": np.array([64.0, 32.0])}
+    title = health_figure(metrics, []).axes[5].get_title("left")
+    assert title == "effective dimension: more than the sketch's rank 32 to 64 tells"
 
 
 def test_error_picture_only_where_there_is_a_reference(tmp_path):
