@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Problem": "nivp_dist.problems",
     "Box": "nivp_dist.problems",
-    "Config": "nivp_dist.config",
+    "Config": "nivp_dist.settings.model",
     "solve": "nivp_dist.api",
     "open_run": "nivp_dist.api",
 }

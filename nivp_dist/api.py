@@ -3,12 +3,12 @@
 import contextlib
 from pathlib import Path
 
-from nivp_dist.config import Config
 from nivp_dist.errors import InputError
 from nivp_dist.problems.base import Problem
 from nivp_dist.problems.registry import SHIPPED, load
-from nivp_dist.run import Run, recorded
-from nivp_dist.settings_io import RECORD, _anchor_problem_file, _validate, read_config
+from nivp_dist.run.stored import Run, open_run, recorded
+from nivp_dist.settings.files import RECORD, _anchor_problem_file, _validate, read_config
+from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.metrics import plain
 
@@ -36,11 +36,13 @@ def solve(
     """
     import jax
 
-    from nivp_dist import controller
+    from nivp_dist.backend.mesh import make_mesh
     from nivp_dist.cluster.control import from_process_zero
-    from nivp_dist.cluster.mesh import make_mesh
     from nivp_dist.problems import checks
-    from nivp_dist.report.progress import Reporter, Silent
+    from nivp_dist.report import draw_pictures
+    from nivp_dist.report.progress import Reporter
+    from nivp_dist.run import controller
+    from nivp_dist.run.reporter import SilentReporter
 
     resolved, name = _resolve(config, problem)
     own = {} if problem is None else {"problem": problem}
@@ -48,28 +50,17 @@ def solve(
     checks.check(problem or load(resolved.problem), resolved.problem.file or f"problem {resolved.problem.name}")
     path = Path(from_process_zero(lambda: str(run_directory.create(resolved, directory, name))))
     first = jax.process_index() == 0
-    with Silent() if quiet or not first else Reporter() as reporter:
+    with SilentReporter() if quiet or not first else Reporter() as reporter:
         # What is computed is what the directory says, so that a resume computes the same.
         record = read_config(path / RECORD)
         try:
             with run_directory.lock(path) if first else contextlib.nullcontext():
-                controller.evolve(record, path, resume=False, reporter=reporter, **own)
+                controller.evolve(record, path, resume=False, reporter=reporter, draw_pictures=draw_pictures, **own)
         except InputError:
             if first:  # refused before it began: leave nothing behind
                 run_directory.discard(path)
             raise
     return open_run(path, problem)
-
-
-def open_run(directory: str | Path, problem: Problem | None = None) -> Run:
-    """The run in a directory: finished, stopped, or still going on.
-
-    problem: the instance that ``solve`` was given, if it was given one.
-
-    Raises InputError if the directory holds no run, or another problem's.
-    """
-    run_directory.read_summary(directory)  # refuses what is no run
-    return Run(Path(directory).resolve(), problem)
 
 
 def _resolve(config, problem: Problem | None) -> tuple[Config, str]:

@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.table import Table
 
 from nivp_dist import __version__
-from nivp_dist.arguments import split
 from nivp_dist.batch.submit import submit
 from nivp_dist.cluster import logs, session, signals, topology
 from nivp_dist.cluster.channel import is_echo
-from nivp_dist.config import ClusterSettings, Config
 from nivp_dist.errors import BAD_INPUT, FAILED, FINISHED, STOPPED_EARLY, InputError, RunFailed, RunStopped
-from nivp_dist.settings_io import RECORD, describe_config, read_config, resume_config, shipped_configs
+from nivp_dist.settings.command_line import split
+from nivp_dist.settings.files import RECORD, describe_config, read_config, resume_config, shipped_configs
+from nivp_dist.settings.model import ClusterSettings, Config
 from nivp_dist.storage import run_directory
 
 UNHEARD = 8.0  # seconds that a mistake waits for the same one of process 0; launchers end the others within five
@@ -201,7 +201,7 @@ def accuracy(names, output, markdown, list_):
 
 def _check(config: Config) -> None:
     """All that can be found wrong before anything large is compiled."""
-    from nivp_dist.cluster.mesh import make_mesh
+    from nivp_dist.backend.mesh import make_mesh
     from nivp_dist.problems import checks, registry
 
     make_mesh(config.devices)
@@ -209,9 +209,10 @@ def _check(config: Config) -> None:
 
 
 def _evolve(config: Config, directory: Path, resume: bool, record: bool = False, patience: float = 0.0) -> None:
-    from nivp_dist import controller
     from nivp_dist.cluster.control import from_process_zero
+    from nivp_dist.report import draw_pictures
     from nivp_dist.report.progress import Reporter
+    from nivp_dist.run import controller
 
     first = session.current().topology.index == 0
     with contextlib.ExitStack() as stack:
@@ -230,7 +231,7 @@ def _evolve(config: Config, directory: Path, resume: bool, record: bool = False,
             from_process_zero(lambda: run_directory.record_config(directory, config) or "")
         try:
             with Reporter() as reporter:
-                controller.evolve(config, directory, resume=resume, reporter=reporter)
+                controller.evolve(config, directory, resume=resume, reporter=reporter, draw_pictures=draw_pictures)
         except InputError:
             if first:
                 if record:  # the controller refused the new settings: the next resume must find the old ones

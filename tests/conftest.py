@@ -24,7 +24,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from disks import disk  # noqa: E402, F401  a fixture
 
-import nivp_dist._jax  # noqa: E402, F401
+import nivp_dist.backend  # noqa: E402, F401
 
 
 def pytest_collection_finish():

@@ -10,10 +10,12 @@ import pytest
 from pydantic import Field
 
 import nivp_dist
-from nivp_dist import Box, Config, Problem, networks, open_run, solve
+from nivp_dist import Box, Config, Problem, open_run, solve
 from nivp_dist.errors import InputError
+from nivp_dist.network.network import build_network
 from nivp_dist.problems.heat import Heat
-from nivp_dist.report.progress import Reporter, Silent
+from nivp_dist.report.progress import Reporter
+from nivp_dist.run.reporter import SilentReporter
 from nivp_dist.storage import run_directory, snapshots
 
 NETWORK = {"width": 6, "depth": 1, "frequencies": 2}
@@ -53,7 +55,7 @@ class heat(Decay):  # noqa: N801  the name of a shipped problem
 
 def store(path, config, problem, times=TIMES):
     """What the controller leaves behind, with random networks. Returns theta of every time."""
-    network = networks.build(config.network, problem)
+    network = build_network(config.network, problem)
     thetas = {}
     for number, t in enumerate(times):
         thetas[t] = np.asarray(network.initialise(jax.random.key(number)))
@@ -80,15 +82,15 @@ def evolve(monkeypatch):
     """A controller that leaves a directory behind without computing, and remembers how it was called."""
     calls = []
 
-    def fake(config, directory, *, resume=False, reporter=None, problem=None):
+    def fake(config, directory, *, resume=False, reporter=None, problem=None, draw_pictures=None):
         from nivp_dist.problems.registry import load
 
         calls.append(SimpleNamespace(config=config, resume=resume, reporter=reporter, problem=problem))
         store(directory, config, problem or load(config.problem))
 
     module = SimpleNamespace(evolve=fake)
-    monkeypatch.setitem(sys.modules, "nivp_dist.controller", module)
-    monkeypatch.setattr(nivp_dist, "controller", module, raising=False)
+    monkeypatch.setitem(sys.modules, "nivp_dist.run.controller", module)
+    monkeypatch.setattr("nivp_dist.run.controller", module, raising=False)
     fake.calls = calls
     return fake
 
@@ -97,7 +99,7 @@ def evolve(monkeypatch):
 
 
 def test_solution_is_the_network_of_that_time_at_any_number_of_points(wave):
-    network = networks.build(wave.config.network, wave.problem)
+    network = build_network(wave.config.network, wave.problem)
     for n in (1, 50, 70_000):  # the last in more than one piece
         x = np.random.default_rng(n).uniform(-1, 1, (n, 2))
         for t in (0.0, 0.25):
@@ -184,7 +186,7 @@ def test_solve_takes_settings_in_every_form(evolve, tmp_path, kind):
     assert run.config == Config(**settings) and run.directory == tmp_path / "run"
     np.testing.assert_array_equal(run.times, TIMES)
     (call,) = evolve.calls
-    assert call.config == run.config and not call.resume and type(call.reporter) is Silent
+    assert call.config == run.config and not call.resume and type(call.reporter) is SilentReporter
 
 
 def test_solve_makes_a_new_directory_in_the_working_directory(evolve, tmp_path, monkeypatch):
@@ -275,8 +277,8 @@ def test_a_run_refused_by_the_controller_leaves_no_directory(monkeypatch, tmp_pa
         raise InputError("sampling.points = 1 is less than one for each device")
 
     module = SimpleNamespace(evolve=refuse)
-    monkeypatch.setitem(sys.modules, "nivp_dist.controller", module)
-    monkeypatch.setattr(nivp_dist, "controller", module, raising=False)
+    monkeypatch.setitem(sys.modules, "nivp_dist.run.controller", module)
+    monkeypatch.setattr("nivp_dist.run.controller", module, raising=False)
     with pytest.raises(InputError, match="sampling.points"):
         solve({"problem": {"name": "heat"}}, directory=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()

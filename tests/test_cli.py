@@ -15,7 +15,7 @@ import pytest
 import nivp_dist
 from nivp_dist import cli
 from nivp_dist.errors import InputError, RunFailed, RunStopped
-from nivp_dist.settings_io import read_config
+from nivp_dist.settings.files import read_config
 from nivp_dist.storage import metrics, run_directory
 
 HEAT = '# Heat in two dimensions.\n# time: 1 min\n[problem]\nname = "heat"\n'
@@ -36,7 +36,7 @@ def calls(monkeypatch, tmp_path):
     """Calls of a stand-in for controller.evolve: (config, directory, resume). Working directory: tmp_path."""
     calls = Calls()
 
-    def evolve(config, directory, *, resume=False, reporter):
+    def evolve(config, directory, *, resume=False, reporter, draw_pictures):
         assert run_directory.in_use(directory)
         calls.append((config, directory, resume))
         if calls.leave_checkpoint:
@@ -45,7 +45,7 @@ def calls(monkeypatch, tmp_path):
             raise calls.raises
         return {"status": "finished"}
 
-    monkeypatch.setattr(nivp_dist, "controller", types.SimpleNamespace(evolve=evolve), raising=False)
+    monkeypatch.setattr("nivp_dist.run.controller", types.SimpleNamespace(evolve=evolve), raising=False)
     reporter = types.SimpleNamespace(Reporter=contextlib.nullcontext)
     monkeypatch.setitem(sys.modules, "nivp_dist.report.progress", reporter)
     monkeypatch.chdir(tmp_path)

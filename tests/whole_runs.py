@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import nivp_dist
-from nivp_dist import controller
-from nivp_dist.report.progress import Silent
-from nivp_dist.settings_io import read_config, resume_config
+from nivp_dist.run import controller
+from nivp_dist.run.reporter import SilentReporter
+from nivp_dist.settings.files import read_config, resume_config
 from nivp_dist.storage import run_directory, snapshots
 from nivp_dist.storage.metrics import read_lines
 
@@ -90,7 +90,7 @@ class Crash(BaseException):
     """The end of a process, as far as its run directory can tell."""
 
 
-class At(Silent):
+class At(SilentReporter):
     """Calls `action` at a moment: ("fit" | "refit" | "step" | "note", number of the call or text of the note)."""
 
     def __init__(self, kind, number, action):

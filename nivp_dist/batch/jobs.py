@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from nivp_dist.batch.script import Resources
-from nivp_dist.config import Config
 from nivp_dist.errors import InputError, RunFailed
-from nivp_dist.settings_io import COMMAND_LINE, read_config
+from nivp_dist.settings.files import COMMAND_LINE, read_config
+from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.files import write_whole
 from nivp_dist.storage.metrics import Lines, read_lines, read_tail

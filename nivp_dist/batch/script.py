@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from nivp_dist.batch.site import SiteSettings, seconds
 from nivp_dist.errors import InputError
-from nivp_dist.settings_io import COMMAND_LINE, shipped
+from nivp_dist.settings.files import COMMAND_LINE, shipped
 from nivp_dist.storage.run_directory import LOGS
 
 

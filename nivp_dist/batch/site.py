@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import Field, PositiveInt, ValidationError, field_validator
 
-from nivp_dist.config import Section
 from nivp_dist.errors import InputError
-from nivp_dist.settings_io import read_toml
-from nivp_dist.settings_keys import describe, nearest
+from nivp_dist.settings.files import read_toml
+from nivp_dist.settings.keys import describe, nearest
+from nivp_dist.settings.model import Section
 
 # days-hours[:minutes[:seconds]], [hours:]minutes:seconds, minutes
 _TIME = re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?|(?:(\d+):)?(\d+):(\d+)|(\d+)", re.ASCII)

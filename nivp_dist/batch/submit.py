@@ -5,13 +5,13 @@ from pathlib import Path
 
 import click
 
-from nivp_dist.arguments import parse, split
 from nivp_dist.batch import jobs, script, site
 from nivp_dist.batch.script import Resources
 from nivp_dist.batch.site import SiteSettings
 from nivp_dist.errors import InputError
-from nivp_dist.settings_io import COMMAND_LINE, resume_config
-from nivp_dist.settings_keys import known_keys, nearest
+from nivp_dist.settings.command_line import parse, split
+from nivp_dist.settings.files import COMMAND_LINE, resume_config
+from nivp_dist.settings.keys import known_keys, nearest
 from nivp_dist.storage import run_directory
 
 AT_LEAST_ONE = click.IntRange(1)

@@ -16,9 +16,10 @@ import nivp_dist
 from nivp_dist.bench.rows import ROWS, Row
 from nivp_dist.cluster import topology
 from nivp_dist.errors import InputError
-from nivp_dist.report.tables import MISSING, aligned, drift, duration, scientific
-from nivp_dist.settings_io import RECORD, config_hash, read_config
-from nivp_dist.settings_keys import nearest
+from nivp_dist.formatting import MISSING, duration, scientific
+from nivp_dist.report.tables import aligned, drift
+from nivp_dist.settings.files import RECORD, config_hash, read_config
+from nivp_dist.settings.keys import nearest
 from nivp_dist.storage import run_directory, snapshots
 from nivp_dist.storage.files import write_whole
 from nivp_dist.storage.metrics import plain

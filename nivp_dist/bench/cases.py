@@ -5,13 +5,14 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from nivp_dist.config import Config, ProblemSettings
-from nivp_dist.galerkin.velocity import AXIS, Points
+from nivp_dist.backend.mesh import AXIS
+from nivp_dist.points.points import Points
 from nivp_dist.problems import registry
 from nivp_dist.problems.base import Problem
 from nivp_dist.problems.domains import Box
 from nivp_dist.problems.vlasov import Vlasov
-from nivp_dist.simulation import Simulation
+from nivp_dist.run.simulation import Simulation
+from nivp_dist.settings.model import Config, ProblemSettings
 
 # The published architecture: 3 layers of 100, L = 5; one trunk, without which the wave does not evolve at all.
 NETWORK = {"form": "direct", "width": 100, "depth": 3, "frequencies": 5, "alpha": 1.0, "trunk": "shared"}

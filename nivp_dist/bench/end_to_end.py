@@ -11,14 +11,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nivp_dist import networks
 from nivp_dist.bench import cases
 from nivp_dist.bench.published import Failed, Published, Settings
-from nivp_dist.config import Config, NetworkSettings
-from nivp_dist.evaluation import Scorer
+from nivp_dist.monitoring.evaluation import Scorer
+from nivp_dist.network.network import build_network
 from nivp_dist.problems import registry
-from nivp_dist.settings_io import read_config, shipped_configs
-from nivp_dist.simulation import Simulation
+from nivp_dist.run.simulation import Simulation
+from nivp_dist.settings.files import read_config, shipped_configs
+from nivp_dist.settings.model import Config, NetworkSettings
 
 
 class Task(NamedTuple):
@@ -73,7 +73,7 @@ def measure(task: Task) -> dict:
     ours, state = solve(run)
     ours["compile_seconds"] = cold["seconds"] - ours["seconds"]
     published = Published(
-        networks.build(NetworkSettings(**task.network, dtype="float32"), run.problem), run.problem, task.published
+        build_network(NetworkSettings(**task.network, dtype="float32"), run.problem), run.problem, task.published
     )
     theirs, theta = _published(published, task)
     ours["error"] = run.scorer.score(state.theta, state.density, task.t_end, 1).relative_l2

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nivp_dist import networks
 from nivp_dist.bench import cases
 from nivp_dist.bench.published import Published, Settings
+from nivp_dist.network.network import build_network
 
 PROBLEMS = ("advection", "vlasov")
 TARGETS = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
@@ -53,7 +53,7 @@ def measure(name: str, size: Size) -> dict:
         return lambda theta: float(jnp.sqrt(misfit(theta) / scale))
 
     ours = gauss_newton(run, start, error_of(run.network))
-    single = networks.build(run.config.network.model_copy(update={"dtype": "float32"}), run.problem)
+    single = build_network(run.config.network.model_copy(update={"dtype": "float32"}), run.problem)
     published = Published(single, run.problem, size.published)
     adam, steps = _adam(published, start.fit.theta, target, error_of(single), size.seconds)
     return {

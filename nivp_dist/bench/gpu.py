@@ -15,16 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nivp_dist import networks
+from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.bench.precision import PRECISIONS
 from nivp_dist.bench.products import stored
 from nivp_dist.bench.timing import interleaved
-from nivp_dist.cluster.mesh import make_mesh
-from nivp_dist.config import NetworkSettings, SamplingSettings, SolverSettings
 from nivp_dist.galerkin.jacobian import COARSE
 from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.network.network import build_network
+from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
-from nivp_dist.sampling import Sampler
+from nivp_dist.settings.model import NetworkSettings, SamplingSettings, SolverSettings
 
 TRACED = "float32"
 FOURFOLD = 4.0  # operations a product, a point and a parameter
@@ -63,7 +63,7 @@ def measure(size: Size, trace: Path, rounds: int) -> dict:
 def errors(precision: str) -> dict[str, float]:
     """Relative errors of M v and M V by the operator, against a dense Jacobian in float64 by jax.jacrev."""
     problem, n = FokkerPlanckTrap(dimension=3), 200
-    network = networks.build(NetworkSettings(width=16, depth=2, frequencies=2), problem)
+    network = build_network(NetworkSettings(width=16, depth=2, frequencies=2), problem)
     theta = network.initialise(jax.random.key(0))
     random = np.random.default_rng(0)
     x, v = random.uniform(-1, 1, (n, 3)), random.standard_normal((network.size, 4))
@@ -89,7 +89,7 @@ def _dtype(precision: str) -> str:
 
 def _product(width: int, size: Size, precision: str, rate: float, rounds: int) -> dict:
     dtype = _dtype(precision)
-    network = networks.build(
+    network = build_network(
         NetworkSettings(width=width, depth=size.depth, dtype=dtype), FokkerPlanckTrap(dimension=size.d)
     )
     keys = jax.random.split(jax.random.key(0), 4)
@@ -111,7 +111,7 @@ def _product(width: int, size: Size, precision: str, rate: float, rounds: int) -
 def _evaluation(size: Size, precision: str, rounds: int, trace: Path | None) -> dict:
     """A velocity of the trap, and its parts: the approximation of K, an evaluation with one product, the norms."""
     problem, mesh = FokkerPlanckTrap(dimension=size.d), make_mesh(1)
-    network = networks.build(
+    network = build_network(
         NetworkSettings(width=size.width, depth=size.depth, dtype=_dtype(precision), frequencies=2), problem
     )
     sampling = SamplingSettings(points=size.n)

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nivp_dist import networks
 from nivp_dist.bench.products import stored
 from nivp_dist.bench.timing import interleaved
-from nivp_dist.config import NetworkSettings
 from nivp_dist.galerkin.jacobian import product_bytes
+from nivp_dist.network.network import build_network
 from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
+from nivp_dist.settings.model import NetworkSettings
 
 # width -> p = 1.1e3, 3.3e3, 1.1e4, 3.3e4, 1.1e5, 3.3e5, 1.0e6 (d = 5, three hidden layers)
 WIDTHS, POINTS = (13, 31, 65, 120, 226, 397, 700), (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -43,7 +43,7 @@ def slope(pairs: list[tuple[float, float]]) -> float:
 
 def _line(width: int, n: int, chunk: int, rounds: int) -> dict:
     problem = FokkerPlanckTrap(dimension=DIMENSION)
-    network = networks.build(NetworkSettings(width=width, depth=DEPTH, dtype="float32"), problem)
+    network = build_network(NetworkSettings(width=width, depth=DEPTH, dtype="float32"), problem)
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.uniform(keys[1], (n, DIMENSION), jnp.float64, -1.0, 1.0)
     v = jax.random.normal(keys[2], (network.size,))

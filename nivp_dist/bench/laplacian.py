@@ -6,10 +6,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from nivp_dist import networks
 from nivp_dist.bench.timing import interleaved
-from nivp_dist.config import NetworkSettings
+from nivp_dist.network.network import build_network
 from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
+from nivp_dist.settings.model import NetworkSettings
 
 DIMENSIONS, QUICK = (2, 5, 10, 20, 50, 100), (2, 5)
 WIDTH, DEPTH, FREQUENCIES = 100, 3, 2
@@ -20,7 +20,7 @@ def measure(d: int, rounds: int, width: int = WIDTH) -> dict:
     """A line of the table: seconds a point of a value, of the trap's right-hand side, and of the Hessian's way."""
     problem, n = FokkerPlanckTrap(dimension=d), min(MOST_POINTS, PASSES // d)
     settings = NetworkSettings(form="direct", width=width, depth=DEPTH, frequencies=FREQUENCIES)
-    network = networks.build(settings, problem)
+    network = build_network(settings, problem)
     theta = network.initialise(jax.random.key(0))
     x = jax.random.uniform(jax.random.key(1), (n, d), jnp.float64, -1.0, 1.0)
     programs = {

@@ -17,9 +17,9 @@ from nivp_dist.bench.products import stored
 from nivp_dist.bench.published import Settings
 from nivp_dist.bench.timing import interleaved
 from nivp_dist.bench.velocity import Judge, Size, fitted
-from nivp_dist.config import SolverSettings
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.settings.model import SolverSettings
 
 PRECISIONS = get_args(SolverSettings.model_fields["precision"].annotation)[::-1]  # float64 first
 PROBLEMS = ("advection", "wave")

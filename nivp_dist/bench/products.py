@@ -20,16 +20,15 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from nivp_dist import networks
+from nivp_dist.backend.mesh import AXIS, make_mesh
 from nivp_dist.bench.published import Published
 from nivp_dist.bench.roofline import Roofline
 from nivp_dist.bench.timing import interleaved
-from nivp_dist.cluster.mesh import make_mesh
-from nivp_dist.config import NetworkSettings
 from nivp_dist.galerkin import kernel
 from nivp_dist.galerkin.jacobian import Operator, factor_bytes
-from nivp_dist.galerkin.velocity import AXIS
+from nivp_dist.network.network import build_network
 from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
+from nivp_dist.settings.model import NetworkSettings
 
 WIDTHS, POINTS, DIMENSIONS = (32, 128, 512, 1024), (1_000, 10_000, 100_000), (2, 10, 50)
 QUICK = (32, 128), (1_000, 10_000), (2, 10)
@@ -62,7 +61,7 @@ def cases(quick: bool = False) -> list[Case]:
 def network_of(case: Case):
     """The network of a case, in a box."""
     settings = NetworkSettings(width=case.width, depth=DEPTH, dtype=case.dtype)
-    return networks.build(settings, FokkerPlanckTrap(dimension=case.d))
+    return build_network(settings, FokkerPlanckTrap(dimension=case.d))
 
 
 def work(network, case: Case) -> float:

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nivp_dist.integrators import TABLEAUS, attempt
+from nivp_dist.integration.tableaus import TABLEAUS, attempt
 
 BLOCK = 1 << 27  # entries of the widest array of a vmapped product: points are summed in batches below it
 

@@ -14,7 +14,7 @@ import sys
 from typing import NamedTuple
 
 from nivp_dist.errors import RunFailed
-from nivp_dist.settings_io import shipped
+from nivp_dist.settings.files import shipped
 
 
 class Layout(NamedTuple):

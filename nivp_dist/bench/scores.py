@@ -9,7 +9,7 @@ import numpy as np
 
 from nivp_dist.api import open_run
 from nivp_dist.errors import InputError
-from nivp_dist.run import Run
+from nivp_dist.run.stored import Run
 
 POINTS, SEED = 40_000, 7
 

@@ -12,7 +12,7 @@ from typing import Callable
 
 import jax
 
-from nivp_dist import _jax  # noqa: F401
+from nivp_dist import backend  # noqa: F401
 from nivp_dist.bench import (
     cases,
     end_to_end,
@@ -27,7 +27,7 @@ from nivp_dist.bench import (
     velocity,
 )
 from nivp_dist.errors import InputError
-from nivp_dist.report.tables import number
+from nivp_dist.formatting import number
 from nivp_dist.storage.files import write_whole
 from nivp_dist.storage.metrics import plain
 

@@ -14,16 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
-from nivp_dist import networks
 from nivp_dist.bench import cases
 from nivp_dist.bench.published import Published, Settings
 from nivp_dist.bench.timing import interleaved
-from nivp_dist.config import IntegratorSettings, SolverSettings
 from nivp_dist.galerkin.methods import ITERATIVE
 from nivp_dist.galerkin.velocity import Galerkin
-from nivp_dist.integrators import TABLEAUS, attempt
-from nivp_dist.stages import Stages
-from nivp_dist.stepping import TELEMETRY_RANK
+from nivp_dist.integration.stages import Stages
+from nivp_dist.integration.stepping import TELEMETRY_RANK
+from nivp_dist.integration.tableaus import TABLEAUS, attempt
+from nivp_dist.network.network import build_network
+from nivp_dist.settings.model import IntegratorSettings, SolverSettings
 
 TOLERANCES = (1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 METHODS = ("auto", "pcg")
@@ -49,7 +49,7 @@ def measure(name: str, size: Size, rounds: int) -> dict:
     run, theta, fit_error = fitted(name, size)
     key = jax.random.key(5)
     points = cases.uniform_points(run.sampler, key, run.problem.domain, size.n)
-    single = networks.build(run.config.network.model_copy(update={"dtype": "float32"}), run.problem)
+    single = build_network(run.config.network.model_copy(update={"dtype": "float32"}), run.problem)
     published = Published(single, run.problem, size.published)
     theirs = published.velocity(theta, 0.0, points.x, key)
     judge = Judge(run, theta, points, float(theirs.mu))

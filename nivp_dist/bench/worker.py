@@ -17,7 +17,7 @@ def main(argument: str) -> None:
         os.sched_setaffinity(0, cores[index])
 
     from nivp_dist.cluster import session
-    from nivp_dist.config import ClusterSettings
+    from nivp_dist.settings.model import ClusterSettings
 
     here = session.connect(ClusterSettings(compilation_cache="off"))
     seconds, iterations = _measure(wanted)
@@ -30,15 +30,15 @@ def _measure(wanted: dict) -> tuple[list[float], int]:
     import jax
     import jax.numpy as jnp
 
-    from nivp_dist import networks
-    from nivp_dist.cluster.mesh import make_mesh, replicate
-    from nivp_dist.config import NetworkSettings, SamplingSettings, SolverSettings
+    from nivp_dist.backend.mesh import make_mesh, replicate
     from nivp_dist.galerkin.velocity import Galerkin
+    from nivp_dist.network.network import build_network
+    from nivp_dist.points.sampling import Sampler
     from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
-    from nivp_dist.sampling import Sampler
+    from nivp_dist.settings.model import NetworkSettings, SamplingSettings, SolverSettings
 
     problem, mesh = FokkerPlanckTrap(dimension=wanted["d"]), make_mesh()
-    network = networks.build(NetworkSettings(width=wanted["width"], depth=wanted["depth"]), problem)
+    network = build_network(NetworkSettings(width=wanted["width"], depth=wanted["depth"]), problem)
     sampling = SamplingSettings(points=wanted["n"])
     # A tolerance that cannot be met: the same number of products everywhere.
     solver = SolverSettings(method="pcg", rtol=1e-30, max_iterations=wanted["iterations"])

@@ -7,8 +7,8 @@ from typing import Callable
 
 from nivp_dist.cluster import channel, session
 from nivp_dist.cluster.signals import StopRequest
-from nivp_dist.config import CheckpointSettings
 from nivp_dist.errors import InputError
+from nivp_dist.settings.model import CheckpointSettings
 
 GO, SAVE, STOP = 0, 1, 2
 

@@ -192,7 +192,7 @@ def _time_all_reduces() -> list[dict]:
     import jax
     from jax.sharding import PartitionSpec as P
 
-    from nivp_dist.cluster.mesh import AXIS, make_mesh, replicate, to_host
+    from nivp_dist.backend.mesh import AXIS, make_mesh, replicate, to_host
 
     mesh = make_mesh()
     if mesh.size == 1:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from nivp_dist.cluster.topology import Topology
-from nivp_dist.config import ClusterSettings
+from nivp_dist.settings.model import ClusterSettings
 
 
 def keep(settings: ClusterSettings, place: Topology, say) -> None:

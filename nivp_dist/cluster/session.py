@@ -16,8 +16,8 @@ from nivp_dist.cluster.group import Group
 from nivp_dist.cluster.logs import Log
 from nivp_dist.cluster.topology import Meeting, Topology
 from nivp_dist.cluster.watchdog import Watchdog
-from nivp_dist.config import ClusterSettings
 from nivp_dist.errors import FINISHED, InputError
+from nivp_dist.settings.model import ClusterSettings
 
 PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
 # Seconds. The group notices a lost process long before the service of JAX would, which in turn must not give up a job

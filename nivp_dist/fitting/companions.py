@@ -16,10 +16,10 @@ from typing import Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nivp_dist.config import Config
-from nivp_dist.networks import Network, build, restrict
+from nivp_dist.network.network import Network, build_network, restrict
 from nivp_dist.problems.base import Problem
 from nivp_dist.problems.domains import Box
+from nivp_dist.settings.model import Config
 
 SHARE = 0.1  # of the field's norm that the companion is scaled to: enough to be seen, too little to take over
 
@@ -40,7 +40,7 @@ class Companions:
 
     def __init__(self, settings, problem: Problem, network: Network):
         self.problem, self.narrow = problem, network
-        self.network = build(settings, problem, 2 * network.outputs)
+        self.network = build_network(settings, problem, 2 * network.outputs)
         self._norms = jax.jit(self._measure, static_argnums=0)
 
     @staticmethod

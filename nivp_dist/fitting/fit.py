@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nivp_dist.config import FitSettings
-from nivp_dist.estimate import error_weights
 from nivp_dist.fitting.head import HeadTuning
 from nivp_dist.galerkin.methods import fit_rank, fits_by_samples
 from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.points.points import error_weights
+from nivp_dist.settings.model import FitSettings
 
 ADAM, HEAD, GAUSS_NEWTON, DONE = 0, 1, 2, 3
 DAMPING_FACTORS = (0.1, 1.0, 10.0)
@@ -222,7 +222,7 @@ class Fitter:
         return state._replace(error=self._final(state.theta[None], fresh, self._target(context, fresh.x))[0])
 
     def misfit(self, state: FitState, key, density, context=None) -> float:
-        """Relative error of a measured state in the norm of ``nivp_dist.estimate``, on the points of ``measure``."""
+        """Relative error of a measured state in the norm of ``nivp_dist.monitoring.estimate``, on the points of ``measure``."""
         if not self.network.log_density:
             return float(state.error)  # the same norm
         fresh = self.sampler.draw(key, density, self.settings.points)

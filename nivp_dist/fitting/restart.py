@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from nivp_dist.config import RestartSettings
+from nivp_dist.settings.model import RestartSettings
 
 
 class Health(NamedTuple):

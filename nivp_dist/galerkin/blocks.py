@@ -1,4 +1,4 @@
-"""The algebra of one block of Jacobian rows, from the factors of the layers (see ``networks.Network.factors``).
+"""The algebra of one block of Jacobian rows, from the factors of the layers (see ``Network.factors``).
 
 Points lie along the last axis: A_l (rows, B), D_l (k, columns, B) for a layer that feeds k outputs. For layers of
 the usual widths that axis is the long one, so sums over columns and products with weights run along it at full

@@ -3,9 +3,9 @@ parameters or for the samples; and with what rank CG starts. By counted work."""
 
 import math
 
-from nivp_dist.config import SolverSettings
 from nivp_dist.galerkin import kernel
-from nivp_dist.networks import Network
+from nivp_dist.network.network import Network
+from nivp_dist.settings.model import SolverSettings
 
 ITERATIVE = ("pcg", "dual_pcg")
 FIT_SOLVES, FIT_MU = 3, 1e-12  # dampings of a round, and one of them that is typical

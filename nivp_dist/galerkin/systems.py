@@ -9,11 +9,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nivp_dist.config import SolverSettings
 from nivp_dist.galerkin import direct, kernel, nystrom, pcg
 from nivp_dist.galerkin.methods import choose_method
 from nivp_dist.galerkin.vectors import Samples, Sharded, Whole
-from nivp_dist.networks import Network
+from nivp_dist.network.network import Network
+from nivp_dist.settings.model import SolverSettings
 
 LEAST_RESIDUAL = 1e-8  # at which CG ends in any case; rounding is not far below
 # Of the error that a rate may have, for the samples: with all of it the trap in 5 dimensions took 39 steps for the 35

@@ -15,32 +15,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from nivp_dist.config import SamplingSettings, SolverSettings
-from nivp_dist.estimate import error_weights
-from nivp_dist.frames import Basis, balanced
+from nivp_dist.backend.mesh import AXIS
 from nivp_dist.galerkin import kernel, nystrom
 from nivp_dist.galerkin.jacobian import Operator
 from nivp_dist.galerkin.methods import ITERATIVE, first_rank
 from nivp_dist.galerkin.systems import Systems
-from nivp_dist.networks import Network
+from nivp_dist.network.frames import Basis, balanced
+from nivp_dist.network.network import Network
+from nivp_dist.points.points import Points, error_weights
 from nivp_dist.problems.base import Problem
-
-AXIS = "points"
-
-
-class Points(NamedTuple):
-    """Collocation points, sharded over the mesh.
-
-    Attributes:
-        x: (n, d), n a multiple of the number of devices; padding repeats a point with weight zero.
-        weights: (n,), sum one: quadrature weights of the norm in which the residual is minimised.
-        measure: (n,): sum(measure * g(x)) estimates the integral of g over the domain. `weights` is
-            proportional to it unless the field is log u.
-    """
-
-    x: jax.Array
-    weights: jax.Array
-    measure: jax.Array
+from nivp_dist.settings.model import SamplingSettings, SolverSettings
 
 
 class Regularisation(NamedTuple):

@@ -1,6 +1,6 @@
 """What a problem file imports: the base class, the domains, the operators and the types of parameters."""
 
-from nivp_dist import _jax  # noqa: F401  float64 before any array is made
+from nivp_dist import backend  # noqa: F401  float64 before any array is made
 from nivp_dist.problems.base import Dimension, NonNegative, Positive, Problem
 from nivp_dist.problems.domains import Box, OpenBox, PeriodicBox, WholeSpace
 from nivp_dist.problems.operators import derivatives, divergence, generator, gradient, laplacian

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nivp_dist import _jax  # noqa: F401  float64 before any array is made
+from nivp_dist import backend  # noqa: F401  float64 before any array is made
 from nivp_dist.errors import InputError
 from nivp_dist.problems.base import Problem, has_reference
 from nivp_dist.problems.domains import Box, Domain, OpenBox, PeriodicBox, WholeSpace

@@ -13,10 +13,10 @@ from types import ModuleType
 
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from nivp_dist.config import ProblemSettings
 from nivp_dist.errors import InputError
 from nivp_dist.problems.base import Problem, has_reference
-from nivp_dist.settings_keys import describe, nearest
+from nivp_dist.settings.keys import describe, nearest
+from nivp_dist.settings.model import ProblemSettings
 
 # name -> (module in nivp_dist.problems, class); a module is imported when its problem is asked for
 SHIPPED = {

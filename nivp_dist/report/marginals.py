@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from nivp_dist.densities import draw_points, marginal
+from nivp_dist.points.densities import draw_points, marginal
 from nivp_dist.problems.domains import Box
 from nivp_dist.report.health import BLUE, ORANGE
 from nivp_dist.report.solution import PANELS, WIDTHS, chosen_times, coordinate, mixture_moments, output_name, values

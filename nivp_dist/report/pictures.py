@@ -5,11 +5,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from nivp_dist import api
 from nivp_dist.problems.base import Problem
 from nivp_dist.report.health import error_figure, health_figure
 from nivp_dist.report.marginals import marginals_figure
 from nivp_dist.report.solution import SLICED, solution_figure
+from nivp_dist.run.stored import open_run
 from nivp_dist.storage.files import write_whole
 from nivp_dist.storage.metrics import EVENTS, read_lines
 
@@ -27,7 +27,7 @@ def draw(directory: str | Path, problem: Problem | None = None) -> list[Path]:
 
     Raises InputError if the directory holds no run, or its problem cannot be loaded (what does not need it is drawn).
     """
-    run = api.open_run(directory, problem)
+    run = open_run(directory, problem)
     folder = run.directory / FOLDER
     folder.mkdir(exist_ok=True)
     metrics = run.metrics()

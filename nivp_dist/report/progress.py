@@ -14,8 +14,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from nivp_dist.formatting import count, describe_error, duration, number, scientific
 from nivp_dist.report import tables
 from nivp_dist.report.rate import Rate
+from nivp_dist.run.reporter import SilentReporter
 from nivp_dist.storage.metrics import METRICS, read_lines
 
 CONTENTS = {
@@ -30,7 +32,7 @@ CONTENTS = {
 }
 
 
-class Reporter:
+class Reporter(SilentReporter):
     """Says what a run does: a live line on a terminal, plain lines anywhere else.
 
     Plain output holds no escape codes and no carriage returns: at most one line of progress every ``every``
@@ -69,8 +71,8 @@ class Reporter:
     def fit(self, iteration: int, error: float, target: float, iterations: int) -> None:
         """One iteration of a fit: iteration of at most ``iterations``; relative L2 error, and the one aimed at."""
         left = self._fit_rate.left(self._clock(), iteration, iterations)
-        parts = [f"iteration {iteration} of {iterations}", f"error {tables.scientific(error)}"]
-        parts += [f"target {tables.scientific(target)}"]
+        parts = [f"iteration {iteration} of {iterations}", f"error {scientific(error)}"]
+        parts += [f"target {scientific(target)}"]
         self._progress(parts + ([f"left at most {_clock_time(left)}"] if left is not None else []))
 
     def step(self, metrics: dict, t_end: float) -> None:
@@ -79,8 +81,8 @@ class Reporter:
         left = self._step_rate.left(self._clock(), t, t_end)
         residual = metrics.get("residual_fresh")
         residual = metrics.get("residual") if residual is None else residual
-        parts = [f"t {tables.number(t)} of {tables.number(t_end)}", f"h {tables.scientific(metrics.get('h'))}"]
-        parts += [f"residual {tables.scientific(residual)}", f"CG {tables.number(metrics.get('cg_iterations'))}"]
+        parts = [f"t {number(t)} of {number(t_end)}", f"h {scientific(metrics.get('h'))}"]
+        parts += [f"residual {scientific(residual)}", f"CG {number(metrics.get('cg_iterations'))}"]
         self._progress(parts + ([f"left {_clock_time(left)}"] if left is not None else []))
 
     def note(self, message: str) -> None:
@@ -93,7 +95,7 @@ class Reporter:
 
     def output(self, t: float, relative_l2: float | None, estimate: float | None = None) -> None:
         """A snapshot was written: its relative L2 error, None or NaN without a reference, and its estimate."""
-        self._write(f"{self._elapsed()} output at t = {tables.number(t)}: {tables.errors(relative_l2, estimate)}")
+        self._write(f"{self._elapsed()} output at t = {number(t)}: {describe_error(relative_l2, estimate)}")
 
     def finish(self, summary: dict, directory: str | Path) -> None:
         """The end of a run: errors against time, where everything is, and the commands that go on from there."""
@@ -131,12 +133,6 @@ class Reporter:
         if live:
             atexit.unregister(self.close)
             self._guard(live.stop)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
     # ----------------------------------------------------------------------------------------------
 
@@ -192,37 +188,6 @@ class Reporter:
             self._broken = True
 
 
-class Silent(Reporter):
-    """Says nothing: for library use, and for every process but the first."""
-
-    def __init__(self):
-        """There is nothing to set up, and no stream to write to."""
-
-    def close(self):
-        """Nothing."""
-
-    def phase(self, name):
-        """Nothing."""
-
-    def fit(self, iteration, error, target, iterations):
-        """Nothing."""
-
-    def step(self, metrics, t_end):
-        """Nothing."""
-
-    def note(self, message):
-        """Nothing."""
-
-    def warn(self, message):
-        """Nothing."""
-
-    def output(self, t, relative_l2, estimate=None):
-        """Nothing."""
-
-    def finish(self, summary, directory):
-        """Nothing."""
-
-
 def _clock_time(seconds: float) -> str:
     seconds = int(round(seconds))
     return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
@@ -231,12 +196,12 @@ def _clock_time(seconds: float) -> str:
 def _headline(summary: dict) -> str:
     message = f" ({summary['message']})" if summary.get("message") else ""
     parts = [f"{summary.get('problem', 'run')} {summary.get('status', 'ended')}{message}"]
-    parts += [f"t = {tables.number(summary.get('t'))} of {tables.number(summary.get('t_end'))}"]
+    parts += [f"t = {number(summary.get('t'))} of {number(summary.get('t_end'))}"]
     for key, noun in (("steps", "step"), ("rejected", "rejected step"), ("refits", "refit")):
         if summary.get(key) is not None:
-            parts.append(tables.count(summary[key], noun))
+            parts.append(count(summary[key], noun))
     if summary.get("wall_seconds") is not None:
         compiled = summary.get("compile_seconds")
-        share = "" if compiled is None else f" ({tables.duration(compiled)} of them compiling)"
-        parts.append(tables.duration(summary["wall_seconds"]) + share)
+        share = "" if compiled is None else f" ({duration(compiled)} of them compiling)"
+        parts.append(duration(summary["wall_seconds"]) + share)
     return ", ".join(parts)

@@ -12,8 +12,9 @@ from rich.text import Text
 from nivp_dist.batch.jobs import JOBS
 from nivp_dist.batch.requeue import REQUEUES
 from nivp_dist.errors import InputError
+from nivp_dist.formatting import count, duration, number, scientific
 from nivp_dist.report.rate import WINDOW_SAMPLES, settled_rate
-from nivp_dist.report.tables import count, duration, has_errors, number, scientific
+from nivp_dist.report.tables import has_errors
 from nivp_dist.storage import heartbeat, run_directory
 from nivp_dist.storage.metrics import EVENTS, METRICS, plain, read_tail
 

@@ -22,7 +22,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
-from nivp_dist.cluster import channel
 from nivp_dist.errors import DiskFailed, RunFailed
 from nivp_dist.storage.files import patiently, persist, sync_directory, sync_tree, write_whole
 from nivp_dist.storage.run_directory import CHECKPOINTS, require_ours
@@ -44,10 +43,12 @@ class Checkpoints:
 
     directory: the run's; checkpoints lie in its folder ``checkpoints``, one directory a step.
     keep: how many of the latest stay.
+    channel: the messages between the processes of the run (``cluster.channel.Channel``).
     Raises DiskFailed if the directory cannot be written.
     """
 
-    def __init__(self, directory: str | Path, keep: int):
+    def __init__(self, directory: str | Path, keep: int, channel):
+        self.channel = channel
         self.directory = Path(directory).resolve()
         self.folder, self.keep = self.directory / CHECKPOINTS, keep
         self._last: tuple[int, dict[str, str]] | None = None  # step and digests of the last save or restore
@@ -62,7 +63,7 @@ class Checkpoints:
         """
         arrays = {name: np.asarray(value) for name, value in tree.items()}
         digests = {name: _digest(array) for name, array in arrays.items()}
-        _require_agreement(digests, step)
+        _require_agreement(self.channel, digests, step)
         if self._last == (step, digests) and self._on_process_zero(lambda: self._is_there(step)):
             return False
         self._on_process_zero(lambda: self._write(step, arrays, digests))
@@ -82,7 +83,7 @@ class Checkpoints:
         problems = {}
         for step in reversed(steps):
             tree, problem = self._read(step)
-            problem = _first_over_processes(problem)
+            problem = _first_over_processes(self.channel, problem)
             if not problem:
                 _check_template(tree, template, step)
                 self._last = step, {name: _digest(array) for name, array in tree.items()}
@@ -169,12 +170,12 @@ class Checkpoints:
     def _on_process_zero(self, action: Callable):
         """The action's result, on every process. A disk that refuses raises DiskFailed on all of them."""
         result, failure = None, None
-        if channel.current().index == 0:
+        if self.channel.index == 0:
             try:
                 result = persist(self.folder, action)
             except DiskFailed as error:
                 failure = str(error)
-        result, failure = channel.current().broadcast((result, failure))
+        result, failure = self.channel.broadcast((result, failure))
         if failure is not None:
             raise DiskFailed(failure)
         return result
@@ -253,8 +254,8 @@ def _check_template(tree: dict, template: dict, step: int) -> None:
         )
 
 
-def _require_agreement(digests: dict[str, str], step: int) -> None:
-    everyone = channel.current().gather(hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest())
+def _require_agreement(channel, digests: dict[str, str], step: int) -> None:
+    everyone = channel.gather(hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest())
     odd = [str(process) for process, one in enumerate(everyone) if one != everyone[0]]
     if odd:
         raise RunFailed(
@@ -263,9 +264,9 @@ def _require_agreement(digests: dict[str, str], step: int) -> None:
         )
 
 
-def _first_over_processes(problem: str) -> str:
+def _first_over_processes(channel, problem: str) -> str:
     """The reading is good only if it is on every process: their common verdict."""
-    failed = [index for index, one in enumerate(channel.current().gather(bool(problem))) if one]
+    failed = [index for index, one in enumerate(channel.gather(bool(problem))) if one]
     return problem or (f"unreadable on process {failed[0]}" if failed else "")
 
 

@@ -14,9 +14,9 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from nivp_dist.config import Config
 from nivp_dist.errors import DiskFailed, InputError
-from nivp_dist.settings_io import RECORD, to_toml
+from nivp_dist.settings.files import RECORD, to_toml
+from nivp_dist.settings.model import Config
 from nivp_dist.storage import heartbeat
 from nivp_dist.storage.files import MENDS, persist, write_whole
 from nivp_dist.storage.heartbeat import Heart

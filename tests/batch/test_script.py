@@ -13,7 +13,7 @@ import pytest
 from nivp_dist.batch import script
 from nivp_dist.batch.site import SiteSettings
 from nivp_dist.errors import InputError
-from nivp_dist.settings_io import shipped
+from nivp_dist.settings.files import shipped
 
 GOLDEN = Path(__file__).parent / "golden"
 FULL = SiteSettings(

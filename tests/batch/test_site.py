@@ -7,7 +7,7 @@ import pytest
 from nivp_dist.batch import site
 from nivp_dist.batch.site import SiteSettings
 from nivp_dist.errors import InputError
-from nivp_dist.settings_io import shipped
+from nivp_dist.settings.files import shipped
 
 
 @pytest.fixture

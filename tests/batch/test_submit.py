@@ -11,7 +11,7 @@ import pytest
 
 from nivp_dist import cli
 from nivp_dist.batch import jobs
-from nivp_dist.settings_io import read_config
+from nivp_dist.settings.files import read_config
 from nivp_dist.storage import run_directory
 
 HEAT = '[problem]\nname = "heat"\n'

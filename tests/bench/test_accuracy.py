@@ -12,7 +12,7 @@ from nivp_dist import Box, Problem, cli
 from nivp_dist.bench import accuracy, scores
 from nivp_dist.bench.rows import ROWS, Row
 from nivp_dist.errors import InputError
-from nivp_dist.settings_io import read_config
+from nivp_dist.settings.files import read_config
 from nivp_dist.storage import run_directory
 
 # The rows ---------------------------------------------------------------------------------------

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import scipy.integrate
 
+from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.bench import cases
 from nivp_dist.bench.published import Failed, Published, Settings
-from nivp_dist.cluster.mesh import make_mesh
-from nivp_dist.config import NetworkSettings, SamplingSettings, SolverSettings
 from nivp_dist.galerkin.jacobian import Operator
 from nivp_dist.galerkin.velocity import Galerkin
-from nivp_dist.networks import build
+from nivp_dist.network.network import build_network
+from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
 from nivp_dist.problems.wave import Wave
-from nivp_dist.sampling import Sampler
+from nivp_dist.settings.model import NetworkSettings, SamplingSettings, SolverSettings
 
 POINTS, COLUMNS = 40, 5
 SMALL = {"width": 4, "depth": 1, "frequencies": 1, "form": "direct"}
@@ -27,11 +27,11 @@ class Setup:
 
     def __init__(self, problem, dtype="float64"):
         self.problem = problem
-        self.network = build(NetworkSettings(**SMALL, dtype=dtype), problem)
+        self.network = build_network(NetworkSettings(**SMALL, dtype=dtype), problem)
         self.published = Published(self.network, problem, SETTINGS)
         self.theta = self.network.initialise(jax.random.key(2))
         self.x = self.published.sample(jax.random.key(3))
-        self.wide = build(NetworkSettings(**SMALL), problem)
+        self.wide = build_network(NetworkSettings(**SMALL), problem)
         self.dense = jax.jit(self._dense)
 
     def _dense(self, theta):

@@ -36,7 +36,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(products, "QUICK", ((4,), (30,), (10,)))
     monkeypatch.setattr(products, "QUICK_RANKS", (3,))
     monkeypatch.setattr(products, "DEPTH", 1)
-    monkeypatch.setattr("nivp_dist.sampling.PILOT_POINTS", 500)
+    monkeypatch.setattr("nivp_dist.points.sampling.PILOT_POINTS", 500)
     monkeypatch.setattr(velocity, "TOLERANCES", (1e-8,))
     monkeypatch.setattr(gpu, "PRECISIONS", ("float64", "float32"))
     monkeypatch.setattr(precision, "PROBLEMS", ("advection",))

@@ -17,7 +17,7 @@ ROOT = Path(nivp_dist.__file__).resolve().parent.parent
 SCRIPT = """
 import sys
 from nivp_dist.cluster import channel, session
-from nivp_dist.config import ClusterSettings
+from nivp_dist.settings.model import ClusterSettings
 
 here = session.connect(ClusterSettings(control=sys.argv[1]))
 line = channel.current()

@@ -5,11 +5,11 @@ import signal
 
 import pytest
 
+from nivp_dist.backend.mesh import make_mesh, replicate, to_host
 from nivp_dist.cluster.control import GO, SAVE, STOP, Control, from_process_zero
-from nivp_dist.cluster.mesh import make_mesh, replicate, to_host
 from nivp_dist.cluster.signals import StopRequest
-from nivp_dist.config import CheckpointSettings
 from nivp_dist.errors import InputError
+from nivp_dist.settings.model import CheckpointSettings
 
 
 class Clock:

@@ -4,13 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from nivp_dist.cluster.mesh import make_mesh
-from nivp_dist.config import FitSettings, NetworkSettings, SamplingSettings, SolverSettings
+from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.fitting.fit import Fitter
 from nivp_dist.galerkin.velocity import Galerkin
-from nivp_dist.networks import build
+from nivp_dist.network.network import build_network
+from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems import Box, Problem
-from nivp_dist.sampling import Sampler
+from nivp_dist.settings.model import FitSettings, NetworkSettings, SamplingSettings, SolverSettings
 
 
 class OnABox(Problem):
@@ -31,7 +31,7 @@ class Setting:
     """Network, operator and sampler of one problem, and fitters that share them."""
 
     def __init__(self, problem, mesh, points, network, sampling):
-        self.network = build(NetworkSettings(**network), problem)
+        self.network = build_network(NetworkSettings(**network), problem)
         settings = SamplingSettings(points=points, **sampling)
         self.sampler = Sampler(settings, problem.domain, self.network.log_density, mesh)
         self.galerkin, self.by_samples = (

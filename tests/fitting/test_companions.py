@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nivp_dist.config import Config, NetworkSettings
 from nivp_dist.fitting.companions import SHARE, Companions, Source
-from nivp_dist.galerkin.velocity import Points
-from nivp_dist.networks import build
+from nivp_dist.network.network import build_network
+from nivp_dist.points.points import Points
 from nivp_dist.problems import Box, Problem
 from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
 from nivp_dist.problems.wave import Wave
-from nivp_dist.simulation import Simulation
+from nivp_dist.run.simulation import Simulation
+from nivp_dist.settings.model import Config, NetworkSettings
 
 SETTINGS = NetworkSettings(width=6, depth=2, frequencies=2)
 PROBLEM = Wave(width=0.3)
@@ -36,7 +36,7 @@ class Moved(Problem):
 
 @pytest.fixture(scope="module")
 def companions():
-    return Companions(SETTINGS, PROBLEM, build(SETTINGS, PROBLEM))
+    return Companions(SETTINGS, PROBLEM, build_network(SETTINGS, PROBLEM))
 
 
 def source(problem, network, function=None):
@@ -75,7 +75,7 @@ def test_a_derivative_that_vanishes_is_not_scaled(companions):
 def test_companions_of_an_exponential():
     """Beside u = B exp(q) its derivative B exp(q) q_t: what is B exp(q) times a signed function."""
     problem, settings = Moved(), NetworkSettings(width=6, depth=2, frequencies=0, form="exponential")
-    density = Companions(settings, problem, build(settings, problem))
+    density = Companions(settings, problem, build_network(settings, problem))
     narrow, wide = density.narrow, density.network
     theta = wide.initialise(jax.random.key(0))
     field = np.asarray(wide.field(theta, X))
@@ -94,7 +94,7 @@ def test_who_has_companions():
         network = {"width": 4, "depth": 1} | settings
         fit = {"companions": companions}
         config = Config.model_validate({"problem": {"name": "wave"}, "network": network, "fit": fit})
-        return Companions.wanted(config, build(config.network, problem))
+        return Companions.wanted(config, build_network(config.network, problem))
 
     assert wanted(PROBLEM) and not wanted(PROBLEM, trunk="separate")
     assert wanted(Moved(), form="exponential") and not wanted(Moved(), form="direct")

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nivp_dist.config import NetworkSettings
 from nivp_dist.fitting import fit
 from nivp_dist.fitting.fit import ADAM, DAMPING_FACTORS, DONE, ENDURANCE, GAUSS_NEWTON, HEAD, FitState
 from nivp_dist.galerkin.methods import FIRST_RANK, fit_rank, fits_by_samples
-from nivp_dist.networks import build
+from nivp_dist.network.network import build_network
 from nivp_dist.problems import Problem, WholeSpace
+from nivp_dist.settings.model import NetworkSettings
 
 KEY = jax.random.key(11)
 
@@ -135,7 +135,7 @@ def test_rounds_for_the_samples_are_those_of_a_direct_solve(setting, devices, mo
 
 def test_where_rounds_for_the_samples_are_cheaper():
     """A large network and a large damping; not a small network, nor a small damping."""
-    small, large = (build(NetworkSettings(width=width, depth=3), Log()) for width in (20, 120))
+    small, large = (build_network(NetworkSettings(width=width, depth=3), Log()) for width in (20, 120))
     assert fits_by_samples(large, 8000, 1e-3) and not fits_by_samples(large, 8000, 1e-13)
     assert not fits_by_samples(small, 8000, 1e-3)
     assert FIRST_RANK <= fit_rank(large, 1e-3) < fit_rank(large, 1e-9) and fit_rank(small, 1e-3) <= small.size

@@ -2,8 +2,8 @@
 
 import pytest
 
-from nivp_dist.config import RestartSettings
 from nivp_dist.fitting.restart import Health, reason_to_refit
+from nivp_dist.settings.model import RestartSettings
 
 SETTINGS = RestartSettings(cg_growth=4, residual_growth=20, step_shrink=50, cooldown_steps=10)
 WELL = Health(cg_iterations=20, residual=1e-3, h=1e-2)

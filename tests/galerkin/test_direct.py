@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nivp_dist.cluster.mesh import make_mesh
-from nivp_dist.config import NetworkSettings
+from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.galerkin import direct
 from nivp_dist.galerkin.jacobian import Operator
-from nivp_dist.networks import build
+from nivp_dist.network.network import build_network
 from nivp_dist.problems import Box, Problem
+from nivp_dist.settings.model import NetworkSettings
 
 
 @pytest.mark.parametrize("mu", [1e-2, 1e-8])
@@ -47,7 +47,9 @@ def test_dual_matrix_is_j_j_transposed(trunk, chunk, make_points, dense):
         def domain(self):
             return Box(2)
 
-    network = build(NetworkSettings(width=4, depth=2, frequencies=1, trunk=trunk, output_scales=[3.0, 0.5]), System())
+    network = build_network(
+        NetworkSettings(width=4, depth=2, frequencies=1, trunk=trunk, output_scales=[3.0, 0.5]), System()
+    )
     theta = jax.jit(network.initialise)(jax.random.key(0))
     points = make_points(network.domain, 9, make_mesh(1))
     j, _ = dense(network, theta, points)

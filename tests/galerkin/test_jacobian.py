@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from nivp_dist.cluster.mesh import make_mesh
-from nivp_dist.config import NetworkSettings
+from nivp_dist.backend.mesh import AXIS, make_mesh
 from nivp_dist.galerkin import blocks, jacobian
 from nivp_dist.galerkin.jacobian import Operator
-from nivp_dist.galerkin.velocity import AXIS, Points
-from nivp_dist.networks import Layer, build
+from nivp_dist.network.network import Layer, build_network
+from nivp_dist.points.points import Points
 from nivp_dist.problems import Box, PeriodicBox, Problem, WholeSpace
+from nivp_dist.settings.model import NetworkSettings
 
 BOX = Box(2, (-1.0, 0.0), (1.0, 3.0))
 SMALL = {"width": 5, "depth": 2, "frequencies": 2, "alpha": [1.0, 1.5]}
@@ -78,7 +78,7 @@ CASES = {
 
 def network_of(case, **more):
     problem, settings = CASES[case]
-    network = build(NetworkSettings(**settings, **more), problem)
+    network = build_network(NetworkSettings(**settings, **more), problem)
     return network, jax.jit(network.initialise)(jax.random.key(3))
 
 

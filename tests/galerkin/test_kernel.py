@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from nivp_dist.cluster.mesh import make_mesh
-from nivp_dist.config import NetworkSettings
+from nivp_dist.backend.mesh import AXIS, make_mesh
 from nivp_dist.galerkin import kernel
 from nivp_dist.galerkin.jacobian import Operator
-from nivp_dist.galerkin.velocity import AXIS
-from nivp_dist.networks import build
+from nivp_dist.network.network import build_network
 from nivp_dist.problems import Box, Problem
+from nivp_dist.settings.model import NetworkSettings
 
 POINTS = 85  # not a multiple of the devices
 SETTINGS = {"width": 5, "depth": 2, "frequencies": 2, "output_scales": [3.0, 0.5]}
@@ -33,7 +32,7 @@ class Case:
 
     def __init__(self, mesh, trunk, make_points, dense):
         self.mesh, problem = mesh, System()
-        self.network = build(NetworkSettings(**SETTINGS, trunk=trunk), problem)
+        self.network = build_network(NetworkSettings(**SETTINGS, trunk=trunk), problem)
         self.theta = jax.jit(self.network.initialise)(jax.random.key(0))
         self.points = make_points(problem.domain, POINTS, mesh)
         j, w = dense(self.network, self.theta, self.points)

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nivp_dist.cluster.mesh import make_mesh
-from nivp_dist.config import NetworkSettings, SamplingSettings, SolverSettings
+from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.galerkin import nystrom, pcg
 from nivp_dist.galerkin.vectors import Whole
-from nivp_dist.galerkin.velocity import Galerkin, Points
-from nivp_dist.networks import build
+from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.network.network import build_network
+from nivp_dist.points.points import Points
 from nivp_dist.problems import Box, Problem, laplacian
+from nivp_dist.settings.model import NetworkSettings, SamplingSettings, SolverSettings
 
 SIZE = 80
 HERE = Whole(SIZE, "no axis: nothing communicates")
@@ -110,7 +111,7 @@ def test_a_sketch_beyond_the_precision_of_the_products(precision):
         def rhs(self, u, x, t):
             return laplacian(u, x)
 
-    network = build(NetworkSettings(width=10, depth=2, frequencies=2), Heat())
+    network = build_network(NetworkSettings(width=10, depth=2, frequencies=2), Heat())
     theta = jax.jit(network.initialise)(jax.random.key(0))
     solver = SolverSettings(method="pcg", mu=1e-6, rtol=1e-5, precision=precision)
     galerkin = Galerkin(network, Heat(), solver, SamplingSettings(points=200), make_mesh(1))

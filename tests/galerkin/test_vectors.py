@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from nivp_dist.cluster.mesh import make_mesh
+from nivp_dist.backend.mesh import AXIS, make_mesh
 from nivp_dist.galerkin.vectors import COLUMNS, Sharded, Whole
-from nivp_dist.galerkin.velocity import AXIS
 
 SIZE, RANK = 4 * 23 - 3, 11  # no multiple of the devices
 pytestmark = pytest.mark.devices

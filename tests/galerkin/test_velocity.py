@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from nivp_dist.cluster.mesh import make_mesh
-from nivp_dist.config import NetworkSettings, SamplingSettings, SolverSettings
-from nivp_dist.frames import Basis, Frame
+from nivp_dist.backend.mesh import AXIS, make_mesh
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.methods import choose_method
-from nivp_dist.galerkin.velocity import AXIS, Galerkin, Points
-from nivp_dist.networks import build
+from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.network.frames import Basis, Frame
+from nivp_dist.network.network import build_network
+from nivp_dist.points.points import Points
 from nivp_dist.problems import Box, Problem, WholeSpace, divergence, gradient, laplacian
 from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
+from nivp_dist.settings.model import NetworkSettings, SamplingSettings, SolverSettings
 
 POINTS = 85  # not a multiple of the devices
 TIME = 0.7
@@ -69,7 +70,7 @@ class Case:
 
     def __init__(self, problem, settings, mesh, make_points, dense, balance):
         self.problem, self.mesh, self.balance = problem, mesh, balance
-        self.network = build(NetworkSettings(**settings), problem)
+        self.network = build_network(NetworkSettings(**settings), problem)
         self.theta = jax.jit(self.network.initialise)(jax.random.key(0))
         self.programs = {}
         self.points = make_points(self.network.domain, POINTS, mesh)
@@ -233,7 +234,7 @@ def test_corrections_of_a_log_density(drifted):
 def test_a_density_far_away_and_narrow_moves_as_if_it_were_near(make_points):
     """What the frame is for: a Gaussian's velocity, exact in the quadratic form, wherever it is: q_t of a shift."""
     problem, mesh = Shifted(), make_mesh(1)
-    network = build(NetworkSettings(width=4, depth=1), problem)
+    network = build_network(NetworkSettings(width=4, depth=1), problem)
     galerkin = Galerkin(network, problem, SolverSettings(method="primal", mu=1e-9), SamplingSettings(points=400), mesh)
     mean, spread = np.array([30.0, -20.0]), np.array([0.2, 0.1])
     theta = network.initialise_near(jax.random.key(0), np.ones(1), mean[None], np.diag(spread**2)[None])
@@ -252,7 +253,7 @@ def test_a_density_far_away_and_narrow_moves_as_if_it_were_near(make_points):
 def test_u_itself_on_the_whole_space(make_points, equal_shares):
     """No quadratic form, but a first layer whose inputs are coordinates: mu small, so that any basis gives one v."""
     problem, mesh = Drifted(), make_mesh(1)
-    network = build(NetworkSettings(width=3, depth=1, form="direct"), problem)
+    network = build_network(NetworkSettings(width=3, depth=1, form="direct"), problem)
     solver = SolverSettings(method="primal", mu=1e-13, equal_shares=equal_shares)
     galerkin = Galerkin(network, problem, solver, SamplingSettings(points=200), mesh)
     theta, points = jax.jit(network.initialise)(jax.random.key(1)), make_points(network.domain, 200, mesh)
@@ -277,7 +278,7 @@ def test_u_itself_on_the_whole_space(make_points, equal_shares):
 def test_a_density_of_50_dimensions_where_it_underflows(mesh, dtype, reach, tolerance):
     """f = L[u] / u in the field's own terms, reach standard deviations from the mass in every coordinate."""
     problem = LinearFokkerPlanck(dimension=50)
-    network = build(NetworkSettings(width=4, depth=1, dtype=dtype), problem)
+    network = build_network(NetworkSettings(width=4, depth=1, dtype=dtype), problem)
     galerkin = Galerkin(network, problem, SolverSettings(method="primal"), SamplingSettings(points=8), mesh)
     centre, scale = np.asarray(network.domain.centre), np.asarray(network.domain.scale)
     theta = jax.jit(network.initialise_near)(jax.random.key(3), np.ones(1), centre[None], np.diag(scale**2)[None])
@@ -542,14 +543,17 @@ def test_a_dual_matrix_that_points_have_outgrown(drifted):
     [(10, 4000, 1e-9, "primal"), (100, 100, 1e-13, "dual"), (100, 5000, 1e-8, "dual_pcg"), (200, 50_000, 1e-13, "pcg")],
 )
 def test_auto_chooses_by_size(width, points, mu, method):
-    network = build(NetworkSettings(width=width, output_scales=[1.0, 1.0]), Wave())
+    network = build_network(NetworkSettings(width=width, output_scales=[1.0, 1.0]), Wave())
     assert choose_method(SolverSettings(method="auto", mu=mu), network, points) == method
     assert choose_method(SolverSettings(method="dual"), network, points) == "dual"
 
 
 def test_an_approximation_that_no_device_could_hold_is_not_chosen():
     """2^20 points of two outputs: rank 128 would fill 2 GiB on one device, of which four hold half a GiB each."""
-    network, solver = build(NetworkSettings(width=100, output_scales=[1.0, 1.0]), Wave()), SolverSettings(mu=1e-6)
+    network, solver = (
+        build_network(NetworkSettings(width=100, output_scales=[1.0, 1.0]), Wave()),
+        SolverSettings(mu=1e-6),
+    )
     assert choose_method(solver, network, 2**20) == "pcg"
     assert choose_method(solver, network, 2**20, devices=4) == "dual_pcg"
     sampling = SamplingSettings(points=2**20)
@@ -568,7 +572,7 @@ def test_gradient_is_used_as_written(make_points):
         def rhs(self, u, x, t):
             return u(x) + 0 * jnp.sum(gradient(u, x))
 
-    network = build(NetworkSettings(width=4, depth=1, frequencies=1), Growth())
+    network = build_network(NetworkSettings(width=4, depth=1, frequencies=1), Growth())
     mesh = make_mesh(1)
     galerkin = Galerkin(network, Growth(), SolverSettings(method="primal", mu=1e-12), SamplingSettings(points=60), mesh)
     theta, points = jax.jit(network.initialise)(jax.random.key(1)), make_points(network.domain, 60, mesh)

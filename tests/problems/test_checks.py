@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from nivp_dist.config import ProblemSettings
 from nivp_dist.errors import InputError
 from nivp_dist.problems import checks, registry
+from nivp_dist.settings.model import ProblemSettings
 
 PARTS = {
     "head": "outputs = 1",

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from nivp_dist.cluster.mesh import make_mesh
-from nivp_dist.config import NetworkSettings
-from nivp_dist.networks import build
+from nivp_dist.backend.mesh import make_mesh
+from nivp_dist.network.network import build_network
 from nivp_dist.problems import Box, PeriodicBox, Problem, WholeSpace, derivatives, generator, laplacian
 from nivp_dist.problems.forward_laplacian import propagate
+from nivp_dist.settings.model import NetworkSettings
 
 RANDOM = np.random.default_rng(0)
 A, B = RANDOM.standard_normal((5, 7)), RANDOM.standard_normal((5, 5))
@@ -126,7 +126,7 @@ def network_of(name, dtype="float64"):
     domain, outputs, settings = NETWORKS[name]
     problem = type("Some", (Problem,), {"outputs": outputs, "domain": property(lambda self: domain)})()
     settings = {"width": 6, "depth": 2, "output_scales": [1.0] * outputs, "dtype": dtype} | settings
-    network = build(NetworkSettings(**settings), problem)
+    network = build_network(NetworkSettings(**settings), problem)
     return network, jax.jit(network.initialise)(jax.random.key(1))
 
 
@@ -186,7 +186,7 @@ def test_entries_of_few_coordinates_keep_few_derivatives():
     """d = 40: no Jacobian of the embedding's 360 features, nor of the 820 pairs, is ever formed densely."""
     for domain, settings in [(Box(40), {"frequencies": 4}), (WholeSpace(40), {"form": "log_density"})]:
         problem = type("Some", (Problem,), {"domain": property(lambda self: domain)})()
-        network = build(NetworkSettings(width=7, depth=2, **settings), problem)
+        network = build_network(NetworkSettings(width=7, depth=2, **settings), problem)
         theta = jax.eval_shape(network.initialise, jax.random.key(0))
         point = jax.ShapeDtypeStruct((40,), np.float64)
         traced = jax.make_jaxpr(lambda theta, x: laplacian(network.function(theta), x))(theta, point)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from nivp_dist.config import ProblemSettings
 from nivp_dist.errors import InputError
 from nivp_dist.problems import registry
 from nivp_dist.problems.base import Problem, evaluate_reference, has_reference
+from nivp_dist.settings.model import ProblemSettings
 
 MINE = """\
 from __future__ import annotations

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from nivp_dist import networks
 from nivp_dist.api import open_run
-from nivp_dist.config import Config
 from nivp_dist.errors import InputError
+from nivp_dist.network.network import build_network
 from nivp_dist.problems.registry import load
 from nivp_dist.report import marginals, pictures, solution
 from nivp_dist.report.health import error_figure, health_figure
+from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory, snapshots
 
 PROBLEM_FILE = """
@@ -41,7 +41,7 @@ def make_run(directory, problem: dict, times=(0.0, 0.1, 0.2, 0.3, 0.5), steps=8)
     config = Config(problem=problem, network={"width": 6, "depth": 1}, output={"times": list(times)})
     path = run_directory.create(config, directory, "run")
     config = open_run(path).config
-    network = networks.build(config.network, load(config.problem))
+    network = build_network(config.network, load(config.problem))
     d = network.dimension
     for number, t in enumerate(times):
         theta = np.asarray(network.initialise(jax.random.key(number)))

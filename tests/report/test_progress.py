@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from nivp_dist.report.progress import Reporter, Silent
+from nivp_dist.report.progress import Reporter
+from nivp_dist.run.reporter import SilentReporter
 
 SUMMARY = {
     "status": "finished",
@@ -246,8 +247,8 @@ def test_standard_output_is_the_default(capsys):
 
 def test_silent_overrides_everything_and_says_nothing(capsys, tmp_path):
     public = [name for name, _ in inspect.getmembers(Reporter, inspect.isfunction) if not name.startswith("_")]
-    assert set(public) <= set(vars(Silent))
-    with Silent() as silent:
+    assert set(public) <= set(vars(SilentReporter))
+    with SilentReporter() as silent:
         silent.phase("evolve")
         silent.fit(1, 0.1, 0.1, 10)
         silent.step(step(0.1), 1.0)

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from disks import Stumble
 
-from nivp_dist import _jax  # noqa: F401
+from nivp_dist import backend  # noqa: F401
+from nivp_dist.cluster.channel import Alone
 from nivp_dist.errors import DiskFailed, RunFailed
 from nivp_dist.storage import files
 from nivp_dist.storage.checkpoints import Checkpoints
@@ -51,7 +52,7 @@ def a_run_directory(tmp_path):
 
 @pytest.fixture
 def saved(tmp_path):
-    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints = Checkpoints(tmp_path, 3, Alone())
     for step in (10, 20, 30):
         assert checkpoints.save(step, state(step))
     return checkpoints
@@ -78,7 +79,7 @@ def test_restores_the_same_bits_and_types(saved):
 
 
 def test_none_if_nothing_was_saved(tmp_path):
-    assert Checkpoints(tmp_path, 3).restore_latest(state(0)) is None
+    assert Checkpoints(tmp_path, 3, Alone()).restore_latest(state(0)) is None
 
 
 def test_keeps_the_last_few(saved):
@@ -97,7 +98,7 @@ def test_saving_the_same_state_again_writes_nothing_another_one_replaces(saved):
 def test_a_replacement_that_was_killed_leaves_the_old_one(saved, tmp_path):
     (saved.folder / "30").rename(saved.folder / "30.replaced")
     (saved.folder / "30.partial/state").mkdir(parents=True)
-    tree, step, _ = Checkpoints(tmp_path, 3).restore_latest(state(0))
+    tree, step, _ = Checkpoints(tmp_path, 3, Alone()).restore_latest(state(0))
     assert step == 30 and same_bits(tree, state(30))
     assert sorted(entry.name for entry in saved.folder.iterdir()) == ["10", "20", "30"]
 
@@ -109,7 +110,7 @@ def test_a_replacement_that_was_killed_leaves_the_old_one(saved, tmp_path):
 )
 def test_a_damaged_newest_one_falls_back_and_says_so(saved, tmp_path, damage):
     spoil(saved.folder / "30", damage)
-    again = Checkpoints(tmp_path, 3)
+    again = Checkpoints(tmp_path, 3, Alone())
     tree, step, messages = again.restore_latest(state(0))
     assert step == 20 and same_bits(tree, state(20))
     assert len(messages) == 1
@@ -123,14 +124,14 @@ def test_a_damaged_newest_one_falls_back_and_says_so(saved, tmp_path, damage):
 def test_missing_parts_fall_back_too(saved, tmp_path):
     (saved.folder / "30/digests.json").unlink()
     (saved.folder / "20/state/_METADATA").unlink()
-    _, step, messages = Checkpoints(tmp_path, 3).restore_latest(state(0))
+    _, step, messages = Checkpoints(tmp_path, 3, Alone()).restore_latest(state(0))
     assert step == 10 and len(messages) == 2
 
 
 def test_all_damaged_is_an_error_and_touches_nothing(saved, tmp_path):
     for step in (10, 20, 30):
         spoil(saved.folder / str(step), flip)
-    again = Checkpoints(tmp_path, 3)
+    again = Checkpoints(tmp_path, 3, Alone())
     with pytest.raises(RunFailed, match="^none of the 3 checkpoints in .* can be read .step 30: array 'theta' is dam"):
         again.restore_latest(state(0))
     assert sorted(entry.name for entry in saved.folder.iterdir()) == ["10", "20", "30"]
@@ -144,7 +145,7 @@ def test_another_kind_of_state_is_refused(saved, change):
 
 def test_a_copy_that_somebody_keeps_there_is_left_alone(saved, tmp_path):
     (saved.folder / "30").rename(saved.folder / "30.good")
-    Checkpoints(tmp_path, 2).save(40, state(40))
+    Checkpoints(tmp_path, 2, Alone()).save(40, state(40))
     assert sorted(entry.name for entry in saved.folder.iterdir()) == ["20", "30.good", "40"]
 
 
@@ -154,7 +155,7 @@ def test_a_copy_that_somebody_keeps_there_is_left_alone(saved, tmp_path):
 @pytest.fixture
 def on_disk(disk):
     (disk.path / "config.toml").touch()
-    checkpoints = Checkpoints(disk.path, keep=3)
+    checkpoints = Checkpoints(disk.path, 3, Alone())
     checkpoints.save(10, state(10))
     return checkpoints
 
@@ -164,7 +165,7 @@ def refused(checkpoints, line):
     with pytest.raises(DiskFailed, match=f"^{checkpoints.folder} cannot be written: {line}, then resume$"):
         checkpoints.save(20, state(20))
     assert [entry.name for entry in checkpoints.folder.iterdir()] == ["10"]
-    tree, step, messages = Checkpoints(checkpoints.directory, 3).restore_latest(state(0))
+    tree, step, messages = Checkpoints(checkpoints.directory, 3, Alone()).restore_latest(state(0))
     assert step == 10 and messages == [] and same_bits(tree, state(10))
 
 
@@ -201,14 +202,14 @@ def test_a_run_directory_that_has_vanished_is_not_made_again(tmp_path, how):
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.toml").touch()
-    checkpoints = Checkpoints(run, 3)
+    checkpoints = Checkpoints(run, 3, Alone())
     checkpoints.save(10, state(10))
     run.rename(tmp_path / "moved") if how == "moved" else shutil.rmtree(run)
     with pytest.raises(DiskFailed, match=f"^{run} has vanished: nothing can be saved; resume where it has gone$"):
         checkpoints.save(20, state(20))
     assert not run.exists()
     if how == "moved":
-        assert same_bits(Checkpoints(tmp_path / "moved", 3).restore_latest(state(0))[0], state(10))
+        assert same_bits(Checkpoints(tmp_path / "moved", 3, Alone()).restore_latest(state(0))[0], state(10))
 
 
 def test_a_file_system_that_stumbles_is_asked_again(saved, monkeypatch, caplog):
@@ -225,7 +226,7 @@ def test_a_file_system_that_stumbles_is_asked_again(saved, monkeypatch, caplog):
             if not stumble.stumbled:
                 break
             injected += 1
-            tree, found, messages = Checkpoints(saved.directory, 3).restore_latest(state(0))
+            tree, found, messages = Checkpoints(saved.directory, 3, Alone()).restore_latest(state(0))
             assert found == step and messages == [] and same_bits(tree, state(step))
             assert len(list(saved.folder.iterdir())) == 3
     assert injected >= caplog.text.count("trying again") > 10
@@ -261,13 +262,14 @@ import sys, numpy as np
 from disks import forbid_locks
 forbid_locks()
 import fcntl
-from nivp_dist import _jax
+from nivp_dist import backend
+from nivp_dist.cluster.channel import Alone
 from nivp_dist.storage.checkpoints import Checkpoints
 try:
     fcntl.flock(open(sys.argv[1] + "/config.toml"), fcntl.LOCK_EX)
 except OSError as error:
     print(error.strerror)
-checkpoints, tree = Checkpoints(sys.argv[1], 3), {"theta": np.arange(5.0)}
+checkpoints, tree = Checkpoints(sys.argv[1], 3, Alone()), {"theta": np.arange(5.0)}
 checkpoints.save(1, tree)
 print(checkpoints.restore_latest(tree))
 """
@@ -285,9 +287,10 @@ def test_a_file_system_without_locks(tmp_path):
 
 SAVE_FOR_EVER = """
 import sys, numpy as np
-from nivp_dist import _jax
+from nivp_dist import backend
+from nivp_dist.cluster.channel import Alone
 from nivp_dist.storage.checkpoints import Checkpoints
-checkpoints = Checkpoints(sys.argv[1], 3)
+checkpoints = Checkpoints(sys.argv[1], 3, Alone())
 for step in range(1, 10**6):
     checkpoints.save(step, {"theta": np.full(500_000, float(step)), "step": np.int64(step)})
     print(step, flush=True)
@@ -309,7 +312,7 @@ def test_killed_during_a_save_the_one_before_is_good(tmp_path, delay):
         saver.stdout.close()
     complete = int(rest[-1]) if rest else 3
     template = {"theta": np.zeros(1), "step": np.int64(0)}
-    tree, step, messages = Checkpoints(tmp_path, 3).restore_latest(template)
+    tree, step, messages = Checkpoints(tmp_path, 3, Alone()).restore_latest(template)
     assert messages == []
     assert step in (complete, complete + 1)
     assert tree["step"] == step and np.array_equal(tree["theta"], np.full(500_000, float(step)))
@@ -317,16 +320,17 @@ def test_killed_during_a_save_the_one_before_is_good(tmp_path, delay):
 
 TWO_PROCESSES = """
 import sys, jax, numpy as np
-from nivp_dist import _jax
+from nivp_dist import backend
 directory, index, coordinator = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 jax.distributed.initialize(coordinator, 2, index, initialization_timeout=60)
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from nivp_dist.errors import RunFailed
+from nivp_dist.cluster import channel
 from nivp_dist.storage.checkpoints import Checkpoints
 everywhere = NamedSharding(Mesh(np.array(jax.devices()), ("points",)), PartitionSpec())
 vector = lambda x: jax.make_array_from_callback((5,), everywhere, lambda i: np.full(5, x)[i])
 tree = lambda x: {"theta": vector(x), "key": np.array([7], np.uint32)}
-checkpoints = Checkpoints(directory, 2)
+checkpoints = Checkpoints(directory, 2, channel.current())
 assert checkpoints.restore_latest(tree(0.0)) is None
 for step in (1, 2, 3):
     assert checkpoints.save(step, tree(step / 7))
@@ -341,7 +345,7 @@ if index == 0:
     (checkpoints.folder / "3" / "digests.json").write_text("x")
 from jax.experimental import multihost_utils
 multihost_utils.sync_global_devices("damaged")
-found, step, messages = Checkpoints(directory, 2).restore_latest(tree(0.0))
+found, step, messages = Checkpoints(directory, 2, channel.current()).restore_latest(tree(0.0))
 assert step == 2 and len(messages) == 1, (step, messages)
 assert isinstance(found["theta"], np.ndarray) and np.array_equal(found["theta"], np.full(5, 2 / 7))
 jax.distributed.shutdown()

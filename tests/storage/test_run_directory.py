@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nivp_dist.config import Config
 from nivp_dist.errors import InputError
-from nivp_dist.settings_io import read_config
+from nivp_dist.settings.files import read_config
+from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory
 
 HEAT = Config(problem={"name": "heat"})

@@ -1,0 +1,1 @@
+"""Explicit Runge-Kutta steps of the parameters: tableaus, step control, stages, one accepted step."""

@@ -1,0 +1,155 @@
+"""The errors and integrals that a run reports: against the problem's reference, on points of their own."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from nivp_dist.backend.mesh import to_host
+from nivp_dist.points.sampling import Density, Sampler, component_log_densities
+from nivp_dist.problems.base import Problem, evaluate_reference, has_reference
+from nivp_dist.problems.domains import WholeSpace
+
+SCORE_KEY = 7919  # the points that judge never meet the points that were fitted
+# Covariances of the fitted Gaussians are multiplied by these. The squares that a relative L2 error weighs live where
+# u^2, under the reference's weight u^3, is: a third of the covariance. From points of the density itself hardly any of
+# 20,000 would count in 20 dimensions, from these three fifths of a third do.
+NARROW = 0.4
+SPREADS = (1.5, 1.0, NARROW)
+OF_DENSITIES = ("relative_l2_normalised", "log_rms", "log_normalisation", "entropy")
+
+
+class Score(NamedTuple):
+    """At one time: errors (NaN without a reference) and integrals of the solution, importance-sampled.
+
+    Attributes:
+        relative_l2: on a box that of L2 over the domain; on the whole space both norms are weighted by the reference r,
+            sqrt(E_r |u - r|^2 / E_r r^2).
+        relative_l2_normalised: the same of u over its mass. log_rms: sqrt(E_r |log u - log r|^2). Densities only.
+        effective_points: how many points the relative error rests on (Kish 1965).
+        mass, mass_error: the integral of the first output, and the standard error of that number.
+        mean (d,), covariance (d, d): of the first output over its mass.
+        log_normalisation: log of the mass, to be taken off log u. entropy: - int p log p, p = u over its mass.
+            Densities only.
+        invariants: name -> (integral, its standard error), see ``Problem.invariants``.
+    """
+
+    relative_l2: float
+    relative_l2_normalised: float
+    log_rms: float
+    effective_points: float
+    mass: float
+    mass_error: float
+    mean: np.ndarray
+    covariance: np.ndarray
+    log_normalisation: float
+    entropy: float
+    invariants: dict[str, tuple[float, float]]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """For a snapshot: an invariant as invariant_NAME (2,); what only densities have is left out elsewhere."""
+        fields = self._asdict()
+        named = {f"invariant_{name}": np.asarray(value) for name, value in fields.pop("invariants").items()}
+        return {name: value for name, value in fields.items() if name not in OF_DENSITIES or value == value} | named
+
+
+class Scorer:
+    """Scores of one run."""
+
+    def __init__(self, problem: Problem, network, sampler: Sampler, points: int, seed: int):
+        self.problem, self.points = problem, points
+        self.is_density = problem.density or sampler.log_density
+        self.everywhere = isinstance(problem.domain, WholeSpace)
+        self.key = jax.random.fold_in(jax.random.key(seed), SCORE_KEY)
+        # Every process holds all the points: the reference is computed on the host, by each for itself.
+        replicated = NamedSharding(sampler.mesh, P())
+
+        def evaluate(key, density, theta):
+            drawn = sampler._draw(key, _spread(density, sampler.settings.inflation), n=points)
+            u, integrands = network.values(theta, drawn.x), {}
+            log = network.field(theta, drawn.x) if sampler.log_density else jnp.log(jnp.maximum(u, 0.0))
+            if callable(problem.invariants):
+                densities = lambda point: problem.invariants(network.function(theta), point)  # noqa: E731
+                integrands = jax.vmap(densities)(drawn.x.astype(network.dtype))
+            gaussians = jnp.exp(component_log_densities(density, drawn.x))
+            return drawn.x, drawn.measure, u, log[:, 0], gaussians, integrands
+
+        self._evaluate = jax.jit(evaluate, out_shardings=replicated)
+
+    def score(self, theta, density: Density, t: float, number: int) -> Score:
+        """At time t, the number-th output."""
+        evaluated = self._evaluate(jax.random.fold_in(self.key, number), density, theta)
+        # The devices' padding is cut off.
+        evaluated = jax.tree.map(lambda leaf: np.asarray(to_host(leaf), np.float64)[: self.points], evaluated)
+        x, measure, u, log, gaussians, integrands = evaluated
+        mass_at = measure * u[:, 0]
+        mass, mass_error = self._mass(mass_at, measure[:, None] * gaussians)
+        log_mass = entropy = np.nan
+        invariants = {name: integral(measure * values) for name, values in integrands.items()}
+        if self.is_density:
+            log_mass = float(_log(mass))
+            entropy = log_mass - _mean(log, np.maximum(mass_at, 0.0))
+            invariants = {"mass": (mass, mass_error)} | invariants
+        errors = [np.nan, np.nan, np.nan, 0.0]
+        if has_reference(self.problem, t):
+            errors = self._errors(measure, u, log, mass, evaluate_reference(self.problem, x, t))
+        mean = mass_at @ x / np.sum(mass_at)
+        centred = x - mean
+        covariance = (mass_at[:, None] * centred).T @ centred / np.sum(mass_at)
+        return Score(*errors, mass, mass_error, mean, covariance, log_mass, entropy, invariants)
+
+    def _errors(self, measure, u, log, mass, reference) -> list[float]:
+        """The first four fields of a Score."""
+        outputs = reference.shape[1]
+        weight = measure[:, None] * np.abs(reference if self.everywhere else 1.0)
+        size = np.sum(weight * reference**2)
+        relative = lambda values: float(np.sqrt(np.sum(weight * (values - reference) ** 2) / size))  # noqa: E731
+        parts = np.sum(weight * (u[:, :outputs] - reference) ** 2, axis=1)
+        effective = np.sum(parts) ** 2 / max(np.sum(parts**2), np.finfo(float).tiny)
+        plain = relative(u[:, :outputs])
+        if not self.is_density:
+            return [plain, np.nan, np.nan, effective]
+        known = reference[:, 0] > 0
+        difference = (log - _log(reference[:, 0]))[known]
+        rms = float(np.sqrt(_mean(difference**2, (measure * reference[:, 0])[known])))
+        return [plain, relative(u[:, :outputs] / mass), rms, effective]
+
+    def _mass(self, mass_at, gaussians) -> tuple[float, float]:
+        """The integral of u, and its standard error, from measure * u (n,) and measure * N_k (n, K).
+
+        On the whole space the fitted Gaussians, whose integrals are known to be one, are control variates: what is left
+        to be sampled is the part of u that is not their combination.
+        """
+        if not (self.is_density and self.everywhere):
+            return integral(mass_at)
+        centred = gaussians - gaussians.mean(axis=0)
+        coefficients = np.linalg.lstsq(centred, mass_at - mass_at.mean(), rcond=1e-10)[0]
+        rest, error = integral(mass_at - gaussians @ coefficients)
+        return rest + float(np.sum(coefficients)), error
+
+
+def integral(terms: np.ndarray) -> tuple[float, float]:
+    """The sum of measure * g (n,), which estimates the integral of g, and its standard error (Monte Carlo).
+
+    The draw is stratified, so that the error is an upper bound.
+    """
+    return float(np.sum(terms)), float(np.sqrt(len(terms)) * np.std(terms))
+
+
+def _spread(density: Density, inflation: float) -> Density:
+    """Three copies of the mixture with covariances times SPREADS; ``inflation`` is what a draw multiplies by."""
+    copies = [density._replace(covariances=spread / inflation * density.covariances) for spread in SPREADS]
+    together = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *copies)
+    return together._replace(weights=together.weights / len(SPREADS))
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> float:
+    return float(np.sum(np.where(weights > 0, weights * values, 0.0)) / np.sum(weights))
+
+
+def _log(values):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log(values)

@@ -1,0 +1,101 @@
+"""State: everything that a run is. What is checkpointed is exactly this."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from nivp_dist.backend.mesh import replicate, to_host
+from nivp_dist.fitting.fit import FitState
+from nivp_dist.fitting.restart import Health
+from nivp_dist.monitoring.adaptation import Crowding, Damping
+from nivp_dist.monitoring.estimate import Estimate
+from nivp_dist.monitoring.signatures import Watch
+from nivp_dist.points.sampling import Density
+
+FIT, EVOLVE, REFIT, FINISHED = 0, 1, 2, 3
+ON_HOST = (Estimate, Watch, Damping, Crowding)  # numbers and small arrays that no program sees
+PHASE_NAMES = {FIT: "initial fit", EVOLVE: "evolve", REFIT: "refit", FINISHED: "finished"}
+
+
+class State(NamedTuple):
+    """A run between two of its programs. Arrays are replicated on the mesh; the rest is plain Python.
+
+    Every random number comes from `key` and counters in here, every decision from the fields in here,
+    so that two runs from equal states on equal meshes are equal to the last bit. The preconditioner is
+    absent on purpose: it is rebuilt at every step from (theta, points, key).
+    """
+
+    phase: int
+    key: jax.Array  # raw key data, uint32
+    theta: jax.Array  # (p,) float64
+    velocity: jax.Array  # (p,): the last velocity, first stage of the next step if the points are kept
+    density: Density  # from which the step's points are drawn
+    fit: FitState  # of the initial fit, or of the refit in progress
+    t: float
+    h: float  # for the next attempt, before it is cut to meet an output time
+    previous_error: float  # of the last accepted step, relative to the tolerance
+    step: int  # accepted steps
+    rank: int  # of the sketch that CG is preconditioned with; 0 for direct solves
+    reuse_sketch: bool  # by all stages of a step, as long as the iteration count allows it
+    rejected: int
+    evaluations: int
+    cg_iterations: int
+    refits: int
+    refit_attempts: int
+    outputs_written: int
+    health: Health | None  # at the last accepted step
+    levels: Health | None  # the same soon after the last fit or refit attempt: what health is judged against
+    estimate: Estimate  # of the solution's relative error, summed up so far
+    watch: Watch  # the last accepted steps, in which failures are recognised
+    damping: Damping  # a factor on solver.mu
+    crowding: Crowding  # a factor on sampling.points
+    fit_step: int  # the step and the time of that fit or attempt
+    fit_t: float
+    ticks: int  # transitions of any kind so far: names the checkpoints
+
+    def after(self, **changes) -> "State":
+        """The state after one more transition."""
+        return self._replace(ticks=self.ticks + 1, **changes)
+
+    @property
+    def time_key(self):
+        """The key of this accepted step."""
+        return jax.random.fold_in(jax.random.wrap_key_data(self.key), self.step)
+
+
+def to_tree(state: State) -> dict[str, np.ndarray]:
+    """A flat dictionary of numpy arrays: what a checkpoint holds."""
+    tree = {}
+    for name, value in state._asdict().items():
+        if isinstance(value, (Density, FitState, *ON_HOST)):
+            tree |= {f"{name}.{part}": to_host(leaf) for part, leaf in value._asdict().items()}
+        elif name in ("health", "levels"):
+            tree[name] = np.asarray(value if value is not None else [np.nan] * len(Health._fields), np.float64)
+        else:
+            tree[name] = to_host(value)
+    return tree
+
+
+def from_tree(tree: dict[str, np.ndarray], mesh: Mesh) -> State:
+    """The inverse of ``to_tree``, on any mesh. Raises KeyError if an entry is missing."""
+
+    def group(cls, name):
+        return replicate(cls(*(tree[f"{name}.{part}"] for part in cls._fields)), mesh)
+
+    fields = {}
+    for name, kind in State.__annotations__.items():
+        if kind in (Density, FitState):
+            fields[name] = group(kind, name)
+        elif kind in ON_HOST:
+            parts = {part: np.array(tree[f"{name}.{part}"]) for part in kind._fields}
+            fields[name] = kind(**{part: value if value.ndim else value.item() for part, value in parts.items()})
+        elif name in ("health", "levels"):
+            numbers = tree[name].tolist()
+            fields[name] = None if np.isnan(numbers[0]) else Health(*numbers)
+        elif kind is jax.Array:
+            fields[name] = replicate(tree[name], mesh)
+        else:
+            fields[name] = kind(tree[name])
+    return State(**fields)

@@ -1,0 +1,251 @@
+"""A run as it stands on the disk: its solution, errors, metrics, and what a density has to say."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+
+from nivp_dist.errors import InputError
+from nivp_dist.points import densities
+from nivp_dist.problems.base import Problem, evaluate_reference, has_reference
+from nivp_dist.problems.domains import Box
+from nivp_dist.problems.registry import SHIPPED, load
+from nivp_dist.settings.files import RECORD, read_config
+from nivp_dist.settings.model import ProblemSettings
+from nivp_dist.storage import run_directory, snapshots
+from nivp_dist.storage.metrics import METRICS, plain, read_lines
+
+METRIC_NAMES = (
+    "step t h error rejected residual residual_fresh cg_iterations cg_wasted cg_residual evaluations theta_norm mu "
+    "trace lambda_max lambda_min condition effective_dimension rank effective_sample_size coverage turn estimate "
+    "estimate_initial estimate_residual estimate_steps estimate_refits wall_seconds"
+).split()
+DENSITY_ERRORS = ("relative_l2_normalised", "log_rms")
+CHUNK = 1 << 16  # points evaluated at once
+
+Field = Callable[[np.ndarray], np.ndarray]
+
+
+class Run:
+    """A run as it stands on the disk; every call reads anew, so that a run in progress can be watched.
+
+    Attributes:
+        directory: its run directory, absolute.
+        config: its settings, resolved.
+    """
+
+    def __init__(self, directory: Path, problem: Problem | None = None):
+        self.directory = directory
+        self.config = read_config(directory / RECORD)
+        self._problem = problem
+        if problem is not None:
+            self._require_same_problem(problem)
+
+    def __repr__(self) -> str:
+        summary = self.summary
+        name = self.config.problem.name or self.config.problem.class_
+        where = f", t = {summary['t']:g} of {summary['t_end']:g}" if {"t", "t_end"} <= summary.keys() else ""
+        stored = len(snapshots.list_snapshots(self.directory))
+        state = summary.get("status", "not started")
+        return f"<Run {name} ({state}{where}, {stored} stored times) in {self.directory}>"
+
+    @property
+    def summary(self) -> dict:
+        """summary.json; {} before there is one."""
+        return run_directory.read_summary(self.directory) or {}
+
+    @property
+    def times(self) -> np.ndarray:
+        """The stored times, in order."""
+        return np.array([snapshot.t for snapshot in snapshots.list_snapshots(self.directory)], np.float64)
+
+    @functools.cached_property
+    def problem(self) -> Problem:
+        """The problem. Raises InputError if its class cannot be found."""
+        settings = self.config.problem
+        if self._problem is not None:
+            return self._problem
+        if settings.file is None and settings.name not in SHIPPED:
+            raise InputError(
+                f"{self.directory}: solves the class {settings.name} of a Python session, which is not stored; "
+                f"use open_run(directory, problem={settings.name}(...))"
+            )
+        return load(settings)
+
+    def solution(self, t: float) -> Field:
+        """The network at a stored time: a function of points (n, d) that gives (n, m) float64, m outputs.
+
+        Raises ValueError if t is not a stored time (to a relative 1e-9); so does the function for points of
+        another shape.
+        """
+        import jax
+
+        network, theta = self._network, self.snapshot(t)["theta"]
+        if theta.shape != (network.size,):
+            raise InputError(
+                f"{self.directory}: the network stored at t = {t:g} has {theta.size} parameters and [network] says "
+                f"{network.size}: it was written by another version of nivp_dist"
+            )
+        values = jax.jit(network.values)
+
+        def u(points):
+            x = self._points(points)
+            parts = [np.asarray(values(theta, x[i : i + CHUNK]), np.float64) for i in range(0, len(x), CHUNK)]
+            return np.concatenate(parts) if parts else np.zeros((0, network.outputs))
+
+        return u
+
+    def reference(self, t: float) -> Field | None:
+        """The problem's reference at any time t: points (n, d) -> (n, k), the first k outputs. None if it has none."""
+        problem = self.problem
+        if not has_reference(problem, float(t)):
+            return None
+        return lambda points: evaluate_reference(problem, self._points(points), float(t))
+
+    def snapshot(self, t: float) -> dict[str, np.ndarray]:
+        """All arrays stored at a stored time. Raises ValueError if t is none."""
+        stored = snapshots.list_snapshots(self.directory)
+        near = [entry for entry in stored if np.isclose(entry.t, t, rtol=1e-9, atol=1e-12)]
+        if not near:
+            times = ", ".join(f"{entry.t:g}" for entry in stored) or "none yet"
+            raise ValueError(f"t = {t} is not a stored time; stored are: {times}")
+        return snapshots.load(min(near, key=lambda entry: abs(entry.t - t)).path)
+
+    def errors(self) -> dict[str, np.ndarray]:
+        """At the stored times {"t", "relative_l2", "estimate"}: against the reference (NaN where there is none), and as
+        the run itself estimates it (``nivp_dist.monitoring.estimate``); of densities also "relative_l2_normalised", "log_rms"."""
+        stored = self._snapshots()
+        names = ["relative_l2", "estimate"] + [
+            name for name in DENSITY_ERRORS if any(name in entry for entry in stored)
+        ]
+        columns = {name: [float(entry.get(name, np.nan)) for entry in stored] for name in names}
+        return {"t": self.times} | {name: np.array(column, np.float64) for name, column in columns.items()}
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        """Every number logged at the accepted steps, name -> (steps,) float64; NaN where none was logged."""
+        lines = read_lines(self.directory / METRICS)
+        names = dict.fromkeys([*METRIC_NAMES, *(key for line in lines for key in line)])
+        columns = {name: [line.get(name) for line in lines] for name in names}
+        return {
+            name: np.array([np.nan if value is None else value for value in column], np.float64)
+            for name, column in columns.items()
+            if all(map(_is_number_or_none, column))
+        }
+
+    def statistics(self) -> dict[str, np.ndarray]:
+        """Integrals of the solution at the stored times: "t" (times,), "mass" (times,), "mean" (times, d),
+        "covariance" (times, d, d), of densities also "log_normalisation" and "entropy" (times,), and what the problem
+        conserves, as "invariant_NAME" (times, 2) with its standard error. What is not stored at every time is left out.
+        """
+        stored = self._snapshots()
+        names = ["mass", "mass_error", "mean", "covariance", "log_normalisation", "entropy"]
+        names += sorted({name for entry in stored for name in entry if name.startswith("invariant_")})
+        columns = {name: [np.asarray(entry[name], np.float64) for entry in stored if name in entry] for name in names}
+        whole = {name: np.stack(column) for name, column in columns.items() if column and len(column) == len(stored)}
+        return {"t": self.times} | whole
+
+    # Densities ------------------------------------------------------------------------------------
+
+    def entropy(self, t: float) -> float:
+        """- int p log p at a stored time, p the first output over its mass. Raises ValueError if u is no density."""
+        entropy = float(self.snapshot(t).get("entropy", np.nan))
+        if np.isnan(entropy):
+            raise ValueError(f"there is no entropy at t = {t:g}: u is not a density (Problem.density)")
+        return entropy
+
+    def samples(self, t: float, n: int, seed: int = 0) -> np.ndarray:
+        """n samples (n, d) of the first output at a stored time, taken as a density of any mass (``densities``)."""
+        return densities.samples(self.snapshot(t), self._density(t), n, seed)
+
+    def marginal(self, t: float, axis: int, edges: np.ndarray, points: int = 40_000) -> np.ndarray:
+        """The marginal density of x_axis at a stored time, mass one: its mean over each bin between edges (k + 1,),
+        (k,), by importance sampling with that many points."""
+        x, inverse = densities.draw_points(self.snapshot(t), points)
+        mass = self._density(t)(x) * inverse
+        return densities.marginal(x[:, axis], mass, np.asarray(edges, np.float64)) / np.mean(mass)
+
+    def _density(self, t: float) -> densities.Values:
+        """The first output, zero outside a box."""
+        u, domain = self.solution(t), self.problem.domain
+
+        def density(x):
+            inside = np.ones(len(x), bool)
+            if isinstance(domain, Box):
+                inside = np.all((x > np.asarray(domain.lower)) & (x < np.asarray(domain.upper)), axis=1)
+            values = np.zeros(len(x))
+            values[inside] = u(x[inside])[:, 0]
+            return values
+
+        return density
+
+    # ----------------------------------------------------------------------------------------------
+
+    def _snapshots(self) -> list[dict[str, np.ndarray]]:
+        return [snapshots.load(entry.path) for entry in snapshots.list_snapshots(self.directory)]
+
+    @functools.cached_property
+    def _network(self):
+        from nivp_dist.network.network import build_network
+
+        return build_network(self.config.network, self.problem)
+
+    def _points(self, points) -> np.ndarray:
+        x, d = np.asarray(points, np.float64), self.problem.domain.dimension
+        if x.ndim != 2 or x.shape[1] != d:
+            raise ValueError(f"points must have the shape (n, {d}), got {x.shape}")
+        return x
+
+    def _require_same_problem(self, problem: Problem) -> None:
+        given, kept = recorded(problem), self.config.problem
+        if kept.file is not None or kept.name in SHIPPED:
+            kept = recorded(load(kept))  # with the defaults
+        if given.name != kept.name:
+            raise InputError(f"{self.directory}: holds a run of {kept.name}, not of {given.name}")
+        if given.parameters != kept.parameters:
+            raise InputError(
+                f"{self.directory}: holds a run of {given.name} with other parameters: {_difference(given, kept)}"
+            )
+
+
+def open_run(directory: str | Path, problem: Problem | None = None) -> Run:
+    """The run in a directory: finished, stopped, or still going on.
+
+    problem: the instance that ``solve`` was given, if it was given one.
+
+    Raises InputError if the directory holds no run, or another problem's.
+    """
+    run_directory.read_summary(directory)  # refuses what is no run
+    return Run(Path(directory).resolve(), problem)
+
+
+def recorded(problem: Problem) -> ProblemSettings:
+    """What a run directory says of an instance: a shipped problem's name, or the class's; and the parameters."""
+    cls = type(problem)
+    shipped = {(f"nivp_dist.problems.{module}", name): key for key, (module, name) in SHIPPED.items()}
+    name = shipped.get((cls.__module__, cls.__name__), cls.__name__)
+    parameters = {key: _storable(value) for key, value in dataclasses.asdict(problem).items() if value is not None}
+    return ProblemSettings(name=name, parameters=parameters)
+
+
+def _storable(value: Any) -> Any:
+    """What TOML can hold: arrays as lists, and of what is no number or text the name only."""
+    if isinstance(value, dict):
+        return {str(key): _storable(entry) for key, entry in value.items()}
+    value = plain(value)
+    if isinstance(value, (list, tuple)):
+        return [_storable(entry) for entry in value]
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def _difference(given: ProblemSettings, kept: ProblemSettings) -> str:
+    mine, theirs = given.parameters, kept.parameters
+    names = [key for key in mine | theirs if mine.get(key) != theirs.get(key)]
+    return ", ".join(f"{key} = {theirs.get(key)}, not {mine.get(key)}" for key in names)
+
+
+def _is_number_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, (int, float))

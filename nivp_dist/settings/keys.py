@@ -1,0 +1,88 @@
+"""The keys of a configuration, what each allows in words, and the right one nearest to a mistyped one."""
+
+import difflib
+import functools
+
+from nivp_dist.settings.model import Config
+
+
+@functools.cache
+def known_keys() -> dict[str, dict]:
+    """Every key of a configuration, dotted, with the JSON schema of its value."""
+    schema = Config.model_json_schema()
+    keys = {}
+    for name, entry in schema["properties"].items():
+        if "$ref" in entry:
+            section = schema["$defs"][entry["$ref"].rpartition("/")[2]]
+            keys |= {f"{name}.{key}": value for key, value in section["properties"].items()}
+        else:
+            keys[name] = entry
+    return keys
+
+
+def sections() -> list[str]:
+    """The names of the sections, in the order of ``Config``."""
+    return list(dict.fromkeys(key.partition(".")[0] for key in known_keys() if "." in key))
+
+
+def nearest(name: str, candidates) -> str | None:
+    """The candidate closest to a mistyped name, or None if none is close."""
+    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
+    return close[0] if close else None
+
+
+def nearest_mend(key: str) -> str:
+    """What to write instead of an unknown key.
+
+    Compares whole keys and, with the same weight, their last parts: t_end finds integrator.t_end.
+    """
+    ratio = lambda a, b: difflib.SequenceMatcher(None, a, b).ratio()  # noqa: E731
+    leaf = key.rpartition(".")[2]
+    score = lambda known: ratio(key, known) + ratio(leaf, known.rpartition(".")[2])  # noqa: E731
+    best = max(known_keys(), key=score)
+    if score(best) > 1.0:
+        return f"the nearest is {best}"
+    section = key.partition(".")[0]
+    if section in known_keys():
+        return f"the nearest is {section}"
+    inside = [known for known in known_keys() if known.startswith(section + ".")]
+    return (
+        f"[{section}] has {', '.join(k.partition('.')[2] for k in inside)}"
+        if inside
+        else (f"the sections are {', '.join(sections())}")
+    )
+
+
+def describe(schema: dict) -> str:
+    """What a JSON schema allows, in words: 'a whole number of at least 1', "one of 'a', 'b'"."""
+    if "anyOf" in schema:
+        return " or ".join(describe(option) for option in schema["anyOf"] if option.get("type") != "null")
+    if "enum" in schema:
+        return "one of " + ", ".join(map(repr, schema["enum"]))
+    if "const" in schema:
+        return repr(schema["const"])
+    kind = schema.get("type")
+    if kind == "array":
+        plural = _plural(schema.get("items") or (schema.get("prefixItems") or [{}])[0])
+        fixed = schema.get("minItems") == schema.get("maxItems") and "minItems" in schema
+        return f"a list of {schema['minItems']} {plural}" if fixed else f"a list of {plural}"
+    if kind == "object":
+        values = schema.get("additionalProperties")
+        return f"a table of {_plural(values)}" if isinstance(values, dict) else "a table"
+    names = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "a string"}
+    bounds = [
+        f"{word} {schema[bound]:g}"
+        for bound, word in (
+            ("exclusiveMinimum", "above"),
+            ("minimum", "of at least"),
+            ("exclusiveMaximum", "below"),
+            ("maximum", "of at most"),
+        )
+        if bound in schema
+    ]
+    return " ".join([names.get(kind, "of another type"), " and ".join(bounds)]).strip()
+
+
+def _plural(schema: dict) -> str:
+    names = {"number": "numbers", "integer": "whole numbers", "string": "strings"}
+    return names.get(schema.get("type"), "values")

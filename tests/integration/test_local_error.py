@@ -1,0 +1,74 @@
+"""The error that a step is told to have against the one that it has: what sixteen steps in its place differ by.
+
+The network is one whose derivative turns within a step, as in every real run; the exact network of test_stepping has a
+derivative that hardly does.
+"""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from nivp_dist.integration.stepping import _combine
+from nivp_dist.integration.tableaus import TABLEAUS, attempt
+from nivp_dist.problems.wave import Wave
+from nivp_dist.run.simulation import Simulation
+from nivp_dist.settings.model import Config
+
+PULSE = {"dimension": 1, "width": 0.2, "speed_squared": 1.0}
+SUBSTEPS = 16
+
+
+@pytest.fixture(scope="module")
+def pulse():
+    """A pulse in one dimension, fitted to a thousandth."""
+    config = Config(
+        problem={"name": "wave", "parameters": PULSE},
+        network={"width": 10, "depth": 2, "frequencies": 3},
+        sampling={"points": 600},
+        solver={"method": "primal", "mu": 1e-11},
+        fit={"points": 600, "iterations": 25, "on_miss": "continue"},
+        devices=1,
+    )
+    simulation = Simulation(config, Wave(**PULSE))
+    state = simulation.begin()
+    while not simulation.fit_is_done(state):
+        state = simulation.fit_round(state)
+    assert float(state.fit.error) < 2e-3
+    state, _ = simulation.finish_initial_fit(state)
+    points = simulation.sampler.draw(jax.random.key(0), state.density, config.sampling.points)
+    shared = simulation.galerkin.prepare(state.theta, points, jax.random.key(1), 0)
+    return SimpleNamespace(galerkin=simulation.galerkin, theta=state.theta, points=points, shared=shared)
+
+
+def step(pulse, tableau, theta, t, h):
+    """One step, and the field's rates at its stages."""
+    rates = []
+
+    def velocity(theta, t):
+        result = pulse.galerkin.velocity(theta, t, pulse.points, pulse.shared, jnp.zeros_like(theta))
+        rates.append(result.rate)
+        return result.v
+
+    return attempt(tableau, velocity, _combine, theta, t, h, None), rates
+
+
+@pytest.mark.parametrize(
+    "method, h",
+    [("bogacki_shampine", 0.01), ("bogacki_shampine", 0.02), ("cash_karp", 0.01), ("dormand_prince", 0.005)],
+)
+def test_the_error_of_a_step_is_the_one_that_it_has(pulse, method, h):
+    tableau, fine = TABLEAUS[method], pulse.theta
+    one, rates = step(pulse, tableau, pulse.theta, 0.0, h)
+    for k in range(SUBSTEPS):
+        fine = step(pulse, tableau, fine, k * h / SUBSTEPS, h / SUBSTEPS)[0].theta
+    increments = [_combine(None, h, b, rates) for b in (tableau.b, tableau.b_error)]
+    told, scale = pulse.galerkin.step_norms(pulse.theta, one.theta, one.error, *increments, pulse.points)
+    nothing = 2 * [0 * increments[0]]
+    embedded, _ = pulse.galerkin.step_norms(pulse.theta, pulse.theta, one.error, *nothing, pulse.points)
+    field = lambda theta: pulse.galerkin.network.field(theta, pulse.points.x)  # noqa: E731
+    difference = pulse.points.weights[:, None] * (field(one.theta) - field(fine)) ** 2
+    true = float(jnp.sqrt(jnp.sum(difference)) / scale)
+    assert float(told / scale) == pytest.approx(true, rel=0.2)
+    assert float(embedded / scale) < true / 2  # what the pair alone would have said

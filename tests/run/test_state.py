@@ -1,0 +1,62 @@
+"""A state through a checkpoint: every field comes back, of the same kind and with the same bits."""
+
+import jax
+import numpy as np
+import pytest
+
+from nivp_dist.fitting.restart import Health
+from nivp_dist.monitoring.adaptation import Crowding, Damping
+from nivp_dist.monitoring.estimate import Estimate
+from nivp_dist.monitoring.signatures import Vitals
+from nivp_dist.problems.heat import Heat
+from nivp_dist.run.simulation import Simulation
+from nivp_dist.run.state import from_tree, to_tree
+from nivp_dist.settings.model import Config
+
+
+@pytest.fixture(scope="module")
+def simulation():
+    network = {"width": 3, "depth": 1, "frequencies": 1}
+    return Simulation(Config(problem={"name": "heat"}, network=network, devices=1), Heat(dimension=1))
+
+
+@pytest.fixture
+def state(simulation):
+    """Nothing as it was at the start."""
+    vitals = Vitals(*np.linspace(0.1, 0.8, len(Vitals._fields)))
+    return simulation.blank()._replace(
+        t=0.1 + 0.2,
+        step=7,
+        reuse_sketch=False,
+        health=Health(3.5, 1e-3, 0.01),
+        estimate=Estimate(1e-3, 2e-3, 0.1 + 0.2, 0.0),
+        watch=simulation.blank().watch.after_step(vitals, 7)[0],
+        damping=Damping(100.0, 5),
+        crowding=Crowding(4, 6),
+    )
+
+
+def test_every_field_comes_back(simulation, state):
+    again = from_tree(to_tree(state), simulation.mesh)
+    assert jax.tree.structure(again) == jax.tree.structure(state)
+    for name, mine, theirs in zip(state._fields, state, again):
+        for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs)):
+            assert type(a) is type(b), name
+            np.testing.assert_array_equal(a, b, err_msg=name)
+    assert again.estimate == state.estimate and isinstance(again.damping.since, int)
+
+
+def test_a_tree_holds_arrays_of_the_types_of_an_empty_one(simulation, state):
+    """What a checkpoint is read against."""
+    tree, template = to_tree(state), to_tree(simulation.blank())
+    assert {name: np.asarray(value).dtype for name, value in tree.items()} == {
+        name: np.asarray(value).dtype for name, value in template.items()
+    }
+
+
+@pytest.mark.parametrize("missing", ["theta", "estimate.steps", "watch.history", "damping.factor"])
+def test_a_missing_entry_is_an_error(simulation, state, missing):
+    tree = to_tree(state)
+    del tree[missing]
+    with pytest.raises(KeyError, match=missing):
+        from_tree(tree, simulation.mesh)

@@ -1,0 +1,280 @@
+"""Reading, overriding, validating and recording configurations; every mistake gives one exact line."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nivp_dist.errors import InputError
+from nivp_dist.settings.files import (
+    CHANGEABLE,
+    config_hash,
+    parse_value,
+    read_config,
+    resume_config,
+    shipped_configs,
+    to_toml,
+)
+from nivp_dist.settings.keys import known_keys
+from nivp_dist.settings.model import LARGEST_MU, LEAST_MU, Config
+
+HEAT = '[problem]\nname = "heat"\n'
+USER = "class Mine:\n    pass\n"
+
+
+@pytest.fixture
+def toml(tmp_path):
+    """Write a configuration and get its path."""
+
+    def write(text, name="x.toml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def mistake(source, overrides=None):
+    with pytest.raises(InputError) as caught:
+        read_config(source, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_values_from_the_file_and_defaults(toml):
+    config = read_config(toml(HEAT + "[integrator]\nt_end = 2\n[output]\ntimes = [0.5, 1]\n[solver]\nrank = 7\n"))
+    assert config.problem.name == "heat"
+    assert config.integrator.t_end == 2.0 and isinstance(config.integrator.t_end, float)
+    assert config.output.times == [0.5, 1.0]
+    assert config.solver.rank == 7
+    assert config.solver.mu == Config(problem={"name": "heat"}).solver.mu
+
+
+def test_what_is_not_set_follows_from_the_accuracy(toml):
+    text = "accuracy = 1e-4\n" + HEAT
+    config = read_config(toml(text + "[fit]\ntarget = 0.25\n"), {"restart.bound": "0.125"})
+    assert (config.fit.target, config.restart.bound) == (0.25, 0.125)
+    assert math.isclose(config.solver.mu, 1e-11) and math.isclose(config.integrator.rtol, 5e-6)
+    assert config.fit.line_search and config.solver.rtol == Config(problem={"name": "heat"}).solver.rtol
+    # mu stays where float64 has a meaning for it, and where it does something.
+    mu = lambda accuracy: read_config(toml(HEAT), {"accuracy": accuracy}).solver.mu  # noqa: E731
+    assert [mu("1e-7"), mu("0.5")] == [LEAST_MU, LARGEST_MU]
+    # The record holds what came of it, and reads back the same.
+    record = toml(to_toml(config), "record.toml")
+    assert read_config(record) == config
+    for wrong in ("0.0", "1.5", "fine"):
+        assert "accuracy" in mistake(toml(HEAT), {"accuracy": wrong})
+
+
+def test_overrides_win_and_are_typed(toml):
+    path = toml(HEAT + "[solver]\nmu = 1e-3\n")
+    overrides = {
+        "solver.mu": "1e-8",
+        "solver.method": "dual",
+        "solver.rank": "adaptive",
+        "restart.enabled": "False",
+        "output.times": "[0.25, 0.5]",
+        "integrator.rtol": ".5",
+        "problem.parameters.dimension": "3",
+        "seed": "4",
+    }
+    config = read_config(path, overrides)
+    assert (config.solver.mu, config.solver.method, config.solver.rank) == (1e-8, "dual", "adaptive")
+    assert config.restart.enabled is False
+    assert config.output.times == [0.25, 0.5]
+    assert config.integrator.rtol == 0.5
+    assert config.problem.parameters == {"dimension": 3}
+    assert config.seed == 4
+
+
+def test_text_that_is_no_toml_value_is_a_string_and_nothing_else_slips_in():
+    assert parse_value("dual") == "dual"
+    assert parse_value('"1"') == "1"
+    assert parse_value("1\nseed = 3") == "1\nseed = 3"
+    assert parse_value("-1e-3") == -1e-3
+
+
+@pytest.mark.parametrize(
+    "body, line",
+    [
+        (HEAT + "[solver]\ntolerance = 1\n", "unknown key solver.tolerance; the nearest is solver.rtol"),
+        (HEAT + "[solver]\nt_end = 1\n", "unknown key solver.t_end; the nearest is integrator.t_end"),
+        (HEAT + "[intergrator]\nrtol = 1\n", "unknown key intergrator.rtol; the nearest is integrator.rtol"),
+        ("sed = 1\n" + HEAT, "unknown key sed; the nearest is seed"),
+        (HEAT + "[sampling]\npoints = 1.5\n", "sampling.points must be a whole number above 0, got 1.5"),
+        (HEAT + "[sampling]\npoints = true\n", "sampling.points must be a whole number above 0, got true"),
+        (HEAT + '[solver]\nmu = "1e-9"\n', 'solver.mu must be a number above 0, got "1e-9"'),
+        (HEAT + "[solver]\nmu = 0.0\n", "solver.mu must be a number above 0, got 0.0"),
+        (
+            HEAT + '[solver]\nmethod = "cg"\n',
+            "solver.method must be one of 'auto', 'pcg', 'dual_pcg', 'primal', 'dual', got \"cg\"",
+        ),
+        (
+            HEAT + '[solver]\nprecision = "bfloat16"\n',
+            "solver.precision = 'bfloat16' is for solver.method = 'pcg' or 'dual_pcg' (residuals are in float64 "
+            "there), and the method is 'auto': set that too, or 'float32'",
+        ),
+        (HEAT + '[solver]\nrank = "all"\n', "solver.rank must be a whole number above 0 or 'adaptive', got \"all\""),
+        (HEAT + "[restart]\nenabled = 1\n", "restart.enabled must be true or false, got 1"),
+        (HEAT + "[output]\ntimes = 0.5\n", "output.times must be a list of numbers, got 0.5"),
+        (HEAT + '[output]\ntimes = [0.1, "x"]\n', 'output.times must be a list of numbers, got [0.1, "x"]'),
+        (
+            HEAT + "[sampling]\nuniform_fraction = 1.5\n",
+            "sampling.uniform_fraction must be a number above 0 and of at most 1, got 1.5",
+        ),
+        (HEAT + "[integrator]\nt_end = inf\n", "integrator.t_end must be finite, got Infinity"),
+        (HEAT + "[problem.parameters]\nwidth = nan\n", 'problem.parameters must be finite, got {"width": NaN}'),
+        ("solver = 3\n" + HEAT, "solver is a section, got 3; write its keys under [solver]"),
+        ("seed = 1\n", "[problem] is missing: name a problem, `nivp problems` lists them"),
+        ('[problem]\nname = "a"\nfile = "b.py"\n', "set either problem.name or problem.file (with problem.class)"),
+        ('[problem]\nfile = "b.py"\n', "problem.file needs problem.class, the name of the class in that file"),
+        (
+            HEAT + "[output]\ntimes = [2.0]\n",
+            "output.times must lie in [0, integrator.t_end = 1.0], got [2.0]",
+        ),
+    ],
+)
+def test_each_mistake_is_one_line_with_file_key_and_mend(toml, body, line):
+    path = toml(body)
+    assert mistake(path) == f"{path}: {line}"
+
+
+def test_several_mistakes_are_counted(toml):
+    path = toml(HEAT + "[solver]\nmu = -1\nrtoll = 1\nmethod = 0\n")
+    assert mistake(path) == f"{path}: unknown key solver.rtoll; the nearest is solver.rtol (and 2 more mistakes)"
+
+
+def test_mistakes_on_the_command_line_are_blamed_on_it(toml):
+    path = toml(HEAT)
+    assert mistake(path, {"solver.mu": "-1"}) == "command line: solver.mu must be a number above 0, got -1"
+    assert mistake(path, {"solvr.mu": "1"}) == "command line: unknown key solvr.mu; the nearest is solver.mu"
+    assert mistake(path, {"seed.x": "1"}) == "command line: unknown key seed.x; the nearest is seed"
+    line = "command line: output.times must lie in [0, integrator.t_end = 1.0], got [3.0]"
+    assert mistake(path, {"output.times": "[3.0]"}) == line
+
+
+def test_toml_syntax_error_names_the_line(toml):
+    path = toml("[problem]\nname = \n")
+    assert mistake(path) == f"{path}: not valid TOML: Invalid value (at line 2, column 8)"
+
+
+def test_not_utf8(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_bytes(b"seed = 1 # \xff\n")
+    assert mistake(path) == f"{path}: not UTF-8 text (byte 11)"
+
+
+def test_missing_file_and_directory(toml, tmp_path):
+    assert mistake(tmp_path / "zzqq.toml") == (
+        f"{tmp_path}/zzqq.toml: no such configuration file; `nivp problems` lists the shipped ones"
+    )
+    assert mistake(tmp_path) == f"{tmp_path}: a directory, not a configuration; name a TOML file in it"
+    toml(HEAT, "config.toml")
+    assert mistake(tmp_path) == f"{tmp_path}: a directory, not a configuration; a run is continued with `nivp resume`"
+
+
+def test_shipped_configurations_are_found_by_name_and_nearly(toml, tmp_path, monkeypatch):
+    path = toml(HEAT, "heat_2d.toml")
+    monkeypatch.setattr("nivp_dist.settings.files.shipped_configs", lambda: {"heat_2d": path})
+    assert read_config("heat_2d").problem.name == "heat"
+    assert mistake("haet_2d") == "haet_2d: no such configuration file; did you mean the shipped heat_2d?"
+
+
+def test_every_shipped_configuration_reads():
+    shipped = shipped_configs()
+    assert shipped, "the package ships no configuration"
+    for path in shipped.values():
+        assert read_config(path) == read_config(path.stem)
+
+
+def test_record_reads_back_the_same(toml, tmp_path):
+    text = HEAT + "[problem.parameters]\nwidth = 0.07\n[solver]\nmu = 1.2345678901234567e-9\n"
+    text += "[network]\nfrequencies = 2\nalpha = [1, 0.5]\n"
+    config = read_config(toml(text))
+    record = toml(to_toml(config, {"jax": "1.2.3"}), "config.toml")
+    assert read_config(record) == config
+    assert '[versions]\njax = "1.2.3"' in record.read_text()
+
+
+def test_relative_problem_file_is_beside_the_configuration(toml, tmp_path, monkeypatch):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    path = toml('[problem]\nfile = "mine.py"\nclass = "Mine"\n', "here/x.toml")
+    assert read_config(path).problem.file == str(folder / "mine.py")
+    monkeypatch.chdir(tmp_path)
+    assert read_config("here/x.toml").problem.file == str(folder / "mine.py")
+    assert read_config(path, {"problem.file": "other.py"}).problem.file == str(tmp_path / "other.py")
+
+
+def test_hash_ignores_what_may_change_and_sees_everything_else(toml):
+    path = toml(HEAT)
+    base = config_hash(read_config(path))
+    changed = {
+        "integrator.t_end": "2.0",
+        "integrator.max_steps": "7",
+        "integrator.min_step": "1e-9",
+        "output.times": "[0.1]",
+        "output.plots": "false",
+        "output.evaluation_points": "10",
+        "checkpoint.every_steps": "3",
+        "checkpoint.every_minutes": "1",
+        "checkpoint.keep": "2",
+        "cluster.control": "mpi",
+        "cluster.startup_seconds": "60",
+        "cluster.deadline_minutes": "5",
+        "cluster.compilation_cache": "off",
+        "devices": "4",
+    }
+    assert set(changed) == set(CHANGEABLE)
+    assert config_hash(read_config(path, changed | {"output.directory": "elsewhere"})) == base
+    decisive = {"seed": "1", "solver.mu": "1e-8", "problem.parameters.width": "0.06", "fit.points": "10"}
+    decisive["problem.name"] = "wave"
+    assert len({base} | {config_hash(read_config(path, {key: value})) for key, value in decisive.items()}) == 6
+
+
+def test_changeable_keys_exist():
+    assert set(CHANGEABLE) <= set(known_keys())
+
+
+def test_hash_is_of_the_problem_files_content_not_its_place(toml, tmp_path):
+    text = '[problem]\nfile = "{}"\nclass = "Mine"\n'
+    toml(USER, "a.py"), toml(USER, "b.py"), toml(USER + "\n", "c.py")
+    hashes = [config_hash(read_config(toml(text.format(name), f"{name}.toml"))) for name in ("a.py", "b.py", "c.py")]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_resume_takes_only_keys_that_may_change(toml, tmp_path):
+    toml(to_toml(read_config(toml(HEAT))), "config.toml")
+    assert resume_config(tmp_path, {"integrator.t_end": "3"}).integrator.t_end == 3.0
+    with pytest.raises(InputError) as caught:
+        resume_config(tmp_path, {"solver.mu": "1e-3"})
+    assert str(caught.value) == (
+        "command line: solver.mu decides the result and cannot change in a resumed run; these can: "
+        + ", ".join(CHANGEABLE)
+    )
+    with pytest.raises(InputError, match="^command line: unknown key solver.muu; the nearest is solver.mu$"):
+        resume_config(tmp_path, {"solver.muu": "1e-3"})
+    with pytest.raises(InputError, match="problem.parameters.width decides the result"):
+        resume_config(tmp_path, {"problem.parameters.width": "1"})
+
+
+def test_resume_of_what_is_no_run(tmp_path):
+    with pytest.raises(InputError) as caught:
+        resume_config(tmp_path / "x")
+    assert str(caught.value) == f"{tmp_path}/x: not the directory of a run (it holds no config.toml)"
+
+
+def test_reading_does_not_import_jax(toml):
+    path = toml(HEAT)
+    code = f"import sys; from nivp_dist.settings.files import read_config; read_config({str(path)!r})"
+    code += "; print('jax' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
+def test_written_numbers_are_exact(toml):
+    value = math.nextafter(1e-7, 1)
+    record = toml(to_toml(read_config(toml(HEAT), {"solver.mu": repr(value)})), "r.toml")
+    assert read_config(Path(record)).solver.mu == value
