@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from pydantic import Field
 
-import nivp_dist
 from nivp_dist import Box, Config, Problem, open_run, solve
 from nivp_dist.errors import InputError
 from nivp_dist.network.network import build_network

@@ -261,7 +261,7 @@ def ticks_after(undisturbed, moment) -> int:
     """Transitions of the run when a round of its fit, or a step, is done."""
     kind, number = moment
     events = read_lines(undisturbed.directory / "events.jsonl")
-    fitted = next(event["ticks"] for event in events if event["kind"] == "fit")
+    fitted = next(event["transitions"] for event in events if event["kind"] == "fit")
     outputs = sum(event["kind"] == "output" and event["step"] < number for event in events)
     return number if kind == "fit" else fitted + outputs + number
 

@@ -35,7 +35,7 @@ def refusal(directory: str | Path, cap: int, job: str = "", facts: str = "") -> 
     if len(before) >= cap:
         allowed = f"{cap} times are allowed and used up"
         return f"{allowed}; `nivp submit --resume {directory}` counts anew, --requeues allows more"
-    if before and progress(directory) <= before[-1]["ticks"]:
+    if before and progress(directory) <= before[-1]["transitions"]:
         why = f"the run has not advanced since the last time, t = {summary['t']:g}"
         return f"{why}: `nivp submit --resume {directory}` with a longer --time"
     return None
@@ -51,7 +51,7 @@ def record(directory: str | Path, job: str = "") -> dict:
     """Write down that the job is queued again. Returns the line; raises OSError."""
     summary = run_directory.read_summary(directory)
     line = {"job": job, "number": len(_of_job(directory, job)) + 1, "time": time.time()}
-    line |= {"ticks": progress(directory), "t": summary["t"], "signal": summary["signal"]}
+    line |= {"transitions": progress(directory), "t": summary["t"], "signal": summary["signal"]}
     Lines(Path(directory) / REQUEUES).append(line)
     return line
 

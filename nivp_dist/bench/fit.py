@@ -45,11 +45,11 @@ def measure(name: str, size: Size) -> dict:
     run = cases.simulation(name, size.network, fit=settings | {"line_search": True})
     start = run.begin()
     target = jax.jit(jax.vmap(lambda x: jnp.reshape(run.problem.initial(x), (run.network.outputs,))))
-    judged = run.sampler.draw(jax.random.key(9), start.density, 20_000)
-    goal, scale = target(judged.x), jnp.sum(judged.measure[:, None] * target(judged.x) ** 2)
+    evaluated = run.sampler.draw(jax.random.key(9), start.density, 20_000)
+    goal, scale = target(evaluated.x), jnp.sum(evaluated.measure[:, None] * target(evaluated.x) ** 2)
 
     def error_of(network):
-        misfit = jax.jit(lambda theta: jnp.sum(judged.measure[:, None] * (network.field(theta, judged.x) - goal) ** 2))
+        misfit = jax.jit(lambda theta: jnp.sum(evaluated.measure[:, None] * (network.field(theta, evaluated.x) - goal) ** 2))
         return lambda theta: float(jnp.sqrt(misfit(theta) / scale))
 
     ours = gauss_newton(run, start, error_of(run.network))

@@ -191,7 +191,7 @@ class Group:
                     self._lost(index, f"no sign of life for {SILENCE:g} s")
             looked = now
             if self._reports and now - self._reports[0]["when"] > GRACE:
-                self._judge()
+                self._check_residual()
 
     def _heard(self, index: int, message: dict) -> None:
         line = self._peers[index]
@@ -237,9 +237,9 @@ class Group:
         with self._lock:
             self._reports.append(report | {"when": time.monotonic()})
         if not self._peers:
-            self._judge()
+            self._check_residual()
 
-    def _judge(self) -> None:
+    def _check_residual(self) -> None:
         """The first report that is no echo; plain if process 0 says the same."""
         with self._lock:
             first = next((report for report in self._reports if not report["echo"]), self._reports[0])

@@ -59,7 +59,7 @@ class FitState(NamedTuple):
 class Fitter:
     """Fits the field to target(context, x): x (n, d) -> (n, m); context is any pytree (or None).
 
-    ``scored``: outputs that the final error counts (default all; see ``fitting.companions``).
+    ``scored``: outputs that the final error counts (default all; see ``fitting.time_derivative_targets``).
     ``by_samples``: with `dual_pcg`, for the rounds that it is far cheaper in; None: there are none.
     """
 

@@ -18,8 +18,8 @@ from jax.sharding import PartitionSpec as P
 from nivp_dist.backend.mesh import AXIS
 from nivp_dist.galerkin import kernel, nystrom
 from nivp_dist.galerkin.jacobian import Operator
+from nivp_dist.galerkin.linear_solver import LinearSolver
 from nivp_dist.galerkin.methods import ITERATIVE, first_rank
-from nivp_dist.galerkin.systems import Systems
 from nivp_dist.network.frames import Basis, balanced
 from nivp_dist.network.network import Network
 from nivp_dist.points.points import Points, error_weights
@@ -62,7 +62,7 @@ class Velocity(NamedTuple):
     guess: jax.Array
 
 
-class Judgement(NamedTuple):
+class ResidualCheck(NamedTuple):
     """A velocity on points that it was not fitted to: the residual |J v - f| / |f|; |J v - f| / |q| in the norm of
     ``estimate``; and the coverage, the effective share of the points for integrals of |u| (Kish 1965)."""
 
@@ -89,11 +89,11 @@ class Galerkin:
     ):
         self.network, self.problem, self.solver, self.mesh = network, problem, solver, mesh
         self.chunk, self.axis = sampling.chunk, AXIS
-        self.systems = Systems(network, solver, sampling.points, mesh.size, AXIS, fitting, rate_rtol)
-        self.method = self.systems.method
+        self.linear_solver = LinearSolver(network, solver, sampling.points, mesh.size, AXIS, fitting, rate_rtol)
+        self.method = self.linear_solver.method
         self.points_spec = split = Points(P(AXIS), P(AXIS), P(AXIS))
         every, program, by_samples = P(), self.program, self.method == "dual_pcg"
-        sketch = nystrom.Sketch(self.systems.vectors.spec, every)
+        sketch = nystrom.Sketch(self.linear_solver.vectors.spec, every)
         factor = kernel.Factor(P(None, AXIS), every, every) if by_samples else every
         shared = self.shared_spec = Regularisation(every, every, sketch, every, every, factor)
         self._prepare = {}
@@ -106,7 +106,7 @@ class Galerkin:
         self.rate = program(self._rate, every, every, split, out_specs=P(AXIS))
         self.field = program(self._field, every, P(AXIS), out_specs=P(AXIS))
         self.step_norms = program(self._step_norms, every, every, every, P(AXIS), P(AXIS), split)
-        self.judge = program(self._judge, every, every, every, split)
+        self.check_residual = program(self._check_residual, every, every, every, split)
         self.residual_squares = program(self._residual_squares, every, every, every, split, out_specs=P(AXIS))
         self.correction = program(self._correction, every, split, P(AXIS), shared, every)
 
@@ -125,7 +125,7 @@ class Galerkin:
         if self.method not in ITERATIVE or self.solver.rank != "adaptive":
             return 0
         largest = min(self.solver.max_rank, self.network.size)
-        rows = -(-self.systems.points // self.mesh.size) * self.network.outputs
+        rows = -(-self.linear_solver.points // self.mesh.size) * self.network.outputs
         return min(largest, max(1, kernel.ENTRIES // rows)) if self.method == "dual_pcg" else largest
 
     def guess(self, velocity, points: Points):
@@ -173,7 +173,7 @@ class Galerkin:
         if self.method == "dual_pcg":
             factor = kernel.factor(self._operators(theta, points, basis)[0], key, rank, AXIS)
             return Regularisation(mu, trace, kernel.spectrum(factor, key), limit, basis, factor)
-        vectors = self.systems.vectors
+        vectors = self.linear_solver.vectors
         omega = nystrom.test_matrix(vectors, key, rank)
         product = vectors.columns(operator.normal_columns, omega)
         sketch = nystrom.sketch(vectors, omega, product, operator.dtype)
@@ -184,7 +184,7 @@ class Galerkin:
         operators = operator, _ = self._operators(theta, points, basis)
         f = self._rhs(theta, t, points.x)
         guess = guess if self.method == "dual_pcg" else self.network.to_basis(guess, basis)
-        solved = self.systems.solve(operators, f, points.weights, regularisation, guess)
+        solved = self.linear_solver.solve(operators, f, points.weights, regularisation, guess)
         rate = operator.apply(solved.v)
         squares = jnp.stack([self._square(points, rate - f), self._square(points, f)])
         v = self.network.from_basis(solved.v, basis)
@@ -205,7 +205,7 @@ class Galerkin:
         """
         operators = self._operators(theta, points, regularisation.basis)
         dampings = dampings * regularisation.trace
-        found = self.systems.several(operators, misfit, points.weights, regularisation, dampings)
+        found = self.linear_solver.several(operators, misfit, points.weights, regularisation, dampings)
         return jax.vmap(lambda v: self.network.from_basis(v, regularisation.basis))(found)
 
     def _rate(self, theta, v, points):
@@ -234,8 +234,8 @@ class Galerkin:
         error = jnp.maximum(embedded, share * defect)  # not a number if one of them is none
         return (error / scale, jnp.ones_like(scale)) if self.network.log_density else (error, scale)
 
-    def _judge(self, theta, t, v, points):
-        """The velocity v (p,) at (theta, t): a ``Judgement``."""
+    def _check_residual(self, theta, t, v, points):
+        """The velocity v (p,) at (theta, t): a ``ResidualCheck``."""
         network, f = self.network, self._rhs(theta, t, points.x)
         misfit = self._rate(theta, v, points) - f
         field = network.field(theta, points.x)
@@ -247,7 +247,7 @@ class Galerkin:
         squares, masses = jax.lax.psum((jnp.stack(squares), jnp.stack(masses)), AXIS)
         ratio = lambda a, b: a / jnp.where(b > 0, b, 1.0)  # noqa: E731
         residual, rate = (jnp.sqrt(ratio(squares[i], squares[j])) for i, j in ((0, 1), (2, 3)))
-        return Judgement(residual, rate, ratio(masses[0] ** 2, masses[1] * masses[2]))
+        return ResidualCheck(residual, rate, ratio(masses[0] ** 2, masses[1] * masses[2]))
 
     def _residual_squares(self, theta, t, v, points):
         """|J v - f|^2 at every point: (n,)."""

@@ -61,7 +61,7 @@ class Stepper:
     def method(self, state: State) -> str:
         """What solves for the velocities of the next step (``galerkin.methods``)."""
         galerkin = self.direct if self.direct is not None and state.rank == 0 else self.galerkin
-        return galerkin.systems.method_for(self.sampling.points * state.crowding.factor)
+        return galerkin.linear_solver.method_for(self.sampling.points * state.point_refinement.factor)
 
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:
         """One accepted step. `poll` is called between stages and may raise to interrupt.
@@ -110,7 +110,7 @@ class Stepper:
         if (state.step + 1) % self.sampling.redraw_every == 0 and self.sampling.method != "uniform":
             density = self.sampler.fit(density, points, self._values(step.theta, points.x), sweeps=3)
         fresh = self._drawn(state, self._key(state, FRESH_KEY), self._fresh_points())
-        judged = run.galerkin.judge(state.theta, state.t, first, fresh)
+        residual_check = run.galerkin.check_residual(state.theta, state.t, first, fresh)
         new = state._replace(
             theta=step.theta,
             velocity=step.last if step.last is not None else first,
@@ -124,10 +124,10 @@ class Stepper:
             rejected=state.rejected + rejected,
             evaluations=state.evaluations + run.evaluations,
             cg_iterations=state.cg_iterations + run.iterations,
-            estimate=state.estimate.after_step(h_try, float(judged.residual_rate), error * self.settings.rtol),
+            estimate=state.estimate.after_step(h_try, float(residual_check.residual_rate), error * self.settings.rtol),
         )
         told = self._telemetry(step.theta, first, state.velocity, run.at_start, points.weights)
-        metrics = self._metrics(new, run, h_try, error, rejected, judged, told)
+        metrics = self._metrics(new, run, h_try, error, rejected, residual_check, told)
         return Accepted(new, metrics, sorted(set(run.warnings)))
 
     # ----------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ class Stepper:
 
     def _points(self, state: State, draw: int):
         """The step's points: a function of the key, the number of the draw, and the density."""
-        key, n = self._key(state, POINTS_KEY, draw), self.sampling.points * state.crowding.factor
+        key, n = self._key(state, POINTS_KEY, draw), self.sampling.points * state.point_refinement.factor
         if self.sampling.method != "residual" or state.step == 0:
             return self._drawn(state, key, n)
         candidates = self.sampler.draw(key, state.density, n * self.sampling.oversampling)
@@ -206,7 +206,7 @@ class Stepper:
             doubled = work(larger, after_doubling(iterations))
             rank, cost = (larger, doubled) if doubled < cost else (rank, cost)
         if self.direct is not None:
-            directly = velocities * direct_work(galerkin.network, n)[self.direct.systems.method_for(n)]
+            directly = velocities * direct_work(galerkin.network, n)[self.direct.linear_solver.method_for(n)]
             if directly < cost:
                 return self._directly(state, points)
         regularisation = self._damped(galerkin, state, points, rank)
@@ -222,13 +222,13 @@ class Stepper:
         """mu and a sketch of that rank, mu with the factor that the run has come to. Rank 0: of direct solves."""
         key, rank = self._key(state, SKETCH_KEY), rank or self.telemetry_rank
         regularisation = galerkin.prepare(state.theta, points, key, rank)
-        return regularisation._replace(mu=state.damping.factor * regularisation.mu)
+        return regularisation._replace(mu=state.mu_adaptation.factor * regularisation.mu)
 
     def _fresh_points(self) -> int:
         n = self.sampling.points
         return min(n, max(1000, n // 4))
 
-    def _metrics(self, new, run, h, error, rejected, judged, told) -> dict:
+    def _metrics(self, new, run, h, error, rejected, residual_check, told) -> dict:
         return (
             {
                 "step": new.step,
@@ -237,14 +237,14 @@ class Stepper:
                 "error": error * self.settings.rtol,
                 "rejected": rejected,
                 "residual": run.first_residual,
-                "residual_fresh": float(judged.residual),
+                "residual_fresh": float(residual_check.residual),
                 "cg_iterations": run.iterations,
                 "cg_wasted": run.wasted,
                 "cg_residual": run.worst,
                 "evaluations": run.evaluations,
                 "rank": new.rank or self.telemetry_rank,
-                "points": self.sampling.points * new.crowding.factor,
-                "coverage": float(judged.coverage),
+                "points": self.sampling.points * new.point_refinement.factor,
+                "coverage": float(residual_check.coverage),
             }
             | {name: float(value) for name, value in told.items()}
             | new.estimate.entries()
@@ -257,7 +257,7 @@ def _combine(theta, h, coefficients, stages):
 
 
 def _telemetry(theta, velocity, before, regularisation, weights) -> dict:
-    """Single numbers that watch a step; turn: cosine of the angle to the velocity before, NaN if there was none."""
+    """Single numbers that describe a step; turn: cosine of the angle to the velocity before, NaN if there was none."""
     eigenvalues, mu = regularisation.sketch.eigenvalues, regularisation.mu
     return {
         "theta_norm": jnp.linalg.norm(theta),

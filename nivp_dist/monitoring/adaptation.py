@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nivp_dist.monitoring.signatures import ENOUGH, Vitals, points_overfitted, thirds
+from nivp_dist.monitoring.signatures import ENOUGH, StepRecord, points_overfitted, thirds
 
 FACTOR, LARGEST = 10.0, 1e4
 STRUGGLES = 3  # rejected attempts in two steps
@@ -21,38 +21,38 @@ SOUND = 12  # steps without a rejection before it is taken back
 MOST_POINTS = 4  # times sampling.points: what memory and time are to be reckoned with
 
 
-class Damping(NamedTuple):
+class MuAdaptation(NamedTuple):
     """The factor, and the accepted step at which it changed last."""
 
     factor: float = 1.0
     since: int = 0
 
-    def after_step(self, recent: Vitals, step: int) -> "Damping":
+    def after_step(self, recent: StepRecord, step: int) -> "MuAdaptation":
         """recent: series of the steps since the last fit, the newest last. step: accepted steps so far."""
         elapsed = step - self.since
         if elapsed >= SETTLE and self.factor < LARGEST and _struggles(recent, elapsed):
-            return Damping(self.factor * FACTOR, step)
+            return MuAdaptation(self.factor * FACTOR, step)
         if self.factor > 1 and elapsed >= SOUND and _is_sound(recent):
-            return Damping(self.factor / FACTOR, step)
+            return MuAdaptation(self.factor / FACTOR, step)
         return self
 
 
-class Crowding(NamedTuple):
+class PointRefinement(NamedTuple):
     """How many times sampling.points are drawn, and the accepted step at which that changed last."""
 
     factor: int = 1
     since: int = 0
 
-    def after_step(self, recent: Vitals, step: int) -> "Crowding":
+    def after_step(self, recent: StepRecord, step: int) -> "PointRefinement":
         """Twice as many, if the steps since the last change fit their own points only. Arguments as above."""
         elapsed = step - self.since
         if self.factor == MOST_POINTS or elapsed < ENOUGH or len(recent.h) < ENOUGH:
             return self
-        overfitted = points_overfitted(Vitals(*(series[-elapsed:] for series in recent)))
-        return Crowding(2 * self.factor, step) if overfitted else self
+        overfitted = points_overfitted(StepRecord(*(series[-elapsed:] for series in recent)))
+        return PointRefinement(2 * self.factor, step) if overfitted else self
 
 
-def _struggles(recent: Vitals, elapsed: int) -> bool:
+def _struggles(recent: StepRecord, elapsed: int) -> bool:
     if recent.rejected[-2:].sum() >= STRUGGLES:
         return True
     if elapsed >= LASTING and recent.rejected[-LASTING:].sum() >= LASTING_STRUGGLES:
@@ -63,6 +63,6 @@ def _struggles(recent: Vitals, elapsed: int) -> bool:
     return bool(fell and late > 2 * early)
 
 
-def _is_sound(recent: Vitals) -> bool:
+def _is_sound(recent: StepRecord) -> bool:
     last = slice(-SOUND, None)
     return len(recent.h) >= SOUND and recent.rejected[last].sum() == 0 and recent.h[-1] >= np.max(recent.h[last]) / 2

@@ -21,14 +21,14 @@ FEW_POINTS = 0.02  # effective share of the points for integrals of |u|
 TURNING = 0.4  # share of the steps whose velocity points back against the one before
 
 
-class Vitals(NamedTuple):
+class StepRecord(NamedTuple):
     """One accepted step.
 
     Attributes:
         h: the step size proposed for the next one: that of the step itself may have been cut by an output.
         rejected: attempts. residual, residual_fresh: |J v - f| / |f| on the step's points, and on fresh ones; the
             first is NaN where the points were kept, and the velocity with them.
-        iterations: of CG, a velocity; 0 with direct solves. coverage: see ``galerkin.velocity.Judgement``.
+        iterations: of CG, a velocity; 0 with direct solves. coverage: see ``galerkin.velocity.ResidualCheck``.
         turn: cosine between the step's first velocity and the last one before it; NaN if there is none.
         unsolved: 1 if CG missed its tolerance in it.
     """
@@ -43,52 +43,52 @@ class Vitals(NamedTuple):
     unsolved: float
 
 
-class Watch(NamedTuple):
+class StepHistory(NamedTuple):
     """What a run remembers of its last steps.
 
     Attributes:
-        history: (WINDOW, fields of Vitals), the newest last, NaN before the last fit.
+        records: (WINDOW, fields of StepRecord), the newest last, NaN before the last fit.
         seen: (signatures,) the step at which each was last present, -1 never.
     """
 
-    history: np.ndarray
+    records: np.ndarray
     seen: np.ndarray
 
     @staticmethod
-    def begin() -> "Watch":
+    def begin() -> "StepHistory":
         """Nothing has happened yet."""
-        return Watch(np.full((WINDOW, len(Vitals._fields)), np.nan), np.full(len(SIGNATURES), -1))
+        return StepHistory(np.full((WINDOW, len(StepRecord._fields)), np.nan), np.full(len(SIGNATURES), -1))
 
-    def after_step(self, vitals: Vitals, step: int) -> tuple["Watch", list[str]]:
+    def after_step(self, record: StepRecord, step: int) -> tuple["StepHistory", list[str]]:
         """With one step more, and what to say of it: a signature speaks when it appears, and again only after it has
         been absent for a whole window."""
-        watch = self._replace(history=np.concatenate([self.history[1:], [vitals]]))
-        recent, seen, said = watch.recent(), self.seen.copy(), []
+        history = self._replace(records=np.concatenate([self.records[1:], [record]]))
+        recent, seen, messages = history.recent(), self.seen.copy(), []
         for number, signature in enumerate(SIGNATURES):
             message = signature(recent) if len(recent.h) >= ENOUGH else None
             if message is not None:
                 if seen[number] < 0 or step - seen[number] > WINDOW:
-                    said.append(message)
+                    messages.append(message)
                 seen[number] = step
-        return watch._replace(seen=seen), said
+        return history._replace(seen=seen), messages
 
-    def after_fit(self) -> "Watch":
+    def after_fit(self) -> "StepHistory":
         """Another network: what was before says nothing of it."""
-        return self._replace(history=np.full_like(self.history, np.nan))
+        return self._replace(records=np.full_like(self.records, np.nan))
 
     def unsolved(self) -> bool:
         """Whether CG missed its tolerance in any of the steps."""
         return bool(np.any(self.recent().unsolved > 0))
 
-    def recent(self) -> Vitals:
+    def recent(self) -> StepRecord:
         """The steps since the last fit, a series (n,) each."""
-        return Vitals(*self.history[~np.isnan(self.history[:, 0])].T)
+        return StepRecord(*self.records[~np.isnan(self.records[:, 0])].T)
 
 
-# Signatures: Vitals of series (n,) -> what is seen and what to try, or None --------------------------------------
+# Signatures: StepRecord of series (n,) -> what is seen and what to try, or None --------------------------------------
 
 
-def iterations_grow(recent: Vitals) -> str | None:
+def iterations_grow(recent: StepRecord) -> str | None:
     """Conditioning: the parameters drift to where M is nearly singular."""
     early, _, late = thirds(recent.iterations)
     if not _rises(recent.iterations, ITERATIONS_GROW, floor=ITERATIONS_FEW):
@@ -99,7 +99,7 @@ def iterations_grow(recent: Vitals) -> str | None:
     )
 
 
-def steps_rejected(recent: Vitals) -> str | None:
+def steps_rejected(recent: StepRecord) -> str | None:
     """Stiffness at a step size that stays; conditioning where the residual rises along."""
     rejected, n = int(recent.rejected.sum()), len(recent.h)
     if rejected < REJECTED_SHARE * n:
@@ -113,7 +113,7 @@ def steps_rejected(recent: Vitals) -> str | None:
     )
 
 
-def steps_collapse(recent: Vitals) -> str | None:
+def steps_collapse(recent: StepRecord) -> str | None:
     """Tiny steps."""
     largest, last = recent.h.max(), thirds(recent.h)[2]
     if last > largest / COLLAPSE:
@@ -124,7 +124,7 @@ def steps_collapse(recent: Vitals) -> str | None:
     return f"stiffness: {seen} while the residual stays; try a larger solver.mu, or a larger integrator.rtol"
 
 
-def residual_stays_large(recent: Vitals) -> str | None:
+def residual_stays_large(recent: StepRecord) -> str | None:
     """A plateau: capacity, the initial fit, or points."""
     if np.median(recent.residual_fresh) < LARGE_RESIDUAL or _residual_grows(recent):
         return None
@@ -135,7 +135,7 @@ def residual_stays_large(recent: Vitals) -> str | None:
     )
 
 
-def residual_grows(recent: Vitals) -> str | None:
+def residual_grows(recent: StepRecord) -> str | None:
     """The tangent space loses the solution."""
     if not _residual_grows(recent):
         return None
@@ -146,7 +146,7 @@ def residual_grows(recent: Vitals) -> str | None:
     )
 
 
-def points_overfitted(recent: Vitals) -> str | None:
+def points_overfitted(recent: StepRecord) -> str | None:
     """The velocity fits its own points only."""
     measured = ~np.isnan(recent.residual)
     if not measured.any():
@@ -160,7 +160,7 @@ def points_overfitted(recent: Vitals) -> str | None:
     )
 
 
-def points_miss_the_solution(recent: Vitals) -> str | None:
+def points_miss_the_solution(recent: StepRecord) -> str | None:
     """Effective sample size."""
     if np.median(recent.coverage) >= FEW_POINTS:
         return None
@@ -170,7 +170,7 @@ def points_miss_the_solution(recent: Vitals) -> str | None:
     )
 
 
-def velocities_turn(recent: Vitals) -> str | None:
+def velocities_turn(recent: StepRecord) -> str | None:
     """Parameters that swing to and fro: high frequencies of the embedding that nothing damps."""
     turns = recent.turn[~np.isnan(recent.turn)]
     if len(turns) < ENOUGH or np.mean(turns < 0) < TURNING:
@@ -207,10 +207,10 @@ def _rises(series: np.ndarray, factor: float, floor: float) -> bool:
     return early <= middle <= late and late > factor * early
 
 
-def _residual_grows(recent: Vitals) -> bool:
+def _residual_grows(recent: StepRecord) -> bool:
     return _rises(recent.residual_fresh, RESIDUAL_GROWS, floor=RESIDUAL_SMALL / RESIDUAL_GROWS)
 
 
-def _ill_conditioned(recent: Vitals) -> bool:
+def _ill_conditioned(recent: StepRecord) -> bool:
     """Milder than the signatures of their own: it only tells two causes of small steps apart."""
     return _rises(recent.iterations, 2.0, ITERATIONS_FEW) or _rises(recent.residual_fresh, 2.0, RESIDUAL_SMALL / 10)

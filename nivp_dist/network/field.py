@@ -51,7 +51,7 @@ class MLP(nn.Module):
 class Field(nn.Module):
     """What the parameters represent: u itself, or q = log u for a density. x (n, d) -> (n, m).
 
-    Outputs beyond the first `fields`, if any, are their companions (``fitting.companions``): signed, so that of an
+    Outputs beyond the first `fields`, if any, are their time derivatives (``fitting.time_derivative_targets``): signed, so that of an
     exponential u they are a factor on it, as its time derivative is.
     """
 

@@ -163,11 +163,11 @@ def _newest(directory: Path, summary: dict, now: float) -> dict | None:
     found = [int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()] if folder.is_dir() else []
     if not found:
         return None
-    ticks = max(found)
-    known = summary.get("ticks") == ticks  # the summary is written right after
-    age = now - (folder / str(ticks)).stat().st_mtime
+    transitions = max(found)
+    known = summary.get("transitions") == transitions  # the summary is written right after
+    age = now - (folder / str(transitions)).stat().st_mtime
     return {
-        "ticks": ticks,
+        "transitions": transitions,
         "step": summary.get("steps") if known else None,
         "t": summary.get("t") if known else None,
         "age_seconds": max(age, 0.0),
@@ -189,7 +189,7 @@ def _checkpoint(checkpoint: dict) -> str:
     where = ""
     if checkpoint["step"] is not None:
         where = f" (step {checkpoint['step']}, t = {number(checkpoint['t'])})"
-    return f"number {checkpoint['ticks']}{where}, {_ago(checkpoint)}"
+    return f"number {checkpoint['transitions']}{where}, {_ago(checkpoint)}"
 
 
 def _event(event: dict) -> tuple[str, str]:
@@ -205,7 +205,7 @@ def _one_line(facts: dict) -> str:
     parts += [f"step {last['step']}"] if "step" in last else []
     parts += [f"{number(facts['rate_per_hour'])} per hour"] if facts["rate_per_hour"] is not None else []
     parts += [f"until {_clock(facts['ends_at'])}"] if facts["ends_at"] is not None else []
-    parts += [f"checkpoint {facts['checkpoint']['ticks']}"] if facts["checkpoint"] else []
+    parts += [f"checkpoint {facts['checkpoint']['transitions']}"] if facts["checkpoint"] else []
     return "  ".join(parts)
 
 

@@ -50,7 +50,7 @@ class _Run:
         state = self.start(resume)
         try:
             while state.phase != FINISHED:
-                command = self.control.decide(state.ticks)
+                command = self.control.decide(state.transitions)
                 if command in (SAVE, STOP):
                     self.save(state)
                 if command == STOP:
@@ -152,7 +152,7 @@ class _Run:
         written = self.record.save(state)
         if written:
             self.record.summary(state, "running")
-        self.control.saved(state.ticks)
+        self.control.saved(state.transitions)
         return written
 
     def finish(self, state: State) -> dict:

@@ -33,7 +33,7 @@ class Record:
         self._started = time.monotonic()
         previous = (run_directory.read_summary(self.directory) or {}) if self.writes else {}
         self.began = bool(previous)  # whether the run was ever started; process 0 only
-        self._reached = previous.get("ticks") or 0  # the last checkpoint that was told of
+        self._reached = previous.get("transitions") or 0  # the last checkpoint that was told of
         self._earlier = float(previous.get("wall_seconds") or 0.0)
         self._compiled_earlier = float(previous.get("compile_seconds") or 0.0)
         self._hash = np.frombuffer(hashlib.sha256(config_hash(config).encode()).digest(), np.uint8)
@@ -43,7 +43,7 @@ class Record:
         """A checkpoint of the whole state; False if it was there already. Every process calls it."""
         for lines in (self.metrics, self.events):  # what is before the checkpoint must be there when it is
             self._write(lines.path.name, lines.sync)
-        return self.checkpoints.save(state.ticks, to_tree(state) | {"config_hash": self._hash})
+        return self.checkpoints.save(state.transitions, to_tree(state) | {"config_hash": self._hash})
 
     def restore(self) -> tuple[State, list[str]] | None:
         """The newest checkpoint that can be read, with what was wrong with newer ones; None if there is none.
@@ -63,7 +63,7 @@ class Record:
         try:
             self._write(METRICS, lambda: self.metrics.truncate_to(state.step))
             # By transitions: several events of a fit or an output share a step.
-            self._write(EVENTS, lambda: self.events.truncate_to(state.ticks, key="ticks"))
+            self._write(EVENTS, lambda: self.events.truncate_to(state.transitions, key="transitions"))
             self._write(snapshots.FOLDER, lambda: self._read_outputs(state.t))
         except ValueError as error:
             raise RunFailed(f"{error}: it is damaged; move it away, and resume without it") from None
@@ -77,7 +77,7 @@ class Record:
 
     def event(self, state: State, kind: str, message: str) -> None:
         """Something worth a line in events.jsonl. state: the one after the transition that it belongs to."""
-        line = {"step": state.step, "t": state.t, "ticks": state.ticks, "kind": kind, "message": message}
+        line = {"step": state.step, "t": state.t, "transitions": state.transitions, "kind": kind, "message": message}
         self._write(EVENTS, lambda: self.events.append(line))
 
     def output(self, state: State, score) -> None:
@@ -100,7 +100,7 @@ class Record:
             "t_end": config.integrator.t_end,
             "errors": [entry for _, entry in sorted(self.outputs.items())],
             "steps": state.step,
-            "ticks": state.ticks,
+            "transitions": state.transitions,
             "rejected": state.rejected,
             "velocity_evaluations": state.evaluations,
             "cg_iterations": state.cg_iterations,
@@ -143,7 +143,7 @@ class Record:
     def _require_no_progress(self) -> None:
         """A run without checkpoints begins again only if it had come nowhere."""
         steps, events = (read_tail(self.directory / name) for name in (METRICS, EVENTS))
-        if self.writes and (self._reached or steps or any(event.get("ticks") for event in events)):
+        if self.writes and (self._reached or steps or any(event.get("transitions") for event in events)):
             at = f"t = {steps[-1]['t']:g}" if steps else "its initial fit"
             raise RunFailed(
                 f"{self.checkpoints.folder} is empty, and the run had come to {at}: restore the folder from a copy, "

@@ -8,16 +8,16 @@ import numpy as np
 
 from nivp_dist.backend.mesh import make_mesh, replicate
 from nivp_dist.errors import InputError, RunFailed
-from nivp_dist.fitting.companions import Companions, Source
 from nivp_dist.fitting.fit import DONE, FitState, Fitter
 from nivp_dist.fitting.restart import Health, reason_to_refit
+from nivp_dist.fitting.time_derivative_targets import Source, TimeDerivativeTargets
 from nivp_dist.galerkin.methods import ITERATIVE, direct_method
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.stepping import Accepted, Stepper
-from nivp_dist.monitoring.adaptation import Crowding, Damping
+from nivp_dist.monitoring.adaptation import MuAdaptation, PointRefinement
 from nivp_dist.monitoring.estimate import Estimate
 from nivp_dist.monitoring.evaluation import Score, Scorer
-from nivp_dist.monitoring.signatures import Vitals, Watch
+from nivp_dist.monitoring.signatures import StepHistory, StepRecord
 from nivp_dist.network.network import build_network
 from nivp_dist.points import sampling
 from nivp_dist.points.sampling import Sampler
@@ -48,9 +48,9 @@ class Simulation:
         rtol = config.integrator.rtol
         self.galerkin = Galerkin(self.network, problem, config.solver, config.sampling, self.mesh, rate_rtol=rtol)
         fit_points = config.sampling.model_copy(update={"points": config.fit.points})
-        wanted = Companions.wanted(config, self.network)
-        self.companions = Companions(config.network, problem, self.network) if wanted else None
-        fitted = self.companions.network if wanted else self.network
+        wanted = TimeDerivativeTargets.wanted(config, self.network)
+        self.time_derivative_targets = TimeDerivativeTargets(config.network, problem, self.network) if wanted else None
+        fitted = self.time_derivative_targets.network if wanted else self.network
         fit_galerkin = Galerkin(fitted, problem, config.solver, fit_points, self.mesh, fitting=True)
         by_samples = None
         if config.solver.method == "auto":
@@ -95,14 +95,14 @@ class Simulation:
             refit_attempts=0,
             outputs_written=0,
             health=None,
-            levels=None,
+            baseline=None,
             estimate=Estimate(),
-            watch=Watch.begin(),
-            damping=Damping(),
-            crowding=Crowding(),
+            history=StepHistory.begin(),
+            mu_adaptation=MuAdaptation(),
+            point_refinement=PointRefinement(),
             fit_step=0,
             fit_t=0.0,
-            ticks=0,
+            transitions=0,
         )
         return self._replicated(state)
 
@@ -184,11 +184,11 @@ class Simulation:
         fit, misfit = self._measured(state)
         error = float(fit.error)
         accepted = bool(error <= self.refit_bound(state))
-        healthy_step = max(state.h, state.levels.h) if state.levels else state.h
+        healthy_step = max(state.h, state.baseline.h) if state.baseline else state.h
         state = state.after(
             phase=EVOLVE,
             refit_attempts=state.refit_attempts + 1,
-            levels=None,
+            baseline=None,
             fit_step=state.step,
             fit_t=state.t,
         )
@@ -201,18 +201,18 @@ class Simulation:
                 h=healthy_step,
                 rank=self.galerkin.first_rank,
                 reuse_sketch=True,
-                watch=state.watch.after_fit(),
-                damping=Damping(since=state.step),
+                history=state.history.after_fit(),
+                mu_adaptation=MuAdaptation(since=state.step),
             )
         return state, error, accepted
 
     def reason_to_refit(self, state: State) -> str | None:
         """Why to refit before the next step (``fitting.restart``), or None."""
-        steps, elapsed, levels = state.step - state.fit_step, state.t - state.fit_t, state.levels
-        if levels and self.stepper.direct is not None:
+        steps, elapsed, baseline = state.step - state.fit_step, state.t - state.fit_t, state.baseline
+        if baseline and self.stepper.direct is not None:
             # A spectrum that fills up makes CG dear before it makes a network worse: direct solves take over then.
-            levels = levels._replace(cg_iterations=0.0)
-        return reason_to_refit(self.config.restart, state.health, levels, steps, elapsed)
+            baseline = baseline._replace(cg_iterations=0.0)
+        return reason_to_refit(self.config.restart, state.health, baseline, steps, elapsed)
 
     # Steps ----------------------------------------------------------------------------------------
 
@@ -222,34 +222,40 @@ class Simulation:
         metrics, state = result.metrics, result.state
         per_velocity = (metrics["cg_iterations"] - metrics["cg_wasted"]) / max(metrics["evaluations"], 1)
         health = Health(per_velocity, metrics["residual_fresh"], metrics["h"])
-        settled = state.levels is None and state.step - state.fit_step >= SETTLING_STEPS
-        levels = health if settled else state.levels
+        settled = state.baseline is None and state.step - state.fit_step >= SETTLING_STEPS
+        baseline = health if settled else state.baseline
 
         names = ("rejected", "residual", "residual_fresh", "coverage", "turn")
-        vitals = Vitals(
+        record = StepRecord(
             h=state.h,
             iterations=per_velocity,
             unsolved=float(bool(result.warnings)),
             **{name: np.nan if metrics[name] is None else metrics[name] for name in names},
         )
-        watch, said = state.watch.after_step(vitals, state.step)
-        if not state.watch.unsolved():  # else it has been said
+        history, said = state.history.after_step(record, state.step)
+        if not state.history.unsolved():  # else it has been said
             said += result.warnings
         if before.rank and not state.rank:
             said.append("Cholesky from here on: conjugate gradients have come to cost more, or find no velocity")
-        damping = state.damping
+        mu_adaptation = state.mu_adaptation
         if self.config.solver.adapt_mu:
-            damping = damping.after_step(watch.recent(), state.step)
-            if damping != state.damping:
-                said.append(f"solver.mu is multiplied by {damping.factor:g} from here on")
-        crowding, settings = state.crowding, self.config.sampling
+            mu_adaptation = mu_adaptation.after_step(history.recent(), state.step)
+            if mu_adaptation != state.mu_adaptation:
+                said.append(f"solver.mu is multiplied by {mu_adaptation.factor:g} from here on")
+        point_refinement, settings = state.point_refinement, self.config.sampling
         # Points drawn by a density itself: the fresh ones see other tails, of which more points do not say more.
         adapts = settings.adapt_points and settings.method != "solution"
         if adapts and state.step % settings.redraw_every == 0:
-            crowding = crowding.after_step(watch.recent(), state.step)
-            if crowding != state.crowding:
-                said.append(f"{settings.points * crowding.factor} points are drawn from here on")
-        state = state.after(health=health, levels=levels, watch=watch, damping=damping, crowding=crowding)
+            point_refinement = point_refinement.after_step(history.recent(), state.step)
+            if point_refinement != state.point_refinement:
+                said.append(f"{settings.points * point_refinement.factor} points are drawn from here on")
+        state = state.after(
+            health=health,
+            baseline=baseline,
+            history=history,
+            mu_adaptation=mu_adaptation,
+            point_refinement=point_refinement,
+        )
         return result._replace(state=state, warnings=said)
 
     def output_due(self, state: State) -> bool:
@@ -280,7 +286,11 @@ class Simulation:
 
     def _target(self, source, context, scales, x):
         x = x.astype(self.network.dtype)
-        return self.companions.target(source, context, scales, x) if self.companions else source.field(context, x)
+        return (
+            self.time_derivative_targets.target(source, context, scales, x)
+            if self.time_derivative_targets
+            else source.field(context, x)
+        )
 
     def _initial_field(self, _, x):
         return self.network.as_field(self._initial_values(x))
@@ -300,7 +310,7 @@ class Simulation:
         return self.fitter.network.initialise_near(key, *sampling.gaussians(density, count))
 
     def _network_part(self, theta):
-        return self.companions.restrict(theta) if self.companions else theta
+        return self.time_derivative_targets.restrict(theta) if self.time_derivative_targets else theta
 
     def _fit_in_progress(self, state: State):
         """The fitter, what its target depends on, and its key."""
@@ -311,13 +321,13 @@ class Simulation:
         return self.refitter, (*context, self._scales(state, key, self._present, context)), key
 
     def _scales(self, state: State, key, source, context):
-        """Those of the companions, the same in every round of a fit: made again only when another one begins."""
-        if self.companions is None:
+        """Scales of the time derivatives, the same in every round of a fit: made again only when another one begins."""
+        if self.time_derivative_targets is None:
             return None
         phase, step, theta, _ = self._scales_of
         if (phase, step) != (state.phase, state.step) or theta is not state.theta:
             points = self.sampler.draw(jax.random.fold_in(key, SCALE), state.density, self.config.fit.points)
-            scales = self.companions.scales(source, context, points)
+            scales = self.time_derivative_targets.scales(source, context, points)
             self._scales_of = (state.phase, state.step, state.theta, scales)
         return self._scales_of[-1]
 

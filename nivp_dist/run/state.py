@@ -9,13 +9,13 @@ from jax.sharding import Mesh
 from nivp_dist.backend.mesh import replicate, to_host
 from nivp_dist.fitting.fit import FitState
 from nivp_dist.fitting.restart import Health
-from nivp_dist.monitoring.adaptation import Crowding, Damping
+from nivp_dist.monitoring.adaptation import MuAdaptation, PointRefinement
 from nivp_dist.monitoring.estimate import Estimate
-from nivp_dist.monitoring.signatures import Watch
+from nivp_dist.monitoring.signatures import StepHistory
 from nivp_dist.points.sampling import Density
 
 FIT, EVOLVE, REFIT, FINISHED = 0, 1, 2, 3
-ON_HOST = (Estimate, Watch, Damping, Crowding)  # numbers and small arrays that no program sees
+ON_HOST = (Estimate, StepHistory, MuAdaptation, PointRefinement)  # numbers and small arrays that no program sees
 PHASE_NAMES = {FIT: "initial fit", EVOLVE: "evolve", REFIT: "refit", FINISHED: "finished"}
 
 
@@ -46,18 +46,18 @@ class State(NamedTuple):
     refit_attempts: int
     outputs_written: int
     health: Health | None  # at the last accepted step
-    levels: Health | None  # the same soon after the last fit or refit attempt: what health is judged against
+    baseline: Health | None  # the same soon after the last fit or refit attempt: what health is judged against
     estimate: Estimate  # of the solution's relative error, summed up so far
-    watch: Watch  # the last accepted steps, in which failures are recognised
-    damping: Damping  # a factor on solver.mu
-    crowding: Crowding  # a factor on sampling.points
+    history: StepHistory  # the last accepted steps, in which failures are recognised
+    mu_adaptation: MuAdaptation  # a factor on solver.mu
+    point_refinement: PointRefinement  # a factor on sampling.points
     fit_step: int  # the step and the time of that fit or attempt
     fit_t: float
-    ticks: int  # transitions of any kind so far: names the checkpoints
+    transitions: int  # transitions of any kind so far: names the checkpoints
 
     def after(self, **changes) -> "State":
         """The state after one more transition."""
-        return self._replace(ticks=self.ticks + 1, **changes)
+        return self._replace(transitions=self.transitions + 1, **changes)
 
     @property
     def time_key(self):
@@ -71,7 +71,7 @@ def to_tree(state: State) -> dict[str, np.ndarray]:
     for name, value in state._asdict().items():
         if isinstance(value, (Density, FitState, *ON_HOST)):
             tree |= {f"{name}.{part}": to_host(leaf) for part, leaf in value._asdict().items()}
-        elif name in ("health", "levels"):
+        elif name in ("health", "baseline"):
             tree[name] = np.asarray(value if value is not None else [np.nan] * len(Health._fields), np.float64)
         else:
             tree[name] = to_host(value)
@@ -91,7 +91,7 @@ def from_tree(tree: dict[str, np.ndarray], mesh: Mesh) -> State:
         elif kind in ON_HOST:
             parts = {part: np.array(tree[f"{name}.{part}"]) for part in kind._fields}
             fields[name] = kind(**{part: value if value.ndim else value.item() for part, value in parts.items()})
-        elif name in ("health", "levels"):
+        elif name in ("health", "baseline"):
             numbers = tree[name].tolist()
             fields[name] = None if np.isnan(numbers[0]) else Health(*numbers)
         elif kind is jax.Array:

@@ -154,8 +154,8 @@ class FitSettings(Section):
     adam_steps: PositiveInt = 5000
     adam_batch: PositiveInt = 2000
     learning_rate: PositiveFloat = 3e-3
-    companions: Literal["auto"] | bool = (
-        "auto"  # fit the time derivative along: where fitting/companions.py says it pays
+    time_derivative_targets: Literal["auto"] | bool = (
+        "auto"  # fit the time derivative along: where fitting/time_derivative_targets.py says it pays
     )
     head_tuning: bool = True  # after Adam: ridge regression of the last layer, towards the present head
     head_ridge: PositiveFloat = 1e-6  # relative to the trace of the head's Gram matrix

@@ -19,9 +19,9 @@ def run(tmp_path):
     """Make the run one that was stopped at a moment."""
     (tmp_path / "config.toml").write_text("")
 
-    def run(ticks=4, t=0.5, **summary):
+    def run(transitions=4, t=0.5, **summary):
         run_directory.write_summary(tmp_path, {"status": "stopped", "signal": "SIGUSR2", "t": t} | summary)
-        (tmp_path / f"checkpoints/{ticks}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"checkpoints/{transitions}").mkdir(parents=True, exist_ok=True)
         return tmp_path
 
     return run
@@ -67,30 +67,32 @@ def test_what_slurm_says(run, signal, facts, wanted):
 
 def test_the_cap(run):
     for number in range(3):
-        assert refusal(run(ticks=number), 3, "7") is None
-        assert record(run(ticks=number), "7")["number"] == number + 1
+        assert refusal(run(transitions=number), 3, "7") is None
+        assert record(run(transitions=number), "7")["number"] == number + 1
     line = f"3 times are allowed and used up; `nivp submit --resume {run()}` counts anew, --requeues allows more"
-    assert refusal(run(ticks=9), 3, "7") == line
-    assert refusal(run(ticks=9), 4, "7") is None
-    assert refusal(run(ticks=9), 3, "8") is None  # another job of the same run
+    assert refusal(run(transitions=9), 3, "7") == line
+    assert refusal(run(transitions=9), 4, "7") is None
+    assert refusal(run(transitions=9), 3, "8") is None  # another job of the same run
     assert refusal(run(), 0, "8").startswith("0 times are allowed")
 
 
 def test_only_what_gets_ahead(run):
-    record(run(ticks=4, t=0.5), "7")
-    assert refusal(run(ticks=4, t=0.5), 9, "7").startswith("the run has not advanced since the last time, t = 0.5: ")
-    assert refusal(run(ticks=5, t=0.5), 9, "7") is None  # a round of a fit
-    assert refusal(run(ticks=4, t=0.5), 9, "8") is None  # submitted anew, perhaps with a longer limit
+    record(run(transitions=4, t=0.5), "7")
+    assert refusal(run(transitions=4, t=0.5), 9, "7").startswith(
+        "the run has not advanced since the last time, t = 0.5: "
+    )
+    assert refusal(run(transitions=5, t=0.5), 9, "7") is None  # a round of a fit
+    assert refusal(run(transitions=4, t=0.5), 9, "8") is None  # submitted anew, perhaps with a longer limit
 
 
 def test_its_record(run, capsys):
-    directory = run(ticks=10, t=0.25)
+    directory = run(transitions=10, t=0.25)
     words = ["--cap", "2", "--job", "7_1", "--facts", RUNNING]
     assert main([str(directory), *words], standalone_mode=False) == 0
     assert capsys.readouterr().err == "nivp: queued again at t = 0.25, time 1 of 2\n"
     line = json.loads((directory / REQUEUES).read_text())
     line.pop("time")
-    assert line == {"job": "7_1", "number": 1, "ticks": 10, "t": 0.25, "signal": "SIGUSR2"}
+    assert line == {"job": "7_1", "number": 1, "transitions": 10, "t": 0.25, "signal": "SIGUSR2"}
     assert main([str(directory), *words], standalone_mode=False) == 1
     assert capsys.readouterr().err.startswith("nivp: not queued again: the run has not advanced since ")
     assert len((directory / REQUEUES).read_text().splitlines()) == 1

@@ -334,7 +334,7 @@ def test_time_limit_requeue_finish(box, limited, quiet):
     assert [(line["job"], line["number"], line["signal"]) for line in requeues] == [
         (job, number, "SIGUSR2") for number in range(1, restarts + 1)
     ]
-    ticks = [line["ticks"] for line in requeues]
-    assert ticks == sorted(set(ticks))
+    transitions = [line["transitions"] for line in requeues]
+    assert transitions == sorted(set(transitions))
     assert log(ran).count("stopped on request (SIGUSR2)") == log(ran).count("nivp: queued again at t = ") == restarts
     assert [line["job"] for line in lines(ran.directory / "jobs.jsonl")] == [job]

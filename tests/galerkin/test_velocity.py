@@ -376,23 +376,23 @@ def test_error_of_a_log_density_is_already_relative(drifted):
 @pytest.mark.devices
 def test_a_velocity_judged_against_numpy(wave):
     v = np.random.default_rng(2).standard_normal(wave.network.size)
-    judged = wave.galerkin("pcg", chunk=7).judge(wave.theta, TIME, jnp.asarray(v), wave.points)
+    residual_check = wave.galerkin("pcg", chunk=7).check_residual(wave.theta, TIME, jnp.asarray(v), wave.points)
     misfit, x = wave.j @ v - wave.f.reshape(-1), np.asarray(wave.points.x)
     u = np.asarray(wave.network.field(wave.theta, x)) / SCALES
-    np.testing.assert_allclose(judged.residual, wave.norm(misfit) / wave.norm(wave.f), rtol=1e-11)
-    np.testing.assert_allclose(judged.residual_rate, wave.norm(misfit) / wave.norm(SCALES * u), rtol=1e-11)
+    np.testing.assert_allclose(residual_check.residual, wave.norm(misfit) / wave.norm(wave.f), rtol=1e-11)
+    np.testing.assert_allclose(residual_check.residual_rate, wave.norm(misfit) / wave.norm(SCALES * u), rtol=1e-11)
     mass = np.asarray(wave.points.measure) * np.linalg.norm(u, axis=1)
-    np.testing.assert_allclose(judged.coverage, mass.sum() ** 2 / (POINTS * (mass**2).sum()), rtol=1e-11)
+    np.testing.assert_allclose(residual_check.coverage, mass.sum() ** 2 / (POINTS * (mass**2).sum()), rtol=1e-11)
 
 
 def test_a_velocity_of_a_log_density_is_judged_under_the_density(drifted):
     v = np.random.default_rng(2).standard_normal(drifted.network.size)
-    judged = drifted.galerkin("primal").judge(drifted.theta, TIME, jnp.asarray(v), drifted.points)
+    residual_check = drifted.galerkin("primal").check_residual(drifted.theta, TIME, jnp.asarray(v), drifted.points)
     misfit, x = drifted.j @ v - drifted.f.reshape(-1), np.asarray(drifted.points.x)
     mass = np.asarray(drifted.points.measure) * np.exp(drifted.network.field(drifted.theta, x))[:, 0]
-    np.testing.assert_allclose(judged.residual, drifted.norm(misfit) / drifted.norm(drifted.f), rtol=1e-11)
-    np.testing.assert_allclose(judged.residual_rate, drifted.under_the_density(misfit), rtol=1e-11)
-    np.testing.assert_allclose(judged.coverage, mass.sum() ** 2 / (POINTS * (mass**2).sum()), rtol=1e-11)
+    np.testing.assert_allclose(residual_check.residual, drifted.norm(misfit) / drifted.norm(drifted.f), rtol=1e-11)
+    np.testing.assert_allclose(residual_check.residual_rate, drifted.under_the_density(misfit), rtol=1e-11)
+    np.testing.assert_allclose(residual_check.coverage, mass.sum() ** 2 / (POINTS * (mass**2).sum()), rtol=1e-11)
 
 
 @pytest.mark.devices

@@ -17,7 +17,7 @@ from nivp_dist.galerkin.methods import after_doubling, direct_work, step_work
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.stepping import POINTS_KEY, Stepper
 from nivp_dist.integration.tableaus import TABLEAUS
-from nivp_dist.monitoring.adaptation import Damping
+from nivp_dist.monitoring.adaptation import MuAdaptation
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.base import evaluate_reference
 from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
@@ -441,10 +441,10 @@ def test_only_auto_goes_over_and_a_refit_begins_with_cg_again(exact, monkeypatch
     assert found["primal"].blank().rank == 0
     run = found["auto"]
     # Iterations that grow are a reason to refit only where nothing can take over from CG.
-    grown = slow(exact.state, 2)._replace(step=100, levels=Health(1.0, 1e-3, 0.01))
+    grown = slow(exact.state, 2)._replace(step=100, baseline=Health(1.0, 1e-3, 0.01))
     assert run.reason_to_refit(grown) is None and "CG iterations" in found["pcg"].reason_to_refit(grown)
     state = exact.state._replace(
-        rank=0, levels=Health(0.0, 1e-3, 0.01), phase=REFIT, fit=run.refitter.start(exact.state.theta)
+        rank=0, baseline=Health(0.0, 1e-3, 0.01), phase=REFIT, fit=run.refitter.start(exact.state.theta)
     )
     monkeypatch.setattr(run, "_measured", lambda state: (state.fit._replace(error=jnp.zeros(())), 0.0))
     assert run.finish_refit(state)[0].rank == run.galerkin.first_rank > 0
@@ -468,7 +468,7 @@ def test_metrics_say_what_happened(exact):
 
 
 def test_the_factor_on_mu_and_what_is_said_of_it(exact, monkeypatch):
-    damped = exact.state._replace(damping=Damping(100.0, 0))
+    damped = exact.state._replace(mu_adaptation=MuAdaptation(100.0, 0))
     metrics = exact.stepper().step(damped, lambda: None).metrics
     np.testing.assert_allclose(metrics["mu"], 100 * 1e-13 * metrics["trace"])
     # Steps that struggle, as far as their metrics tell, raise it for the steps that follow.
@@ -479,7 +479,7 @@ def test_the_factor_on_mu_and_what_is_said_of_it(exact, monkeypatch):
     for _ in range(4):
         result = simulation.step(state, lambda: None)
         state, said = result.state, said + result.warnings
-    assert state.damping == Damping(10.0, 3) and said == ["solver.mu is multiplied by 10 from here on"]
+    assert state.mu_adaptation == MuAdaptation(10.0, 3) and said == ["solver.mu is multiplied by 10 from here on"]
     np.testing.assert_allclose(result.metrics["mu"], 10 * 1e-13 * result.metrics["trace"])
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from nivp_dist.monitoring.adaptation import FACTOR, LARGEST, MOST_POINTS, SETTLE, SOUND, Crowding, Damping
-from nivp_dist.monitoring.signatures import ENOUGH, SIGNATURES, WINDOW, Vitals, Watch, thirds
+from nivp_dist.monitoring.adaptation import FACTOR, LARGEST, MOST_POINTS, SETTLE, SOUND, MuAdaptation, PointRefinement
+from nivp_dist.monitoring.signatures import ENOUGH, SIGNATURES, WINDOW, StepHistory, StepRecord, thirds
 
-SOUND_STEP = Vitals(
+SOUND_STEP = StepRecord(
     h=0.01, rejected=0, residual=9e-4, residual_fresh=1e-3, iterations=20, coverage=0.3, turn=0.9, unsolved=0
 )
 N = WINDOW
@@ -31,13 +31,13 @@ DISEASES = {
 }
 
 
-def series(changes: dict) -> Vitals:
+def series(changes: dict) -> StepRecord:
     columns = SOUND_STEP._asdict() | changes
-    return Vitals(*(np.broadcast_to(np.asarray(column, float), (N,)) for column in columns.values()))
+    return StepRecord(*(np.broadcast_to(np.asarray(column, float), (N,)) for column in columns.values()))
 
 
-def seen(vitals: Vitals) -> dict:
-    found = {signature.__name__: signature(vitals) for signature in SIGNATURES}
+def seen(record: StepRecord) -> dict:
+    found = {signature.__name__: signature(record) for signature in SIGNATURES}
     return {name: message for name, message in found.items() if message is not None}
 
 
@@ -85,15 +85,15 @@ def test_advice_names_settings_that_exist():
 def follow(watch, steps, start=1):
     """The watch after steps, and (step, message) of what was said."""
     said = []
-    for step, vitals in enumerate(steps, start):
-        watch, messages = watch.after_step(vitals, step)
+    for step, record in enumerate(steps, start):
+        watch, messages = watch.after_step(record, step)
         said += [(step, message) for message in messages]
     return watch, said
 
 
 def test_a_signature_speaks_once_an_occurrence():
     sick, sound = SOUND_STEP._replace(coverage=0.001), SOUND_STEP
-    watch, said = follow(Watch.begin(), [sick] * 60)
+    watch, said = follow(StepHistory.begin(), [sick] * 60)
     assert [step for step, _ in said] == [ENOUGH]  # enough to say so, and never again while it lasts
     watch, said = follow(watch, [sound] * 20, start=61)
     assert said == []
@@ -105,7 +105,7 @@ def test_a_signature_speaks_once_an_occurrence():
 
 
 def test_another_network_starts_another_history():
-    watch, _ = follow(Watch.begin(), [SOUND_STEP._replace(rejected=1, unsolved=1)] * (ENOUGH - 1))
+    watch, _ = follow(StepHistory.begin(), [SOUND_STEP._replace(rejected=1, unsolved=1)] * (ENOUGH - 1))
     assert len(watch.recent().h) == ENOUGH - 1 and watch.unsolved()
     watch = watch.after_fit()
     assert len(watch.recent().h) == 0 and not watch.unsolved()
@@ -113,7 +113,7 @@ def test_another_network_starts_another_history():
 
 
 def test_a_first_velocity_has_none_to_turn_from():
-    watch, said = follow(Watch.begin(), [SOUND_STEP._replace(turn=np.nan)] * 20)
+    watch, said = follow(StepHistory.begin(), [SOUND_STEP._replace(turn=np.nan)] * 20)
     assert len(watch.recent().h) == 20 and said == []
 
 
@@ -131,11 +131,11 @@ def test_thirds_are_medians():
 # The factor on mu ---------------------------------------------------------------------------------
 
 
-def factors(steps, remedy=Damping):
+def factors(steps, remedy=MuAdaptation):
     """That of a remedy after every step."""
-    watch, state, found = Watch.begin(), remedy(), []
-    for step, vitals in enumerate(steps, 1):
-        watch, _ = watch.after_step(vitals, step)
+    watch, state, found = StepHistory.begin(), remedy(), []
+    for step, record in enumerate(steps, 1):
+        watch, _ = watch.after_step(record, step)
         state = state.after_step(watch.recent(), step)
         found.append(state.factor)
     return found
@@ -176,10 +176,10 @@ def test_steps_that_give_way_without_a_rejection():
 
 def test_points_are_doubled_while_velocities_fit_their_own_only():
     overfitted = SOUND_STEP._replace(residual=1e-3, residual_fresh=2e-2)
-    found = factors([SOUND_STEP] * 20 + [overfitted] * 60, Crowding)
+    found = factors([SOUND_STEP] * 20 + [overfitted] * 60, PointRefinement)
     assert set(found[:20]) == {1} and found[-1] == MOST_POINTS
     # Judged by the steps since: those before a change do not count against what it has mended.
     doubled = found.index(2)
     assert set(found[doubled : doubled + ENOUGH]) == {2}
-    mended = factors([SOUND_STEP] * 20 + [overfitted] * (doubled - 19) + [SOUND_STEP] * 60, Crowding)
+    mended = factors([SOUND_STEP] * 20 + [overfitted] * (doubled - 19) + [SOUND_STEP] * 60, PointRefinement)
     assert mended[doubled] == 2 and mended[-1] == 2

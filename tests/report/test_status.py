@@ -25,7 +25,7 @@ SUMMARY = {
     "t_end": 0.25,
     "errors": [{"t": 0.0, "relative_l2": 1.25e-4}],
     "steps": 30,
-    "ticks": 47,
+    "transitions": 47,
     "refits": 1,
     "cg_iterations": 4000,
     "wall_seconds": 3720.0,
@@ -46,7 +46,7 @@ FACTS = {
     "rate_per_hour": 0.04,
     "seconds_left": 11250.0,
     "ends_at": 1748957100.0,
-    "checkpoint": {"ticks": 47, "step": 30, "t": 0.1, "age_seconds": 133.0},
+    "checkpoint": {"transitions": 47, "step": 30, "t": 0.1, "age_seconds": 133.0},
     "resumes": 2,
     "refits": 1,
     "job": "77",
@@ -105,7 +105,9 @@ def write(directory, **changes):
 
 
 def event(directory, kind, message, step=30):
-    Lines(directory / "events.jsonl").append({"step": step, "t": 0.1, "ticks": 47, "kind": kind, "message": message})
+    Lines(directory / "events.jsonl").append(
+        {"step": step, "t": 0.1, "transitions": 47, "kind": kind, "message": message}
+    )
 
 
 def beat(directory, host="node3", age=5.0, job=None):
@@ -193,10 +195,10 @@ def test_the_newest_checkpoint_and_its_age(directory):
     (directory / "checkpoints/51.partial").mkdir()
     os.utime(directory / "checkpoints/47", (time.time() - 90, time.time() - 90))
     found = status.look(directory)["checkpoint"]
-    assert (found["ticks"], found["step"], found["t"]) == (47, 30, 0.1) and 89 < found["age_seconds"] < 95
+    assert (found["transitions"], found["step"], found["t"]) == (47, 30, 0.1) and 89 < found["age_seconds"] < 95
     (directory / "checkpoints/52").mkdir()  # written this moment, the summary is not yet
     assert status.look(directory)["checkpoint"] | {"age_seconds": 0} == {
-        "ticks": 52,
+        "transitions": 52,
         "step": None,
         "t": None,
         "age_seconds": 0,
@@ -220,7 +222,7 @@ def test_resumes_warnings_and_jobs(directory):
         event(directory, kind, f"a {kind}")
     for job in ("12", "13"):
         Lines(directory / "jobs.jsonl").append({"job": job})
-    Lines(directory / "requeues.jsonl").append({"ticks": 3})
+    Lines(directory / "requeues.jsonl").append({"transitions": 3})
     facts = status.look(directory)
     assert (facts["resumes"], facts["refits"], facts["job"], facts["requeues"]) == (2, 1, "13", 1)
     assert [line["kind"] for line in facts["events"]] == ["output"] * 3

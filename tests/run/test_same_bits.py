@@ -152,7 +152,7 @@ LOST = {
     "phase": lambda state: {"phase": REFIT},
     # Judged against another level, or from another step: the run takes a refit that it did not need.
     "health": lambda state: {"health": state.health._replace(h=1e-9), "fit_step": -100},
-    "levels": lambda state: {"levels": state.levels._replace(h=1e9), "fit_step": -100},
+    "baseline": lambda state: {"baseline": state.baseline._replace(h=1e9), "fit_step": -100},
     "fit_step": lambda state: {"health": state.health._replace(h=1e-9), "fit_step": -100},
 }
 AFTER_THREE = ("step", 4)  # crashed in the fourth step: points are kept, levels of health are taken

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from nivp_dist.fitting.restart import Health
-from nivp_dist.monitoring.adaptation import Crowding, Damping
+from nivp_dist.monitoring.adaptation import MuAdaptation, PointRefinement
 from nivp_dist.monitoring.estimate import Estimate
-from nivp_dist.monitoring.signatures import Vitals
+from nivp_dist.monitoring.signatures import StepRecord
 from nivp_dist.problems.heat import Heat
 from nivp_dist.run.simulation import Simulation
 from nivp_dist.run.state import from_tree, to_tree
@@ -23,16 +23,16 @@ def simulation():
 @pytest.fixture
 def state(simulation):
     """Nothing as it was at the start."""
-    vitals = Vitals(*np.linspace(0.1, 0.8, len(Vitals._fields)))
+    record = StepRecord(*np.linspace(0.1, 0.8, len(StepRecord._fields)))
     return simulation.blank()._replace(
         t=0.1 + 0.2,
         step=7,
         reuse_sketch=False,
         health=Health(3.5, 1e-3, 0.01),
         estimate=Estimate(1e-3, 2e-3, 0.1 + 0.2, 0.0),
-        watch=simulation.blank().watch.after_step(vitals, 7)[0],
-        damping=Damping(100.0, 5),
-        crowding=Crowding(4, 6),
+        history=simulation.blank().history.after_step(record, 7)[0],
+        mu_adaptation=MuAdaptation(100.0, 5),
+        point_refinement=PointRefinement(4, 6),
     )
 
 
@@ -43,7 +43,7 @@ def test_every_field_comes_back(simulation, state):
         for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs)):
             assert type(a) is type(b), name
             np.testing.assert_array_equal(a, b, err_msg=name)
-    assert again.estimate == state.estimate and isinstance(again.damping.since, int)
+    assert again.estimate == state.estimate and isinstance(again.mu_adaptation.since, int)
 
 
 def test_a_tree_holds_arrays_of_the_types_of_an_empty_one(simulation, state):
@@ -54,7 +54,7 @@ def test_a_tree_holds_arrays_of_the_types_of_an_empty_one(simulation, state):
     }
 
 
-@pytest.mark.parametrize("missing", ["theta", "estimate.steps", "watch.history", "damping.factor"])
+@pytest.mark.parametrize("missing", ["theta", "estimate.steps", "history.records", "mu_adaptation.factor"])
 def test_a_missing_entry_is_an_error(simulation, state, missing):
     tree = to_tree(state)
     del tree[missing]

@@ -178,7 +178,7 @@ def test_a_slow_disk(runs, undisturbed, same, monkeypatch):
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda handle: (time.sleep(0.005), fsync(handle)))
     ran = runs.run(checkpoint__every_minutes=1e-6, checkpoint__keep=100)
-    assert saved(ran) == list(range(undisturbed.summary["ticks"] + 1))
+    assert saved(ran) == list(range(undisturbed.summary["transitions"] + 1))
     same(ran, undisturbed)
 
 
@@ -215,7 +215,7 @@ def test_half_of_a_state_is_not_gone_on_from(runs, undisturbed, same, crash):
         copy = runs.Ran(runs.new())
         shutil.copytree(ran.directory, copy.directory)
         (newest(copy) / part).unlink()
-        found = Record(config, copy.directory, simulation, CompileClock()).restore()[0].ticks
+        found = Record(config, copy.directory, simulation, CompileClock()).restore()[0].transitions
         assert found in (steps[-1], steps[-2])
         fallen_back += found == steps[-2]
     assert fallen_back >= 3  # some hold nothing that is needed

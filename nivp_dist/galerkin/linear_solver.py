@@ -22,7 +22,7 @@ RATE_SHARE = 0.1
 
 
 class Solved(NamedTuple):
-    """v (p,), what the next solve on these points may start from (see ``Systems.guess``), and the solver's iterations,
+    """v (p,), what the next solve on these points may start from (see ``LinearSolver.guess``), and the solver's iterations,
     true relative residual and result code (``pcg.CODE_NAMES``)."""
 
     v: jax.Array
@@ -32,7 +32,7 @@ class Solved(NamedTuple):
     code: jax.Array
 
 
-class Systems:
+class LinearSolver:
     """The solver of one configuration.
 
     Attributes:

@@ -31,7 +31,7 @@ class Source(NamedTuple):
     function: Callable
 
 
-class Companions:
+class TimeDerivativeTargets:
     """The widened network and its target: the field beside its time derivative, in units of its norm.
 
     Attributes:
@@ -45,12 +45,12 @@ class Companions:
 
     @staticmethod
     def wanted(config: Config, network: Network) -> bool:
-        """As fit.companions says. auto: where a head may be left at zero, one of several outputs, or one beside a
+        """As fit.time_derivative_targets says. auto: where a head may be left at zero, one of several outputs, or one beside a
         quadratic form of u on a box.
 
         On the whole space the signed factor is free where u vanishes: of four such fits two diverged."""
-        if config.fit.companions != "auto":
-            return config.fit.companions
+        if config.fit.time_derivative_targets != "auto":
+            return config.fit.time_derivative_targets
         if network.outputs > 1:
             return config.network.trunk == "shared"
         return network.form == "exponential" and isinstance(network.domain, Box)

@@ -1,11 +1,11 @@
-"""Companions: the widened network holds the narrow one, and the time derivative comes into its tangent space."""
+"""The widened network holds the narrow one, and the time derivative comes into its tangent space."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nivp_dist.fitting.companions import SHARE, Companions, Source
+from nivp_dist.fitting.time_derivative_targets import SHARE, Source, TimeDerivativeTargets
 from nivp_dist.network.network import build_network
 from nivp_dist.points.points import Points
 from nivp_dist.problems import Box, Problem
@@ -35,8 +35,8 @@ class Moved(Problem):
 
 
 @pytest.fixture(scope="module")
-def companions():
-    return Companions(SETTINGS, PROBLEM, build_network(SETTINGS, PROBLEM))
+def time_derivative_targets():
+    return TimeDerivativeTargets(SETTINGS, PROBLEM, build_network(SETTINGS, PROBLEM))
 
 
 def source(problem, network, function=None):
@@ -46,36 +46,38 @@ def source(problem, network, function=None):
     return Source(field, lambda _: (u, 0.0))
 
 
-def test_the_narrow_network_is_the_first_half_of_the_wide_one(companions):
-    wide = jax.jit(companions.network.initialise)(jax.random.key(0))
-    narrow = companions.restrict(wide)
-    assert narrow.shape == (companions.narrow.size,)
-    both = companions.network.field(wide, X)
-    np.testing.assert_array_equal(companions.narrow.field(narrow, X), both[:, :2])
+def test_the_narrow_network_is_the_first_half_of_the_wide_one(time_derivative_targets):
+    wide = jax.jit(time_derivative_targets.network.initialise)(jax.random.key(0))
+    narrow = time_derivative_targets.restrict(wide)
+    assert narrow.shape == (time_derivative_targets.narrow.size,)
+    both = time_derivative_targets.network.field(wide, X)
+    np.testing.assert_array_equal(time_derivative_targets.narrow.field(narrow, X), both[:, :2])
 
 
-def test_the_target_is_u_beside_its_time_derivative_in_the_units_of_the_field(companions):
-    start = source(PROBLEM, companions.narrow)
-    scales = companions.scales(start, None, POINTS)
-    target = np.asarray(companions.target(start, None, scales, POINTS.x))
+def test_the_target_is_u_beside_its_time_derivative_in_the_units_of_the_field(time_derivative_targets):
+    start = source(PROBLEM, time_derivative_targets.narrow)
+    scales = time_derivative_targets.scales(start, None, POINTS)
+    target = np.asarray(time_derivative_targets.target(start, None, scales, POINTS.x))
     pulse = np.exp(-np.sum(X**2, 1) / (2 * 0.3**2)) / (60 * np.pi * 0.3**2)
     laplacian = (np.sum(X**2, 1) / 0.3**4 - 2 / 0.3**2) * pulse
-    np.testing.assert_allclose(target[:, 0], companions.narrow.scales[0] * pulse, rtol=1e-12)
+    np.testing.assert_allclose(target[:, 0], time_derivative_targets.narrow.scales[0] * pulse, rtol=1e-12)
     np.testing.assert_array_equal(target[:, 1:3], 0)  # u_t at rest, and the derivative of u, which is u_t
     ratio = target[:, 3] / (0.1 * laplacian)
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-9)
     np.testing.assert_allclose(np.linalg.norm(target[:, 3]), SHARE * np.linalg.norm(target[:, :2]), rtol=1e-9)
 
 
-def test_a_derivative_that_vanishes_is_not_scaled(companions):
-    scales = companions.scales(source(PROBLEM, companions.narrow, lambda x: jnp.zeros(2)), None, POINTS)
+def test_a_derivative_that_vanishes_is_not_scaled(time_derivative_targets):
+    scales = time_derivative_targets.scales(
+        source(PROBLEM, time_derivative_targets.narrow, lambda x: jnp.zeros(2)), None, POINTS
+    )
     np.testing.assert_array_equal(scales, 1.0)
 
 
 def test_companions_of_an_exponential():
     """Beside u = B exp(q) its derivative B exp(q) q_t: what is B exp(q) times a signed function."""
     problem, settings = Moved(), NetworkSettings(width=6, depth=2, frequencies=0, form="exponential")
-    density = Companions(settings, problem, build_network(settings, problem))
+    density = TimeDerivativeTargets(settings, problem, build_network(settings, problem))
     narrow, wide = density.narrow, density.network
     theta = wide.initialise(jax.random.key(0))
     field = np.asarray(wide.field(theta, X))
@@ -90,11 +92,11 @@ def test_companions_of_an_exponential():
 
 
 def test_who_has_companions():
-    def wanted(problem, companions="auto", **settings):
+    def wanted(problem, time_derivative_targets="auto", **settings):
         network = {"width": 4, "depth": 1} | settings
-        fit = {"companions": companions}
+        fit = {"time_derivative_targets": time_derivative_targets}
         config = Config.model_validate({"problem": {"name": "wave"}, "network": network, "fit": fit})
-        return Companions.wanted(config, build_network(config.network, problem))
+        return TimeDerivativeTargets.wanted(config, build_network(config.network, problem))
 
     assert wanted(PROBLEM) and not wanted(PROBLEM, trunk="separate")
     assert wanted(Moved(), form="exponential") and not wanted(Moved(), form="direct")
@@ -103,7 +105,7 @@ def test_who_has_companions():
 
 
 def test_the_residual_of_a_system_at_rest_falls():
-    """A wave at rest: without companions its u_t has next to no tangent space."""
+    """A wave at rest: without these targets its u_t has next to no tangent space."""
     residuals = {}
     for wanted in (True, False):
         config = Config.model_validate(
@@ -113,7 +115,7 @@ def test_the_residual_of_a_system_at_rest_falls():
                 "network": {"width": 10, "depth": 2, "frequencies": 2, "alpha": 0.0, "symmetry": False},
                 "sampling": {"points": 900},
                 "solver": {"method": "primal"},
-                "fit": {"points": 900, "iterations": 30, "companions": wanted, "on_miss": "continue"},
+                "fit": {"points": 900, "iterations": 30, "time_derivative_targets": wanted, "on_miss": "continue"},
                 "integrator": {"initial_step": 1e-3, "t_end": 1e-3},
             }
         )
