@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nivp_dist.backend import random_keys
 from nivp_dist.fitting.head import HeadTuning
 from nivp_dist.galerkin.methods import fit_rank, fits_by_samples
 from nivp_dist.galerkin.velocity import Galerkin
@@ -93,11 +94,12 @@ class Fitter:
 
     def advance(self, state: FitState, key, density, context=None) -> FitState:
         """One round. The key is that of the whole fit."""
-        key = jax.random.fold_in(key, int(state.round))
+        key = random_keys.fit_round_key(key, int(state.round))
         stage = int(state.stage)
         if stage == ADAM:
             return self._finish_adam_round(self._adam_step(state, key, density, context))
-        points, fresh = (self.sampler.draw(jax.random.fold_in(key, i), density, self.settings.points) for i in (0, 1))
+        keys = random_keys.fit_points_key(key), random_keys.fit_check_key(key)
+        points, fresh = (self.sampler.draw(each, density, self.settings.points) for each in keys)
         misfit = self._misfit(state.theta, points.x, self._target(context, points.x))
         if stage == HEAD:
             corrections, lengths = self._head(state.theta, points, misfit)[None], LENGTHS[:1]
@@ -107,7 +109,7 @@ class Fitter:
             # Not in the frame of the points: it does not help (a mixture in three dimensions, 60 rounds: 5.0e-3 in the
             # frame, 2.3e-3 without).
             galerkin, rank = self._solver(float(state.damping))
-            shared = galerkin.prepare(state.theta, points, jax.random.fold_in(key, 2), rank, framed=False)
+            shared = galerkin.prepare(state.theta, points, random_keys.fit_sketch_key(key), rank, framed=False)
             corrections = galerkin.correction(state.theta, points, misfit, shared, dampings)
             lengths = LENGTHS if self.settings.line_search else LENGTHS[:1]
             dampings = np.tile(dampings, len(lengths))

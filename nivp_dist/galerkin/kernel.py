@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nivp_dist.backend import random_keys
 from nivp_dist.galerkin import nystrom
 from nivp_dist.galerkin.vectors import Whole
 
@@ -89,7 +90,7 @@ def _pivots(operator, diagonal, key, number: int, axis: str):
     outputs, devices = operator.network.outputs, jax.lax.axis_size(axis)
     count = min(CANDIDATES * number, len(diagonal) * devices)
     here = jax.lax.axis_index(axis)
-    own, scores = _draw(diagonal, jax.random.fold_in(key, here), min(count, len(diagonal)))
+    own, scores = _draw(diagonal, random_keys.device_pivots_key(key, here), min(count, len(diagonal)))
     device, place = jnp.divmod(jax.lax.top_k(gather(scores, axis), count)[1], len(own))
     # A sum in which one device has each point: `count` of them are sent, not as many from every device.
     found = operator.x[own[place]], operator.weights[own[place]]
@@ -106,7 +107,7 @@ def _pivots(operator, diagonal, key, number: int, axis: str):
     def add(state, block):
         rows, diagonal, chosen = state
         left = jnp.sum(diagonal.reshape(count, outputs), axis=1)
-        pivots = _draw(left.at[chosen].set(0.0), jax.random.fold_in(key, devices + block), size)[0]
+        pivots = _draw(left.at[chosen].set(0.0), random_keys.block_pivots_key(key, block, devices), size)[0]
         samples = (pivots[:, None] * outputs + jnp.arange(outputs)).reshape(-1)
         new = candidates.kernel(jax.tree.map(lambda leaf: leaf[pivots], factors))
         new = root[samples][:, None] * new * root - rows[:, samples].T @ rows

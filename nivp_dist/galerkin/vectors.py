@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend import random_keys
+
 COLUMNS = 64  # of a sharded sketch that are whole on a device at once
 
 
@@ -120,7 +122,7 @@ class Sharded(Whole):
     def normal(self, key, columns: int):
         """A row's numbers are those of its key, whatever the number of devices."""
         rows = self._start() + jnp.arange(self.length)
-        numbers = jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), (columns,), jnp.float64))(rows)
+        numbers = jax.vmap(lambda row: jax.random.normal(random_keys.row_key(key, row), (columns,), jnp.float64))(rows)
         return jnp.where(rows[:, None] < self.size, numbers, 0.0)
 
     def _start(self):

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend import random_keys
 from nivp_dist.backend.mesh import AXIS
 from nivp_dist.errors import RunFailed
 from nivp_dist.galerkin.methods import ITERATIVE, after_doubling, direct_work, step_work
@@ -22,7 +23,6 @@ from nivp_dist.settings.model import Config
 TELEMETRY_RANK = 32  # of the sketch that only watches the spectrum, with direct solves
 WORTH_DOUBLING = 1 / 6  # CG iterations a velocity, over the rank, above which a larger sketch is cheaper
 TRIED_AGAIN = 10  # steps after which a sketch is used for all stages again, where it did not serve
-POINTS_KEY, SKETCH_KEY, FRESH_KEY, SELECT_KEY = range(4)
 
 
 class Accepted(NamedTuple):
@@ -109,7 +109,7 @@ class Stepper:
         density = state.density
         if (state.step + 1) % self.sampling.redraw_every == 0 and self.sampling.method != "uniform":
             density = self.sampler.fit(density, points, self._values(step.theta, points.x), sweeps=3)
-        fresh = self._drawn(state, self._key(state, FRESH_KEY), self._fresh_points())
+        fresh = self._drawn(state, random_keys.step_check_key(state.run_key, state.step), self._fresh_points())
         residual_check = run.galerkin.check_residual(state.theta, state.t, first, fresh)
         new = state._replace(
             theta=step.theta,
@@ -133,7 +133,7 @@ class Stepper:
     # ----------------------------------------------------------------------------------------------
 
     def _stages(self, state, points, solver: tuple[Galerkin, Regularisation, int], poll) -> Stages:
-        (galerkin, regularisation, rank), key = solver, self._key(state, SKETCH_KEY)
+        (galerkin, regularisation, rank), key = solver, random_keys.step_sketch_key(state.run_key, state.step)
         return Stages(galerkin, points, regularisation, rank, galerkin.largest_rank, key, state.velocity, state.t, poll)
 
     def _attempt(self, run, state, h, first):
@@ -152,18 +152,14 @@ class Stepper:
             run.failure, error = "the error of the step is not finite", np.inf
         return error, step
 
-    def _key(self, state, purpose, step=None):
-        base = jax.random.wrap_key_data(state.key)
-        return jax.random.fold_in(jax.random.fold_in(base, state.step if step is None else step), purpose)
-
     def _points(self, state: State, draw: int):
         """The step's points: a function of the key, the number of the draw, and the density."""
-        key, n = self._key(state, POINTS_KEY, draw), self.sampling.points * state.point_refinement.factor
+        key, n = random_keys.step_points_key(state.run_key, draw), self.sampling.points * state.point_refinement.factor
         if self.sampling.method != "residual" or state.step == 0:
             return self._drawn(state, key, n)
         candidates = self.sampler.draw(key, state.density, n * self.sampling.oversampling)
         squares = self.galerkin.residual_squares(state.theta, state.t, state.velocity, candidates)
-        return self._select(self._key(state, SELECT_KEY, draw), candidates, squares, n=n)
+        return self._select(random_keys.residual_selection_key(state.run_key, draw), candidates, squares, n=n)
 
     def _drawn(self, state: State, key, n: int):
         """n points by the density, or with sampling.method = 'solution' by the network itself."""
@@ -171,7 +167,7 @@ class Stepper:
             return self.sampler.draw(key, state.density, n)
         candidates = self.sampler.draw(key, state.density, n * self.sampling.oversampling)
         field = self.galerkin.field(state.theta, candidates.x)
-        return self._follow(jax.random.fold_in(key, SELECT_KEY), candidates, field, n=n)
+        return self._follow(random_keys.solution_selection_key(key), candidates, field, n=n)
 
     def _by_residual(self, key, candidates, squares, *, n):
         chosen = sampling.select_by_residual(key, candidates, squares, n)
@@ -220,7 +216,7 @@ class Stepper:
 
     def _damped(self, galerkin: Galerkin, state: State, points, rank: int) -> Regularisation:
         """mu and a sketch of that rank, mu with the factor that the run has come to. Rank 0: of direct solves."""
-        key, rank = self._key(state, SKETCH_KEY), rank or self.telemetry_rank
+        key, rank = random_keys.step_sketch_key(state.run_key, state.step), rank or self.telemetry_rank
         regularisation = galerkin.prepare(state.theta, points, key, rank)
         return regularisation._replace(mu=state.mu_adaptation.factor * regularisation.mu)
 

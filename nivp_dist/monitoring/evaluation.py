@@ -8,12 +8,12 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend import random_keys
 from nivp_dist.backend.mesh import to_host
 from nivp_dist.points.sampling import Density, Sampler, component_log_densities
 from nivp_dist.problems.base import Problem, evaluate_reference, has_reference
 from nivp_dist.problems.domains import WholeSpace
 
-SCORE_KEY = 7919  # the points that judge never meet the points that were fitted
 # Covariances of the fitted Gaussians are multiplied by these. The squares that a relative L2 error weighs live where
 # u^2, under the reference's weight u^3, is: a third of the covariance. From points of the density itself hardly any of
 # 20,000 would count in 20 dimensions, from these three fifths of a third do.
@@ -63,7 +63,7 @@ class Scorer:
         self.problem, self.points = problem, points
         self.is_density = problem.density or sampler.log_density
         self.everywhere = isinstance(problem.domain, WholeSpace)
-        self.key = jax.random.fold_in(jax.random.key(seed), SCORE_KEY)
+        self.key = random_keys.run_key(seed)
         # Every process holds all the points: the reference is computed on the host, by each for itself.
         replicated = NamedSharding(sampler.mesh, P())
 
@@ -81,7 +81,7 @@ class Scorer:
 
     def score(self, theta, density: Density, t: float, number: int) -> Score:
         """At time t, the number-th output."""
-        evaluated = self._evaluate(jax.random.fold_in(self.key, number), density, theta)
+        evaluated = self._evaluate(random_keys.evaluation_key(self.key, number), density, theta)
         # The devices' padding is cut off.
         evaluated = jax.tree.map(lambda leaf: np.asarray(to_host(leaf), np.float64)[: self.points], evaluated)
         x, measure, u, log, gaussians, integrands = evaluated

@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend import random_keys
 from nivp_dist.backend.mesh import AXIS, replicate
 from nivp_dist.errors import InputError
 from nivp_dist.points.low_discrepancy import MOST_DIMENSIONS, shifted_sequence
@@ -68,9 +69,9 @@ class Sampler:
         evaluate = jax.jit(values)
         last = 50 if self.settings.components > 1 else 1  # of one Gaussian there is nothing to sort out
         for round_, sweeps in enumerate([1] * (PILOT_ROUNDS - 1) + [last]):
-            points = self.draw(jax.random.fold_in(key, round_), density, PILOT_POINTS)
+            points = self.draw(random_keys.pilot_round_key(key, round_), density, PILOT_POINTS)
             if round_ == PILOT_ROUNDS - 1:
-                density = self._split(jax.random.fold_in(key, PILOT_ROUNDS), density)
+                density = self._split(random_keys.pilot_split_key(key, PILOT_ROUNDS), density)
             density = self.fit(density, points, evaluate(points.x), sweeps=sweeps)
         return density
 

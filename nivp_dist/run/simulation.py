@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nivp_dist.backend import random_keys
 from nivp_dist.backend.mesh import make_mesh, replicate
 from nivp_dist.errors import InputError, RunFailed
 from nivp_dist.fitting.fit import DONE, FitState, Fitter
@@ -25,7 +26,6 @@ from nivp_dist.problems.base import Problem
 from nivp_dist.run.state import EVOLVE, FINISHED, FIT, REFIT, State
 from nivp_dist.settings.model import Config
 
-PILOT, INITIAL, MEASURE, REFIT_KEY, SCALE, ANOTHER = 101, 102, 103, 104, 105, 106
 REFIT_SHARE = 0.1
 SETTLING_STEPS = 3  # accepted steps after a fit before the levels of health are taken
 
@@ -77,7 +77,7 @@ class Simulation:
         zeros = jnp.zeros(self.network.size)
         state = State(
             phase=FIT,
-            key=jax.random.key_data(jax.random.key(self.config.seed)),
+            key=random_keys.to_data(random_keys.run_key(self.config.seed)),
             theta=zeros,
             velocity=zeros,
             density=self.sampler.broadest(),
@@ -108,9 +108,9 @@ class Simulation:
 
     def begin(self) -> State:
         """The state before the first round of the initial fit."""
-        key = jax.random.key(self.config.seed)
-        density = self.sampler.start(jax.random.fold_in(key, PILOT), self._initial_values)
-        key = jax.random.fold_in(key, INITIAL)
+        run = random_keys.run_key(self.config.seed)
+        density = self.sampler.start(random_keys.pilot_key(run), self._initial_values)
+        key = random_keys.initial_parameters_key(random_keys.initial_fit_key(run))
         several = self.config.network.gaussians > 1
         theta = self._initial_theta_near(key, density) if several else self.fitter.network.initialise(key)
         fit = self.fitter.start(theta)
@@ -137,7 +137,7 @@ class Simulation:
         fitter, context, key = self._fit_in_progress(state)
         fit = fitter.advance(state.fit, key, state.density, context)
         if fitter.stuck(fit):
-            another = jax.random.fold_in(jax.random.fold_in(key, ANOTHER), int(fit.round))
+            another = random_keys.reinitialisation_key(key, int(fit.round))
             near = bool(jax.random.bernoulli(another))
             theta = self._initial_theta_near(another, state.density) if near else fitter.network.initialise(another)
             fit = replicate(fitter.start(theta)._replace(round=fit.round), self.mesh)
@@ -165,7 +165,7 @@ class Simulation:
 
     def begin_refit(self, state: State) -> State:
         """A fresh network, to be fitted to the present solution; theta stays until it is accepted."""
-        key = jax.random.fold_in(self._refit_key(state), INITIAL)
+        key = random_keys.refit_parameters_key(random_keys.refit_key(state.run_key, state.step))
         # The solution may have left the place and the scale that the network's coordinates are made for.
         fit = self.refitter.start(self._initial_theta_near(key, state.density))
         return state.after(phase=REFIT, fit=replicate(fit, self.mesh))
@@ -315,9 +315,9 @@ class Simulation:
     def _fit_in_progress(self, state: State):
         """The fitter, what its target depends on, and its key."""
         if state.phase == FIT:
-            key = jax.random.fold_in(jax.random.wrap_key_data(state.key), INITIAL)
+            key = random_keys.initial_fit_key(state.run_key)
             return self.fitter, self._scales(state, key, self._start, None), key
-        key, context = self._refit_key(state), (state.theta, state.t)
+        key, context = random_keys.refit_key(state.run_key, state.step), (state.theta, state.t)
         return self.refitter, (*context, self._scales(state, key, self._present, context)), key
 
     def _scales(self, state: State, key, source, context):
@@ -326,17 +326,14 @@ class Simulation:
             return None
         phase, step, theta, _ = self._scales_of
         if (phase, step) != (state.phase, state.step) or theta is not state.theta:
-            points = self.sampler.draw(jax.random.fold_in(key, SCALE), state.density, self.config.fit.points)
+            points = self.sampler.draw(random_keys.rate_scales_key(key), state.density, self.config.fit.points)
             scales = self.time_derivative_targets.scales(source, context, points)
             self._scales_of = (state.phase, state.step, state.theta, scales)
         return self._scales_of[-1]
 
-    def _refit_key(self, state: State):
-        return jax.random.fold_in(state.time_key, REFIT_KEY)
-
     def _measured(self, state: State) -> tuple[FitState, float]:
         """The fit with its error, and its misfit as the estimate counts it."""
         fitter, context, key = self._fit_in_progress(state)
-        arguments = jax.random.fold_in(key, MEASURE), state.density, context
+        arguments = random_keys.fit_measure_key(key), state.density, context
         fit = fitter.measure(state.fit, *arguments)
         return fit, fitter.misfit(fit, *arguments)

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from nivp_dist.backend import random_keys
 from nivp_dist.backend.mesh import replicate, to_host
 from nivp_dist.fitting.fit import FitState
 from nivp_dist.fitting.restart import Health
@@ -60,9 +61,9 @@ class State(NamedTuple):
         return self._replace(transitions=self.transitions + 1, **changes)
 
     @property
-    def time_key(self):
-        """The key of this accepted step."""
-        return jax.random.fold_in(jax.random.wrap_key_data(self.key), self.step)
+    def run_key(self):
+        """The key of the run, from which ``backend.random_keys`` derives all others."""
+        return random_keys.from_data(self.key)
 
 
 def to_tree(state: State) -> dict[str, np.ndarray]:

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nivp_dist.backend import random_keys
 from nivp_dist.errors import RunFailed
 from nivp_dist.fitting.restart import Health
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.methods import after_doubling, direct_work, step_work
 from nivp_dist.galerkin.velocity import Galerkin
-from nivp_dist.integration.stepping import POINTS_KEY, Stepper
+from nivp_dist.integration.stepping import Stepper
 from nivp_dist.integration.tableaus import TABLEAUS
 from nivp_dist.monitoring.adaptation import MuAdaptation
 from nivp_dist.points.sampling import Sampler
@@ -495,7 +496,7 @@ def test_points_selected_among_candidates(exact, method):
     assert {x.shape for _, x in watched.calls} == {(61, 2)}
     # All are candidates, and not the points of a plain draw: the selection did take place.
     second = watched.calls[results[0].metrics["evaluations"] + 1][1]
-    key, density = stepper._key(exact.state, POINTS_KEY, 1), results[0].state.density
+    key, density = random_keys.step_points_key(exact.state.run_key, 1), results[0].state.density
     plain, candidates = (np.asarray(sampler.draw(key, density, n).x) for n in (61, 244))
     assert {*map(tuple, second)} <= {*map(tuple, candidates)} and {*map(tuple, second)} != {*map(tuple, plain)}
     if method == "residual":  # some are chosen twice; before there is a residual, none
