@@ -18,7 +18,6 @@ import jax.numpy as jnp
 
 from nivp_dist.network.network import Network, build_network, restrict
 from nivp_dist.problems.base import Problem
-from nivp_dist.problems.domains import Box
 from nivp_dist.settings.model import Config
 
 SHARE = 0.1  # of the field's norm that the companion is scaled to: enough to be seen, too little to take over
@@ -53,7 +52,7 @@ class TimeDerivativeTargets:
             return config.fit.time_derivative_targets
         if network.outputs > 1:
             return config.network.trunk == "shared"
-        return network.form == "exponential" and isinstance(network.domain, Box)
+        return network.form == "exponential" and network.domain.bounded
 
     def scales(self, source: Source, context, points):
         """SHARE of the field's norm over that of its time derivative: (m,). One where that vanishes."""

@@ -12,7 +12,6 @@ from nivp_dist.backend import random_keys
 from nivp_dist.backend.mesh import to_host
 from nivp_dist.points.sampling import Density, Sampler, component_log_densities
 from nivp_dist.problems.base import Problem, evaluate_reference, has_reference
-from nivp_dist.problems.domains import WholeSpace
 
 # Covariances of the fitted Gaussians are multiplied by these. The squares that a relative L2 error weighs live where
 # u^2, under the reference's weight u^3, is: a third of the covariance. From points of the density itself hardly any of
@@ -62,7 +61,7 @@ class Scorer:
     def __init__(self, problem: Problem, network, sampler: Sampler, points: int, seed: int):
         self.problem, self.points = problem, points
         self.is_density = problem.density or sampler.log_density
-        self.everywhere = isinstance(problem.domain, WholeSpace)
+        self.everywhere = not problem.domain.bounded
         self.key = random_keys.run_key(seed)
         # Every process holds all the points: the reference is computed on the host, by each for itself.
         replicated = NamedSharding(sampler.mesh, P())

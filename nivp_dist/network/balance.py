@@ -11,8 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nivp_dist.problems.domains import WholeSpace
-
 PROBES = 64  # points at which the couplings are measured
 HARMONICS = 2.0  # wavenumbers up to this many times the embedding's highest are in the network's reach
 SWEEPS = 30
@@ -32,11 +30,9 @@ def output_scales(problem, wavenumber: float) -> np.ndarray:
 def couplings(problem, wavenumber: float) -> np.ndarray:
     """B (m, m): the RMS response of L_k, linearised at u0, to a wave of unit RMS in output l."""
     domain, rng = problem.domain, np.random.default_rng(0)
-    if isinstance(domain, WholeSpace):
-        scale, xi = np.asarray(domain.scale), rng.standard_normal((PROBES, domain.dimension))
-    else:
-        scale, xi = domain.half_width, rng.uniform(-1, 1, (PROBES, domain.dimension))
-    centre, phases = np.asarray(domain.centre), rng.uniform(0, 2 * np.pi, PROBES)
+    centre, scale, shape = domain.centre, domain.scale, (PROBES, domain.dimension)
+    xi = rng.uniform(-1, 1, shape) if domain.bounded else rng.standard_normal(shape)
+    phases = rng.uniform(0, 2 * np.pi, PROBES)
 
     def response(output, point, phase):
         def perturbed(size):

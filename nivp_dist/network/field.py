@@ -9,7 +9,7 @@ import numpy as np
 
 from nivp_dist import backend  # noqa: F401
 from nivp_dist.network import frames
-from nivp_dist.problems.domains import Box, OpenBox, PeriodicBox, WholeSpace
+from nivp_dist.problems.domains import Domain
 from nivp_dist.settings.model import NetworkSettings
 
 ACTIVATIONS: dict[str, Callable] = {"swish": nn.swish, "tanh": jnp.tanh, "gelu": nn.gelu, "sin": jnp.sin}
@@ -56,7 +56,7 @@ class Field(nn.Module):
     """
 
     settings: NetworkSettings
-    domain: Box | WholeSpace
+    domain: Domain
     outputs: int
     fields: int
     form: str
@@ -66,7 +66,7 @@ class Field(nn.Module):
     def __call__(self, x):
         s, domain = self.settings, self.domain
         xi = coordinates(domain, x)
-        a = embed(xi, number_of_frequencies(s, domain), s.alpha, isinstance(domain, PeriodicBox), self.even)
+        a = embed(xi, number_of_frequencies(s, domain), s.alpha, domain.walls == "periodic", self.even)
         if s.trunk == "shared" or self.fields == 1:
             y = MLP(s.width, s.depth, self.outputs, s.activation, name="trunk")(a)
         else:
@@ -82,22 +82,21 @@ class Field(nn.Module):
         if self.form == "exponential":
             u = jnp.exp(y[:, : self.fields])
             y = jnp.concatenate([u, u * y[:, self.fields :]], axis=-1) if self.outputs > self.fields else u
-        if isinstance(domain, Box) and not isinstance(domain, (PeriodicBox, OpenBox)):
+        if domain.walls == "zero":
             y = y * jnp.prod(1 - xi**2, axis=-1, keepdims=True)
         return y
 
 
-def coordinates(domain, x):
+def coordinates(domain: Domain, x):
     """x (n, d) in units of the domain: [-1, 1]^d for a box."""
-    scale = domain.half_width if isinstance(domain, Box) else np.asarray(domain.scale)
-    return (x - jnp.asarray(domain.centre, x.dtype)) / jnp.asarray(scale, x.dtype)
+    return (x - jnp.asarray(domain.centre, x.dtype)) / jnp.asarray(domain.scale, x.dtype)
 
 
-def number_of_frequencies(settings: NetworkSettings, domain) -> int:
+def number_of_frequencies(settings: NetworkSettings, domain: Domain) -> int:
     """L: as set, else 4 on boxes and 0 on the whole space, where nothing sets a scale for them."""
     if settings.frequencies is not None:
         return settings.frequencies
-    return 4 if isinstance(domain, Box) else 0
+    return 4 if domain.bounded else 0
 
 
 def embed(xi, frequencies: int, alpha, periodic: bool, even: tuple[int, ...] = ()):

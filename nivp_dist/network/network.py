@@ -19,7 +19,6 @@ from nivp_dist.network import frames
 from nivp_dist.network.balance import output_scales
 from nivp_dist.network.field import Field, coordinates, number_of_frequencies, wave_numbers
 from nivp_dist.network.frames import Frame
-from nivp_dist.problems.domains import Box, OpenBox, PeriodicBox, WholeSpace
 from nivp_dist.settings.model import NetworkSettings
 
 
@@ -52,12 +51,11 @@ class Network:
         self.dtype = jnp.dtype(settings.dtype)
         form = settings.form
         if form == "auto":
-            form = "log_density" if problem.density and isinstance(self.domain, WholeSpace) else "direct"
+            form = "log_density" if problem.density and not self.domain.bounded else "direct"
         self.form, self.log_density = form, form == "log_density"
-        if self.log_density and (not isinstance(self.domain, WholeSpace) or problem.outputs != 1):
+        if self.log_density and (self.domain.bounded or problem.outputs != 1):
             raise InputError("network.form = 'log_density' needs a problem on the WholeSpace with one output")
-        walled = isinstance(self.domain, Box) and not isinstance(self.domain, (PeriodicBox, OpenBox))
-        if settings.additive and not (form == "exponential" and walled):
+        if settings.additive and not (form == "exponential" and self.domain.walls == "zero"):
             raise InputError(
                 f"network.additive = {settings.additive} needs network.form = 'exponential' on a box with walls"
             )
@@ -65,7 +63,7 @@ class Network:
             raise InputError(
                 f"network.gaussians = {settings.gaussians} needs a field log u: network.form = 'log_density'"
             )
-        if isinstance(self.domain, PeriodicBox) and number_of_frequencies(settings, self.domain) == 0:
+        if self.domain.walls == "periodic" and number_of_frequencies(settings, self.domain) == 0:
             raise InputError("network.frequencies = 0 leaves nothing to see on a periodic box: set at least 1")
         self.even = tuple(problem.even) if settings.symmetry and form == "direct" else ()
         self.module = Field(settings, self.domain, self.outputs, problem.outputs, form, self.even)
@@ -80,7 +78,7 @@ class Network:
         self.size = start
         self.quadratics = [layer for layer in self.layers if layer.path[0].startswith("quadratic")]
         # Then layers whose inputs are coordinates, where no box holds the solution to its place.
-        plain = isinstance(self.domain, WholeSpace) and number_of_frequencies(settings, self.domain) == 0
+        plain = not self.domain.bounded and number_of_frequencies(settings, self.domain) == 0
         self.framed = self.quadratics + [layer for layer in self.layers if plain and layer.path[-1] == "hidden_00"]
         self._initialise = jax.jit(self._draw)  # else dozens of small programs, compiled one by one
         self.scales = self._scales(settings, problem) if outputs is None else np.ones(outputs)
@@ -88,7 +86,7 @@ class Network:
     def _scales(self, settings: NetworkSettings, problem) -> np.ndarray:
         if settings.output_scales == "auto":
             count = max(1, number_of_frequencies(settings, self.domain))
-            return output_scales(problem, wave_numbers(count, isinstance(self.domain, PeriodicBox))[-1])
+            return output_scales(problem, wave_numbers(count, self.domain.walls == "periodic")[-1])
         if len(settings.output_scales) != self.outputs:
             raise InputError(
                 f"network.output_scales has {len(settings.output_scales)} entries for {self.outputs} outputs: "

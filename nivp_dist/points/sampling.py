@@ -25,7 +25,7 @@ from nivp_dist.backend.mesh import AXIS, replicate
 from nivp_dist.errors import InputError
 from nivp_dist.points.low_discrepancy import MOST_DIMENSIONS, shifted_sequence
 from nivp_dist.points.points import Points
-from nivp_dist.problems.domains import Box, WholeSpace
+from nivp_dist.problems.domains import Domain
 from nivp_dist.settings.model import SamplingSettings
 
 BROAD = 4.0  # on the whole space the "uniform" share is a Gaussian of this many times the variance
@@ -43,8 +43,10 @@ class Density(NamedTuple):
 class Sampler:
     """Draws for one configuration on one mesh."""
 
-    def __init__(self, settings: SamplingSettings, domain, log_density: bool, mesh: Mesh, squares: bool = False):
-        if isinstance(domain, WholeSpace) and settings.method == "uniform":
+    def __init__(
+        self, settings: SamplingSettings, domain: Domain, log_density: bool, mesh: Mesh, squares: bool = False
+    ):
+        if not domain.bounded and settings.method == "uniform":
             raise InputError("sampling.method = 'uniform' is impossible on the whole space: use 'density'")
         self.settings, self.domain, self.log_density, self.squares = settings, domain, log_density, squares
         self.mesh = mesh
@@ -80,8 +82,7 @@ class Sampler:
     def broadest(self) -> Density:
         """As wide as the domain, or as its scale on the whole space: what is known before any value of u."""
         k = self.settings.components
-        spread = self.domain.half_width if isinstance(self.domain, Box) else np.asarray(self.domain.scale)
-        centre, covariance = np.asarray(self.domain.centre, np.float64), np.diag(np.asarray(spread, np.float64) ** 2)
+        centre, covariance = self.domain.centre, np.diag(self.domain.scale**2)
         parts = np.full(k, 1.0 / k), np.tile(centre, (k, 1)), np.tile(covariance, (k, 1, 1))
         return replicate(Density(*parts), self.mesh)
 
@@ -119,7 +120,7 @@ class Sampler:
         z = np.sqrt(2) * jax.lax.erf_inv(2 * normal - 1)
         roots = cholesky_roots(inflated)
         gaussian = _placed(density.means, roots, jnp.maximum(part - 1, 0), z)
-        if isinstance(domain, Box):
+        if domain.bounded:
             lower, upper = jnp.asarray(domain.lower), jnp.asarray(domain.upper)
             size = self._box_sizes(position)[:, None]
             uniform = domain.centre + size * (lower - domain.centre + (upper - lower) * across)
@@ -151,7 +152,7 @@ class Sampler:
         share, d = self.settings.nested_fraction, self.domain.dimension
         if share == 0:
             return 1.0
-        r = jnp.max(jnp.abs(x - self.domain.centre) / self.domain.half_width, axis=-1)
+        r = jnp.max(jnp.abs(x - self.domain.centre) / self.domain.scale, axis=-1)
         nested = -jnp.log(r) if d == 1 else (r ** (1 - d) - 1) / (d - 1)  # int_r^1 s^-d ds
         return 1 - share + share * nested
 
@@ -170,8 +171,7 @@ class Sampler:
         alpha = points.measure * jnp.linalg.norm(values.astype(jnp.float64), axis=-1) ** power
         total = jnp.sum(alpha)
         alpha = jnp.where(total > 0, alpha / jnp.where(total > 0, total, 1.0), 0.0)
-        scale = self.domain.half_width if isinstance(self.domain, Box) else np.asarray(self.domain.scale)
-        floor = jnp.diag(jnp.asarray((1e-3 * scale) ** 2))
+        floor = jnp.diag(jnp.asarray((1e-3 * self.domain.scale) ** 2))
         effective = 1.0 / jnp.sum(jnp.where(total > 0, alpha, 1.0) ** 2)
 
         def sweep(_, mixture: Density) -> Density:

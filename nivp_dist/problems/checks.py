@@ -10,7 +10,7 @@ import numpy as np
 from nivp_dist import backend  # noqa: F401  float64 before any array is made
 from nivp_dist.errors import InputError
 from nivp_dist.problems.base import Problem, has_reference
-from nivp_dist.problems.domains import Box, Domain, OpenBox, PeriodicBox, WholeSpace
+from nivp_dist.problems.domains import Domain
 from nivp_dist.problems.registry import first_line, place_of
 
 POINTS = 64  # where values are looked at
@@ -108,13 +108,11 @@ def _domain(problem: Problem, ask: _Asker) -> Domain:
 def _points(domain: Domain, number: int) -> np.ndarray:
     """Points (number, d), the same in every run: uniform in a box, around the start on the whole space."""
     random = np.random.default_rng(0)
-    if isinstance(domain, WholeSpace):
-        return np.asarray(domain.centre) + np.asarray(domain.scale) * random.standard_normal((number, domain.dimension))
-    return random.uniform(domain.lower, domain.upper, (number, domain.dimension))
+    return domain.sample(random, number)
 
 
 def _boundary(domain: Domain, initial: Callable, ask: _Asker) -> None:
-    if not isinstance(domain, Box) or isinstance(domain, OpenBox):
+    if domain.walls == "none":
         return
     inside = np.concatenate([_points(domain, SCALE_POINTS), domain.centre[None]])
     size = np.abs(ask.call("initial(x)", initial, inside)).max()
@@ -122,7 +120,7 @@ def _boundary(domain: Domain, initial: Callable, ask: _Asker) -> None:
         low, high = _points(domain, POINTS), _points(domain, POINTS)
         low[:, axis], high[:, axis] = domain.lower[axis], domain.upper[axis]
         at_low, at_high = (np.asarray(ask.call("initial(x)", initial, wall)) for wall in (low, high))
-        if isinstance(domain, PeriodicBox):
+        if domain.walls == "periodic":
             jump = np.abs(at_high - at_low).max()
             if not jump <= BOUNDARY_TOLERANCE * size:
                 ask.fail(f"initial(x) is not periodic in x[{axis}]: it jumps by {jump:.3g} (max |u0| = {size:.3g})")
@@ -148,11 +146,9 @@ def _invariants(problem: Problem, x: jax.ShapeDtypeStruct, ask: _Asker) -> None:
 def _linearity(problem: Problem, points: np.ndarray, velocity: np.ndarray, ask: _Asker) -> None:
     """L[u0 + v] against L[u0] + L[v], v = 3 u0 sin(sum of the domain's coordinates)."""
     domain = problem.domain
-    scale = domain.half_width if isinstance(domain, Box) else np.asarray(domain.scale)
-    centre = np.asarray(domain.centre)
 
     def other(x):
-        return 3 * jnp.sin(jnp.sum((x - centre) / scale)) * problem.initial(x)
+        return 3 * jnp.sin(jnp.sum((x - domain.centre) / domain.scale)) * problem.initial(x)
 
     def both(x, t):
         return problem.rhs(other, x, t), problem.rhs(lambda y: problem.initial(y) + other(y), x, t)
@@ -172,7 +168,7 @@ def _symmetry(problem: Problem, initial: Callable, rhs: Callable, ask: _Asker) -
     if problem.even == ():
         return
     named = isinstance(problem.even, tuple) and all(axis in range(domain.dimension) for axis in problem.even)
-    if not (named and isinstance(domain, Box)):
+    if not (named and domain.bounded):
         ask.fail(f"even = {problem.even} must name axes of a box, a tuple of some of 0 to {domain.dimension - 1}")
     points = _points(domain, SCALE_POINTS)
     parts = {"initial(x)": initial, "rhs(u, x, t)": jax.jit(jax.vmap(lambda x: rhs(x, 0.0)))}

@@ -4,7 +4,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nivp_dist.points.densities import draw_points, marginal
-from nivp_dist.problems.domains import Box
 from nivp_dist.report.health import BLUE, ORANGE
 from nivp_dist.report.solution import PANELS, WIDTHS, chosen_times, coordinate, mixture_moments, output_name, values
 
@@ -22,14 +21,9 @@ def marginals_figure(run) -> Figure:
         snapshot = run.snapshot(t)
         mean, covariance = mixture_moments(snapshot)
         reach = WIDTHS * np.sqrt(np.diag(covariance))
-        low, high = mean - reach, mean + reach
+        low, high = np.maximum(mean - reach, domain.lower), np.minimum(mean + reach, domain.upper)
         x, inverse = draw_points(snapshot, POINTS)
-        if isinstance(domain, Box):
-            lower, upper = np.asarray(domain.lower), np.asarray(domain.upper)
-            low, high = np.maximum(low, lower), np.minimum(high, upper)
-            inside = np.all((x > lower) & (x < upper), axis=1)  # u is zero outside
-        else:
-            inside = np.ones(len(x), bool)
+        inside = domain.contains(x)  # u is zero outside a box
         masses = np.zeros((2, len(x)))
         network, reference = values(run, t, x[inside])
         masses[0, inside] = network[:, 0] * inverse[inside]

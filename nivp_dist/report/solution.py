@@ -3,7 +3,6 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from nivp_dist.problems.domains import Box
 from nivp_dist.report.health import BLUE, ORANGE
 
 SLICED = 3  # from this dimension on: slices and marginals
@@ -37,9 +36,8 @@ def window(run, t: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lower and upper bounds of what is shown at time t, and the centre of slices: three of shape (d,)."""
     domain = run.problem.domain
     mean, covariance = mixture_moments(run.snapshot(t))
-    if isinstance(domain, Box):
-        lower, upper = np.asarray(domain.lower), np.asarray(domain.upper)
-        return lower, upper, np.clip(mean, lower, upper)
+    if domain.bounded:
+        return domain.lower, domain.upper, np.clip(mean, domain.lower, domain.upper)
     reach = WIDTHS * np.sqrt(np.diag(covariance))
     return mean - reach, mean + reach, mean
 
@@ -48,7 +46,7 @@ def curves_figure(run) -> Figure:
     """d = 1: network and reference over x, a column each output time, a row each of the first two outputs."""
     times, outputs = chosen_times(run.times), min(run.problem.outputs, 2)
     figure = Figure(figsize=(3.4 * len(times) + 0.8, 2.9 * outputs + 0.7), layout="constrained")
-    axes = figure.subplots(outputs, len(times), squeeze=False, sharex=isinstance(run.problem.domain, Box))
+    axes = figure.subplots(outputs, len(times), squeeze=False, sharex=run.problem.domain.bounded)
     for column, t in enumerate(times):
         lower, upper, _ = window(run, t)
         x = np.linspace(lower[0], upper[0], CURVE_POINTS)

@@ -10,7 +10,6 @@ import numpy as np
 from nivp_dist.errors import InputError
 from nivp_dist.points import densities
 from nivp_dist.problems.base import Problem, evaluate_reference, has_reference
-from nivp_dist.problems.domains import Box
 from nivp_dist.problems.registry import SHIPPED, load
 from nivp_dist.settings.files import RECORD, read_config
 from nivp_dist.settings.model import ProblemSettings
@@ -171,10 +170,7 @@ class Run:
         u, domain = self.solution(t), self.problem.domain
 
         def density(x):
-            inside = np.ones(len(x), bool)
-            if isinstance(domain, Box):
-                inside = np.all((x > np.asarray(domain.lower)) & (x < np.asarray(domain.upper)), axis=1)
-            values = np.zeros(len(x))
+            inside, values = domain.contains(x), np.zeros(len(x))
             values[inside] = u(x[inside])[:, 0]
             return values
 

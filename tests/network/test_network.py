@@ -76,7 +76,7 @@ def test_a_network_of_an_even_problem_is_even(symmetry):
 
 def by_hand(network, theta, x, frequencies, activation=np.tanh):
     """The network of BOX with one trunk, in numpy."""
-    xi = (x - BOX.centre) / BOX.half_width
+    xi = (x - BOX.centre) / BOX.scale
     a = np.asarray(embed(jnp.asarray(xi), frequencies, 1.0, False))
     w = {layer.path: theta[layer.start : layer.stop].reshape(layer.rows, layer.columns) for layer in network.layers}
     affine = lambda a, path: a @ w[path][:-1] + w[path][-1]  # noqa: E731
@@ -122,7 +122,7 @@ def test_zero_on_the_walls(form):
 def test_an_open_box_is_a_box_without_the_boundary_factor():
     domain = OpenBox(2, BOX.lower, BOX.upper)
     network, theta = network_of(domain, outputs=2, frequencies=2, alpha=1.0, activation="tanh")
-    xi = (X - BOX.centre) / BOX.half_width
+    xi = (X - BOX.centre) / BOX.scale
     within_walls = by_hand(network, theta, X, 2)
     np.testing.assert_allclose(
         evaluate(network, theta, X) * np.prod(1 - xi**2, axis=1, keepdims=True), within_walls, rtol=1e-12, atol=1e-14
@@ -167,7 +167,7 @@ def test_polynomials_of_every_coordinate_in_the_logarithm():
     assert network.size == without.size + layer.stop - layer.start and layer.rows == 2 * 4 + 1
     coefficients = theta[layer.start : layer.stop]
     rest = np.concatenate([theta[: layer.start], theta[layer.stop :]])
-    xi = (X - BOX.centre) / BOX.half_width
+    xi = (X - BOX.centre) / BOX.scale
     log = coefficients[-1]
     for axis in range(2):
         # Rows: T_1 of both coordinates, T_2 of both, ...

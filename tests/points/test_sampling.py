@@ -40,7 +40,7 @@ def sampler(domain=BOX, log_density=False, devices=1, **settings):
 
 def quadrature(domain, g, n=400):
     """The integral of g over the domain (of SPACE: over where a standard deviation of 1 has its mass)."""
-    low, high = (domain.lower, domain.upper) if isinstance(domain, Box) else ((-9.0, -9.0), (9.0, 9.0))
+    low, high = (domain.lower, domain.upper) if domain.bounded else ((-9.0, -9.0), (9.0, 9.0))
     nodes, weights = np.polynomial.legendre.leggauss(n)
     axes = [(a + b) / 2 + (b - a) / 2 * nodes for a, b in zip(low, high)]
     x = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
@@ -140,7 +140,7 @@ def test_nested_boxes():
     x, measure = np.asarray(points.x), np.asarray(points.measure)
     assert np.all((x >= BOX.lower) & (x <= BOX.upper))
     np.testing.assert_allclose(points.weights, 1 / N)
-    size = np.max(np.abs(x - BOX.centre) / BOX.half_width, axis=1)
+    size = np.max(np.abs(x - BOX.centre) / BOX.scale, axis=1)
     assert abs(np.mean(size < 0.5) - 0.5) < 4 * 0.5 / np.sqrt(N)
     for name, g in INTEGRANDS.items():
         values = measure * g(x)

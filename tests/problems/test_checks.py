@@ -78,8 +78,7 @@ def test_right_problems_pass(check, parts):
         ),
         (
             {"domain": "@property\n    def domain(self):\n        return Box(2, 1, -1)"},
-            "{file}:9: Mine.domain: ValueError: "
-            "every lower bound must be below its upper bound: (1.0, 1.0) (-1.0, -1.0)",
+            "{file}:9: Mine.domain: ValueError: lower must be below upper on every axis, got lower = 1, upper = -1",
         ),
         (
             {"initial": "def initial(self, x):\n        return 1 - x**2"},
