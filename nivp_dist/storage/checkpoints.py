@@ -20,8 +20,8 @@ from typing import Callable
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint._src.serialization import tensorstore_utils
 
+from nivp_dist.backend import private_api
 from nivp_dist.errors import DiskFailed, RunFailed
 from nivp_dist.storage.files import patiently, persist, sync_directory, sync_tree, write_whole
 from nivp_dist.storage.run_directory import CHECKPOINTS, require_ours
@@ -34,8 +34,7 @@ _STATE, _DIGESTS = "state", "digests.json"
 # Their lines for every phase of a save, and their traces of a failed one, drown our own.
 for _name in ("absl", "orbax"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
-# One process writes, so that it needs no locks, which some parallel file systems do not have; Orbax hides the switch.
-tensorstore_utils._DEFAULT_OCDBT_TS_CONTEXT["file_io_locking"] = {"mode": "none"}
+private_api.write_checkpoints_without_file_locks()
 
 
 class Checkpoints:
