@@ -49,7 +49,9 @@ def measure(name: str, size: Size) -> dict:
     goal, scale = target(evaluated.x), jnp.sum(evaluated.measure[:, None] * target(evaluated.x) ** 2)
 
     def error_of(network):
-        misfit = jax.jit(lambda theta: jnp.sum(evaluated.measure[:, None] * (network.field(theta, evaluated.x) - goal) ** 2))
+        misfit = jax.jit(
+            lambda theta: jnp.sum(evaluated.measure[:, None] * (network.field(theta, evaluated.x) - goal) ** 2)
+        )
         return lambda theta: float(jnp.sqrt(misfit(theta) / scale))
 
     ours = gauss_newton(run, start, error_of(run.network))

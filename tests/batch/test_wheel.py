@@ -42,6 +42,10 @@ def test_all_that_is_shipped_travels(installed, folder):
     assert all((ours / name).read_bytes() == (theirs / name).read_bytes() for name in names)
 
 
+def test_the_marker_of_a_typed_package_travels(installed):
+    assert (installed / "nivp_dist/py.typed").is_file()  # PEP 561: type checkers of users read our annotations
+
+
 @pytest.mark.parametrize("sweep", [(), ("--sweep", "seed=1,2")])
 def test_submit_outside_a_checkout(run, tmp_path, sweep):
     done = run("-m", "nivp_dist.cli", "submit", "heat_2d", "--nodes", "2", "--dry-run", *sweep)
