@@ -7,8 +7,9 @@ from nivp_dist.errors import InputError
 from nivp_dist.problems.base import Problem
 from nivp_dist.problems.registry import SHIPPED, load
 from nivp_dist.run.stored import Run, open_run, recorded
-from nivp_dist.settings.files import RECORD, _anchor_problem_file, _validate, read_config
+from nivp_dist.settings.files import RECORD, name_of, read_config, resolve_problem_file
 from nivp_dist.settings.model import Config
+from nivp_dist.settings.validation import validate
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.metrics import plain
 
@@ -75,10 +76,10 @@ def _resolve(config, problem: Problem | None) -> tuple[Config, str]:
         resolved = config
     elif isinstance(config, dict):
         data = plain(config) | ({"problem": {"name": own.name}} if own else {})
-        _anchor_problem_file(data, Path.cwd())
-        resolved = _validate(data, "config", {})
+        resolve_problem_file(data, Path.cwd())
+        resolved = validate(data, "config", {})
     elif isinstance(config, (str, Path)):
-        resolved, name = read_config(config, {"problem.name": own.name} if own else None), Path(config).stem
+        resolved, name = read_config(config, {"problem.name": own.name} if own else None), name_of(config)
     else:
         raise InputError(f"config must be a Config, a dict, a path or a name, got {type(config).__name__}")
     if own:

@@ -129,14 +129,15 @@ def problems():
 
     kinds = {row.name: row.reference for row in rows}
     table = Table(title="Configurations (nivp run NAME)", title_justify="left")
-    for column in ("name", "d", "time", "what", "reference"):
+    for column in ("name", "d", "time", "error", "what", "reference"):
         table.add_column(column, overflow="fold", no_wrap=column in ("name", "d"))
     for name, path in shipped_configs().items():
         config = read_config(path)
         problem = registry.load(config.problem)
         reference = kinds.get(config.problem.name, "yes") if has_reference(problem) else "none"
-        what, time = describe_config(path)
-        table.add_row(name, str(problem.domain.dimension), time, what, reference)
+        described = describe_config(path)
+        dimension = str(problem.domain.dimension)
+        table.add_row(name, dimension, described.time, described.error, described.what, reference)
     Console().print(table)
 
 

@@ -1,1 +1,1 @@
-"""The settings of a run: their model, TOML in and out, their keys, and overrides from the command line."""
+"""The settings of a run: the keys and their defaults, TOML files in and out, and overrides from the command line."""

@@ -1,11 +1,14 @@
-"""What stands on a command line beside click's options: one name, and settings as `--section.key value`."""
+"""The part of a command line that click does not know: one argument, and settings as `--section.key value`."""
 
 from nivp_dist.errors import InputError
 from nivp_dist.settings.files import COMMAND_LINE
 
 
 def split(arguments: tuple[str, ...], name: str) -> tuple[str, dict[str, str]]:
-    """The one positional argument, called `name` in messages, and the overrides. Raises InputError."""
+    """The one positional argument, and the overrides: dotted key -> value as text.
+
+    name: what the positional argument is called in messages. Raises InputError if there is none, or more than one.
+    """
     positional, overrides = parse(arguments)
     if not positional:
         raise InputError(f"{COMMAND_LINE}: {name} is missing; see nivp --help")
@@ -16,7 +19,7 @@ def split(arguments: tuple[str, ...], name: str) -> tuple[str, dict[str, str]]:
 
 
 def parse(arguments: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
-    """Positional arguments, and the overrides: '--key value' or '--key=value'. Raises InputError."""
+    """Positional arguments, and the overrides, given as '--key value' or '--key=value'. Raises InputError."""
     positional, overrides, rest = [], {}, list(arguments)
     while rest:
         token = rest.pop(0)

@@ -1,9 +1,12 @@
-"""The keys of a configuration, what each allows in words, and the right one nearest to a mistyped one."""
+"""The keys of a configuration, what each allows in words, and the known key nearest to a mistyped one."""
 
 import difflib
 import functools
+from typing import Iterable
 
 from nivp_dist.settings.model import Config
+
+CLOSE = 0.5  # similarity (difflib's, 0 to 1) from which on a name is suggested; lower ones suggest unrelated names
 
 
 @functools.cache
@@ -25,32 +28,34 @@ def sections() -> list[str]:
     return list(dict.fromkeys(key.partition(".")[0] for key in known_keys() if "." in key))
 
 
-def nearest(name: str, candidates) -> str | None:
+def nearest(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate closest to a mistyped name, or None if none is close."""
-    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=CLOSE)
     return close[0] if close else None
 
 
-def nearest_mend(key: str) -> str:
-    """What to write instead of an unknown key.
+def suggestion(key: str) -> str:
+    """What to write in place of an unknown key: the nearest key, or else the keys of its section, or the sections.
 
-    Compares whole keys and, with the same weight, their last parts: t_end finds integrator.t_end.
+    Whole keys and their last parts are compared with the same weight, so that t_end finds integrator.t_end.
     """
-    ratio = lambda a, b: difflib.SequenceMatcher(None, a, b).ratio()  # noqa: E731
-    leaf = key.rpartition(".")[2]
-    score = lambda known: ratio(key, known) + ratio(leaf, known.rpartition(".")[2])  # noqa: E731
-    best = max(known_keys(), key=score)
-    if score(best) > 1.0:
+    last = key.rpartition(".")[2]
+
+    def similarity(known: str) -> float:
+        return _ratio(key, known) + _ratio(last, known.rpartition(".")[2])
+
+    best = max(known_keys(), key=similarity)
+    if similarity(best) > 2 * CLOSE:
         return f"the nearest is {best}"
     section = key.partition(".")[0]
     if section in known_keys():
         return f"the nearest is {section}"
-    inside = [known for known in known_keys() if known.startswith(section + ".")]
-    return (
-        f"[{section}] has {', '.join(k.partition('.')[2] for k in inside)}"
-        if inside
-        else (f"the sections are {', '.join(sections())}")
-    )
+    inside = [known.partition(".")[2] for known in known_keys() if known.startswith(section + ".")]
+    return f"[{section}] has {', '.join(inside)}" if inside else f"the sections are {', '.join(sections())}"
+
+
+def _ratio(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, a, b).ratio()
 
 
 def describe(schema: dict) -> str:
@@ -70,17 +75,21 @@ def describe(schema: dict) -> str:
         values = schema.get("additionalProperties")
         return f"a table of {_plural(values)}" if isinstance(values, dict) else "a table"
     names = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "a string"}
-    bounds = [
-        f"{word} {schema[bound]:g}"
-        for bound, word in (
-            ("exclusiveMinimum", "above"),
-            ("minimum", "of at least"),
-            ("exclusiveMaximum", "below"),
-            ("maximum", "of at most"),
-        )
-        if bound in schema
-    ]
-    return " ".join([names.get(kind, "of another type"), " and ".join(bounds)]).strip()
+    return f"{names.get(kind, 'of another type')} {_bounds(schema)}".strip()
+
+
+def _bounds(schema: dict) -> str:
+    words = {
+        "exclusiveMinimum": "above",
+        "minimum": "of at least",
+        "exclusiveMaximum": "below",
+        "maximum": "of at most",
+    }
+    return " and ".join(f"{word} {_exact(schema[bound])}" for bound, word in words.items() if bound in schema)
+
+
+def _exact(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def _plural(schema: dict) -> str:

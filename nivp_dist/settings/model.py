@@ -1,218 +1,267 @@
-"""The settings of a run: one tree of typed, frozen models. Every key, its default and its meaning.
+"""The settings of a run: every key, its default and its meaning.
 
-Reading TOML, overriding from the command line and turning mistakes into one clear line is in
-``nivp_dist.settings.files``; nothing here touches a disk or imports jax.
+A configuration file has a section for each class below, and a command line sets a key as `--section.key value`.
+Lengths of time t and of space are in the units of the problem. Relative L2 error means |u - u*| / |u*| with
+|u|^2 = integral of u^2 over the domain (of all outputs together). Reading files, and turning a mistake into one line,
+is in ``nivp_dist.settings.files``, what must hold between keys in ``nivp_dist.settings.rules``; nothing here reads a
+file or imports jax.
 """
 
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-LEAST_MU, LARGEST_MU = 1e-13, 1e-8  # below the first, rounding in float64 decides; above, little moves any more
+from nivp_dist.settings import rules
+
+LARGEST_SEED = 2**63 - 1  # what numpy and jax both take
 
 
 class Section(BaseModel):
+    """A section of the configuration file: immutable, and without unknown keys."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class ProblemSettings(Section):
-    """Which PDE: a name from `nivp problems`, or a class in a Python file of your own."""
+    """The PDE: a shipped problem by its name (`nivp problems` lists them), or a class in a Python file of your own."""
 
+    # Name of a shipped problem.
     name: str | None = None
+    # Python file that defines the problem; a relative path starts at the folder of the configuration file.
     file: str | None = None
+    # Name of the class in that file; written `class` in the configuration.
     class_: str | None = Field(None, alias="class")
+    # Parameters of the problem, name = value; the class says which there are.
     parameters: dict[str, Any] = {}
 
-    @model_validator(mode="after")
-    def _one_source(self):
-        if (self.name is None) == (self.file is None):
-            raise ValueError("set either problem.name or problem.file (with problem.class)")
-        if self.file is not None and self.class_ is None:
-            raise ValueError("problem.file needs problem.class, the name of the class in that file")
-        return self
+    _rules = model_validator(mode="after")(rules.one_source)
 
 
 class NetworkSettings(Section):
-    """u(x; theta): sinusoidal embedding, MLP, boundary factor (method: arXiv 2304.14994, sec. 4)."""
+    """The network u(x; theta): sinusoidal embedding, MLP, boundary factor (arXiv 2304.14994, section 4)."""
 
-    # direct: u = factor * N. exponential: u = factor * exp(quadratic form + N), residual in u.
-    # log_density: log u = quadratic form + N, residual in log u. auto: log_density for densities on R^d, else direct.
+    # How u follows from the network N. direct: u = factor * N. exponential: u = factor * exp(quadratic form + N), with
+    # the residual in u. log_density: log u = quadratic form + N, with the residual in log u. auto: log_density for
+    # densities on the whole space, otherwise direct.
     form: Literal["auto", "direct", "exponential", "log_density"] = "auto"
-    frequencies: int | None = Field(None, ge=0)  # L; default 4 on boxes, 0 (plain coordinates) on the whole space
-    # Exponent of the embedding's decay, one number or one per frequency. Published is 1; with it fits of narrow pulses
-    # stall at 1e-2.
+    # Number L of frequencies of the embedding, 2^0 to 2^(L-1) times pi/2 per half width of the box. Default: 4 on
+    # boxes; 0, which passes the coordinates on as they are, on the whole space.
+    frequencies: int | None = Field(None, ge=0)
+    # Exponent by which the embedding decays with the frequency: one number, or one for each frequency. The paper has
+    # 1; with it, fits of narrow pulses stall at a relative error of 1e-2.
     alpha: float | list[float] = 0.0
-    width: PositiveInt = 20  # small networks, solved directly, beat wider ones that are not
-    depth: PositiveInt = 3  # hidden layers
+    # Neurons in a hidden layer. Small networks, whose matrix is solved directly, were more accurate than wide ones.
+    width: PositiveInt = 20
+    # Number of hidden layers.
+    depth: PositiveInt = 3
+    # Activation function of the hidden layers.
     activation: Literal["swish", "tanh", "gelu", "sin"] = "swish"
-    trunk: Literal["shared", "separate"] = "shared"  # several outputs: one trunk, or one network each
-    output_scales: Literal["auto"] | list[PositiveFloat] = "auto"  # units of several outputs, see balance.py
-    symmetry: bool = True  # direct: even features only along axes in which the problem says that u is even
-    # exponential on a box: log u has Chebyshev polynomials T_1 .. T_K of every coordinate too, for walls that u leaves.
+    # Problems with several outputs: one network for all of them, or one network for each.
+    trunk: Literal["shared", "separate"] = "shared"
+    # Units in which the outputs of a system are measured against each other, one for each; auto: network/balance.py.
+    output_scales: Literal["auto"] | list[PositiveFloat] = "auto"
+    # form = direct: use even features only, along the axes in which the problem declares u even.
+    symmetry: bool = True
+    # form = exponential on a box: add the Chebyshev polynomials T_1 to T_K of every coordinate to log u, K being this
+    # number. Useful where the solution moves off a wall.
     additive: int = Field(0, ge=0)
-    gaussians: PositiveInt = 1  # log_density: quadratic forms whose exponentials are summed, for parts far apart
+    # form = log_density: number of quadratic forms whose exponentials are summed, for densities in distant parts.
+    gaussians: PositiveInt = 1
+    # Precision of the parameters and of the network.
     dtype: Literal["float32", "float64"] = "float64"
 
-    @model_validator(mode="after")
-    def _one_alpha_per_frequency(self):
-        if isinstance(self.alpha, list) and len(self.alpha) != self.frequencies:
-            raise ValueError(
-                f"network.alpha has {len(self.alpha)} entries for {self.frequencies} frequencies: give one each, "
-                "or one number"
-            )
-        return self
+    _rules = model_validator(mode="after")(rules.one_alpha_per_frequency)
 
 
 class SamplingSettings(Section):
-    """Collocation points and their importance weights."""
+    """Collocation points, at which the equation is to hold, and their importance weights."""
 
-    # density: from Gaussians fitted to |u|. solution: candidates of these, resampled to follow |u| itself. residual:
-    # candidates again, where the equation is met worst.
+    # How points are drawn. uniform: uniformly in the domain. density: from Gaussians fitted to |u|. solution: from
+    # |u| itself, by resampling candidates of the Gaussians. residual: where the equation is violated most, by
+    # resampling candidates in the same way.
     method: Literal["uniform", "density", "solution", "residual"] = "density"
-    points: PositiveInt = 4000  # n, over all devices
-    # Up to 4 times as many where a velocity fits its own points only, see damping.py; not with method = 'solution'.
+    # Number n of points, over all devices. Take two to four times as many as the network has parameters.
+    points: PositiveInt = 4000
+    # Draw up to 4 times as many points while the velocity satisfies the equation at its own points only
+    # (monitoring/adaptation.py). Has no effect with method = 'solution'.
     adapt_points: bool = True
-    uniform_fraction: float = Field(0.1, gt=0.0, le=1.0)  # share drawn uniformly, so that nowhere is forgotten
-    # uniform: share of the points that are uniform in boxes of all sizes about the centre, and counted as drawn. For an
-    # OpenBox that is filled by what comes from its middle, which uniform points in many dimensions never see.
+    # Share of the points that is drawn uniformly with the other methods, so that no part of the domain stays without.
+    uniform_fraction: float = Field(0.1, gt=0.0, le=1.0)
+    # method = uniform: share of the points drawn uniformly from concentric boxes of all sizes about the centre,
+    # without importance weights. For an OpenBox whose solution is carried outward from the middle, which uniform
+    # points in many dimensions do not reach.
     nested_fraction: float = Field(0.0, ge=0.0, lt=1.0)
-    components: PositiveInt = 1  # Gaussians fitted to |u|
-    inflation: float = Field(1.5, ge=1.0)  # covariance of the fitted Gaussians is multiplied by this
-    oversampling: PositiveInt = 10  # residual, solution: candidates a point
-    redraw_every: PositiveInt = 1  # accepted steps between two draws
-    chunk: int = Field(0, ge=0)  # points per device held at once; 0: all of them
+    # Number of Gaussians that are fitted to |u|.
+    components: PositiveInt = 1
+    # Factor on the covariance of the fitted Gaussians, so that points lie in the tails of u too.
+    inflation: float = Field(1.5, ge=1.0)
+    # method = residual or solution: number of candidates for each point.
+    oversampling: PositiveInt = 10
+    # Number of accepted steps that use the same points.
+    redraw_every: PositiveInt = 1
+    # Number of points that a device holds in memory at once; 0: all of its points.
+    chunk: int = Field(0, ge=0)
 
-    @model_validator(mode="after")
-    def _selections_are_new(self):
-        if self.method in ("residual", "solution") and self.redraw_every > 1:
-            raise ValueError(f"sampling.redraw_every must be 1 with sampling.method = '{self.method}'")
-        return self
-
-    @model_validator(mode="after")
-    def _nested_are_uniform(self):
-        if self.nested_fraction > 0 and self.method != "uniform":
-            raise ValueError(
-                "sampling.nested_fraction is for sampling.method = 'uniform', "
-                f"and it is {self.method!r}: set both, or neither"
-            )
-        return self
+    _rules = model_validator(mode="after")(rules.sampling_keys_agree)
 
 
 class SolverSettings(Section):
-    """(M + mu I) v = F."""
+    """The linear system (M + mu trace(M) I) v = F for the velocity v = d theta / dt."""
 
-    # CG or Cholesky, for the parameters (pcg, primal) or for the samples (dual_pcg, dual).
+    # pcg and dual_pcg: conjugate gradients with a Nystrom preconditioner, for the p parameters or for the n points.
+    # primal and dual: Cholesky factorisation of the p by p or n by n matrix. auto: the one that needs the fewest
+    # operations.
     method: Literal["auto", "pcg", "dual_pcg", "primal", "dual"] = "auto"
-    mu: PositiveFloat = 1e-9  # relative to the trace of M
-    equal_shares: bool = False  # of the trace, for all layers: where the derivatives of one outgrow the rest
-    adapt_mu: bool = True  # raise it while steps are rejected or collapse, see damping.py
-    # CG: |residual| / |right-hand side|. auto: until the velocity's rate J v is right to integrator.rtol, by an
-    # estimate (pcg), or to a tenth of that, by the residual (dual_pcg).
+    # Regularisation, relative to the trace of M. Smaller values leave less residual, and make the velocity larger in
+    # directions that the points hardly determine, so that steps become shorter.
+    mu: PositiveFloat = 1e-9
+    # Scale the parameters so that every layer has the same share of the trace of M; for networks in which the
+    # derivatives of one layer are far larger than those of the others.
+    equal_shares: bool = False
+    # Raise mu while steps are rejected or their size collapses, and lower it again afterwards
+    # (monitoring/adaptation.py).
+    adapt_mu: bool = True
+    # Conjugate gradients: relative residual at which they stop. auto: when the rate J v is accurate to integrator.rtol
+    # by an estimate (pcg), or to a tenth of that by the residual (dual_pcg).
     rtol: PositiveFloat | Literal["auto"] = "auto"
+    # Conjugate gradients: the largest number of iterations for one velocity.
     max_iterations: PositiveInt = 300
-    rank: PositiveInt | Literal["adaptive"] = "adaptive"  # of the Nystrom approximation that CG is preconditioned with
+    # Rank of the Nystrom preconditioner; adaptive: doubled while that saves iterations, up to max_rank.
+    rank: PositiveInt | Literal["adaptive"] = "adaptive"
+    # The largest rank of the Nystrom preconditioner.
     max_rank: PositiveInt = 2000
-    # Of Jacobian products: with CG of those for search directions alone, so that it bounds no accuracy; the two coarse
-    # ones are for CG, and want a mu of 1e-6 or more.
+    # Precision of products with the Jacobian. With conjugate gradients it is that of search directions alone, while
+    # residuals are in float64, so that it does not limit the accuracy. bfloat16 and tensorfloat32 need conjugate
+    # gradients, and a mu of 1e-6 or more.
     precision: Literal["bfloat16", "tensorfloat32", "float32", "float64"] = "float64"
-    shard_vectors: bool = False  # pcg: a part of the sketch and of CG's vectors on each device, for p in the millions
+    # method = pcg: split the sketch and the vectors of the iteration over the devices, for p in the millions.
+    shard_vectors: bool = False
 
-    @model_validator(mode="after")
-    def _for_cg_alone(self):
-        if self.shard_vectors and self.method != "pcg":
-            raise ValueError(
-                f"solver.shard_vectors is for solver.method = 'pcg', and it is {self.method!r}: set both, or neither"
-            )
-        if self.precision in ("bfloat16", "tensorfloat32") and self.method not in ("pcg", "dual_pcg"):
-            raise ValueError(
-                f"solver.precision = {self.precision!r} is for solver.method = 'pcg' or 'dual_pcg' (residuals are "
-                f"in float64 there), and the method is {self.method!r}: set that too, or 'float32'"
-            )
-        return self
+    _rules = model_validator(mode="after")(rules.solver_keys_agree)
 
 
 class IntegratorSettings(Section):
+    """The explicit Runge-Kutta method in time, with an error estimate and step-size control."""
+
+    # Orders 2(1), 3(2), 5(4) and 5(4).
     method: Literal["heun", "bogacki_shampine", "cash_karp", "dormand_prince"] = "cash_karp"
-    rtol: PositiveFloat = 1e-4  # relative error of one step, see README: errors of a step
+    # Tolerated error of one step: the L2 norm of its error in u, relative to u.
+    rtol: PositiveFloat = 1e-4
+    # Time at which the run ends; it starts at t = 0.
     t_end: PositiveFloat = 1.0
+    # Size of the first step.
     initial_step: PositiveFloat = 1e-2
+    # A run that needs a shorter step than this fails.
     min_step: PositiveFloat = 1e-7
+    # The longest step.
     max_step: PositiveFloat = 1e6
+    # A run that needs more steps than this fails.
     max_steps: PositiveInt = 100_000
+
+    _rules = model_validator(mode="after")(rules.steps_are_ordered)
 
 
 class FitSettings(Section):
-    """The initial condition, and the refits of restarts."""
+    """Fits of the network to the initial condition, and to the present solution in restarts."""
 
+    # gauss_newton: regularised Gauss-Newton steps. adam: Adam, which is slower and less accurate.
+    # adam_then_gauss_newton: one after the other.
     method: Literal["gauss_newton", "adam", "adam_then_gauss_newton"] = "gauss_newton"
-    points: PositiveInt = 6000  # drawn afresh every round
-    target: PositiveFloat = 5e-3  # relative L2 error on fresh points
+    # Number of points of a round, over all devices; every round draws new ones.
+    points: PositiveInt = 6000
+    # Relative L2 error, measured on new points, that the fit of the initial condition has to reach.
+    target: PositiveFloat = 5e-3
+    # What a run does whose fit misses the target: end with an error, or continue with a warning.
     on_miss: Literal["error", "continue"] = "error"
-    iterations: PositiveInt = 100  # Gauss-Newton, at most
-    stop_at: PositiveFloat = 1e-6  # stop early below this relative error
-    line_search: bool = False  # Gauss-Newton: shorter steps too; fits deeper, which is not always a better start
+    # The largest number of Gauss-Newton rounds.
+    iterations: PositiveInt = 100
+    # Relative L2 error below which the fit stops before that.
+    stop_at: PositiveFloat = 1e-6
+    # Gauss-Newton: try shorter steps as well, and take the best. The fit reaches smaller errors, which is not always
+    # the better start of an evolution.
+    line_search: bool = False
+    # Adam: number of steps.
     adam_steps: PositiveInt = 5000
+    # Adam: number of points of a step.
     adam_batch: PositiveInt = 2000
+    # Adam: learning rate of the first step; it decays as a cosine to a thousandth of it.
     learning_rate: PositiveFloat = 3e-3
-    time_derivative_targets: Literal["auto"] | bool = (
-        "auto"  # fit the time derivative along: where fitting/time_derivative_targets.py says it pays
-    )
-    head_tuning: bool = True  # after Adam: ridge regression of the last layer, towards the present head
-    head_ridge: PositiveFloat = 1e-6  # relative to the trace of the head's Gram matrix
+    # Fit the time derivative of u together with u, so that the network can represent both. auto: for the problems
+    # where this was measured to help (fitting/time_derivative_targets.py).
+    time_derivative_targets: Literal["auto"] | bool = "auto"
+    # After Adam: solve for the last layer by ridge regression towards its present values.
+    head_tuning: bool = True
+    # Ridge of that regression, relative to the trace of the Gram matrix of the last layer.
+    head_ridge: PositiveFloat = 1e-6
 
 
 class RestartSettings(Section):
-    """Refits of a fresh network to the present solution, decided by the state of the run alone."""
+    """Refits: a new network is fitted to the present solution when the old one has become a bad one.
 
+    The state of the run alone decides when, so that a repeated run makes the same decisions.
+    """
+
+    # Whether there are refits.
     enabled: bool = True
-    cg_growth: float = Field(4.0, gt=1.0)  # refit when CG needs this many times its count after the last refit
-    residual_growth: float = Field(20.0, gt=1.0)  # or the fresh-point residual this many times its level then
-    step_shrink: float = Field(50.0, gt=1.0)  # or h has fallen by this factor
-    every: PositiveFloat | None = None  # or this much time t has passed
-    bound: PositiveFloat = 5e-3  # a refit is accepted below this relative L2 error, or a tenth of the estimate
-    cooldown_steps: PositiveInt = 10  # accepted steps between two attempts
+    # Refit when a velocity takes this many times the CG iterations that it took after the last fit.
+    cg_growth: float = Field(4.0, gt=1.0)
+    # Refit when the residual on new points is this many times as large as after the last fit, and above 1e-2.
+    residual_growth: float = Field(20.0, gt=1.0)
+    # Refit when the step size has become smaller by this factor since the last fit.
+    step_shrink: float = Field(50.0, gt=1.0)
+    # Refit when this much time t has passed since the last fit; default: never for this reason.
+    every: PositiveFloat | None = None
+    # A refit replaces the old network if its relative L2 error is below this, or below a tenth of the estimated error.
+    bound: PositiveFloat = 5e-3
+    # Accepted steps between two attempts.
+    cooldown_steps: PositiveInt = 10
 
 
 class CheckpointSettings(Section):
+    """When the state of the run is saved. The two intervals hold together: the first that is over counts."""
+
+    # Largest number of transitions (steps, rounds of a fit, outputs) between two checkpoints.
     every_steps: PositiveInt = 10
-    every_minutes: PositiveFloat = 10.0  # whichever comes first
-    keep: int = Field(3, ge=2)  # the newest may turn out to be damaged
+    # Longest time between two checkpoints, in minutes of wall time.
+    every_minutes: PositiveFloat = 10.0
+    # Number of checkpoints that are kept; more than one, because the newest may turn out to be damaged.
+    keep: int = Field(3, ge=2)
 
 
 class OutputSettings(Section):
-    directory: str | None = None  # default: runs/NAME-NUMBER, always a new one
-    times: list[float] = []  # besides 0 and t_end
+    """What the run writes for the reader."""
+
+    # The run directory, new or empty. Default: runs/NAME-NUMBER, with the next free number.
+    directory: str | None = None
+    # Times t at which the solution is stored and compared with the reference, besides 0 and integrator.t_end.
+    times: list[float] = []
+    # Number of points on which it is compared with the reference.
     evaluation_points: PositiveInt = 20_000
+    # Draw pictures when the run has finished.
     plots: bool = True
 
 
 class ClusterSettings(Section):
-    """Several processes of one run. Decides no result."""
+    """The processes of a run. No key here changes a result."""
 
-    control: Literal["auto", "mpi", "coordination"] = "auto"  # how decisions travel: auto is MPI where it started us
-    startup_seconds: float = Field(120.0, ge=1.0, le=3600.0)  # within which all processes must have come
-    deadline_minutes: PositiveFloat = 30.0  # a process that takes longer over one command is stuck: the run ends
-    compilation_cache: str = "auto"  # "auto": ~/.cache/nivp, for several processes; "off"; or a directory
-
-
-def by_accuracy(accuracy: float) -> dict[str, dict[str, float]]:
-    """What follows from the relative L2 error that is asked for, where it is not set: section -> key -> value.
-
-    mu goes with it, not with its square: a smaller one leaves less residual, but velocities so large that steps do not
-    carry (advection, asked for 1e-4: 1.1e-2 with mu = 1e-12, 8.5e-4 with 1e-11; README: what mu trades)."""
-    mu = 1e-7 * accuracy
-    return {
-        "solver": {"mu": min(max(mu, LEAST_MU), LARGEST_MU)},
-        "integrator": {"rtol": accuracy / 20},
-        "fit": {"target": 5 * accuracy, "stop_at": accuracy / 100, "line_search": True},
-        "restart": {"bound": accuracy},
-    }
+    # How the processes tell each other their decisions: MPI, or the coordination service of JAX. auto: MPI where the
+    # processes were started by it.
+    control: Literal["auto", "mpi", "coordination"] = "auto"
+    # Seconds within which all processes have to start.
+    startup_seconds: float = Field(120.0, ge=1.0, le=3600.0)
+    # Minutes after which a process that is still busy with one command is taken for stuck, and the run ended.
+    deadline_minutes: PositiveFloat = 30.0
+    # Directory in which compiled programs are kept for the next start. off: none. auto: ~/.cache/nivp for runs of
+    # several processes, none for one.
+    compilation_cache: str = "auto"
 
 
 class Config(Section):
-    """Everything that decides the result of a run."""
+    """A whole configuration: the sections above, and the keys that stand before them in a file."""
 
     problem: ProblemSettings
+    # Relative L2 error to aim at. solver.mu, integrator.rtol, fit.target, fit.stop_at, fit.line_search and
+    # restart.bound follow from it where they are not set (nivp_dist/settings/rules.py). It is an aim, not a bound.
     accuracy: float | None = Field(None, gt=0.0, lt=1.0)
     network: NetworkSettings = NetworkSettings()
     sampling: SamplingSettings = SamplingSettings()
@@ -223,34 +272,10 @@ class Config(Section):
     checkpoint: CheckpointSettings = CheckpointSettings()
     output: OutputSettings = OutputSettings()
     cluster: ClusterSettings = ClusterSettings()
-    seed: int = Field(0, ge=0)
-    devices: int = Field(0, ge=0)  # 0: all there are
+    # Seed of all random numbers of the run.
+    seed: int = Field(0, ge=0, le=LARGEST_SEED)
+    # Number of devices to use; 0: all of them.
+    devices: int = Field(0, ge=0)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _follow_accuracy(cls, data):
-        accuracy = data.get("accuracy") if isinstance(data, dict) else None
-        if not isinstance(accuracy, float) or not 0 < accuracy < 1:
-            return data  # nothing to follow, or a mistake that validation names
-        filled = dict(data)
-        for section, values in by_accuracy(accuracy).items():
-            given = filled.get(section, {})
-            if isinstance(given, dict):
-                filled[section] = values | given
-        return filled
-
-    @model_validator(mode="after")
-    def _a_component_a_gaussian(self):
-        if self.network.gaussians not in (1, self.sampling.components):
-            raise ValueError(
-                f"network.gaussians = {self.network.gaussians}, but sampling.components = {self.sampling.components}: "
-                "the first start from the second, set both alike"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _times_in_range(self):
-        late = [t for t in self.output.times if not 0.0 <= t <= self.integrator.t_end]
-        if late:
-            raise ValueError(f"output.times must lie in [0, integrator.t_end = {self.integrator.t_end}], got {late}")
-        return self
+    _filled = model_validator(mode="before")(rules.fill_in_from_accuracy)
+    _rules = model_validator(mode="after")(rules.sections_agree)

@@ -1,6 +1,9 @@
 """Reading, overriding, validating and recording configurations; every mistake gives one exact line."""
 
+import ast
+import inspect
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from nivp_dist.errors import InputError
+from nivp_dist.settings import model
 from nivp_dist.settings.files import (
     CHANGEABLE,
     config_hash,
+    describe_config,
+    name_of,
     parse_value,
     read_config,
     resume_config,
@@ -18,7 +24,8 @@ from nivp_dist.settings.files import (
     to_toml,
 )
 from nivp_dist.settings.keys import known_keys
-from nivp_dist.settings.model import LARGEST_MU, LEAST_MU, Config
+from nivp_dist.settings.model import Config
+from nivp_dist.settings.rules import LARGEST_MU, LEAST_MU
 
 HEAT = '[problem]\nname = "heat"\n'
 USER = "class Mine:\n    pass\n"
@@ -66,6 +73,70 @@ def test_what_is_not_set_follows_from_the_accuracy(toml):
     assert read_config(record) == config
     for wrong in ("0.0", "1.5", "fine"):
         assert "accuracy" in mistake(toml(HEAT), {"accuracy": wrong})
+
+
+def test_every_key_is_explained_where_it_stands():
+    """settings/model.py is the reference that users read: a comment stands above every key."""
+    source = inspect.getsource(model)
+    lines = source.splitlines()
+    keys = [
+        statement
+        for section in ast.parse(source).body
+        if isinstance(section, ast.ClassDef)
+        for statement in section.body
+        if isinstance(statement, ast.AnnAssign) and "Settings" not in ast.unparse(statement.annotation)
+    ]
+    assert len(keys) == len(known_keys())
+    unexplained = [ast.unparse(key) for key in keys if not lines[key.lineno - 2].strip().startswith("#")]
+    assert unexplained == []
+
+
+def test_output_times_beyond_an_end_on_the_command_line_are_left_out(toml):
+    path, notes = toml(HEAT + "[output]\ntimes = [0.25, 0.5, 0.75]\n"), []
+    config = read_config(path, {"integrator.t_end": "0.5"}, notes.append)
+    assert config.output.times == [0.25, 0.5]
+    assert notes == ["output times beyond integrator.t_end = 0.5 are left out: 0.75"]
+    read_config(path, {"integrator.t_end": "2"}, notes.append)
+    assert len(notes) == 1
+    # The record of a run is a file as well.
+    toml(to_toml(read_config(path)), "config.toml")
+    assert resume_config(path.parent, {"integrator.t_end": "0.3"}, notes.append).output.times == [0.25]
+    assert notes[1:] == ["output times beyond integrator.t_end = 0.3 are left out: 0.5, 0.75"]
+
+
+def test_output_times_beyond_the_end_in_one_source_are_a_mistake(toml):
+    path = toml(HEAT + "[output]\ntimes = [0.75]\n[integrator]\nt_end = 0.5\n")
+    assert mistake(path) == f"{path}: output.times must lie in [0, integrator.t_end = 0.5], got [0.75]"
+    both = {"integrator.t_end": "0.5", "output.times": "[0.25, 0.75]"}
+    line = "command line: output.times must lie in [0, integrator.t_end = 0.5], got [0.75]"
+    assert mistake(path, both) == line
+    path = toml(HEAT + '[output]\ntimes = ["x"]\n')
+    assert mistake(path, {"integrator.t_end": "0.5"}) == f'{path}: output.times must be a list of numbers, got ["x"]'
+    assert mistake(path, {"integrator.t_end": "x"}).startswith("command line: integrator.t_end must be a number")
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + HEAT.encode())
+    assert read_config(path).problem.name == "heat"
+
+
+def test_a_configuration_from_a_pipe(tmp_path, monkeypatch):
+    """As in `nivp run <(sed s/a/b/ x.toml)`: readable once, and without a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    reading, writing = os.pipe()
+    os.write(writing, b'[problem]\nfile = "mine.py"\nclass = "Mine"\n')
+    os.close(writing)
+    source = f"/dev/fd/{reading}"
+    assert name_of(source) == "run" and name_of("a/heat_2d.toml") == "heat_2d"
+    assert read_config(source).problem.file == str(tmp_path / "mine.py")
+    os.close(reading)
+
+
+def test_the_head_of_a_configuration_is_its_description(toml):
+    path = toml("# What it solves.\n# time: 1 min\n# error: 1e-3 at t = 1\n\n# time: later\n" + HEAT)
+    assert describe_config(path) == ("What it solves.", "1 min", "1e-3 at t = 1")
+    assert describe_config(toml(HEAT)) == ("", "", "")
 
 
 def test_overrides_win_and_are_typed(toml):
@@ -131,6 +202,19 @@ def test_text_that_is_no_toml_value_is_a_string_and_nothing_else_slips_in():
         ('[problem]\nname = "a"\nfile = "b.py"\n', "set either problem.name or problem.file (with problem.class)"),
         ('[problem]\nfile = "b.py"\n', "problem.file needs problem.class, the name of the class in that file"),
         (
+            "seed = 18446744073709551616\n" + HEAT,
+            "seed must be a whole number of at least 0 and of at most 9223372036854775807, got 18446744073709551616",
+        ),
+        (HEAT + "[network]\nalpha = [1, 1, 1, 1]\n", "network.alpha has 4 entries: set network.frequencies = 4 too"),
+        (
+            HEAT + "[network]\nalpha = [1, 1]\nfrequencies = 3\n",
+            "network.alpha has 2 entries for 3 frequencies: give one each, or one number",
+        ),
+        (
+            HEAT + "[integrator]\nmin_step = 1e-2\nmax_step = 1e-3\n",
+            "integrator.min_step = 0.01 is above integrator.max_step = 0.001: lower the first, or raise the second",
+        ),
+        (
             HEAT + "[output]\ntimes = [2.0]\n",
             "output.times must lie in [0, integrator.t_end = 1.0], got [2.0]",
         ),
@@ -182,11 +266,13 @@ def test_shipped_configurations_are_found_by_name_and_nearly(toml, tmp_path, mon
     assert mistake("haet_2d") == "haet_2d: no such configuration file; did you mean the shipped heat_2d?"
 
 
-def test_every_shipped_configuration_reads():
+def test_every_shipped_configuration_reads_and_says_what_it_solves_how_long_and_how_well():
     shipped = shipped_configs()
     assert shipped, "the package ships no configuration"
     for path in shipped.values():
         assert read_config(path) == read_config(path.stem)
+        assert all(describe_config(path)), path
+        assert "# reference: " in path.read_text(), path
 
 
 def test_record_reads_back_the_same(toml, tmp_path):

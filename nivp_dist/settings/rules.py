@@ -1,0 +1,110 @@
+"""What must hold between the keys of a configuration, and what follows from ``accuracy``.
+
+Each check takes a section that has been read, and returns it. It raises ValueError, one line that names the keys and
+says what to change.
+"""
+
+from typing import Any
+
+# Below the first, rounding in float64 decides; above the second, the velocity is damped so much that little moves.
+LEAST_MU, LARGEST_MU = 1e-13, 1e-8
+
+
+def one_source(problem):
+    """A problem comes either from the package or from a file."""
+    if (problem.name is None) == (problem.file is None):
+        raise ValueError("set either problem.name or problem.file (with problem.class)")
+    if problem.file is not None and problem.class_ is None:
+        raise ValueError("problem.file needs problem.class, the name of the class in that file")
+    return problem
+
+
+def one_alpha_per_frequency(network):
+    """A list of exponents has one entry for each frequency."""
+    if not isinstance(network.alpha, list) or len(network.alpha) == network.frequencies:
+        return network
+    entries = len(network.alpha)
+    if network.frequencies is None:
+        raise ValueError(f"network.alpha has {entries} entries: set network.frequencies = {entries} too")
+    raise ValueError(
+        f"network.alpha has {entries} entries for {network.frequencies} frequencies: give one each, or one number"
+    )
+
+
+def sampling_keys_agree(sampling):
+    """Points chosen by resampling are drawn in every step; nested boxes are a kind of uniform points."""
+    if sampling.method in ("residual", "solution") and sampling.redraw_every > 1:
+        raise ValueError(f"sampling.redraw_every must be 1 with sampling.method = '{sampling.method}'")
+    if sampling.nested_fraction > 0 and sampling.method != "uniform":
+        raise ValueError(
+            "sampling.nested_fraction is for sampling.method = 'uniform', "
+            f"and it is {sampling.method!r}: set both, or neither"
+        )
+    return sampling
+
+
+def solver_keys_agree(solver):
+    """Sharded vectors need pcg, and coarse products need conjugate gradients of either kind."""
+    if solver.shard_vectors and solver.method != "pcg":
+        raise ValueError(
+            f"solver.shard_vectors is for solver.method = 'pcg', and it is {solver.method!r}: set both, or neither"
+        )
+    if solver.precision in ("bfloat16", "tensorfloat32") and solver.method not in ("pcg", "dual_pcg"):
+        raise ValueError(
+            f"solver.precision = {solver.precision!r} is for solver.method = 'pcg' or 'dual_pcg' (residuals are "
+            f"in float64 there), and the method is {solver.method!r}: set that too, or 'float32'"
+        )
+    return solver
+
+
+def steps_are_ordered(integrator):
+    """The shortest step is not longer than the longest."""
+    if integrator.min_step > integrator.max_step:
+        raise ValueError(
+            f"integrator.min_step = {integrator.min_step:g} is above integrator.max_step = "
+            f"{integrator.max_step:g}: lower the first, or raise the second"
+        )
+    return integrator
+
+
+def sections_agree(config):
+    """Output times lie within the run, and every quadratic form has a component to start from."""
+    gaussians, components = config.network.gaussians, config.sampling.components
+    if gaussians not in (1, components):
+        raise ValueError(
+            f"network.gaussians = {gaussians}, but sampling.components = {components}: the quadratic forms start from "
+            "the components, set both alike"
+        )
+    t_end = config.integrator.t_end
+    if outside := [t for t in config.output.times if not 0.0 <= t <= t_end]:
+        raise ValueError(f"output.times must lie in [0, integrator.t_end = {t_end}], got {outside}")
+    return config
+
+
+def settings_for_accuracy(accuracy: float) -> dict[str, dict[str, Any]]:
+    """The settings that follow from a relative L2 error asked for: section -> key -> value.
+
+    mu is proportional to the error and not to its square: with a smaller mu the residual is smaller, but velocities
+    become so large that steps cannot follow them. Measured for advection, asked for 1e-4: an error of 1.1e-2 with
+    mu = 1e-12, and of 8.5e-4 with 1e-11.
+    """
+    mu = 1e-7 * accuracy
+    return {
+        "solver": {"mu": min(max(mu, LEAST_MU), LARGEST_MU)},
+        "integrator": {"rtol": accuracy / 20},
+        "fit": {"target": 5 * accuracy, "stop_at": accuracy / 100, "line_search": True},
+        "restart": {"bound": accuracy},
+    }
+
+
+def fill_in_from_accuracy(data):
+    """A configuration before its validation, with the settings that follow from its accuracy where they are not set."""
+    accuracy = data.get("accuracy") if isinstance(data, dict) else None
+    if not isinstance(accuracy, float) or not 0 < accuracy < 1:
+        return data  # no accuracy is asked for, or a wrong one, which the validation of its field reports
+    filled = dict(data)
+    for section, values in settings_for_accuracy(accuracy).items():
+        given = filled.get(section, {})
+        if isinstance(given, dict):
+            filled[section] = values | given
+    return filled
