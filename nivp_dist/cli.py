@@ -1,7 +1,7 @@
 """The command line: `nivp run | resume | submit | status | plot | problems | doctor | bench`.
 
-Importing this module does not import jax. Every mistake of the user is one line on stderr; exit codes are those of
-``nivp_dist.errors``.
+Importing this module does not import jax, so that `nivp status` and the message about a mistake appear at once. Every
+mistake of the user is one line on standard error; the exit codes are those of ``nivp_dist.errors``.
 """
 
 import contextlib
@@ -15,19 +15,23 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from nivp_dist import __version__
 from nivp_dist.batch.submit import submit
-from nivp_dist.cluster import logs, session, signals, topology
+from nivp_dist.cluster import session, signals, topology
 from nivp_dist.cluster.channel import is_echo
 from nivp_dist.errors import BAD_INPUT, FAILED, FINISHED, STOPPED_EARLY, InputError, RunFailed, RunStopped
 from nivp_dist.settings.command_line import split
-from nivp_dist.settings.files import RECORD, describe_config, read_config, resume_config, shipped_configs
+from nivp_dist.settings.files import name_of, read_config, resume_config, shipped_configs
 from nivp_dist.settings.model import ClusterSettings, Config
 from nivp_dist.storage import run_directory
 
-UNHEARD = 8.0  # seconds that a mistake waits for the same one of process 0; launchers end the others within five
+# Seconds that a process other than 0 waits before it prints a mistake, which process 0 has most likely made too and
+# prints: srun and launch/local end the others within five seconds of the first exit.
+WAIT_FOR_PROCESS_ZERO = 8.0
+# Objects made before Python looks for garbage (its own threshold is 700 to 2,000). Tracing makes millions of objects
+# that stay alive, and looking through them took 7 % of a short run.
+GARBAGE_THRESHOLD = 50_000
 _WITH_OVERRIDES = {"ignore_unknown_options": True}
 
 
@@ -43,43 +47,41 @@ def nivp():
 def run(output, arguments):
     """Start a run from CONFIG, a TOML file or the name of a shipped configuration (`nivp problems`)."""
     source, overrides = split(arguments, "CONFIG")
-    config = read_config(source, overrides)
-    signals.heed()
-    session.connect(config.cluster)
-    _check(config)
+    notes: list[str] = []
+    config = read_config(source, overrides, notes.append)
+    _join_group(config, notes)
 
-    from nivp_dist.cluster.control import from_process_zero, require_visible
+    from nivp_dist.run import launch
 
-    make = lambda: str(run_directory.create(config, output, Path(source).stem))  # noqa: E731
-    directory = Path(from_process_zero(make))
-    try:
-        require_visible(directory / RECORD)
-    except InputError:
-        if session.current().topology.index == 0:
-            run_directory.discard(directory)
-        raise
-    # From here on the run is what its directory says: exactly what a resume will read.
-    _evolve(read_config(directory / RECORD), directory, resume=False)
+    launch.start(config, output, name_of(source), _view())
 
 
 @nivp.command(context_settings=_WITH_OVERRIDES, epilog="Example: nivp resume runs/heat-001 --integrator.t_end 2")
-@click.option("--patience", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Wait for a lock so long.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="SECONDS",
+    help="How long to wait for another process that holds DIR. Default: 0.",
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="DIR [--section.key value]...")
 def resume(patience, arguments):
     """Continue the run in DIR from its newest checkpoint. Keys that decide the result cannot change."""
     directory, overrides = split(arguments, "DIR")
-    config = resume_config(directory, overrides)
-    signals.heed()
-    session.connect(config.cluster)
-    _check(config)
-    _evolve(config, Path(directory).resolve(), resume=True, record=bool(overrides), patience=patience)
+    notes: list[str] = []
+    config = resume_config(directory, overrides, notes.append)
+    _join_group(config, notes)
+
+    from nivp_dist.run import launch
+
+    launch.resume(Path(directory).resolve(), config, bool(overrides), _view(), patience)
 
 
 nivp.add_command(submit)
 
 
-class _Watch(click.Command):
-    """--watch takes a number of seconds if one follows: click alone would take the directory for it."""
+class _Status(click.Command):
+    """Takes a number of seconds after --watch only if one follows: click alone would take the directory for it."""
 
     def parse_args(self, context, arguments):
         for i, argument in enumerate(arguments):
@@ -88,12 +90,17 @@ class _Watch(click.Command):
         return super().parse_args(context, arguments)
 
 
-@nivp.command(cls=_Watch, epilog="Example: nivp status runs/heat-001 --watch 10")
+@nivp.command(cls=_Status, epilog="Example: nivp status runs/heat-001 --watch 10")
 @click.argument("directory")
-@click.option("--watch", type=click.FloatRange(0.1), metavar="[SECONDS]", help="Follow the run until it ends.")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option(
+    "--watch",
+    type=click.FloatRange(0.1),
+    metavar="[SECONDS]",
+    help="Follow the run until it ends, looking every SECONDS. Default: 2.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def status(directory, watch, as_json):
-    """Show where the run in DIR stands; from any host that sees its directory."""
+    """Show where the run in DIRECTORY stands, from any host that sees the directory."""
     from nivp_dist.report import status
 
     if watch is None:
@@ -102,11 +109,11 @@ def status(directory, watch, as_json):
         status.watch(directory, sys.stdout, watch, as_json)
 
 
-@nivp.command()
+@nivp.command(epilog="Example: nivp plot runs/heat-001")
 @click.argument("directory")
 def plot(directory):
-    """Draw the pictures of the run in DIR and print where they are."""
-    run_directory.read_summary(directory)  # refuses what is no run
+    """Draw the pictures of the run in DIRECTORY and print where they are."""
+    run_directory.read_summary(directory)  # raises InputError where there is no run
     from nivp_dist.report import pictures
 
     for path in pictures.draw(Path(directory)):
@@ -116,35 +123,16 @@ def plot(directory):
 @nivp.command()
 def problems():
     """List the shipped problems and configurations."""
-    from nivp_dist.problems import registry
-    from nivp_dist.problems.base import has_reference
+    from nivp_dist.report import catalogue
 
-    rows = registry.catalogue()
-    table = Table(title="Problems (problem.name)", title_justify="left")
-    for column in ("name", "d", "outputs", "equation", "reference"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("name", "d"))
-    for row in rows:
-        table.add_row(row.name, str(row.dimension), str(row.outputs), row.summary, row.reference)
-    Console().print(table)
-
-    kinds = {row.name: row.reference for row in rows}
-    table = Table(title="Configurations (nivp run NAME)", title_justify="left")
-    for column in ("name", "d", "time", "error", "what", "reference"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("name", "d"))
-    for name, path in shipped_configs().items():
-        config = read_config(path)
-        problem = registry.load(config.problem)
-        reference = kinds.get(config.problem.name, "yes") if has_reference(problem) else "none"
-        described = describe_config(path)
-        dimension = str(problem.domain.dimension)
-        table.add_row(name, dimension, described.time, described.error, described.what, reference)
-    Console().print(table)
+    Console().print(catalogue.problems())
+    Console().print(catalogue.configurations(shipped_configs()))
 
 
-@nivp.command()
+@nivp.command(epilog="Example: nivp doctor --directory runs")
 @click.option("--directory", default=".", metavar="DIR", help="Where runs would be written. Default: here.")
 def doctor(directory):
-    """Look at processes, devices, interconnect and files, alone or under srun, mpirun, launch/local.
+    """Examine processes, devices, interconnect and files, alone or under srun, mpirun, launch/local.
 
     Exit status: 0 if a run would work here, 1 if something would break it.
     """
@@ -200,56 +188,26 @@ def accuracy(names, output, markdown, list_):
     return FAILED if any(row["failed"] for row in sheet["rows"]) else FINISHED
 
 
-def _check(config: Config) -> None:
-    """All that can be found wrong before anything large is compiled."""
-    from nivp_dist.backend.mesh import make_mesh
-    from nivp_dist.problems import checks, registry
+def _join_group(config: Config, notes: list[str]) -> None:
+    """Connect to the other processes of the run. Process 0 prints the notes."""
+    signals.heed()
+    session.connect(config.cluster)
+    if session.current().topology.index == 0:
+        for note in notes:
+            _print_line(note)
 
-    make_mesh(config.devices)
-    checks.check(registry.load(config.problem), config.problem.file or f"problem {config.problem.name}")
 
-
-def _evolve(config: Config, directory: Path, resume: bool, record: bool = False, patience: float = 0.0) -> None:
-    from nivp_dist.cluster.control import from_process_zero
+def _view():
     from nivp_dist.report import draw_pictures
     from nivp_dist.report.progress import Reporter
-    from nivp_dist.run import controller
+    from nivp_dist.run.launch import View
 
-    first = session.current().topology.index == 0
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(logs.screen(first))
-
-        def hold() -> str:
-            if patience and run_directory.in_use(directory):
-                _say(f"{directory} is in use: waiting for up to {patience:g} s", FINISHED)
-            stack.enter_context(run_directory.lock(directory, patience))
-            return ""
-
-        from_process_zero(hold)
-        stack.enter_context(session.current().open_log(directory).warnings())
-        before = (directory / RECORD).read_bytes()
-        if record:
-            from_process_zero(lambda: run_directory.record_config(directory, config) or "")
-        try:
-            with Reporter() as reporter:
-                controller.evolve(config, directory, resume=resume, reporter=reporter, draw_pictures=draw_pictures)
-        except InputError:
-            if first:
-                if record:  # the controller refused the new settings: the next resume must find the old ones
-                    run_directory.restore_config(directory, before)
-                elif not resume:  # refused before it began: leave nothing behind
-                    run_directory.discard(directory)
-            raise
-        except KeyboardInterrupt:
-            if run_directory.has_checkpoint(directory):
-                raise RunStopped(f"interrupted; `nivp resume {directory}` goes on from the last checkpoint") from None
-            raise RunFailed(f"interrupted before the first checkpoint; {directory} cannot be resumed") from None
+    return View(Reporter, draw_pictures)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code. One process that fails ends its whole group."""
-    # Tracing makes objects by the million that live long: to look through them so often was 7 % of a short run.
-    gc.set_threshold(50_000)
+    gc.set_threshold(GARBAGE_THRESHOLD)
     try:
         code = nivp.main(args=arguments, prog_name="nivp", standalone_mode=False) or FINISHED
         return session.current().leave(code)
@@ -261,34 +219,47 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         return _fail(str(error), BAD_INPUT)
     except RunStopped as error:
-        code = session.current().leave(STOPPED_EARLY)
-        return _say(str(error), STOPPED_EARLY) if session.current().topology.index == 0 else code
+        return _stop(str(error))
     except RunFailed as error:
         return _fail(str(error), FAILED)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", FAILED)
-    except Exception as error:  # noqa: BLE001  a defect of ours: all of it on the screen
-        echo = session.current().group is not None and is_echo(error)
-        session.current().say(traceback.format_exc())
-        if not echo:
-            # One write, past Python's buffer: the group may say its last line at the same moment.
-            os.write(2, traceback.format_exc().encode())
-        return _fail(f"{type(error).__name__}: {error}", FAILED, echo)
+    except Exception as error:  # noqa: BLE001  a defect of this package, shown as a whole
+        return _report_defect(error)
+
+
+def _stop(message: str) -> int:
+    """The end of a run that was stopped on request, which all processes reach; process 0 prints the line."""
+    code = session.current().leave(STOPPED_EARLY)
+    if session.current().topology.index == 0:
+        _print_line(message)
+        return STOPPED_EARLY
+    return code
+
+
+def _report_defect(error: Exception) -> int:
+    """Write the traceback to this process's log, and to the screen unless another process has failed first."""
+    echo = session.current().group is not None and is_echo(error)
+    session.current().say(traceback.format_exc())
+    if not echo:
+        # One write that does not go through Python's buffer: the group may print its last line at the same moment.
+        os.write(2, traceback.format_exc().encode())
+    return _fail(f"{type(error).__name__}: {error}", FAILED, echo)
 
 
 def _fail(message: str, code: int, echo: bool = False) -> int:
-    session.current().fail(message, code, echo)  # does not return if there are others
+    session.current().fail(message, code, echo)  # does not return if there are other processes
     with contextlib.suppress(InputError):
-        # Not met yet, and most mistakes are everybody's: process 0 says it, and its launcher ends the others (mpirun
-        # does that for programs of MPI only).
+        # The processes have not met. Most mistakes are made by all of them, and process 0 prints it; then its launcher
+        # ends the others. mpirun does that for programs of MPI only.
         if (place := topology.detect()).index and place.launcher != "mpirun":
-            time.sleep(UNHEARD)
-    return _say(message, code)
-
-
-def _say(message: str, code: int) -> int:
-    sys.stderr.write(f"nivp: {' '.join(message.split())}\n")  # one write: lines of several programs stay whole
+            time.sleep(WAIT_FOR_PROCESS_ZERO)
+    _print_line(message)
     return code
+
+
+def _print_line(message: str) -> None:
+    sys.stderr.write(f"nivp: {' '.join(message.split())}\n")  # one write, so that lines of several programs stay whole
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 
 import nivp_dist
 from nivp_dist import cli
+from nivp_dist.bench import accuracy
 from nivp_dist.errors import InputError, RunFailed, RunStopped
 from nivp_dist.settings.files import read_config
 from nivp_dist.storage import metrics, run_directory
@@ -101,7 +103,7 @@ def test_run_of_a_problem_file_uses_the_copy(calls, tmp_path):
         (["run", "heat.toml", "--seed"], "command line: --seed needs a value"),
         (["run", "heat.toml", "--seed", "--solver.mu", "1"], "command line: --seed needs a value"),
         (["run", "heat.toml", "--seed", "1", "--seed=2"], "command line: --seed is given twice"),
-        (["run", "heat.toml", "--seed", "-1"], "command line: seed must be a whole number of at least 0, got -1"),
+        (["run", "heat.toml", "--seed", "-1"], "command line: seed must be a whole number from 0 to 9223372036854775807, got -1"),
         (
             ["run", "heat.toml", "--solver.tolerance", "1"],
             "command line: unknown key solver.tolerance; the nearest is solver.rtol",
@@ -238,7 +240,7 @@ def test_a_resume_with_patience_waits_for_the_lock(calls, capsys, tmp_path):
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=root) as holder:
         assert holder.stdout.readline() == b"1\n"
         assert cli.main(["resume", "r", "--patience", "60"]) == 0
-    assert capsys.readouterr().err == f"nivp: {tmp_path}/r is in use: waiting for up to 60 s\n"
+    assert capsys.readouterr().err == f"nivp: warning: {tmp_path}/r is in use: waiting for up to 60 s\n"
     assert len(calls) == 2
 
 
@@ -279,6 +281,52 @@ def test_problems_lists_problems_and_configurations(calls, capsys, monkeypatch):
     shown = capsys.readouterr().out
     for part in ("fokker_planck_trap", "moving_trap", "sine series", "heat_2d", "Heat in two dimensions.", "1 min"):
         assert part in shown
+
+
+def every_command(group, name="nivp"):
+    """(words, command) of every command that is not a group of others."""
+    for word, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from every_command(command, f"{name} {word}")
+        else:
+            yield f"{name} {word}", command
+
+
+EXAMPLES = {name: command.epilog for name, command in every_command(cli.nivp) if command.epilog}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_example_of_every_help_text_runs(name, calls, capsys, monkeypatch, tmp_path):
+    """With stand-ins for what takes long: the controller, sbatch, and the measurements of `nivp bench`."""
+    cli.main(["run", "heat.toml", "--output", "runs/heat-001"])
+    capsys.readouterr()
+    run_directory.write_summary("runs/heat-001", {"status": "finished", "problem": "heat"})
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho 42\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_PLATFORMS")
+    monkeypatch.setattr("nivp_dist.report.pictures.draw", lambda *arguments, **options: [])
+    monkeypatch.setattr("nivp_dist.bench.speed.run", lambda *arguments: None)
+    monkeypatch.setattr("nivp_dist.bench.accuracy.run", lambda names, *_: accuracy.select(names) and {"rows": []})
+    monkeypatch.setattr("nivp_dist.bench.accuracy.lines", lambda sheet: [])
+    words = shlex.split(EXAMPLES[name].removeprefix("Example: "))
+    assert " ".join(words).startswith(name)
+    assert cli.main(words[1:]) == 0, capsys.readouterr().err
+
+
+def test_commands_with_options_have_an_example():
+    without = {name for name, command in every_command(cli.nivp) if command.params and not command.epilog}
+    assert without == set()
+
+
+def test_output_times_that_are_left_out_are_said(calls, capsys):
+    Path("late.toml").write_text(HEAT + "[output]\ntimes = [0.25, 0.75]\n")
+    assert cli.main(["run", "late.toml", "--integrator.t_end", "0.5", "--output", "r"]) == 0
+    assert capsys.readouterr().err == "nivp: output times beyond integrator.t_end = 0.5 are left out: 0.75\n"
+    assert calls[0][0].output.times == [0.25]
+    assert cli.main(["resume", "r", "--integrator.t_end", "0.125"]) == 0
+    assert capsys.readouterr().err == "nivp: output times beyond integrator.t_end = 0.125 are left out: 0.25\n"
 
 
 def test_help_version_and_nothing(calls, capsys):

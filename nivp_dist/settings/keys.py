@@ -79,6 +79,8 @@ def describe(schema: dict) -> str:
 
 
 def _bounds(schema: dict) -> str:
+    if {"minimum", "maximum"} <= schema.keys():
+        return f"from {_exact(schema['minimum'])} to {_exact(schema['maximum'])}"
     words = {
         "exclusiveMinimum": "above",
         "minimum": "of at least",

@@ -203,7 +203,7 @@ def test_text_that_is_no_toml_value_is_a_string_and_nothing_else_slips_in():
         ('[problem]\nfile = "b.py"\n', "problem.file needs problem.class, the name of the class in that file"),
         (
             "seed = 18446744073709551616\n" + HEAT,
-            "seed must be a whole number of at least 0 and of at most 9223372036854775807, got 18446744073709551616",
+            "seed must be a whole number from 0 to 9223372036854775807, got 18446744073709551616",
         ),
         (HEAT + "[network]\nalpha = [1, 1, 1, 1]\n", "network.alpha has 4 entries: set network.frequencies = 4 too"),
         (

@@ -1,0 +1,111 @@
+"""`nivp run` and `nivp resume` in this group of processes: the directory is made, held, written to, and let go.
+
+Every process calls the functions here, in the same order; process 0 alone touches the run directory.
+"""
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+from nivp_dist.backend.mesh import make_mesh
+from nivp_dist.cluster import logs, session
+from nivp_dist.cluster.control import from_process_zero, require_visible
+from nivp_dist.errors import InputError, RunFailed, RunStopped
+from nivp_dist.problems import checks, registry
+from nivp_dist.settings.files import RECORD, read_config
+from nivp_dist.settings.model import Config
+from nivp_dist.storage import run_directory
+
+
+class View(NamedTuple):
+    """How a run is shown. reporter: () -> a context manager, see ``SilentReporter``; draw_pictures: see ``evolve``."""
+
+    reporter: Callable
+    draw_pictures: Callable
+
+
+def start(config: Config, output: str | None, name: str, view: View) -> None:
+    """A new run. output: its directory, or None; name: of the default directory.
+
+    Raises InputError, and leaves no directory behind, if the run is refused before it begins; else as ``evolve``.
+    """
+    _check(config)
+    directory = _make_directory(config, output, name)
+    with _held(directory):
+        try:
+            # The run computes what its directory says, which is what a resume will read.
+            _evolve(read_config(directory / RECORD), directory, False, view)
+        except InputError:
+            if _is_first():
+                run_directory.discard(directory)
+            raise
+
+
+def resume(directory: Path, config: Config, changed: bool, view: View, patience: float = 0.0) -> None:
+    """The run in a directory, from its newest checkpoint.
+
+    changed: whether the configuration differs from the recorded one, which it then replaces.
+    patience: seconds to wait for another process that holds the directory. Raises as ``start``.
+    """
+    _check(config)
+    with _held(directory, patience):
+        before = (directory / RECORD).read_bytes()
+        if changed:
+            from_process_zero(lambda: run_directory.record_config(directory, config) or "")
+        try:
+            _evolve(config, directory, True, view)
+        except InputError:
+            if changed and _is_first():  # the run refused the new settings, and the next resume needs the old ones
+                run_directory.restore_config(directory, before)
+            raise
+
+
+def _check(config: Config) -> None:
+    """Find mistakes in the devices and in the problem before anything large is compiled. Raises InputError."""
+    make_mesh(config.devices)
+    checks.check(registry.load(config.problem), config.problem.file or f"problem {config.problem.name}")
+
+
+def _is_first() -> bool:
+    return session.current().topology.index == 0
+
+
+def _make_directory(config: Config, output: str | None, name: str) -> Path:
+    directory = Path(from_process_zero(lambda: str(run_directory.create(config, output, name))))
+    try:
+        require_visible(directory / RECORD)
+    except InputError:
+        if _is_first():
+            run_directory.discard(directory)
+        raise
+    return directory
+
+
+@contextlib.contextmanager
+def _held(directory: Path, patience: float = 0.0):
+    """Process 0 holds the directory against other runs, and every process writes its log there."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(logs.screen(_is_first()))
+
+        def hold() -> str:
+            if patience and run_directory.in_use(directory):
+                logging.getLogger(__name__).warning("%s is in use: waiting for up to %g s", directory, patience)
+            stack.enter_context(run_directory.lock(directory, patience))
+            return ""
+
+        from_process_zero(hold)
+        stack.enter_context(session.current().open_log(directory).warnings())
+        yield
+
+
+def _evolve(config: Config, directory: Path, resumed: bool, view: View) -> None:
+    from nivp_dist.run import controller
+
+    try:
+        with view.reporter() as reporter:
+            controller.evolve(config, directory, resume=resumed, reporter=reporter, draw_pictures=view.draw_pictures)
+    except KeyboardInterrupt:
+        if run_directory.has_checkpoint(directory):
+            raise RunStopped(f"interrupted; `nivp resume {directory}` goes on from the last checkpoint") from None
+        raise RunFailed(f"interrupted before the first checkpoint; {directory} cannot be resumed") from None
