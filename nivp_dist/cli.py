@@ -19,7 +19,7 @@ from rich.console import Console
 from nivp_dist import __version__
 from nivp_dist.batch.submit import submit
 from nivp_dist.cluster import session, signals, topology
-from nivp_dist.cluster.channel import is_echo
+from nivp_dist.cluster.channel import may_be_consequence
 from nivp_dist.errors import BAD_INPUT, FAILED, FINISHED, STOPPED_EARLY, InputError, RunFailed, RunStopped
 from nivp_dist.settings.command_line import split
 from nivp_dist.settings.files import name_of, read_config, resume_config, shipped_configs
@@ -190,7 +190,7 @@ def accuracy(names, output, markdown, list_):
 
 def _join_group(config: Config, notes: list[str]) -> None:
     """Connect to the other processes of the run. Process 0 prints the notes."""
-    signals.heed()
+    signals.remember_early_signals()
     session.connect(config.cluster)
     if session.current().topology.index == 0:
         for note in notes:
@@ -239,16 +239,16 @@ def _stop(message: str) -> int:
 
 def _report_defect(error: Exception) -> int:
     """Write the traceback to this process's log, and to the screen unless another process has failed first."""
-    echo = session.current().group is not None and is_echo(error)
-    session.current().say(traceback.format_exc())
-    if not echo:
+    consequence = session.current().group is not None and may_be_consequence(error)
+    session.current().write_log(traceback.format_exc())
+    if not consequence:
         # One write that does not go through Python's buffer: the group may print its last line at the same moment.
         os.write(2, traceback.format_exc().encode())
-    return _fail(f"{type(error).__name__}: {error}", FAILED, echo)
+    return _fail(f"{type(error).__name__}: {error}", FAILED, consequence)
 
 
-def _fail(message: str, code: int, echo: bool = False) -> int:
-    session.current().fail(message, code, echo)  # does not return if there are other processes
+def _fail(message: str, code: int, consequence: bool = False) -> int:
+    session.current().fail(message, code, consequence)  # does not return if there are other processes
     with contextlib.suppress(InputError):
         # The processes have not met. Most mistakes are made by all of them, and process 0 prints it; then its launcher
         # ends the others. mpirun does that for programs of MPI only.

@@ -1,5 +1,5 @@
-"""Disks that fail for real: a small tmpfs that is filled or made read-only, and system calls that the kernel is told to
-refuse (strace) or to slow down."""
+"""Disks that really fail: a small tmpfs that is filled or made read-only, and system calls that strace makes fail or
+delays."""
 
 import contextlib
 import ctypes
@@ -14,7 +14,7 @@ import pytest
 
 
 def require(reason: str | None) -> None:
-    """Skip for a reason; in CI, which has all that is needed, fail."""
+    """Skip the test if there is a reason; fail in CI, where nothing is missing."""
     if reason and os.environ.get("NIVP_REQUIRE_CLUSTER") == "1":
         pytest.fail(reason)
     if reason:
@@ -25,7 +25,7 @@ class SmallDisk:
     """A tmpfs of its own at a path."""
 
     def __init__(self, path: Path, size: str = "8m"):
-        self.path, self.ballast = path, path / "ballast"
+        self.path, self.filler = path, path / "filler"
         path.mkdir()
         command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
         done = subprocess.run(command, capture_output=True, text=True) if shutil.which("mount") else None
@@ -34,9 +34,9 @@ class SmallDisk:
         )
 
     def fill(self, leave: int = 0) -> None:
-        """Until there is no room left but for so many bytes."""
+        """Write a file until only so many bytes are free."""
         block = b"\0" * 4096
-        with contextlib.suppress(OSError), open(self.ballast, "ab", buffering=0) as file:
+        with contextlib.suppress(OSError), open(self.filler, "ab", buffering=0) as file:
             while self.free > leave and file.write(block) == len(block):
                 pass
 
@@ -45,10 +45,10 @@ class SmallDisk:
         return shutil.disk_usage(self.path).free
 
     def make_room(self) -> None:
-        self.ballast.unlink()
+        self.filler.unlink()
 
     def make(self, mode: str) -> None:
-        """mode: "ro" or "rw"."""
+        """Mount it again as "ro" (read-only) or "rw"."""
         subprocess.run(["mount", "-o", f"remount,{mode}", str(self.path)], check=True)
 
     def close(self) -> None:
@@ -62,29 +62,32 @@ def disk(tmp_path):
     small.close()
 
 
-class Stumble:
-    """A call of the system on files below a folder that fails, a number of times after as many that do not."""
+class FailingCall:
+    """A system call in place of the real one that fails for files below a folder.
+
+    call: the real one. number: of the error (errno). skipped: calls that succeed before. times: calls that then fail.
+    """
 
     def __init__(self, call, number, skipped, folder, times=1):
         self.call, self.number, self.skipped, self.folder, self.times = call, number, skipped, str(folder), times
-        self.stumbled, self.which = 0, 1 if call is os.replace else 0  # the argument that names the file
+        self.failed, self.position = 0, 1 if call is os.replace else 0  # of the argument that names the file
 
     def __call__(self, *arguments, **keywords):
-        where = str(arguments[self.which])
+        where = str(arguments[self.position])
         where = os.readlink(f"/proc/self/fd/{where}") if where.isdigit() else where
         if where.startswith(self.folder):
             self.skipped -= 1
-            if self.skipped < 0 and self.stumbled < self.times:
-                self.stumbled += 1
+            if self.skipped < 0 and self.failed < self.times:
+                self.failed += 1
                 raise OSError(self.number, os.strerror(self.number), where)
         return self.call(*arguments, **keywords)
 
 
 def traced(*injections: str, paths, log: Path) -> list[str]:
-    """The words before a command whose system calls are to fail, or to take longer: "fsync:error=EIO:when=3", as strace
-    has it. It counts the calls of each thread by themselves.
+    """The words before a command whose system calls are to fail or to be delayed.
 
-    paths: only calls on these files (of two, the first) and on what was opened by these names.
+    injections: in strace's notation, such as "fsync:error=EIO:when=3"; it counts the calls of each thread separately.
+    paths: only calls on these files (for calls with two files, the first) and on what was opened by these names.
     """
     probe = shutil.which("strace") and subprocess.run(["strace", "-qq", "-o", os.devnull, "true"], capture_output=True)
     require(None if probe and probe.returncode == 0 else "strace is not here, or may not trace: apt-get install strace")
@@ -100,11 +103,11 @@ LOCKING = (5, 6, 7, 36, 37, 38)  # F_GETLK, F_SETLK, F_SETLKW; the same of open 
 
 
 def forbid_locks() -> None:
-    """From here on no call of this process locks a file, as on a file system without locks (ENOSYS, by seccomp)."""
+    """From now on no call of this process can lock a file, as on a file system without locks (ENOSYS, by seccomp)."""
     fcntl, flock = {"x86_64": (72, 73), "aarch64": (25, 32)}[os.uname().machine]
-    allow, refuse = 4 + len(LOCKING), 5 + len(LOCKING)  # the last two lines, counted from 0
+    allow, refuse = 4 + len(LOCKING), 5 + len(LOCKING)  # the numbers of the last two instructions
     program = [
-        (LOAD, 0, 0, 0),  # the number of the call
+        (LOAD, 0, 0, 0),  # the number of the system call
         (JUMP_IF_EQUAL, refuse - 2, 0, flock),
         (JUMP_IF_EQUAL, 0, allow - 3, fcntl),
         (LOAD, 0, 0, 24),  # its second argument

@@ -1,4 +1,4 @@
-"""Whole runs in several processes: the tiny problem of tests/runs, with faults that a process can be told to have."""
+"""Whole runs in several processes: the tiny problem of whole_runs.py, with faults by the variable TEST_FAULT."""
 
 import importlib.util
 import os
@@ -16,7 +16,7 @@ PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 SHORT = ("--devices", "0", "--integrator.t_end", "0.1")  # a run of a third of the time, on all devices
 NIVP = (sys.executable, "-m", "nivp_dist.cli")
 
-# The reference is computed on the host, by every process for itself: a place where one alone can go wrong.
+# Every process computes the reference on its host by itself: there a fault can befall one process alone.
 FAULTS = """
 
 import os
@@ -30,9 +30,9 @@ def _faulty(self, x, t):
     import jax
 
     if t > 0 and fault == "slow" and int(os.environ.get("SLURM_RESTART_COUNT", "0")) < int(process):
-        time.sleep(float(seconds))  # a job that was queued again so often goes on at full speed
+        time.sleep(float(seconds))  # after so many restarts the job runs at full speed
     elif t > 0 and fault in ("raise", "sleep", "die"):
-        if fault == "sleep":  # from here on all are quick, or stuck: what was compiled before may have taken a while
+        if fault == "sleep":  # all commands after this one are quick; compiling before it may take long
             from nivp_dist.cluster import session
 
             session.current().watchdog.seconds /= 100
@@ -40,7 +40,7 @@ def _faulty(self, x, t):
             with open("fault", "w") as file:
                 file.write(str(time.time()))
             if fault == "raise":
-                raise ArithmeticError("the reference is out of order")
+                raise ArithmeticError("the reference is broken")
             if fault == "die":
                 os.kill(os.getpid(), 9)
             time.sleep(3600)
@@ -58,14 +58,17 @@ if os.environ.get("TEST_FAULT") == f"seed:{os.environ.get('NIVP_PROCESS_ID')}":
 
 
 class Processes(Runs):
-    """Runs in processes of their own, by any launcher."""
+    """Starts runs in processes of their own, by any launcher."""
 
     def __init__(self, folder, cache):
         super().__init__(folder, cache)
         (folder / "modes.py").write_text(PROBLEM + FAULTS)
 
     def launch(self, words, *arguments, fault="", devices=1, environment=None):
-        """words: those before `run` or `resume`. Its whole session can be killed at once."""
+        """Start `WORDS ARGUMENTS` in a session of its own, which can be killed as a whole.
+
+        words: those before `run` or `resume`. fault: TEST_FAULT. devices: of each process.
+        """
         require_mpi(words)
         return subprocess.Popen(
             [*words, *map(str, arguments)],
@@ -78,7 +81,7 @@ class Processes(Runs):
         )
 
     def finish(self, words, *arguments, code=0, seconds=600, **keywords):
-        """(seconds it took, stderr) of a launch that must end with the code."""
+        """(seconds it took, standard error) of a launch that must end with the code."""
         started = time.monotonic()
         process = self.launch(words, *arguments, **keywords)
         try:
@@ -101,12 +104,12 @@ def local(count):
 
 
 def mpirun(count, program=NIVP):
-    """The same under MPI."""
+    """The words that start `count` processes with MPI."""
     return ["mpirun", "-n", str(count), *program]
 
 
 def require_mpi(words):
-    """Skip what needs an MPI if there is none here."""
+    """Skip a test that needs MPI if there is none."""
     if words[0] == "mpirun" and not (shutil.which("mpirun", path=PATH) and importlib.util.find_spec("mpi4py")):
         require("there is no mpirun with mpi4py here: pip install mpi4py mpich")
 
@@ -115,12 +118,12 @@ GONE = 15.0  # seconds within which a group must have ended, on a machine as bus
 
 
 def since_the_fault(processes) -> float:
-    """Seconds since a process raised, died or fell asleep, as it was told to."""
+    """Seconds since the fault of TEST_FAULT happened."""
     return time.time() - float((processes.folder / "fault").read_text())
 
 
 def alive(pids) -> list[int]:
-    """Those that still run; the dead may have nobody to reap them."""
+    """Those of the process ids that still run. A process that has died may remain as a zombie."""
     states = {pid: Path(f"/proc/{pid}/stat") for pid in pids}
     return [
         pid for pid, stat in states.items() if stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
@@ -128,7 +131,7 @@ def alive(pids) -> list[int]:
 
 
 def members(directory):
-    """Process ids of the run, by index, from what each wrote into its log."""
+    """The process ids of a run by index, from the logs."""
     found = {}
     for log in sorted((directory / "logs").glob("process-*.log")):
         lines = [line for line in log.read_text().splitlines() if ", pid " in line]

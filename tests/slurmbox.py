@@ -1,9 +1,8 @@
-"""A real Slurm with five nodes inside this machine, without systemd and with nothing of the system touched.
+"""A real Slurm with five nodes on this machine. It needs no systemd and changes no file of the system.
 
-Each node has four GPUs, as far as Slurm can tell: device files of that name.
-
-Each node is a slurmd with a host name, an /etc/hosts and process numbers of its own: namespaces, which end with all
-that runs in them. That is how a node is lost. Every daemon is a child that dies with this process, however that dies.
+Each node is a slurmd with its own host name, /etc/hosts and process numbers, by namespaces. When a namespace ends, all
+its processes are killed: that is how a node is lost. Slurm believes that each node has four GPUs, because device files
+of that name exist. Every daemon is a child process that is killed when this process ends for any reason.
 """
 
 import contextlib
@@ -70,7 +69,7 @@ PartitionName=urgent Nodes=ALL State=UP PriorityTier=9 PreemptMode=OFF
 
 
 def missing() -> str | None:
-    """Why there can be no Slurm here, with the mend; None if there can."""
+    """Why no Slurm can be started on this machine, with a remedy; None if it can."""
     absent = [program for program in PROGRAMS if shutil.which(program, path=SEARCH) is None]
     if absent:
         return f"{absent[0]} is not installed: {INSTALL}"
@@ -111,18 +110,18 @@ class Slurmbox:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def call(self, *words, check: bool = True) -> str:
-        """A command of Slurm; its output."""
+        """Call a command of Slurm and return its output."""
         done = subprocess.run(list(map(str, words)), env=self.environment, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0 or not check, f"{words}: {done.stderr}"
         return done.stdout.strip()
 
     def job(self, job: str) -> dict[str, str]:
-        """The facts of a job, by scontrol's names; {} if Slurm does not know it."""
+        """What scontrol knows about a job, by its names; {} if Slurm does not know the job."""
         text = self.call("scontrol", "-o", "show", "job", job, check=False)
         return dict(word.partition("=")[::2] for word in text.split() if "=" in word)
 
     def wait(self, job: str, *states: str, seconds: float = 400) -> dict[str, str]:
-        """The facts of a job as soon as it is in one of the states."""
+        """Wait until a job is in one of the states; what scontrol knows then."""
         deadline = time.monotonic() + seconds
         while (facts := self.job(job)).get("JobState") not in states:
             assert time.monotonic() < deadline, f"job {job} is {facts.get('JobState')}, not one of {states}"
@@ -130,19 +129,19 @@ class Slurmbox:
         return facts
 
     def hosts(self, job: str) -> list[str]:
-        """The nodes of a job, the one of the batch script first."""
+        """The nodes of a job; the one that runs the batch script first."""
         facts = self.job(job)
         names = self.call("scontrol", "show", "hostnames", facts["NodeList"]).split()
         return sorted(names, key=lambda name: name != facts["BatchHost"])
 
     def lose(self, node: str) -> None:
-        """Its power fails: the daemon and all that runs there is gone at once."""
+        """As when its power fails: the daemon and all processes of the node are killed at once."""
         daemon = self._nodes.pop(node)
         daemon.kill()
         daemon.wait()
 
     def start_node(self, node: str) -> None:
-        """The network is the machine's. The shell is there to reap what loses its parent."""
+        """Start the slurmd of a node, in the network of the machine. The shell reaps processes without a parent."""
         inside = f"hostname {node} && mount --bind {self.folder}/hosts /etc/hosts && {{ slurmd -D -N {node} & wait; }}"
         self._nodes[node] = self._daemon(*NODE, "sh", "-c", inside)
 
@@ -200,7 +199,7 @@ def _die_with_parent() -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Below the ephemeral ones, which others take at any moment."""
+    """Free ports below the ephemeral ones, which outgoing connections take at any time."""
     found = []
     for port in random.sample(range(10_000, 20_000), 1000):
         with contextlib.suppress(OSError), socket.socket() as probe:

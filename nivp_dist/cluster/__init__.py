@@ -1,1 +1,1 @@
-"""Processes, devices, decisions, signals."""
+"""The processes of a run: who they are, how they start, exchange messages, watch each other and end."""

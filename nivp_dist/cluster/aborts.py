@@ -1,20 +1,23 @@
-"""abort() of native code, held up for as long as the group needs to say why it ends.
+"""A delay before abort() ends this process, so that the group has time to report why it ends.
 
-JAX's client aborts its process a tenth of a second after it has lost process 0, from a thread of its own and with a
-stack in place of a cause; the callback that would replace this raises std::bad_cast (jaxlib 0.10.2).
+The client of JAX's coordination service aborts its process a tenth of a second after it has lost process 0. It does so
+in a thread of its own, and prints a stack instead of a cause. The callback with which JAX lets one replace this raises
+std::bad_cast (jaxlib 0.10.2).
 """
 
 import ctypes
 import signal
 
-SECONDS = int(signal.SIGABRT)  # a handler is called with the signal's number, and sleep() takes it for seconds: 6
+DELAY = 6  # seconds; not free to choose, see ``delay_aborts``
 
 
-def hold_up() -> None:
-    """From here on a thread that aborts sleeps for SECONDS first, the others go on; then the process dies all the same.
+def delay_aborts() -> None:
+    """From now on a thread that calls abort() first sleeps for DELAY seconds while the other threads go on.
 
-    sleep() itself is the handler: it runs at once on the thread that aborts, needs no interpreter, and is safe in a
-    handler (POSIX). One of ``faulthandler``, installed later, writes its stacks and hands over to it.
+    The signal handler is the C function sleep(), because a handler in Python would need the interpreter, which the main
+    thread may hold. The system calls a handler with the number of the signal, which is 6 for SIGABRT, and sleep() takes
+    that number for seconds. After the handler has returned, abort() ends the process as usual. A handler that
+    ``faulthandler`` installs later writes the stacks and then calls this one.
     """
     libc = ctypes.CDLL(None)
     libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p

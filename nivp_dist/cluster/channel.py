@@ -1,42 +1,46 @@
-"""Small messages between the processes of a run, on the host: over MPI where there is one, else over the coordination
-service of JAX. Nothing here touches a device, so that all of it can time out."""
+"""Small messages between the host programs of the processes of a run: over MPI, or over JAX's coordination service.
+
+No device takes part, so that a message which does not come can time out.
+"""
 
 import pickle
 from typing import Any, Protocol
 
-TIMEOUT = 1800.0  # seconds; the watchdog acts long before
+TIMEOUT_SECONDS = 1800.0  # of a message; the watchdog ends a run that waits for longer than cluster.deadline_minutes
 
 
 class Channel(Protocol):
-    """Every process calls the same methods in the same order."""
+    """Every process calls the same methods in the same order.
+
+    name: for messages to the user. processes: their number. index: of this process.
+    """
 
     name: str
     processes: int
     index: int
 
     def broadcast(self, value: Any) -> Any:
-        """Process 0's value (plain Python), on every process. Raises ChannelError if a process is not there in time."""
+        """Return process 0's value on every process. Raises ChannelError if a process does not take part in time."""
 
     def gather(self, value: Any) -> list:
-        """The values of all processes in order, on every process."""
+        """Return the values of all processes, in order, on every process. Raises ChannelError as above."""
 
     def close(self) -> None:
-        """The last call of all."""
+        """The last call on each process."""
 
 
 class ChannelError(RuntimeError):
-    """Another process did not take part."""
+    """Another process did not take part in time."""
 
 
-def is_echo(error: BaseException) -> bool:
+def may_be_consequence(error: BaseException) -> bool:
     """Whether an error is likely the consequence of another process's end: a collective or a message that failed."""
-    text = str(error)
-    ours = isinstance(error, ChannelError) or type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError")
-    return ours and "RESOURCE_EXHAUSTED" not in text
+    collective = isinstance(error, ChannelError) or type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError")
+    return collective and "RESOURCE_EXHAUSTED" not in str(error)  # memory runs out on each process by itself
 
 
-class Alone:
-    """One process agrees with itself."""
+class SingleProcess:
+    """The channel of a run in one process."""
 
     name, processes, index = "nothing", 1, 0
 
@@ -47,11 +51,14 @@ class Alone:
         return [value]
 
     def close(self):
-        """Nothing."""
+        """There is nothing to close."""
 
 
-class OverMpi:
-    """A communicator of its own, so that no message can meet those of others."""
+class MpiChannel:
+    """Messages over MPI, on a communicator of their own: they cannot be confused with those of other libraries.
+
+    communicator: MPI's world, of mpi4py.
+    """
 
     name = "MPI"
 
@@ -68,81 +75,86 @@ class OverMpi:
     def close(self):
         from mpi4py import MPI
 
-        MPI.Finalize()  # here, and not at the exit of each: process 0 wants to be the last that ends
+        # Finalize waits for all processes. mpi4py would call it when the interpreter exits, but process 0 has to exit
+        # after the others.
+        MPI.Finalize()
 
 
-class OverCoordination:
-    """Numbered keys in the key-value store that process 0's coordination service holds.
+class CoordinationChannel:
+    """Messages over the key-value store of JAX's coordination service, which process 0 runs, under numbered keys.
 
-    client: of jax.distributed. A key is removed when two later ones have been read by everyone, which the order of
-    the calls guarantees for those of a gather, and a barrier for the rest.
+    client: of the coordination service. A process may delete its key when all others have read it. After a gather the
+    barrier at its end guarantees that; the keys of broadcasts stay until the next barrier.
     """
 
     name = "the coordination service of JAX"
-    BARRIER_EVERY = 64  # broadcasts between two barriers; until then their keys stay
+    BARRIER_EVERY = 64  # messages; a barrier after each would double the cost of a broadcast
 
     def __init__(self, client, processes: int, index: int):
         self._client, self.processes, self.index = client, processes, index
-        self._count, self._old = 0, []
+        self._count, self._own_keys = 0, []
 
     def broadcast(self, value):
-        key = self._next()
+        key = self._next_key()
         if self.index == 0:
             self._client.key_value_set_bytes(key, pickle.dumps(value))
-            self._old.append(key)
+            self._own_keys.append(key)
         else:
             value = self._get(key)
         if self._count % self.BARRIER_EVERY == 0:
-            self._wait(f"{key}/done")
-            self._drop()
+            self._wait_for_all(f"{key}/done")
+            self._delete_own_keys()
         return value
 
     def gather(self, value):
-        key = self._next()
+        key = self._next_key()
         self._client.key_value_set_bytes(f"{key}/{self.index}", pickle.dumps(value))
         values = [self._get(f"{key}/{process}") for process in range(self.processes)]
-        self._wait(f"{key}/done")
-        self._old.append(f"{key}/{self.index}")
-        self._drop()
+        self._wait_for_all(f"{key}/done")
+        self._own_keys.append(f"{key}/{self.index}")
+        self._delete_own_keys()
         return values
 
     def close(self):
-        """Its service goes with jax.distributed."""
+        """The service ends with jax.distributed."""
 
-    def _next(self) -> str:
+    def _next_key(self) -> str:
         self._count += 1
         return f"nivp/{self._count}"
 
-    def _get(self, key):
+    def _get(self, key: str):
         try:
-            return pickle.loads(self._client.blocking_key_value_get_bytes(key, int(1000 * TIMEOUT)))
-        except RuntimeError as error:  # jaxlib's XlaRuntimeError, whatever its class is called
+            return pickle.loads(self._client.blocking_key_value_get_bytes(key, int(1000 * TIMEOUT_SECONDS)))
+        except RuntimeError as error:  # jaxlib's error, whose class has had several names
             raise ChannelError(f"no message from the other processes: {error}") from None
 
-    def _wait(self, name: str) -> None:
+    def _wait_for_all(self, barrier: str) -> None:
         try:
-            self._client.wait_at_barrier(name, int(1000 * TIMEOUT))
+            self._client.wait_at_barrier(barrier, int(1000 * TIMEOUT_SECONDS))
         except RuntimeError as error:
             raise ChannelError(f"the other processes do not come: {error}") from None
 
-    def _drop(self) -> None:
-        for key in self._old:
+    def _delete_own_keys(self) -> None:
+        for key in self._own_keys:
             self._client.key_value_delete(key)
-        self._old = []
+        self._own_keys = []
 
 
-_current: Channel = Alone()
+_current: Channel = SingleProcess()
 
 
 def current() -> Channel:
-    """The channel of this process group. Without one set: alone, or over the service of a jax that was distributed
-    by the user's own program."""
+    """The channel of this process, as ``use`` has set it.
+
+    Without one it is that of a single process; or, if the user's own program has called jax.distributed.initialize, one
+    over that service.
+    """
     import jax
 
-    if _current.processes == 1 and jax.process_count() > 1:
-        from jax._src import distributed  # the client has no public name
+    from nivp_dist.backend import private_api
 
-        use(OverCoordination(distributed.global_state.client, jax.process_count(), jax.process_index()))
+    if _current.processes == 1 and jax.process_count() > 1:
+        use(CoordinationChannel(private_api.coordination_client(), jax.process_count(), jax.process_index()))
     return _current
 
 

@@ -1,4 +1,4 @@
-"""How long a run has spent on building its programs: tracing, lowering and compiling them."""
+"""The time that a run spends on building its programs: tracing, lowering and compiling."""
 
 import time
 
@@ -8,8 +8,11 @@ EVENTS = "/jax/core/compile/"  # jaxpr_trace_duration, jaxpr_to_mlir_module_dura
 
 
 class CompileClock:
-    """Seconds of this process inside the context, each counted once: with the trace of a program those of the functions
-    inside it are reported, one by one, the innermost first."""
+    """A context that measures the seconds which jax spends on building programs in this process.
+
+    jax reports the trace of each function when it ends, the innermost first, and the trace of a program includes those
+    of the functions that it calls. Intervals that overlap are counted once.
+    """
 
     def __init__(self, now=time.monotonic):
         self._now, self._spans = now, []
@@ -22,15 +25,16 @@ class CompileClock:
         monitoring.unregister_event_duration_listener(self.listen)
 
     def listen(self, event: str, duration: float, **details) -> None:
-        """Something has just ended that took `duration` seconds."""
+        """Something has just ended that took `duration` seconds (the listener that jax calls)."""
         if not event.startswith(EVENTS):
             return
         end = self._now()
         start = end - duration
-        while self._spans and self._spans[-1][1] > start:  # by its end: starts are known to some microseconds only
+        while self._spans and self._spans[-1][1] > start:  # ends are exact, starts only to some microseconds
             start = min(start, self._spans.pop()[0])
         self._spans.append((start, end))
 
     @property
     def seconds(self) -> float:
+        """The total so far."""
         return sum(end - start for start, end in self._spans)

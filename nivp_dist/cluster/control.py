@@ -1,9 +1,9 @@
-"""Process 0 decides, everyone obeys: one small command, broadcast before anything that is collective."""
+"""Process 0 decides what the run does next, and tells the others before each collective operation."""
 
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 from nivp_dist.cluster import channel, session
 from nivp_dist.cluster.signals import StopRequest
@@ -14,14 +14,20 @@ GO, SAVE, STOP = 0, 1, 2
 
 
 class Control:
-    """Decisions that look at clocks and signals. Neither can change a result, only when it is saved."""
+    """Decisions that depend on clocks and signals. They change when a run is saved or stopped, never its result.
+
+    settings: how often to save. request: filled by the handlers of signals. clock: seconds, monotonic.
+    """
 
     def __init__(self, settings: CheckpointSettings, request: StopRequest, clock: Callable[[], float] = time.monotonic):
         self.settings, self.request, self.clock = settings, request, clock
         self.saved_at, self.saved_step = clock(), None
 
     def decide(self, step: int) -> int:
-        """What to do before the next program of the run: GO, SAVE or STOP. Collective."""
+        """What to do before the next part of the run: GO (on), SAVE or STOP. Collective.
+
+        step: transitions of the run so far.
+        """
         self.begin("decision")
         command = GO
         if channel.current().index == 0:
@@ -32,17 +38,17 @@ class Control:
         return channel.current().broadcast(command)
 
     def stop_requested(self, label: str) -> bool:
-        """Whether to leave the step or fit in progress, which goes on with `label`. Collective."""
+        """Whether to abandon the step or fit in progress; if not, it continues with the command `label`. Collective."""
         stop = channel.current().broadcast(bool(self.request.received))
         self.begin(label)
         return stop
 
     def begin(self, label: str) -> None:
-        """All processes now do this: the deadline runs anew."""
-        session.current().command(label)
+        """This process begins the command `label`; the watchdog's deadline starts again."""
+        session.current().begin(label)
 
     def saved(self, step: int) -> None:
-        """To be told of every save."""
+        """Called after every save of this step."""
         self.saved_at, self.saved_step = self.clock(), step
 
     def _due(self, step: int) -> bool:
@@ -52,33 +58,34 @@ class Control:
 
 
 def from_process_zero(function: Callable[[], str]) -> str:
-    """function() run on process 0 alone, its text on every process. Collective.
+    """Call the function on process 0 alone and return its text on every process. Collective.
 
-    An InputError there is raised here on every process, so that none waits for the others.
+    An InputError of the function is raised on every process, so that none waits for the others.
     """
-    text, mistake = "", None
+    text, error_message = "", None
     if channel.current().index == 0:
         try:
             text = function()
         except InputError as error:
-            mistake = str(error)
-    text, mistake = channel.current().broadcast((text, mistake))
-    if mistake is not None:
-        raise InputError(mistake)
+            error_message = str(error)
+    text, error_message = channel.current().broadcast((text, error_message))
+    if error_message is not None:
+        raise InputError(error_message)
     return text
 
 
 def require_visible(path: Path, seconds: float = 10.0) -> None:
-    """That every process sees a file which process 0 has just written. Collective.
+    """Check that every process sees a file that process 0 has just written. Collective.
 
-    A network file system may show it late. Raises InputError on every process if one does not see it.
+    A network file system may show the file late, so each process looks for it for so many seconds. Raises InputError on
+    every process if one does not see it.
     """
     deadline = time.monotonic() + seconds
     while not (seen := path.is_file()) and time.monotonic() < deadline:
         time.sleep(0.1)
     everyone = channel.current().gather((seen, socket.gethostname()))
-    blind = [f"process {index} on {host}" for index, (seen, host) in enumerate(everyone) if not seen]
-    if blind:
+    absent = [f"process {index} on {host}" for index, (seen, host) in enumerate(everyone) if not seen]
+    if absent:
         raise InputError(
-            f"{blind[0]} does not see {path}, written by process 0: run in a directory that all hosts share"
+            f"{absent[0]} does not see {path}, written by process 0: run in a directory that all hosts share"
         )

@@ -1,4 +1,4 @@
-"""`nivp doctor`: what every process sees, and what would break a run. Every process calls ``examine``."""
+"""`nivp doctor`: what every process finds on its host, and what would break a run. Every process calls ``examine``."""
 
 import contextlib
 import os
@@ -9,6 +9,7 @@ import socket
 import statistics
 import sys
 import time
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -20,14 +21,16 @@ from nivp_dist.storage import run_directory
 from nivp_dist.storage.files import write_whole
 
 SIZES = (1_000, 100_000, 1_000_000)  # float64 numbers of the timed all-reduces: p of small and of large networks
-REPEATS = 15
+REPEATS = 15  # of each all-reduce; the median is reported
+VISIBLE_SECONDS = 5.0  # for a new file to be seen by all: a network file system may show it late
 PACKAGES = ("nivp_dist", "jax", "jaxlib", "flax", "orbax-checkpoint", "numpy", "mpi4py")
 
 
 class Report(NamedTuple):
-    """What was found, each with its mend: problems would end a run or keep it from starting, warnings slow it down.
+    """What was found. facts: of each process, in order. interconnect: timed all-reduces, by size.
 
-    facts: of each process in order. interconnect: timings.
+    problems: one line each, with a remedy, for what would end a run or keep it from starting. warnings: the same for
+    what would make a run slow.
     """
 
     facts: list[dict]
@@ -37,37 +40,20 @@ class Report(NamedTuple):
 
 
 def examine(directory: str | Path) -> Report:
-    """Look at this group of processes, and at the file system of `directory`, where runs would be. Collective."""
+    """Examine this group of processes, and the file system of the directory in which runs would be. Collective."""
     everyone = channel.current().gather(_facts(Path(directory)))
     interconnect = _time_all_reduces()
-    found = everyone, interconnect, Path(directory)
-    return Report(everyone, interconnect, findings.problems(*found), findings.warnings(*found))
+    facts = everyone, interconnect, Path(directory)
+    return Report(everyone, interconnect, findings.problems(*facts), findings.warnings(*facts))
 
 
 def lines(report: Report) -> list[str]:
-    """The report as plain text, fit for a batch log."""
+    """The report as lines of plain text."""
     first = report.facts[0]
-    many = f"{len(report.facts)} processes, started by {first['launcher']}, decisions over {first['control']}"
-    text = [many if len(report.facts) > 1 else "1 process, alone"]
-    text += [
-        f"python {first['python']}, " + ", ".join(f"{name} {version}" for name, version in first["versions"].items())
-    ]
-    columns = ("process", "host", "pid", "devices", "memory", "CPUs", "host memory", "reach")
-    rows = [columns] + [
-        (
-            str(fact["index"]),
-            fact["host"],
-            str(fact["pid"]),
-            f"{len(fact['devices'])} {fact['platform']}: {_each_once(kind for kind, _, _ in fact['devices'])}",
-            _each_once(_giga(memory) for _, memory, _ in fact["devices"]),
-            str(fact["cpus"]),
-            _giga(fact["memory"]),
-            f"{1e3 * fact['reach']:.1f} ms",
-        )
-        for fact in report.facts
-    ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
-    text += ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    several = f"{len(report.facts)} processes, started by {first['launcher']}, decisions over {first['control']}"
+    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
+    text = [several if len(report.facts) > 1 else "1 process, alone", f"python {first['python']}, {versions}"]
+    text += _table(report.facts)
     for entry in report.interconnect:
         text.append(
             f"all-reduce of {entry['numbers']:,} float64: {1e3 * entry['seconds']:.3f} ms "
@@ -84,15 +70,35 @@ def lines(report: Report) -> list[str]:
     return text + ([f"problem: {problem}" for problem in report.problems] or ["no problem found"])
 
 
-def _giga(count: int) -> str:
+def _table(facts: list[dict]) -> list[str]:
+    """One line for each process, under a heading."""
+    columns = ("process", "host", "pid", "devices", "memory", "CPUs", "host memory", "latency")
+    rows = [columns] + [
+        (
+            str(fact["index"]),
+            fact["host"],
+            str(fact["pid"]),
+            f"{len(fact['devices'])} {fact['platform']}: {_distinct(kind for kind, _, _ in fact['devices'])}",
+            _distinct(_gibibytes(memory) for _, memory, _ in fact["devices"]),
+            str(fact["cpus"]),
+            _gibibytes(fact["memory"]),
+            f"{1e3 * fact['latency']:.1f} ms",
+        )
+        for fact in facts
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
+    return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def _gibibytes(count: int) -> str:
     return f"{count / 2**30:.0f} GiB" if count else "-"
 
 
-def _each_once(words) -> str:
+def _distinct(words: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(words))
 
 
-# ---------------------------------------------------------------------------------------------- facts
+# Facts -----------------------------------------------------------------------------------------------
 
 
 def _facts(directory: Path) -> dict:
@@ -117,10 +123,10 @@ def _facts(directory: Path) -> dict:
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
-        "reach": group.reach if group else 0.0,
+        "latency": group.latency if group else 0.0,
         "clock": time.time(),
         "files": _write_here(directory),
-        "shared": _see_each_other(directory),
+        "shared": _sees_files_of_process_0(directory),
     }
 
 
@@ -133,7 +139,7 @@ def _versions() -> dict:
 
 
 def _mpi_processes() -> int:
-    """As many as mpi4py counts; 0 if it cannot be used."""
+    """The number of processes that mpi4py counts; 0 if it cannot be used."""
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError):
@@ -146,12 +152,12 @@ def _memory_of(device) -> int:
 
 
 def _identity(device) -> str:
-    """Which piece of hardware: two processes of a host must not hold the same."""
+    """The number of the GPU on its host: two processes must not use the same one."""
     return str(getattr(device, "local_hardware_id", device.id)) if device.platform != "cpu" else ""
 
 
 def _write_here(directory: Path) -> dict:
-    """Write, sync, rename, lock and remove a file of this process."""
+    """Write, sync, rename, lock and remove a file of this process; the place, free bytes and seconds, or the error."""
     path = directory / f".nivp-doctor-{socket.gethostname()}-{os.getpid()}"
     try:
         started = time.monotonic()
@@ -170,25 +176,25 @@ def _write_here(directory: Path) -> dict:
         return {"error": f"{error.strerror} ({error.filename or directory})"}
 
 
-def _see_each_other(directory: Path) -> bool:
-    """Whether a file that process 0 writes is there for this process. Collective."""
-    here = channel.current()
-    name = here.broadcast(f".nivp-doctor-{secrets.token_hex(6)}")
-    if here.index == 0:
+def _sees_files_of_process_0(directory: Path) -> bool:
+    """Whether this process sees a file that process 0 writes. Collective."""
+    messages = channel.current()
+    name = messages.broadcast(f".nivp-doctor-{secrets.token_hex(6)}")
+    if messages.index == 0:
         with contextlib.suppress(OSError):
-            write_whole(directory / name, "seen?")
-    here.gather(None)  # written
-    deadline = time.monotonic() + 5.0  # a network file system may show it late
+            write_whole(directory / name, "a file of nivp doctor")
+    messages.gather(None)  # now it is written
+    deadline = time.monotonic() + VISIBLE_SECONDS
     while not (seen := (directory / name).exists()) and time.monotonic() < deadline:
         time.sleep(0.1)
-    here.gather(None)  # looked for by all
-    if here.index == 0:
+    messages.gather(None)  # now all have looked for it
+    if messages.index == 0:
         (directory / name).unlink(missing_ok=True)
     return seen
 
 
 def _time_all_reduces() -> list[dict]:
-    """Medians over repeats, of what one CG iteration sends: a sum of p numbers over all devices."""
+    """Time what one CG iteration sends: a sum of p numbers over all devices. The seconds are medians over repeats."""
     import jax
     from jax.sharding import PartitionSpec as P
 
@@ -197,7 +203,7 @@ def _time_all_reduces() -> list[dict]:
     mesh = make_mesh()
     if mesh.size == 1:
         return []
-    found = []
+    timings = []
     total = jax.jit(jax.shard_map(lambda v: jax.lax.psum(v, AXIS), mesh=mesh, in_specs=P(), out_specs=P()))
     for size in SIZES:
         vector, seconds = replicate(np.ones(size), mesh), []
@@ -205,6 +211,7 @@ def _time_all_reduces() -> list[dict]:
             started = time.perf_counter()
             result = total(vector).block_until_ready()
             seconds.append(time.perf_counter() - started)
-        right = bool(np.all(to_host(result) == mesh.size))
-        found.append({"numbers": size, "devices": mesh.size, "seconds": statistics.median(seconds[1:]), "right": right})
-    return found
+        correct = bool(np.all(to_host(result) == mesh.size))
+        median = statistics.median(seconds[1:])  # the first call compiles
+        timings.append({"numbers": size, "devices": mesh.size, "seconds": median, "correct": correct})
+    return timings

@@ -1,27 +1,29 @@
-"""What `nivp doctor` finds wrong, from the facts that it gathered: each line with its mend. Pure functions."""
+"""What `nivp doctor` finds wrong in the facts that it gathered: one line each, with a remedy. Pure functions."""
 
 from pathlib import Path
 
-SPACE = 1e9  # bytes
-SLOW_WRITE, SLOW_REACH, SLOW_SUM, SKEW = 2.0, 1.0, 0.1, 60.0  # seconds beyond which a line is worth it
+LEAST_SPACE = 1e9  # bytes on the disk; the checkpoints of a large network take some hundred MB
+# Seconds beyond which there is a warning. Each is many times what a healthy cluster needs (milliseconds; clocks: 1 s).
+SLOW_WRITE, SLOW_CONNECTION, SLOW_SUM, CLOCK_DIFFERENCE = 2.0, 1.0, 0.1, 60.0
 
 
 def problems(everyone: list[dict], interconnect: list[dict], directory: Path) -> list[str]:
-    """What would end a run, or keep it from starting.
+    """Lines about what would end a run, or keep it from starting.
 
-    everyone: the facts of each process, in order. interconnect: timed all-reduces, largest last. directory: of runs.
+    everyone: the facts of each process, in order (``doctor``). interconnect: timed all-reduces, largest last.
+    directory: where runs would be.
     """
     found = _software(everyone) + _devices(everyone) + _sums(interconnect) + _files(everyone, directory)
     return list(dict.fromkeys(found))
 
 
 def warnings(everyone: list[dict], interconnect: list[dict], directory: Path) -> list[str]:
-    """What would make it slow, or its logs hard to read. Arguments as above."""
+    """Lines about what would make a run slow, or its logs hard to read. Arguments as in ``problems``."""
     found = _processes(everyone) + _network(everyone, interconnect) + _slow_files(everyone, directory)
     return list(dict.fromkeys(found))
 
 
-def _who(fact: dict) -> str:
+def _name(fact: dict) -> str:
     return f"process {fact['index']} on {fact['host']}" if fact["processes"] > 1 else "this process"
 
 
@@ -31,7 +33,7 @@ def _software(everyone: list[dict]) -> list[str]:
         for name in sorted(first["versions"].keys() | fact["versions"].keys()):
             mine, theirs = first["versions"].get(name, "none"), fact["versions"].get(name, "none")
             if mine != theirs:
-                found.append(f"{_who(fact)} has {name} {theirs}, process 0 {mine}: install the same everywhere")
+                found.append(f"{_name(fact)} has {name} {theirs}, process 0 {mine}: install the same everywhere")
     return found
 
 
@@ -40,7 +42,7 @@ def _devices(everyone: list[dict]) -> list[str]:
     for fact in everyone:
         if fact["gpus_given"] and fact["platform"] == "cpu" and not fact["cpu_on_purpose"]:
             found.append(
-                f"{_who(fact)} was given GPUs ({fact['gpus_given']}) and jax sees none: pip install "
+                f"{_name(fact)} was given GPUs ({fact['gpus_given']}) and jax sees none: pip install "
                 "'nivp_dist[cuda12]' (or cuda13) and look at nvidia-smi there"
             )
         for _, _, identity in fact["devices"]:
@@ -61,8 +63,8 @@ def _devices(everyone: list[dict]) -> list[str]:
 
 
 def _sums(interconnect: list[dict]) -> list[str]:
-    wrong = [f"{entry['numbers']:,}" for entry in interconnect if not entry["right"]]
-    line = "an all-reduce of {} numbers is wrong: see to the drivers and the interconnect; NCCL_DEBUG=INFO tells more"
+    wrong = [f"{entry['numbers']:,}" for entry in interconnect if not entry["correct"]]
+    line = "an all-reduce of {} numbers is wrong: check the drivers and the interconnect; NCCL_DEBUG=INFO shows details"
     return [line.format(numbers) for numbers in wrong[:1]]
 
 
@@ -71,14 +73,14 @@ def _files(everyone: list[dict], directory: Path) -> list[str]:
     for fact in everyone:
         files = fact["files"]
         if "error" in files:
-            found.append(f"{_who(fact)} cannot write {directory}: {files['error']}: name another with --directory")
+            found.append(f"{_name(fact)} cannot write {directory}: {files['error']}: name another one with --directory")
         elif not fact["shared"]:
             found.append(
-                f"{_who(fact)} does not see what process 0 writes to {directory}: run in a directory that "
+                f"{_name(fact)} does not see what process 0 writes to {directory}: run in a directory that "
                 "all hosts share"
             )
-        elif files["free"] < SPACE:
-            found.append(f"{directory}: {files['free'] / 1e9:.2f} GB free: make room, checkpoints will fail")
+        elif files["free"] < LEAST_SPACE:
+            found.append(f"{directory}: {files['free'] / 1e9:.2f} GB free: make room, or checkpoints will fail")
     return found
 
 
@@ -87,7 +89,7 @@ def _processes(everyone: list[dict]) -> list[str]:
     if first["mpi"] != len(everyone):
         found.append(
             f"{first['launcher']} offers MPI to {len(everyone)} processes, and mpi4py counts {first['mpi']} (it is "
-            "missing, or built for another MPI): install the right one, or leave --mpi away"
+            "missing, or built for another MPI): install the right one, or start without --mpi"
         )
     for fact in everyone:
         here = [other for other in everyone if other["host"] == fact["host"]]
@@ -102,20 +104,21 @@ def _processes(everyone: list[dict]) -> list[str]:
 def _network(everyone: list[dict], interconnect: list[dict]) -> list[str]:
     found = []
     for fact in everyone:
-        if fact["reach"] > SLOW_REACH:
+        if fact["latency"] > SLOW_CONNECTION:
             found.append(
-                f"{_who(fact)} needs {fact['reach']:.1f} s to reach process 0: see the name service and routes"
+                f"{_name(fact)} needs {fact['latency']:.1f} s to reach process 0: check the name service and the routes"
             )
-        if abs(fact["clock"] - everyone[0]["clock"]) > SKEW:
-            found.append(f"the clock of {fact['host']} is {fact['clock'] - everyone[0]['clock']:+.0f} s off: run NTP")
+        if abs(fact["clock"] - everyone[0]["clock"]) > CLOCK_DIFFERENCE:
+            difference = fact["clock"] - everyone[0]["clock"]
+            found.append(f"the clock of {fact['host']} is {difference:+.0f} s off: synchronise the clocks (NTP)")
     if interconnect and (seconds := interconnect[-1]["seconds"]) > SLOW_SUM:
         found.append(
-            f"an all-reduce of {interconnect[-1]['numbers']:,} numbers takes {seconds:.2f} s: the devices may talk "
-            "over the wrong network; NCCL_DEBUG=INFO shows which, NCCL_SOCKET_IFNAME and NCCL_IB_HCA choose"
+            f"an all-reduce of {interconnect[-1]['numbers']:,} numbers takes {seconds:.2f} s: the devices may use "
+            "the wrong network; NCCL_DEBUG=INFO shows which, NCCL_SOCKET_IFNAME and NCCL_IB_HCA select one"
         )
     return found
 
 
 def _slow_files(everyone: list[dict], directory: Path) -> list[str]:
     slow = [(fact["host"], fact["files"]["write"]) for fact in everyone if fact["files"].get("write", 0) > SLOW_WRITE]
-    return [f"{directory}: 1 MB takes {seconds:.1f} s from {host}: use a faster one" for host, seconds in slow]
+    return [f"{directory}: 1 MB takes {seconds:.1f} s from {host}: use a faster file system" for host, seconds in slow]

@@ -1,72 +1,71 @@
-"""The processes of a run, each tied to process 0 by a TCP connection that lives exactly as long as it does.
+"""The processes of a run, each connected with process 0 for as long as it lives.
 
-Over it they meet (process 0 hands out the port of JAX's coordinator), report failures and signals, and end together:
-a process that raises, is killed, or whose host dies takes the group with it within seconds, and the cause of the one
-that failed first is the last line that process 0 writes. Collectives of a device know none of this: they hang.
+Over these connections the processes report failures and signals, and they end together: if one raises, is killed, or
+its host dies, all are gone within seconds, and the cause of the first failure is the last line that process 0 writes.
+The collective operations of the devices notice nothing of this: without the group they would wait for ever.
 """
 
 import os
-import resource
 import selectors
 import socket
-import sys
 import threading
 import time
-from typing import Callable
+from collections.abc import Callable
 
-from nivp_dist.cluster.bounded import within
-from nivp_dist.cluster.logs import silence
+from nivp_dist.cluster import ending, meeting
+from nivp_dist.cluster.diagnosis import Failure, first_failure, stuck_processes
+from nivp_dist.cluster.liveness import Liveness
 from nivp_dist.cluster.topology import Meeting, Topology
-from nivp_dist.cluster.wire import Line, free_port, listen
-from nivp_dist.errors import FAILED, InputError, RunFailed
+from nivp_dist.errors import FAILED
+from nivp_dist.settings.model import ClusterSettings
 
-BEAT, SILENCE = 2.0, 30.0  # seconds between signs of life; without any for so long a host is given up
-GRACE = 0.4  # seconds in which a failure may turn out to be the echo of another one
-ANSWER = 2.0  # seconds, of whoever listens on a port
-WRITING = 2.0  # seconds for a line to reach its log: what has hung may be the file system
-LAST_WORDS = 5.0  # seconds for everyone to end
+GATHER_SECONDS = 0.4  # after a first report: it may be the consequence of another failure, whose report comes later
+END_SECONDS = 5.0  # for everyone to end
+STACKS_SECONDS = 1.0  # for everyone to write the stacks of its threads
 
 
 class Group:
-    """This process's end of its connections.
+    """This process's connections with the others.
 
-    topology: of this process. meeting: where process 0 listens. startup: seconds within which all must have come.
+    topology: of this process. where: the place at which process 0 listens.
+    Raises RunFailed or InputError as ``meeting.meet`` does.
     """
 
-    def __init__(self, topology: Topology, meeting: Meeting, startup: float = 120.0):
+    def __init__(self, topology: Topology, where: Meeting, settings: ClusterSettings | None = None):
+        settings = settings or ClusterSettings()
         self.processes, self.index = topology.processes, topology.index
-        self.host, self.port = socket.gethostname(), None
-        self.reach = 0.0  # seconds until process 0 answered
-        self.signal: str | None = None  # one that arrived here: handed on to process 0 by the thread
-        self.on_signal: Callable[[str], None] = lambda name: None
-        self.on_dump: Callable[[], None] = lambda: None
-        self.on_end: Callable[[str], None] = lambda cause: None
-        self.position = (0, "start")  # commands obeyed so far, and what is being done: for the watchdog
-        self._reports: list[dict] = []  # failures, process 0 only
-        self._peers: dict[int, Line] = {}
+        self.host = socket.gethostname()
+        self.signal: str | None = None  # one that arrived here; the thread passes it on to process 0
+        self.on_signal: Callable[[str], object] = lambda name: None
+        self.on_dump: Callable[[], object] = lambda: None
+        self.on_end: Callable[[str], object] = lambda cause: None
+        self.position: tuple[int, str] = (
+            0,
+            "start",
+        )  # commands begun so far, and the label of the last: for the watchdog
+        self._failures: list[Failure] = []  # process 0 only
+        self._first_failure_at: float | None = None
         self._lock, self._ending = threading.RLock(), threading.Event()
-        if self.index == 0:
-            self._found(meeting, startup)
-        else:
-            self._join(meeting, startup)
+        self._peers, self.port, self.latency = meeting.meet(topology, where, settings.startup_seconds)
+        self._liveness = Liveness(settings.silence_seconds)
         threading.Thread(target=self._serve, name="group", daemon=True).start()
 
-    # Said by the program -----------------------------------------------------------------------------
+    # Called by the main thread and by the watchdog ---------------------------------------------------
 
-    def fail(self, cause: str, code: int = FAILED, echo: bool = False) -> None:
+    def fail(self, cause: str, code: int = FAILED, consequence: bool = False) -> None:
         """End the whole group because of this process. Does not return.
 
-        echo: the cause may be the consequence of another process's failure.
+        consequence: the cause may be the consequence of another process's failure.
         """
-        self._report({"cause": cause, "code": code, "echo": echo, "process": self.index, "host": self.host})
-        self._ending.wait(GRACE + LAST_WORDS)
-        time.sleep(LAST_WORDS)  # the verdict ends this process
+        self._report(Failure(cause, code, consequence, self.index, self.host))
+        self._ending.wait(GATHER_SECONDS + END_SECONDS)
+        time.sleep(END_SECONDS)  # the thread that has decided on the cause ends this process
         os._exit(code)
 
     def leave(self, seconds: float = 10.0) -> None:
-        """The orderly end: process 0 returns when the others are gone, so that its exit code is the last and counts."""
+        """The orderly end. Process 0 returns when the others are gone: the last exit code is the one that counts."""
         if self.index:
-            self._send(self._peers[0], {"bye": True})
+            self._tell_process_0({"goodbye": True})
             self._ending.set()
             return
         deadline = time.monotonic() + seconds
@@ -74,237 +73,124 @@ class Group:
             time.sleep(0.01)
         self._ending.set()
 
-    # Meeting -----------------------------------------------------------------------------------------
-
-    def _found(self, meeting: Meeting, startup: float) -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 2 * self.processes + 256)), hard))
-        listener, place = listen(meeting.ports)
-        self.port = free_port()
-        deadline, told = time.monotonic() + startup, time.monotonic() + 10
-        while len(self._peers) < self.processes - 1:
-            absent = [str(i) for i in range(1, self.processes) if i not in self._peers]
-            names = ", ".join(absent[:8]) + (", ..." if len(absent) > 8 else "")
-            if time.monotonic() > deadline:
-                raise RunFailed(
-                    f"processes {names} of {self.processes} did not come to {self.host}:{place} within {startup:g} s: "
-                    "see their logs, and `nivp doctor` under the same launcher"
-                )
-            if time.monotonic() > told:
-                sys.stderr.write(f"nivp: waiting for processes {names} at {self.host}:{place}\n")
-                told = time.monotonic() + 30
-            listener.settimeout(0.5)
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                continue
-            line = Line(connection)
-            hello = line.wait(ANSWER) or {}
-            index = hello.get("process")
-            if hello.get("token") != meeting.token or index in self._peers or hello.get("processes") != self.processes:
-                self._send(line, {"welcome": False, "why": self._refusal(hello, meeting, index)})
-                line.close()
-                continue
-            self._send(line, {"known": True})
-            line.host = hello["host"]
-            self._peers[index] = line
-        for line in self._peers.values():
-            self._send(line, {"welcome": True, "port": self.port})
-        listener.close()
-
-    def _refusal(self, hello, meeting, index) -> str:
-        if hello.get("token") != meeting.token:
-            return ""  # another group's: it looks further
-        if index in self._peers:
-            return f"two processes call themselves {index}"
-        return f"it counts {hello.get('processes')} processes, process 0 counts {self.processes}"
-
-    def _join(self, meeting: Meeting, startup: float) -> None:
-        deadline, error = time.monotonic() + startup, "no answer"
-        try:
-            socket.getaddrinfo(meeting.host, None)
-        except OSError as problem:
-            raise InputError(
-                f"{self.host}: the host of process 0, {meeting.host}, has no address here ({problem.strerror}): mend "
-                "the name service, or name a host that resolves in NIVP_MEETING"
-            ) from None
-        hello = {"token": meeting.token, "process": self.index, "processes": self.processes, "host": self.host}
-        while time.monotonic() < deadline:
-            for port in meeting.ports:
-                asked = time.monotonic()
-                try:
-                    line = Line(socket.create_connection((meeting.host, port), timeout=ANSWER))
-                except OSError as problem:
-                    error = problem.strerror or str(problem)
-                    continue
-                self._send(line, hello)
-                answer = line.wait(ANSWER)
-                if answer is not None and answer.get("known"):
-                    self.reach = time.monotonic() - asked
-                    answer = line.wait(startup)  # until all have come
-                if answer is not None and answer.get("welcome"):
-                    self.port, line.host = answer["port"], meeting.host
-                    self._peers[0] = line
-                    return
-                line.close()
-                error = "no answer"
-                if answer is not None and answer.get("why"):
-                    raise InputError(f"process {self.index} on {self.host}: {answer['why']}")
-            time.sleep(0.1)
-        raise RunFailed(
-            f"process {self.index} on {self.host}: no process 0 at {meeting.host}, ports {meeting.ports[0]}.. within "
-            f"{startup:g} s ({error}): see its log, and whether a firewall lies between"
-        )
+    def report_missed_deadline(self, seconds: float) -> None:
+        """The main thread of this process has been in one command for more than so many seconds: end the group."""
+        self.on_dump()
+        if self.index:
+            self._tell_process_0({"missed_deadline": seconds})
+        else:
+            self._find_stuck_process(seconds)
 
     # The thread --------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        selector = selectors.DefaultSelector()
-        for index, line in self._peers.items():
-            selector.register(line.socket, selectors.EVENT_READ, index)
-            line.heard = time.monotonic()
-        beat = looked = time.monotonic()
-        told = False
-        while self._peers:
-            for key, _ in selector.select(0.1 if self._reports else min(0.5, BEAT)):
-                line = self._peers.get(key.data)
-                if line is None:
-                    continue
-                messages, open_ = line.read()
-                for message in messages:
-                    self._heard(key.data, message)
-                if not open_:
-                    selector.unregister(line.socket)
-                    self._gone(key.data)
-            now = time.monotonic()
-            if self.signal and self.index and not told:
-                told = True
-                self._send(self._peers[0], {"signal": self.signal})
-            if now - beat > BEAT:
-                beat = now
-                for line in list(self._peers.values()):
-                    self._send(line, {"at": self.position})
-            for index, line in list(self._peers.items()):
-                if now - looked > SILENCE / 3:  # who was suspended himself cannot blame others for their silence
-                    line.heard = now
-                if now - line.heard > SILENCE:
-                    self._lost(index, f"no sign of life for {SILENCE:g} s")
-            looked = now
-            if self._reports and now - self._reports[0]["when"] > GRACE:
-                self._check_residual()
+        with selectors.DefaultSelector() as selector:
+            for index, peer in self._peers.items():
+                selector.register(peer.connection.socket, selectors.EVENT_READ, index)
+                peer.last_message = time.monotonic()
+            signal_sent = False
+            while self._peers:
+                for key, _ in selector.select(0.1 if self._failures else min(0.5, self._liveness.interval)):
+                    if key.data in self._peers and not self._receive(key.data):
+                        selector.unregister(key.fileobj)
+                        self._connection_closed(key.data)
+                if self.signal and self.index and not signal_sent:
+                    signal_sent = self._tell_process_0({"signal": self.signal})
+                self._check_peers()
+                if self._first_failure_at and time.monotonic() - self._first_failure_at > GATHER_SECONDS:
+                    self._end_for_first_failure()
 
-    def _heard(self, index: int, message: dict) -> None:
-        line = self._peers[index]
-        line.heard = time.monotonic()
-        if "at" in message:
-            line.position = tuple(message["at"])
+    def _check_peers(self) -> None:
+        """Send a sign of life if one is due, and give up the peers that have sent none for too long."""
+        if self._liveness.beat_is_due():
+            for peer in list(self._peers.values()):
+                peer.connection.send({"position": self.position})
+        for index in self._liveness.silent(dict(self._peers)):
+            self._end_for_lost_peer(index, f": no sign of life for {self._liveness.silence_seconds:g} s")
+
+    def _receive(self, index: int) -> bool:
+        """Act on what a peer has sent; False if its connection is closed."""
+        peer = self._peers[index]
+        messages, is_open = peer.connection.read()
+        for message in messages:
+            peer.last_message = time.monotonic()
+            self._handle(index, message)
+        return is_open
+
+    def _handle(self, index: int, message: dict) -> None:
+        peer = self._peers[index]
+        if "position" in message:
+            count, label = message["position"]
+            peer.position = (count, label)
         elif "signal" in message:
             self.on_signal(message["signal"])
-        elif "cause" in message:
-            self._report(message)
-        elif "late" in message:
-            self.judge_late(message["late"])
-        elif "dump" in message:
+        elif "failure" in message:
+            self._report(Failure(**message["failure"]))
+        elif "missed_deadline" in message:
+            self._find_stuck_process(message["missed_deadline"])
+        elif "write_stacks" in message:
             self.on_dump()
-            self._send(line, {"at": self.position})
-        elif "bye" in message:
-            line.parted = True
+            peer.connection.send({"position": self.position})
+        elif "goodbye" in message:
+            peer.has_left = True
         elif "end" in message:
-            self._end(message["end"], message["code"], say=False)
+            self._end(message["end"], message["code"], on_screen=False)
 
-    def _gone(self, index: int) -> None:
-        line = self._peers[index]
-        if line.parted or self._ending.is_set():
-            self._peers.pop(index).close()
-            return
-        self._lost(index, "was killed")
-
-    def _lost(self, index: int, how: str) -> None:
-        host = self._peers[index].host
-        self._peers.pop(index).close()
-        cause = f"process {index} on {host} {how}" if how == "was killed" else f"process {index} on {host}: {how}"
-        if self.index:
-            # Nobody is left to decide: each ends for itself, and the first of the others says why.
-            self._end(cause, FAILED, say=self.index == 1)
-        self._end(cause, FAILED)
-
-    # Ending ------------------------------------------------------------------------------------------
-
-    def _report(self, report: dict) -> None:
-        if self.index:
-            self._send(self._peers[0], report)
-            return
-        with self._lock:
-            self._reports.append(report | {"when": time.monotonic()})
-        if not self._peers:
-            self._check_residual()
-
-    def _check_residual(self) -> None:
-        """The first report that is no echo; plain if process 0 says the same."""
-        with self._lock:
-            first = next((report for report in self._reports if not report["echo"]), self._reports[0])
-            mine = any(r["process"] == 0 and r["cause"] == first["cause"] for r in self._reports)
-        who = "" if mine else f"process {first['process']} on {first['host']}: "
-        self._end(f"{who}{first['cause']}", first["code"])
-
-    def late(self, seconds: float) -> None:
-        """This process has missed a deadline. The one that is behind all others is the cause."""
-        self.on_dump()
-        if self.index:
-            self._send(self._peers[0], {"late": seconds})
+    def _connection_closed(self, index: int) -> None:
+        if self._peers[index].has_left or self._ending.is_set():
+            self._peers.pop(index).connection.close()
         else:
-            self.judge_late(seconds)
+            self._end_for_lost_peer(index, " was killed")
 
-    def judge_late(self, seconds: float) -> None:
+    def _tell_process_0(self, message: dict) -> bool:
+        peer = self._peers.get(0)
+        return peer is not None and peer.connection.send(message)
+
+    # Causes of an end --------------------------------------------------------------------------------
+
+    def _end_for_lost_peer(self, index: int, what: str) -> None:
+        peer = self._peers.pop(index)
+        peer.connection.close()
+        # If process 0 is lost, nobody is left to decide: each of the others ends by itself, and the first says why.
+        self._end(f"process {index} on {peer.host}{what}", FAILED, on_screen=self.index in (0, 1))
+
+    def _report(self, failure: Failure) -> None:
+        """Process 0 collects the failures of all processes for a moment before it decides which came first."""
+        if self.index:
+            self._tell_process_0({"failure": failure._asdict()})
+            return
+        with self._lock:
+            self._failures.append(failure)
+            self._first_failure_at = self._first_failure_at or time.monotonic()
+        if not self._peers:
+            self._end_for_first_failure()
+
+    def _end_for_first_failure(self) -> None:
+        with self._lock:
+            cause, code = first_failure(self._failures)
+        self._end(cause, code)
+
+    def _find_stuck_process(self, seconds: float) -> None:
+        """Process 0 asks all for their stacks, and a moment later blames the process that is behind the others."""
         if self._ending.is_set():
             return
-        positions = {0: (self.position, self.host)}
-        for line in list(self._peers.values()):
-            self._send(line, {"dump": True})
-        threading.Timer(1.0, self._blame, (seconds, positions)).start()
+        mine = {0: (self.position, self.host)}  # now: the others may go on to their next command while they write
+        for peer in list(self._peers.values()):
+            peer.connection.send({"write_stacks": True})
 
-    def _blame(self, seconds, positions) -> None:
-        positions |= {index: (line.position, line.host) for index, line in self._peers.items()}
-        # Commands are counted: the first to complain may well be the one that is stuck.
-        (least, label), (_, furthest) = (pick(position for position, _ in positions.values()) for pick in (min, max))
-        behind = {i: host for i, (position, host) in positions.items() if position[0] == least}
-        if len(behind) == len(positions):
-            who = f"all processes are stuck in '{label}'"
-        else:
-            names = ", ".join(f"process {i} on {host}" for i, host in behind.items())
-            who = f"{names} stuck in '{label}' while the others wait in '{furthest}'"
-        self._end(f"{who} for more than {seconds:g} s: the stacks are in the logs of the run directory", FAILED)
+        def end() -> None:
+            positions = mine | {index: (peer.position, peer.host) for index, peer in self._peers.items()}
+            self._end(stuck_processes(positions, seconds), FAILED)
 
-    def _end(self, cause: str, code: int, say: bool = True) -> None:
+        threading.Timer(STACKS_SECONDS, end).start()
+
+    def _end(self, cause: str, code: int, on_screen: bool = True) -> None:
+        """Write the cause, end the other processes if this is process 0, and end this one."""
         with self._lock:
             if self._ending.is_set():
                 return
             self._ending.set()
-            said = " ".join(cause.split())
-            words = [sys.stdout.flush, lambda: _last_line(f"nivp: {said}\n")] if say else []
-            for write in (*words, lambda: self.on_end(f"the group ends: {said}")):
-                within(WRITING, write)
+            ending.write_cause(cause, self.on_end, on_screen)
             if self.index == 0:
-                # Launchers kill what is left at the first bad exit code: the line above must be out by then.
-                time.sleep(0.1)
-                for line in list(self._peers.values()):
-                    self._send(line, {"end": cause, "code": code})
-                deadline = time.monotonic() + 1.0
-                while time.monotonic() < deadline and any(line.read()[1] for line in list(self._peers.values())):
-                    time.sleep(0.01)
+                ending.end_others([peer.connection for peer in self._peers.values()], cause, code)
             os._exit(code)
-
-    def _send(self, line: Line, message: dict) -> None:
-        try:
-            line.send(message)
-        except OSError:
-            pass  # its end is noticed by the thread that reads
-
-
-def _last_line(text: str) -> None:
-    """Onto standard error, past its buffer; what libraries, or another thread's traceback, still say there while all is
-    torn down is not shown: silence comes first, so that nothing can follow the line."""
-    screen = os.dup(2)
-    silence(2)
-    os.write(screen, text.encode())
-    os.close(screen)

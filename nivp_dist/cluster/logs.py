@@ -1,4 +1,4 @@
-"""The log of one process: what its libraries warn of goes there, and not on the screen."""
+"""The log of one process. Warnings of libraries go there and not to the screen."""
 
 import contextlib
 import logging
@@ -16,9 +16,10 @@ DATE = "%Y-%m-%d %H:%M:%S"
 
 
 class Log(logging.Handler):
-    """logs/process-0003.log of a run directory, appended to. A line that cannot be written ends no run.
+    """The file logs/process-0003.log of a run directory, for the process with that index. New lines are appended.
 
-    Raises DiskFailed if it cannot be opened.
+    Raises DiskFailed if the file cannot be opened. A line that cannot be written later is lost without an error: a log
+    must not end a run.
     """
 
     def __init__(self, directory: Path, index: int):
@@ -32,34 +33,36 @@ class Log(logging.Handler):
         self._file = persist(path, open_)
         self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
 
-    def say(self, message: str) -> None:
-        """A line, or several."""
+    def write_line(self, message: str) -> None:
+        """Append the message, of one line or several, with the time and the index of the process."""
         self.write(f"{time.strftime(DATE)} process {self.index}: {message}\n")
 
-    def say_last(self, message: str) -> None:
-        """The verdict on this process's group. What it may still fall over while it ends is not written."""
-        self.say(message)
-        silence(self._file)
+    def write_last_line(self, message: str) -> None:
+        """Append the cause for which the group ends, and discard everything after it: errors of threads that are being
+        torn down would hide the cause."""
+        self.write_line(message)
+        discard_output(self._file)
 
     def write(self, text: str) -> None:
-        """As it is."""
+        """Append the text as it is."""
         with contextlib.suppress(OSError):
             os.write(self._file, text.encode())
 
     def fileno(self) -> int:
-        """For stacks."""
+        """The descriptor, for faulthandler."""
         return self._file
 
     def emit(self, record: logging.LogRecord) -> None:
-        """A message of a library."""
+        """Append a message of a library (the method that ``logging`` calls)."""
         try:
-            self.say(self.format(record).rstrip())
-        except Exception:  # noqa: BLE001  as every handler of logging: a message must end nothing
+            self.write_line(self.format(record).rstrip())
+        except Exception:  # noqa: BLE001  as in every handler of logging: a message must not end the program
             self.handleError(record)
 
     @contextlib.contextmanager
     def warnings(self):
-        """What libraries log, warn of, or raise where nobody can catch it, from here on goes into this log."""
+        """A context in which this log gets what libraries log, warn of, or raise where nobody can catch it (in
+        threads and destructors)."""
         hooks = sys.unraisablehook, threading.excepthook
         sys.unraisablehook = lambda what: self._trace(what.exc_type, what.exc_value, what.exc_traceback)
         threading.excepthook = lambda what: self._trace(what.exc_type, what.exc_value, what.exc_traceback)
@@ -73,19 +76,22 @@ class Log(logging.Handler):
             sys.unraisablehook, threading.excepthook = hooks
 
     def _trace(self, *exception) -> None:
-        self.say("".join(traceback.format_exception(*exception)).rstrip())
+        self.write_line("".join(traceback.format_exception(*exception)).rstrip())
 
 
-def silence(descriptor: int) -> None:
-    """What is written to it from here on, by whomever, goes nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+def discard_output(descriptor: int) -> None:
+    """Discard everything that is written to the file descriptor from now on, also by native code."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
 
 
 @contextlib.contextmanager
 def screen(first: bool):
-    """On standard error: our own warnings in one line, those of the first process only, and none of libraries."""
+    """A context in which standard error shows the warnings of nivp_dist, one line each, and none of libraries.
+
+    first: whether this is process 0; the others show nothing.
+    """
     root, ours = logging.getLogger(), logging.getLogger("nivp_dist")
     others = [handler for handler in root.handlers if type(handler) is logging.StreamHandler]
     handler = logging.StreamHandler(sys.stderr) if first else logging.NullHandler()

@@ -1,17 +1,15 @@
-"""This process among the others of its run: connected, watched, checked; and how it leaves."""
+"""This process as a member of its run: it connects with the others, is watched, keeps a log, and leaves."""
 
 import contextlib
-import glob
 import os
-import re
 import secrets
 import socket
 import sys
 import warnings
-from importlib import metadata
+from collections.abc import Mapping
 from pathlib import Path
 
-from nivp_dist.cluster import aborts, channel, programs, topology
+from nivp_dist.cluster import aborts, channel, compilation_cache, startup_checks, topology
 from nivp_dist.cluster.group import Group
 from nivp_dist.cluster.logs import Log
 from nivp_dist.cluster.topology import Meeting, Topology
@@ -20,58 +18,64 @@ from nivp_dist.errors import FINISHED, InputError
 from nivp_dist.settings.model import ClusterSettings
 
 PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
-# Seconds. The group notices a lost process long before the service of JAX would, which in turn must not give up a job
-# that its scheduler has suspended.
-HEARTBEAT = 30 * 86_400
-PARTING = 600  # seconds that a process waits for process 0 to draw the pictures
+# Seconds without a sign of life after which JAX's own service gives a process up. The group notices a lost process long
+# before; JAX must never do so, because a job that its scheduler has suspended is silent for hours.
+JAX_HEARTBEAT_SECONDS = 30 * 86_400
 
 
 class Session:
-    """One process alone, or one of a group. Made by ``connect``."""
+    """A process that is alone, or one of a group. Made by ``connect``.
+
+    topology: of this process. group, watchdog: None if it is alone. log: None until ``open_log``.
+    """
 
     def __init__(self, place: Topology, group: Group | None = None, watchdog: Watchdog | None = None):
         self.topology, self.group, self.watchdog = place, group, watchdog
         self.log: Log | None = None
 
-    def command(self, label: str) -> None:
-        """To be called before everything that all processes do together."""
+    def begin(self, label: str) -> None:
+        """This process begins a command that all processes carry out together: the watchdog's deadline starts again."""
         if self.watchdog is not None:
-            self.watchdog.command(label)
+            self.watchdog.begin(label)
 
     def open_log(self, directory: Path) -> Log:
-        """The log of this process in the run directory: who wrote it, warnings of libraries, stacks.
+        """Open the log of this process in the run directory. It gets warnings of libraries, stacks, and the last cause.
 
         Raises DiskFailed if it cannot be opened.
         """
         self.log, place = Log(directory, self.topology.index), self.topology
         control = f", decisions over {channel.current().name}" if place.processes > 1 else ""
-        self.say(f"one of {place.processes} on {socket.gethostname()}{control}, pid {os.getpid()}")
-        if self.group is not None:
+        self.write_log(f"one of {place.processes} on {socket.gethostname()}{control}, pid {os.getpid()}")
+        if self.group is not None and self.watchdog is not None:
             self.watchdog.write_to(self.log)
-            self.group.on_end = self.log.say_last
+            self.group.on_end = self.log.write_last_line
         return self.log
 
-    def say(self, message: str) -> None:
-        """A line, or several, in this process's log."""
+    def write_log(self, message: str) -> None:
+        """Append a message to the log of this process, if it has one."""
         if self.log is not None:
-            self.log.say(message)
+            self.log.write_line(message)
 
-    def fail(self, cause: str, code: int, echo: bool) -> None:
-        """Of a group: end all of it. Does not return then."""
+    def fail(self, cause: str, code: int, consequence: bool) -> None:
+        """End the whole group because of this process; does not return. Does nothing if this process is alone.
+
+        consequence: the cause may be the consequence of another process's failure.
+        """
         if self.group is not None:
-            self.say(f"failed: {cause}")
-            self.group.fail(cause, code, echo)
+            self.write_log(f"failed: {cause}")
+            self.group.fail(cause, code, consequence)
 
     def leave(self, code: int) -> int:
-        """The orderly end, which all processes reach; the exit code of this one.
+        """The orderly end, which all processes reach; returns the exit code of this one.
 
-        Only process 0 ends with another one than 0, as the last: srun and mpirun kill everybody at the first.
+        Only process 0 ends with the code that is given, and as the last: srun and mpirun kill all processes at the
+        first exit code that is not 0.
         """
         if self.group is None:
             return code
         import jax
 
-        self.command("leave")
+        self.begin("leave")
         sys.stdout.flush()
         jax.distributed.shutdown()
         channel.current().close()
@@ -83,51 +87,58 @@ _session = Session(Topology(1, 0, "alone"))
 
 
 def current() -> Session:
-    """The session of this process: alone, until ``connect``."""
+    """The session of this process: alone, until ``connect`` has been called."""
     return _session
 
 
-def connect(settings: ClusterSettings, environment=os.environ, check: bool = True) -> Session:
-    """Find the others, if there are any, and start jax with them. Every process calls it, before anything of jax.
+def connect(settings: ClusterSettings, environment: Mapping[str, str] = os.environ, check: bool = True) -> Session:
+    """Find the other processes of the run, if there are any, and start jax with them.
 
-    check: that all have the same software and devices, and the GPUs of their job (`nivp doctor` looks for itself).
-    Raises InputError or RunFailed: numbers that do not agree, processes that do not come, GPUs that are not seen.
+    Every process calls this before it uses jax. check: whether to require that all processes have the same software
+    and devices, and the GPUs of their job (`nivp doctor` reports on these itself).
+
+    Raises InputError or RunFailed: the environment contradicts itself, processes do not come, GPUs are not found.
     """
     global _session
     place = topology.detect(environment)
     if place.processes == 1:
-        programs.keep(settings, place, _session.say)
+        compilation_cache.enable(settings, place, _session.write_log)
         if check:
-            _require_gpus(environment)
+            startup_checks.require_gpus(environment)
         return _session
     communicator = _communicator(place, settings.control)
     meeting = place.meeting or _agree_on_meeting(communicator)
-    control = None if communicator is None else channel.OverMpi(communicator)
-    if control is not None and settings.control == "coordination":
-        control = control.close()  # it was there to agree where to meet
-    aborts.hold_up()
-    group = Group(place, meeting, settings.startup_seconds)
+    mpi_channel = None if communicator is None else channel.MpiChannel(communicator)
+    if mpi_channel is not None and settings.control == "coordination":
+        mpi_channel.close()  # it was only needed to agree on the place of the meeting
+        mpi_channel = None
+    aborts.delay_aborts()
+    group = Group(place, meeting, settings)
     _session = Session(place, group, Watchdog(group, 60 * settings.deadline_minutes))
-    _start_jax(place, group, f"{_address(meeting, group)}:{group.port}", settings, environment)
-    programs.keep(settings, place, _session.say)
-    if control is not None:
-        channel.use(control)
+    _start_jax(place, f"{_coordinator_host(meeting, group)}:{group.port}", settings, environment)
+    compilation_cache.enable(settings, place, _session.write_log)
+    if mpi_channel is not None:
+        channel.use(mpi_channel)
     if check:
-        _require_likeness(place)
-        _require_gpus(environment)
+        startup_checks.require_same_software(place)
+        startup_checks.require_gpus(environment)
     return _session
 
 
 def _communicator(place: Topology, control: str):
-    """MPI's world, if it is to be used: where mpirun started us (at least to agree where to meet), or srun with a PMI
-    that mpi4py understands."""
-    if control == "coordination" and place.meeting is not None or not (place.mpi or control == "mpi"):
+    """MPI's world if it is to be used, else None.
+
+    It is used if mpirun has started this process (at least to agree on the place of the meeting), or srun with a
+    process management interface that mpi4py understands. Raises InputError if it must be used and cannot.
+    """
+    optional = place.meeting is not None and control != "mpi"
+    if control == "coordination" and optional or not (place.mpi or control == "mpi"):
         return None
     try:
-        with warnings.catch_warnings(action="ignore"):  # mpi4py's own, of what is said below in one line
+        with warnings.catch_warnings(action="ignore"):  # the message below says the same in one line
             from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        if place.meeting is not None and control != "mpi":
+        if optional:
             return None
         line = str(error).splitlines()[0]
         raise InputError(
@@ -135,7 +146,7 @@ def _communicator(place: Topology, control: str):
             "pip install mpi4py, with the MPI of this mpirun"
         ) from None
     if MPI.COMM_WORLD.size != place.processes:
-        if place.meeting is not None and control != "mpi":
+        if optional:
             return None
         library = MPI.Get_library_version().splitlines()[0].strip("\x00 ")
         raise InputError(
@@ -152,69 +163,27 @@ def _agree_on_meeting(communicator) -> Meeting:
     return Meeting(host, topology.ports_of(token), token)
 
 
-def _address(meeting: Meeting, group: Group) -> str:
+def _coordinator_host(meeting: Meeting, group: Group) -> str:
     return "localhost" if group.index == 0 else meeting.host
 
 
-def _start_jax(place: Topology, group: Group, coordinator: str, settings: ClusterSettings, environment) -> None:
+def _start_jax(place: Topology, coordinator: str, settings: ClusterSettings, environment: Mapping[str, str]) -> None:
     for name in list(os.environ):
-        if name.lower() in PROXIES:  # gRPC would look for the coordinator behind the proxy, for ever
+        if name.lower() in PROXIES:  # gRPC would look for the coordinator behind the proxy, without a time limit
             del os.environ[name]
     import jax
 
-    with contextlib.suppress(AttributeError):  # a jax that has no such switch any more
-        # Its handler in C would swallow SIGTERM; signals are ours (cluster/signals.py).
+    with contextlib.suppress(AttributeError):  # later versions of jax may not have this option any more
+        # Its handler of SIGTERM, in C, would replace ours (cluster/signals.py).
         jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         coordinator_address=coordinator,
         num_processes=place.processes,
         process_id=place.index,
-        local_device_ids=topology.local_devices(place, environment, visible_gpus(environment)),
+        local_device_ids=topology.local_devices(place, environment, startup_checks.visible_gpus(environment)),
         cluster_detection_method="deactivate",
         initialization_timeout=int(settings.startup_seconds),
-        heartbeat_timeout_seconds=HEARTBEAT,
-        shutdown_timeout_seconds=PARTING,
+        heartbeat_timeout_seconds=JAX_HEARTBEAT_SECONDS,
+        shutdown_timeout_seconds=int(settings.shutdown_seconds),
     )
-    jax.devices()  # the processes exchange them here
-
-
-def visible_gpus(environment) -> int:
-    """GPUs that this process may use, without asking a driver."""
-    if environment.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
-        return 0
-    listed = environment.get("CUDA_VISIBLE_DEVICES")
-    if listed is not None:
-        return len([entry for entry in listed.split(",") if entry.strip() not in ("", "-1", "NoDevFiles")])
-    return len([path for path in glob.glob("/dev/nvidia*") if re.fullmatch(r"/dev/nvidia\d+", path)])
-
-
-def _require_likeness(place: Topology) -> None:
-    """Processes of one run have the same software and the same number of devices."""
-    import jax
-
-    mine = {name: metadata.version(name) for name in ("jax", "jaxlib", "numpy")}
-    mine |= {"devices": jax.local_device_count(), "platform": jax.default_backend()}
-    everyone = channel.current().gather((socket.gethostname(), mine))
-    for index, (host, theirs) in enumerate(everyone):
-        for name, value in theirs.items():
-            if value != everyone[0][1][name]:
-                raise InputError(
-                    f"process {index} on {host} has {name} {value}, process 0 on {everyone[0][0]} has "
-                    f"{everyone[0][1][name]}: all must have the same; `nivp doctor` under the same launcher shows each"
-                )
-    if jax.process_count() != place.processes:
-        raise InputError(f"jax counts {jax.process_count()} processes, {place.launcher} started {place.processes}")
-
-
-def _require_gpus(environment) -> None:
-    """That a GPU job does not quietly run on the host."""
-    given = environment.get("SLURM_GPUS_ON_NODE") or environment.get("SLURM_JOB_GPUS")
-    if not given or environment.get("JAX_PLATFORMS"):
-        return
-    import jax
-
-    if jax.default_backend() == "cpu":
-        raise InputError(
-            f"Slurm gave GPUs on {socket.gethostname()} and jax sees none: pip install 'nivp_dist[cuda12]' "
-            "(or cuda13), or set JAX_PLATFORMS=cpu to run without"
-        )
+    jax.devices()  # the processes exchange their lists of devices here

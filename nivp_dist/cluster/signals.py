@@ -1,4 +1,4 @@
-"""Requests to stop: SIGTERM (preemption, cancel), SIGINT (Ctrl-C), SIGUSR1/2 (time limit with notice)."""
+"""Requests to stop: SIGTERM (preemption, cancel), SIGINT (Ctrl-C), SIGUSR1 and SIGUSR2 (notice of a time limit)."""
 
 import signal
 import threading
@@ -8,19 +8,21 @@ from nivp_dist.cluster import session
 _early: list[str] = []  # signals that came before the main loop
 
 
-def heed() -> None:
-    """From the start of a command to its very end: notice of a time limit must kill neither a start nor an end.
+def remember_early_signals() -> None:
+    """Called at the start of a command: from now on to its very end, a notice of the time limit kills nothing.
 
-    What comes before the loop is obeyed by it; what comes after has nothing left to stop.
+    A signal that comes before the main loop stops the run when the loop begins. One that comes after the loop finds
+    nothing left to stop.
     """
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda number, frame: _early.append(signal.Signals(number).name))
 
 
 class StopRequest:
-    """Remembers the first signal, of whichever process; a second SIGINT interrupts at once.
+    """A context that remembers the first signal that any process of the group receives, and restores the handlers.
 
-    A signal to a process other than 0 is handed on to it, which decides. Restores the handlers on exit.
+    received: the name of that signal, or None. Only process 0 acts on it; a signal to another process is passed on to
+    process 0. A second SIGINT raises KeyboardInterrupt at once.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)

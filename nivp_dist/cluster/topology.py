@@ -1,4 +1,4 @@
-"""Who am I, how many are we, where do we meet: a pure function of the environment. Touches no network, no jax."""
+"""Which process of how many this is, and where they meet, from the environment alone: no network, no jax."""
 
 import os
 import re
@@ -9,11 +9,14 @@ from typing import NamedTuple
 from nivp_dist.errors import InputError
 
 VARIABLES = ("NIVP_PROCESSES", "NIVP_PROCESS_ID", "NIVP_MEETING")
-FIRST_PORT, PORT_RANGE, CANDIDATES = 20_000, 10_000, 16  # below the ephemeral ports of every system
+# The ports lie below the ephemeral ports of every system (Linux: from 32768), so that no outgoing connection holds one.
+# There are several candidates because other programs may have taken some.
+FIRST_PORT, PORT_RANGE, CANDIDATES = 20_000, 10_000, 16
+BATCH_STEP = "4294967291"  # SLURM_STEP_ID of a batch script, in some versions (SLURM_BATCH_SCRIPT in slurm.h)
 
 
 class Meeting(NamedTuple):
-    """Where process 0 can be reached: on one of these ports of its host. The token tells its group from others."""
+    """Where process 0 can be reached: on one of these ports of its host. The token identifies its group."""
 
     host: str
     ports: tuple[int, ...]
@@ -21,21 +24,23 @@ class Meeting(NamedTuple):
 
 
 class Topology(NamedTuple):
-    """This process in its group."""
+    """The place of this process in its group."""
 
     processes: int
     index: int
     launcher: str  # "alone", "launch/local", "mpirun", "srun"
-    local_processes: int = 1  # on this host
+    local_processes: int = 1  # processes on this host
     local_index: int = 0
-    meeting: Meeting | None = None  # None: alone, or agreed upon over MPI
-    mpi: bool = False  # the launcher speaks MPI's process management
+    meeting: Meeting | None = None  # None: alone, or the processes agree on it over MPI
+    mpi: bool = False  # the launcher offers MPI's process management interface
 
 
 def detect(environment: Mapping[str, str] = os.environ) -> Topology:
-    """From what launch/local, mpirun or srun put into the environment; in this order, because each may start the next.
+    """The topology, from the variables that launch/local, mpirun or srun has set.
 
-    Raises InputError if it contradicts itself, or if this process is one of a job that was not started as a group.
+    They are looked for in this order, because srun may start mpirun, and that launch/local; the inner one counts.
+    Raises InputError if the variables contradict themselves, or if a Slurm job has several tasks and this process was
+    not started as one of them.
     """
     if any(environment.get(name) for name in VARIABLES):
         return _local(environment)
@@ -43,13 +48,14 @@ def detect(environment: Mapping[str, str] = os.environ) -> Topology:
         ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
         ("PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS", "MPI_LOCALRANKID"),
     ):
-        # srun sets PMI's too, and then agrees with itself; a mpirun in a job inherits another step's numbers.
+        # srun sets the variables of PMI too; they then agree with those of its step. An mpirun inside of a job has
+        # others than the step in which it runs.
         if environment.get(size) and not (size == "PMI_SIZE" and _is_step_of(environment, size, rank)):
             processes, index = _number(environment, size), _number(environment, rank)
             if processes == 1:
                 return Topology(1, 0, "alone")
             local = [_number(environment, name, default) for name, default in ((local_size, 1), (local_rank, 0))]
-            return _checked(Topology(processes, index, "mpirun", *local, mpi=True))
+            return _checked(Topology(processes, index, "mpirun", local[0], local[1], mpi=True))
     if environment.get("SLURM_JOB_ID"):
         return _slurm(environment)
     return Topology(1, 0, "alone")
@@ -72,7 +78,7 @@ def _local(environment) -> Topology:
 
 def _slurm(environment) -> Topology:
     tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS") or "1"
-    if not environment.get("SLURM_STEP_ID") or environment.get("SLURM_STEP_ID") == "4294967291":  # the batch script's
+    if environment.get("SLURM_STEP_ID", "") in ("", BATCH_STEP):
         if tasks != "1":
             raise InputError(
                 f"environment: Slurm job {environment['SLURM_JOB_ID']} has {tasks} tasks and this is one process "
@@ -100,7 +106,7 @@ def _slurm(environment) -> Topology:
 
 
 def first_host(nodelist: str) -> str:
-    """The first name of a Slurm node list: node[03-07,9],login1 -> node03; rack[1-2]n[1-4] -> rack1n1."""
+    """The first host of a Slurm node list: node[03-07,9],login1 -> node03; rack[1-2]n[1-4] -> rack1n1."""
     first = re.match(r"(?:\[[^]]*\]|[^,\[])+", nodelist.strip())
     if first is None:
         raise InputError(f"environment: the node list {nodelist!r} names no host")
@@ -108,7 +114,7 @@ def first_host(nodelist: str) -> str:
 
 
 def tasks_per_node(text: str) -> list[int]:
-    """Slurm's run-length form: 4(x2),3 -> [4, 4, 3]."""
+    """The tasks of each node, from Slurm's short form: 4(x2),3 -> [4, 4, 3]."""
     counts = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
@@ -119,15 +125,19 @@ def tasks_per_node(text: str) -> list[int]:
 
 
 def ports_of(token: str) -> tuple[int, ...]:
-    """Candidate ports of a group: other jobs, steps and restarts begin elsewhere, and a taken one is passed over."""
+    """The ports on which a group may meet, in this order; process 0 takes the first that is free.
+
+    They are a hash of the token, so that other jobs, steps and restarts on the same host try others.
+    """
     return tuple(FIRST_PORT + zlib.crc32(f"{token} {number}".encode()) % PORT_RANGE for number in range(CANDIDATES))
 
 
 def local_devices(topology: Topology, environment: Mapping[str, str], visible: int) -> list[int] | None:
-    """Positions, among the GPUs this process sees, of its own; None: all of them, or there are none.
+    """The positions of this process's GPUs among those that it sees; None: it uses all of them, or there are none.
 
-    A process alone on its host takes all; several share by position, unless the scheduler has already given each
-    its own (jax takes the one numbered like the local index, which is then missing or another's: jax #23452).
+    visible: how many it sees. A process alone on its host uses all. Several processes divide them by position, unless
+    the scheduler has already given each its own. (By default jax would use the GPU whose number is the local index,
+    which may then be missing or belong to another process: jax issue 23452.)
 
     Raises InputError if the processes of a host cannot share its GPUs evenly.
     """

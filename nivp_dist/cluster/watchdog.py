@@ -1,54 +1,61 @@
-"""A deadline for every command: who misses it dumps the stacks of all its threads, and the group ends."""
+"""A deadline for every command: if one takes too long, all processes write their stacks and the group ends."""
 
 import contextlib
 import faulthandler
 import tempfile
 import threading
 import time
-from typing import IO
 
-from nivp_dist.cluster.bounded import within
-from nivp_dist.cluster.group import WRITING, Group
+from nivp_dist.cluster.ending import WRITE_SECONDS
+from nivp_dist.cluster.group import Group
+from nivp_dist.cluster.logs import Log
+from nivp_dist.cluster.time_limit import run_within
 
 
 class Watchdog:
-    """Watches the main thread from another one.
+    """Watches the main thread from another thread.
 
-    group: of this process; told of every command, so that the process that is behind can be named.
-    seconds: within which a command must be followed by the next.
+    group: of this process. It knows which command is being carried out, so that the process that is behind the others
+    can be named. seconds: the longest that one command may take.
     """
 
     def __init__(self, group: Group, seconds: float):
-        self.group, self.seconds, self.log = group, seconds, None
-        group.on_dump = self.dump
+        self.group, self.seconds = group, seconds
+        self.log: Log | None = None
+        group.on_dump = self.write_stacks
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
-    def command(self, label: str) -> None:
-        """The main thread begins something new: "step", "fit", "save", ..."""
-        self.group.position = (self.group.position[0] + 1, label)
+    def begin(self, label: str) -> None:
+        """The main thread begins a command: "step", "fit", "save", ... Its deadline starts now."""
+        count, _ = self.group.position
+        self.group.position = (count + 1, label)
 
-    def dump(self) -> None:
-        """The stacks of all threads, into the log of this process (standard error before there is one)."""
+    def write_stacks(self) -> None:
+        """Write the stacks of all threads into the log of this process, or to standard error if it has no log yet."""
         if self.log is None:
             faulthandler.dump_traceback()
             return
+        log = self.log
         count, label = self.group.position
-        # Not straight into the log: faulthandler holds the interpreter while it writes, and if that hangs, all does.
+        # faulthandler holds the interpreter while it writes. If the log's file system hangs, everything would hang with
+        # it; so the stacks go into a temporary file first.
         with contextlib.suppress(OSError), tempfile.TemporaryFile("w+") as stacks:
             faulthandler.dump_traceback(stacks)
             stacks.seek(0)
             text = f"--- in '{label}' (command {count}); the stacks of all threads:\n{stacks.read()}"
-            within(WRITING, lambda: self.log.write(text))
+            run_within(WRITE_SECONDS, lambda: log.write(text))
 
-    def write_to(self, log: IO[str]) -> None:
-        """The file for stacks; also of a crash in native code."""
+    def write_to(self, log: Log) -> None:
+        """Stacks go into this log from now on, also those of a crash in native code."""
         self.log = log
         faulthandler.enable(log)
 
     def _watch(self) -> None:
-        tick, waited, seen = min(1.0, self.seconds / 10), 0.0, None
+        # The time is counted in intervals that this thread has slept, and not read from a clock: a job that its
+        # scheduler has suspended for an hour is not late.
+        interval, waited, seen = min(1.0, self.seconds / 10), 0.0, None
         while waited < self.seconds:
-            time.sleep(tick)
-            # Not by a clock: a job that its scheduler has suspended for a while is not late.
-            waited, seen = waited + tick if self.group.position[0] == seen else 0.0, self.group.position[0]
-        self.group.late(self.seconds)
+            time.sleep(interval)
+            count, _ = self.group.position
+            waited, seen = waited + interval if count == seen else 0.0, count
+        self.group.report_missed_deadline(self.seconds)

@@ -33,6 +33,8 @@ CHANGEABLE = (
     "cluster.control",
     "cluster.startup_seconds",
     "cluster.deadline_minutes",
+    "cluster.silence_seconds",
+    "cluster.shutdown_seconds",
     "cluster.compilation_cache",
     "devices",
 )

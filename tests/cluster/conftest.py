@@ -1,4 +1,4 @@
-"""Whole runs in several processes."""
+"""Whole runs in several processes, shared by the tests of this folder."""
 
 import pytest
 from process_groups import NIVP, SHORT, Processes, local
@@ -12,7 +12,7 @@ def processes(tmp_path_factory, compiled):
 
 @pytest.fixture(scope="session")
 def undisturbed(processes):
-    """Two processes, never stopped: what all others are held against."""
+    """A run in two processes that is never stopped: the others are compared with it."""
     ran = processes.Ran(processes.new())
     processes.finish(local(2), "run", "modes.toml", "--output", ran.directory, "--devices", "0")
     return ran
@@ -20,7 +20,7 @@ def undisturbed(processes):
 
 @pytest.fixture(scope="session")
 def short(processes):
-    """A shorter run, by any launcher: (words, devices of a process, further keywords) -> what it has left."""
+    """A function that makes a shorter run by any launcher: (words, devices of a process, further keywords) -> run."""
 
     def short(words, devices=1, **keywords):
         ran = processes.Ran(processes.new())
@@ -33,7 +33,7 @@ def short(processes):
 
 @pytest.fixture(scope="session")
 def alone(short):
-    """The shorter run in one process, on one device: what several must agree with."""
+    """The shorter run in one process on one device: several processes must agree with it."""
     return short(list(NIVP))
 
 

@@ -1,4 +1,4 @@
-"""Messages between real processes: over MPI and over JAX's coordination service, by the same script."""
+"""Messages between real processes, over MPI and over JAX's coordination service, by the same script."""
 
 import os
 import subprocess
@@ -20,21 +20,22 @@ from nivp_dist.cluster import channel, session
 from nivp_dist.settings.model import ClusterSettings
 
 here = session.connect(ClusterSettings(control=sys.argv[1]))
-line = channel.current()
-said = [type(line).__name__, line.processes]
-said.append([line.broadcast({"value": (line.index, i)}) == {"value": (0, i)} for i in range(200)] == [True] * 200)
-said.append(line.gather("abc"[line.index]))
-said.append([line.gather(line.index + i) for i in range(20)] == [[i, i + 1, i + 2] for i in range(20)])
-if isinstance(line, channel.OverCoordination):
-    line.gather(None)
-    said.append(len(line._client.key_value_dir_get_bytes("nivp/")) < 70)
-if line.index == 1:
-    print(said)
+messages = channel.current()
+results = [type(messages).__name__, messages.processes]
+got = [messages.broadcast({"value": [messages.index, i]}) for i in range(200)]
+results.append(got == [{"value": [0, i]} for i in range(200)])
+results.append(messages.gather("abc"[messages.index]))
+results.append([messages.gather(messages.index + i) for i in range(20)] == [[i, i + 1, i + 2] for i in range(20)])
+if isinstance(messages, channel.CoordinationChannel):
+    messages.gather(None)
+    results.append(len(messages._client.key_value_dir_get_bytes("nivp/")) < 70)  # old keys are deleted
+if messages.index == 1:
+    print(results)
 here.leave(0)
 """
 
 
-def launched(tmp_path, words, control):
+def launch(tmp_path, words, control):
     require_mpi(words)
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
@@ -49,13 +50,13 @@ def launched(tmp_path, words, control):
     return [line for line in done.stdout.splitlines() if line.startswith("[") and "Gloo" not in line]
 
 
-def test_alone():
-    line = channel.Alone()
-    assert line.broadcast("x") == "x" and line.gather(3) == [3]
+def test_one_process_gets_its_own_values():
+    messages = channel.SingleProcess()
+    assert messages.broadcast("x") == "x" and messages.gather(3) == [3]
 
 
-def test_over_mpi(tmp_path):
-    assert launched(tmp_path, mpirun(3, []), "auto") == ["['OverMpi', 3, True, ['a', 'b', 'c'], True]"]
+def test_messages_over_mpi(tmp_path):
+    assert launch(tmp_path, mpirun(3, []), "auto") == ["['MpiChannel', 3, True, ['a', 'b', 'c'], True]"]
 
 
 @pytest.mark.parametrize(
@@ -63,18 +64,18 @@ def test_over_mpi(tmp_path):
     [([sys.executable, str(local_launcher()), "3", "--"], "auto"), (mpirun(3, []), "coordination")],
     ids=["local", "mpirun"],
 )
-def test_over_the_coordination_service(tmp_path, words, control):
-    """Under mpirun too, if that is asked for: MPI then tells where to meet, and no more."""
-    assert launched(tmp_path, words, control) == ["['OverCoordination', 3, True, ['a', 'b', 'c'], True, True]"]
+def test_messages_over_the_coordination_service(tmp_path, words, control):
+    """Under mpirun too, if the settings ask for it: MPI then serves only to agree on the place of the meeting."""
+    assert launch(tmp_path, words, control) == ["['CoordinationChannel', 3, True, ['a', 'b', 'c'], True, True]"]
 
 
-def test_mpi_that_is_asked_for_and_not_there(tmp_path):
+def test_mpi_that_the_settings_ask_for_and_that_is_missing_is_an_error(tmp_path):
     with pytest.raises(AssertionError, match="mpi4py sees 1"):
-        launched(tmp_path, [sys.executable, str(local_launcher()), "2", "--"], "mpi")
+        launch(tmp_path, [sys.executable, str(local_launcher()), "2", "--"], "mpi")
 
 
 @pytest.mark.parametrize(
-    "error, echo",
+    "error, consequence",
     [
         (channel.ChannelError("gone"), True),
         (type("XlaRuntimeError", (RuntimeError,), {})("UNKNOWN: Gloo all-reduce failed"), True),
@@ -82,5 +83,5 @@ def test_mpi_that_is_asked_for_and_not_there(tmp_path):
         (ValueError("x"), False),
     ],
 )
-def test_what_may_be_the_echo_of_another_failure(error, echo):
-    assert channel.is_echo(error) is echo
+def test_which_errors_may_be_the_consequence_of_another_failure(error, consequence):
+    assert channel.may_be_consequence(error) is consequence

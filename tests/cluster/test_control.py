@@ -1,4 +1,4 @@
-"""Who decides, on what; signals. Everything that needs no second process."""
+"""Decisions to save and to stop, and signals: what needs no second process."""
 
 import os
 import signal
@@ -21,11 +21,10 @@ class Clock:
 
 @pytest.fixture
 def control():
-    control = Control(CheckpointSettings(every_steps=3, every_minutes=2.0), StopRequest(), Clock())
-    return control
+    return Control(CheckpointSettings(every_steps=3, every_minutes=2.0), StopRequest(), Clock())
 
 
-def test_saves_by_steps_and_by_minutes(control):
+def test_a_save_is_due_after_some_steps_or_minutes(control):
     assert control.decide(0) == SAVE  # a run has a checkpoint from its beginning
     control.saved(0)
     assert [control.decide(step) for step in (0, 1, 2, 3)] == [GO, GO, GO, SAVE]
@@ -34,19 +33,19 @@ def test_saves_by_steps_and_by_minutes(control):
     assert control.decide(4) == GO
     control.clock.now = 120.0
     assert control.decide(4) == SAVE
-    assert control.decide(3) == GO  # saved already, however long ago
+    assert control.decide(3) == GO  # this step is saved already
 
 
-def test_a_request_stops_before_it_saves(control):
+def test_a_request_to_stop_comes_before_a_save(control):
     assert not control.stop_requested("step")
     control.request.received = "SIGTERM"
     assert control.decide(0) == STOP and control.stop_requested("step")
 
 
-def test_one_process_agrees_with_itself():
+def test_process_0_gives_its_text_or_its_error_to_all():
     assert from_process_zero(lambda: "where") == "where"
-    with pytest.raises(InputError, match="mistake"):
-        from_process_zero(lambda: (_ for _ in ()).throw(InputError("mistake")))
+    with pytest.raises(InputError, match="an error"):
+        from_process_zero(lambda: (_ for _ in ()).throw(InputError("an error")))
 
 
 @pytest.mark.parametrize("number", StopRequest.SIGNALS)
@@ -59,13 +58,13 @@ def test_signals_are_remembered_and_handlers_restored(number):
     assert signal.getsignal(number) is before
 
 
-def test_a_second_interrupt_is_obeyed_at_once():
+def test_a_second_ctrl_c_interrupts_at_once():
     with pytest.raises(KeyboardInterrupt), StopRequest():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_second_termination_is_not():
+def test_a_sigterm_after_ctrl_c_does_not_interrupt():
     with StopRequest() as request:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -86,6 +85,6 @@ def test_replicated_arrays_come_back_bit_for_bit():
         assert there[name].dtype == value.dtype and np.array_equal(to_host(there[name]), value)
 
 
-def test_more_devices_than_there_are():
+def test_more_devices_than_exist_are_an_error():
     with pytest.raises(InputError, match="devices = 4096, but there are"):
         make_mesh(4096)

@@ -1,4 +1,4 @@
-"""Two processes, and a disk that fails them: one line, nothing lost but an interval, and the same bits in the end."""
+"""A run of two processes on a disk that fails: one message, at most one interval lost, the same bits in the end."""
 
 import os
 import re
@@ -13,8 +13,8 @@ def start(processes, words, *options):
     return ran, processes.launch(words, "run", "modes.toml", "--output", ran.directory, "--devices", "0", *options)
 
 
-def ended(process, code):
-    """The lines on standard error of a launch that ends with a code."""
+def error_lines(process, code):
+    """The lines on standard error of a launch that must end with the code."""
     try:
         _, err = process.communicate(timeout=300)
     finally:
@@ -25,12 +25,12 @@ def ended(process, code):
     return err.splitlines()
 
 
-def test_a_disk_that_fills(processes, undisturbed, until, same, disk):
+def test_a_disk_that_fills_stops_a_run_that_can_be_resumed(processes, undisturbed, until, same, disk):
     here = Processes(disk.path, processes.cache)
     ran, process = start(here, local(2))
     until(lambda: len(ran.metrics) >= 2, process)
     disk.fill(leave=1 << 19)
-    (line,) = ended(process, 1)
+    (line,) = error_lines(process, 1)
     assert re.fullmatch(r"nivp: .*/checkpoints cannot be written: .* MB free on the disk; make room, then resume", line)
     assert ran.summary["status"] == "failed" and line == f"nivp: {ran.summary['message']}"
     steps = ran.summary["steps"]
@@ -40,10 +40,10 @@ def test_a_disk_that_fills(processes, undisturbed, until, same, disk):
     assert steps - int(resumed.rsplit(" ", 1)[1]) <= 4
 
 
-def test_a_disk_that_is_slow_and_stumbles(processes, undisturbed, same, tmp_path):
-    """The kernel (strace) refuses a flush, a rename and a line, and delays every opening.
+def test_calls_that_fail_once_are_repeated_and_change_nothing(processes, undisturbed, same, tmp_path):
+    """strace lets a flush, a rename and a write fail once, and delays every opening of a file.
 
-    Asked again a second later: the run goes on, says so, and nothing else changes.
+    The run repeats each call a second later, with a warning, and nothing else changes.
     """
     home, log = processes.folder / f"run{processes.count + 1}", tmp_path / "trace"
     folder, partial, metrics = home / "checkpoints", home / "checkpoints/4.partial", home / "metrics.jsonl"
@@ -54,7 +54,7 @@ def test_a_disk_that_is_slow_and_stumbles(processes, undisturbed, same, tmp_path
         "openat:delay_enter=50ms",
     )
     ran, process = start(processes, traced(*faults, paths=(folder, partial, metrics), log=log) + local(2))
-    assert ended(process, 0) == [
+    assert error_lines(process, 0) == [
         f"nivp: warning: {name}: {reason}; trying again in 1 s"
         for name, reason in (
             (folder, "Input/output error"),

@@ -1,4 +1,4 @@
-"""Each problem that nivp doctor knows, from facts made up; and the real thing in two processes."""
+"""Each problem that nivp doctor finds, from invented facts; and two real processes."""
 
 import copy
 import re
@@ -27,7 +27,7 @@ FACT = {
     "cpus": 16,
     "memory": 2**40,
     "open_files": 65536,
-    "reach": 0.001,
+    "latency": 0.001,
     "clock": 1000.0,
     "files": {"path": "/work", "free": 1e12, "write": 0.01, "locks": True},
     "shared": True,
@@ -35,7 +35,7 @@ FACT = {
 SECOND = FACT | {"index": 1, "pid": 8, "devices": [("NVIDIA H200", 150 * 2**30, "1")]}
 
 
-SUMS = [{"numbers": 1_000_000, "devices": 2, "seconds": 0.002, "right": True}]
+SUMS = [{"numbers": 1_000_000, "devices": 2, "seconds": 0.002, "correct": True}]
 
 
 def found(change_first=None, change_second=None, change_sum=None):
@@ -43,11 +43,11 @@ def found(change_first=None, change_second=None, change_sum=None):
     facts = copy.deepcopy([FACT, SECOND])
     facts[0] |= change_first or {}
     facts[1] |= change_second or {}
-    what = facts, [SUMS[0] | (change_sum or {})], Path("/work")
-    return findings.problems(*what), findings.warnings(*what)
+    arguments = facts, [SUMS[0] | (change_sum or {})], Path("/work")
+    return findings.problems(*arguments), findings.warnings(*arguments)
 
 
-def test_nothing_wrong():
+def test_healthy_processes_give_no_line():
     assert found() == ([], [])
     assert found({}, {"host": "node2", "devices": FACT["devices"]}) == ([], [])
     assert findings.problems([FACT], [], Path("/work")) == []
@@ -71,15 +71,15 @@ def test_nothing_wrong():
         ({"files": FACT["files"] | {"free": 1e8}}, {}, "/work: 0.10 GB free"),
     ],
 )
-def test_each_problem_is_named_with_its_mend(first, second, line):
+def test_each_problem_is_named_with_a_remedy(first, second, line):
     problems, _ = found(first, second)
     assert any(problem.startswith(line) for problem in problems), problems
     assert all(re.search(r": \S", problem) for problem in problems)
 
 
-def test_a_sum_that_is_wrong():
-    (line,) = found({}, {}, {"right": False})[0]
-    assert line.startswith("an all-reduce of 1,000,000 numbers is wrong: see to the drivers and the interconnect; ")
+def test_a_wrong_all_reduce_is_a_problem():
+    (line,) = found({}, {}, {"correct": False})[0]
+    assert line.startswith("an all-reduce of 1,000,000 numbers is wrong: check the drivers and the interconnect; ")
 
 
 @pytest.mark.parametrize(
@@ -88,11 +88,11 @@ def test_a_sum_that_is_wrong():
         ({"mpi": 1}, {}, "srun offers MPI to 2 processes, and mpi4py counts 1 (it is missing, or built for another"),
         ({"platform": "cpu", "cpu_on_purpose": True, "cpus": 1}, {}, "2 processes share 1 CPUs on node1"),
         ({"files": FACT["files"] | {"write": 4.0}}, {}, "/work: 1 MB takes 4.0 s from node1"),
-        ({}, {"reach": 2.5}, "process 1 on node1 needs 2.5 s to reach process 0"),
+        ({}, {"latency": 2.5}, "process 1 on node1 needs 2.5 s to reach process 0"),
         ({}, {"clock": 1100.0}, "the clock of node1 is +100 s off"),
     ],
 )
-def test_what_a_run_would_survive_is_a_warning(first, second, line):
+def test_what_only_slows_a_run_down_is_a_warning(first, second, line):
     _, warnings = found(first, second)
     assert len(warnings) == 1 and warnings[0].startswith(line) and re.search(r": \S", warnings[0])
 
@@ -105,8 +105,8 @@ def test_a_slow_interconnect_is_a_warning():
 @pytest.mark.parametrize(
     "words, control", [(local(2), "the coordination service"), (mpirun(2), "MPI")], ids=["local", "mpi"]
 )
-def test_two_real_processes(processes, words, control):
-    """Behind a proxy that is not there: gRPC would look for the coordinator through it."""
+def test_two_real_processes_have_no_problem(processes, words, control):
+    """A proxy is set that does not exist: gRPC would look for the coordinator through it."""
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
     process = processes.launch(words, "doctor", environment=proxies)
     out, err = process.communicate(timeout=300)
@@ -118,14 +118,14 @@ def test_two_real_processes(processes, words, control):
     assert len(times) == len(doctor.SIZES) and min(times) > 0
 
 
-def test_a_directory_that_cannot_be_written(processes):
+def test_a_directory_that_cannot_be_written_is_a_problem(processes):
     process = processes.launch(local(2), "doctor", "--directory", "/proc")
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "problem: process 1 on" in out and "cannot write /proc" in out
 
 
-def test_what_keeps_processes_from_meeting_is_a_problem_too(processes):
+def test_processes_that_cannot_meet_are_a_problem(processes):
     environment = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}
     process = processes.launch(list(NIVP), "doctor", environment=environment)
     _, err = process.communicate(timeout=300)

@@ -1,4 +1,4 @@
-"""Runs of several processes that fail: killed, raising, stuck, disagreeing. The group is gone; what is left goes on."""
+"""Runs of which a process is killed, raises, hangs or has another state: the group ends, and the run can be resumed."""
 
 import os
 import random
@@ -12,12 +12,14 @@ from process_groups import GONE, alive, local, members, mpirun, since_the_fault
 from whole_runs import ticks_after
 
 HOST = socket.gethostname()
-EVERY = 2  # checkpoint.every_steps of the run that is killed: transitions between two saves, the most that can be lost
+EVERY = 2  # checkpoint.every_steps of the run that is killed: the most transitions that can be lost
 
 
-def test_killed_twenty_times_at_random(processes, undisturbed, until, same):
-    """kill -9 of rank 0, of the other, of all, also inside saves, with MPI and without: each time the group is gone, at
-    most one interval of work is lost, and what goes on from there ends with the same bits."""
+def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bits(processes, undisturbed, until, same):
+    """kill -9 of rank 0, of rank 1 or of both, at random times and inside saves, with MPI and without.
+
+    Each time all processes end and at most one interval between saves is lost. The resumed run ends with the same bits.
+    """
     chance, kills, inside = random.Random(11), dict.fromkeys(["rank 0", "rank 1", "all"], 0), 0
     ran, lost, ends = None, [], 0
 
@@ -33,7 +35,7 @@ def test_killed_twenty_times_at_random(processes, undisturbed, until, same):
         return max((int(entry.name) for entry in folder.glob("*") if entry.name.isdigit()), default=0)
 
     def lost_now():
-        """Transitions, as far as the steps written down tell; None before the first of them."""
+        """Transitions that a kill would lose, from the steps in the metrics; None before the first step."""
         return ticks_after(undisturbed, ("step", len(ran.metrics))) - saved() if ran.metrics else None
 
     while (number := sum(kills.values())) < 20:
@@ -45,12 +47,13 @@ def test_killed_twenty_times_at_random(processes, undisturbed, until, same):
         process, expected = processes.launch(launcher, *command), expected + 2
         until(lambda: starts() == expected, process)
         victims = members(ran.directory)
-        # Moments are counted in saves, and only then by a clock: a slow machine too gets through all phases of the run.
+        # The time of a kill is counted in saves first and then by a clock, so that on a slow machine too the kills are
+        # spread over all phases of the run.
         wanted, reach, delay = number % 3 == 0, saved() + EVERY * chance.randrange(3), chance.uniform(0, 0.5)
         while process.poll() is None and not (saving() if wanted else saved() >= reach):
             time.sleep(0.002)
         time.sleep(0 if wanted else delay)
-        if process.poll() is not None:  # it has come to its end in between
+        if process.poll() is not None:  # it has finished before the kill
             process.communicate()
             same(ran, undisturbed)
             ran, ends = None, ends + 1
@@ -66,7 +69,7 @@ def test_killed_twenty_times_at_random(processes, undisturbed, until, same):
         assert time.monotonic() - started < GONE and process.returncode not in (0, 75)
         assert not alive(victims.values())
         said = [line for line in err.splitlines() if line.startswith("nivp: ")]
-        if who != "all" and launcher == local(2):  # mpirun kills the other one before it can say so, and says more
+        if who != "all" and launcher == local(2):  # mpirun kills the other process before it can report
             assert re.fullmatch(f"nivp: process {who[-1]} on ({HOST}|127.0.0.1) was killed", (said or [""])[-1]), err
             assert err.splitlines()[-1] == said[-1]
         if (now := lost_now()) is not None:
@@ -80,54 +83,54 @@ def test_killed_twenty_times_at_random(processes, undisturbed, until, same):
 
 
 @pytest.fixture(scope="module")
-def befallen(processes):
-    """One run that the faults below befall in turn: begun by the first of them, gone on with by the others.
+def run_with_fault(processes):
+    """A function (words, fault) -> standard error, for one run that has one fault after the other.
 
-    (words, fault) -> standard error of the group, which is gone within seconds.
+    The first call starts the run, the others resume it. Each time all processes must end within seconds.
     """
     ran = processes.Ran(processes.new())
     begin = ("run", "modes.toml", "--output", ran.directory, "--devices", "0", "--checkpoint.every_steps", "1")
     begin += ("--cluster.deadline_minutes", "5")
 
-    def befallen(words, fault, patience=GONE):
+    def run_with_fault(words, fault, patience=GONE):
         command = ("resume", ran.directory) if ran.directory.exists() else begin
         _, err = processes.finish(words, *command, fault=fault, code=1)
         assert not alive(members(ran.directory).values())
         assert fault.startswith("seed") or since_the_fault(processes) < patience
         return err
 
-    befallen.ran = ran
-    return befallen
+    run_with_fault.ran = ran
+    return run_with_fault
 
 
-def test_a_rank_with_another_seed_is_found_at_the_next_save(befallen):
-    """A negative control: with checks that cannot fail this run would go on. (A resumed run has the saved key.)"""
-    assert "processes hold different states" in befallen(local(2), "seed:1").splitlines()[-1]
+def test_a_rank_with_another_seed_is_found_at_the_next_save(run_with_fault):
+    """A test of the check itself. The fault must be the first: a resumed run takes its key from the checkpoint."""
+    assert "processes hold different states" in run_with_fault(local(2), "seed:1").splitlines()[-1]
 
 
 @pytest.mark.parametrize("words, rank", [(local(2), 1), (mpirun(2), 0)], ids=["local", "mpirun"])
-def test_a_rank_that_raises_ends_the_group(befallen, words, rank):
-    err = befallen(words, f"raise:{rank}")
+def test_a_rank_that_raises_ends_the_group(run_with_fault, words, rank):
+    err = run_with_fault(words, f"raise:{rank}")
     who = f"process {rank} on {HOST}: " if rank else ""
     said = [line for line in err.splitlines() if line.startswith("nivp: ")]
-    assert said == [f"nivp: {who}ArithmeticError: the reference is out of order"]
+    assert said == [f"nivp: {who}ArithmeticError: the reference is broken"]
     if words == local(2):
         assert err.splitlines()[-1] == said[0]
-    ended = (befallen.ran.directory / "logs/process-0000.log").read_text().splitlines()[-1]
+    ended = (run_with_fault.ran.directory / "logs/process-0000.log").read_text().splitlines()[-1]
     assert ended.endswith(f"the group ends: {said[0].removeprefix('nivp: ')}")
 
 
-def test_a_rank_that_sleeps_is_found_by_the_watchdog(befallen):
-    """Its deadline of five minutes becomes three seconds when it falls asleep: a slow start is not stuck."""
-    last = befallen(local(2), "sleep:1", patience=3 + GONE).splitlines()[-1]
+def test_a_rank_that_sleeps_is_found_by_the_watchdog(run_with_fault):
+    """The fault shortens the deadline to three seconds when it begins; before, a slow start must not miss it."""
+    last = run_with_fault(local(2), "sleep:1", patience=3 + GONE).splitlines()[-1]
     assert "stuck in 'output'" in last and "for more than 3 s: the stacks are in the logs" in last
-    log = (befallen.ran.directory / "logs/process-0001.log").read_text()
+    log = (run_with_fault.ran.directory / "logs/process-0001.log").read_text()
     assert "_faulty" in log and "in 'output'" in log
 
 
-def test_what_these_have_left_ends_with_the_same_bits(processes, befallen, undisturbed, same):
-    ran = befallen.ran
-    if not ran.directory.exists():  # of this file, this test alone is run
-        befallen(local(2), "raise:1")
+def test_the_run_with_all_these_faults_ends_with_the_same_bits(processes, run_with_fault, undisturbed, same):
+    ran = run_with_fault.ran
+    if not ran.directory.exists():  # this test is run without the others
+        run_with_fault(local(2), "raise:1")
     assert ran.summary["status"] == "running" and len(ran.metrics) < len(undisturbed.metrics)
     same(processes.resume(ran, local(2)), undisturbed)

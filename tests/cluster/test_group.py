@@ -1,4 +1,4 @@
-"""Real processes on real sockets, without jax: how a group meets, and how it ends."""
+"""How a group of processes meets and ends: real processes and sockets, without jax."""
 
 import json
 import os
@@ -14,20 +14,20 @@ import pytest
 import nivp_dist
 
 ROOT = Path(nivp_dist.__file__).resolve().parent.parent
-SECONDS = 5.0  # within which a group must be gone
+SECONDS = 5.0  # within which all processes of a group must have ended
 
 MEMBER = """
 import json, os, sys, time
-from nivp_dist.cluster import group as module
 from nivp_dist.cluster.group import Group
 from nivp_dist.cluster.topology import Meeting, Topology
 from nivp_dist.cluster.watchdog import Watchdog
 from nivp_dist.errors import InputError, RunFailed
+from nivp_dist.settings.model import ClusterSettings
 
-index, processes, role, ports, token, startup, silence = json.loads(sys.argv[1])
-module.SILENCE, module.BEAT = silence, silence / 10
+index, processes, ports, token, startup, silence = json.loads(sys.argv[1])
+settings = ClusterSettings(startup_seconds=startup, silence_seconds=silence)
 try:
-    group = Group(Topology(processes, index, "test"), Meeting("localhost", tuple(ports), token), startup)
+    group = Group(Topology(processes, index, "test"), Meeting("localhost", tuple(ports), token), settings)
 except (InputError, RunFailed) as error:
     sys.stderr.write(f"nivp: {error}\\n")
     sys.exit(2)
@@ -49,8 +49,8 @@ class Members:
     def __init__(self, ports):
         self.ports, self.started = ports, []
 
-    def start(self, index, processes, body="time.sleep(60)", token="one", startup=20.0, silence=30.0, ports=None):
-        arguments = json.dumps([index, processes, "", ports or self.ports, token, startup, silence])
+    def start(self, index, processes, body="time.sleep(60)", token="one", startup=20.0, silence=30.0):
+        arguments = json.dumps([index, processes, self.ports, token, startup, silence])
         process = subprocess.Popen(
             [sys.executable, "-c", MEMBER + body, arguments],
             env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -63,9 +63,9 @@ class Members:
 
     def group(self, *bodies, **keywords):
         members = [self.start(i, len(bodies), body, **keywords) for i, body in enumerate(bodies)]
-        words = [member.stdout.readline().split() for member in members]
-        assert [word[0] for word in words] == ["met"] * len(members)
-        assert len({word[1] for word in words}) == 1  # one port of the coordinator, known to all
+        lines = [member.stdout.readline().split() for member in members]
+        assert [word for word, _ in lines] == ["met"] * len(members)
+        assert len({port for _, port in lines}) == 1  # all know the same port of the coordinator
         return members
 
     def stop(self):
@@ -82,7 +82,7 @@ def members(ports):
 
 
 def ends(members, seconds=SECONDS):
-    """[(exit code, stderr)] of processes that must all end soon."""
+    """[(exit code, standard error)] of processes that must all end within so many seconds."""
     deadline = time.monotonic() + seconds
     results = []
     for member in members:
@@ -117,7 +117,7 @@ def test_a_killed_process_0_ends_the_group_too(members):
     assert results[1] == (1, "nivp: process 0 on localhost was killed\n") and results[2] == (1, "")
 
 
-def test_a_host_without_a_sign_of_life_is_given_up(members):
+def test_a_process_without_a_sign_of_life_ends_the_group(members):
     group = members.group(WAIT, WAIT, WAIT, silence=1.0)
     os.kill(group[2].pid, signal.SIGSTOP)
     results = ends(group[:2])
@@ -126,28 +126,28 @@ def test_a_host_without_a_sign_of_life_is_given_up(members):
 
 @pytest.mark.parametrize("culprit", [0, 2])
 def test_the_cause_is_that_of_the_first_that_failed(members, culprit):
-    bodies = ["time.sleep(0.1); group.fail('Gloo: connection reset by peer', 1, echo=True)"] * 3
+    bodies = ["time.sleep(0.1); group.fail('Gloo: connection reset by peer', 1, consequence=True)"] * 3
     bodies[culprit] = "time.sleep(0.3); group.fail('no such file: x.toml', 2)"
     results = ends(members.group(*bodies))
     who = "" if culprit == 0 else f"process {culprit} on {socket.gethostname()}: "
     assert results == [(2, f"nivp: {who}no such file: x.toml\n"), (2, ""), (2, "")]
 
 
-def test_the_same_mistake_of_all_is_said_once_and_plainly(members):
+def test_an_error_that_all_processes_have_in_common_is_reported_once_without_a_process(members):
     body = "time.sleep(0.1 * (3 - index)); group.fail('x.toml: unknown key', 2)"
     assert ends(members.group(body, body, body)) == [(2, "nivp: x.toml: unknown key\n"), (2, ""), (2, "")]
 
 
 def test_a_signal_to_any_process_reaches_process_0(members):
-    hear = "heard = []; group.on_signal = heard.append\nwhile not heard: time.sleep(0.01)\ngroup.fail(heard[0], 1)"
-    group = members.group(hear, WAIT, "time.sleep(0.3); group.signal = 'SIGUSR1'; time.sleep(60)")
+    receive = "got = []; group.on_signal = got.append\nwhile not got: time.sleep(0.01)\ngroup.fail(got[0], 1)"
+    group = members.group(receive, WAIT, "time.sleep(0.3); group.signal = 'SIGUSR1'; time.sleep(60)")
     assert ends(group)[0] == (1, "nivp: SIGUSR1\n")
 
 
 STUCK = """
-watch = Watchdog(group, 2.0)
+watchdog = Watchdog(group, 2.0)
 for command in range(1000):
-    watch.command(f"command {command}")
+    watchdog.begin(f"command {command}")
     time.sleep(60 if (index == 2 and command == 3) or command == 4 else 0.1)
 """
 
@@ -161,28 +161,28 @@ def test_a_stuck_process_is_named_and_its_stack_shown(members):
     assert "<module>" in results[2][1] and "most recent call first" in results[2][1]
 
 
-MUTE = """
+HANGING = """
 import threading
-watch = Watchdog(group, 1.0)
+watchdog = Watchdog(group, 1.0)
 log, _ = os.pipe()[::-1]
-os.write(log, b"x" * 65536)  # full: whoever writes more waits for ever
-watch.log = open(log, "w", buffering=1)
-group.on_end = watch.log.write
+os.write(log, b"x" * 65536)  # the pipe is full: the next write never returns
+watchdog.log = open(log, "w", buffering=1)
+group.on_end = watchdog.log.write
 threading.Thread(target=sys.stdout.write, args=("x" * 10**6,)).start()  # holds the lock of standard output
 time.sleep(60)
 """
 
 
-def test_a_log_and_an_output_that_hang_keep_nobody_from_ending(members):
-    """As on a file system whose server is gone: that is what processes get stuck in."""
-    results = ends(members.group(MUTE, MUTE, WAIT), seconds=20)
+def test_a_group_ends_although_its_log_and_standard_output_hang(members):
+    """As they do on a file system whose server is gone."""
+    results = ends(members.group(HANGING, HANGING, WAIT), seconds=20)
     assert [code for code, _ in results] == [1, 1, 1]
     assert results[0][1].startswith("nivp: all processes are stuck in 'start' for more than 1 s: ")
 
 
-def test_a_group_that_is_suspended_goes_on(members):
-    """By its scheduler, all of it, for longer than anybody may be silent or over one command."""
-    body = "watch = Watchdog(group, 1.5)\nfor i in range(20): watch.command('x'); time.sleep(0.1)\ngroup.leave()"
+def test_a_group_whose_scheduler_suspends_it_goes_on_afterwards(members):
+    """All processes are stopped for longer than the limits on silence and on one command."""
+    body = "watchdog = Watchdog(group, 1.5)\nfor i in range(20): watchdog.begin('x'); time.sleep(0.1)\ngroup.leave()"
     group = members.group(body, body, body, silence=1.0)
     for number in (signal.SIGSTOP, signal.SIGCONT):
         for member in group:
@@ -191,20 +191,20 @@ def test_a_group_that_is_suspended_goes_on(members):
     assert ends(group, seconds=15) == [(0, "")] * 3
 
 
-def test_a_process_that_does_not_come(members):
+def test_a_process_that_does_not_come_is_named(members):
     (code, err), (_, other) = ends([members.start(0, 3, startup=1.0), members.start(1, 3, startup=1.0)], 10)
     assert code == 2 and "processes 2 of 3 did not come to" in err
     assert "no process 0 at localhost" in other or other == ""
 
 
-def test_no_process_0(members):
+def test_a_missing_process_0_is_reported(members):
     ((code, err),) = ends([members.start(1, 2, startup=1.0)], 10)
     assert code == 2 and "no process 0 at localhost" in err and "within 1 s" in err
 
 
-def test_a_host_without_an_address(members):
+def test_a_host_name_without_an_address_is_reported_at_once(members):
     body = MEMBER.replace('"localhost"', '"no-such-host.invalid"')
-    arguments = json.dumps([1, 2, "", members.ports, "one", 1.0, 30.0])
+    arguments = json.dumps([1, 2, members.ports, "one", 1.0, 30.0])
     done = subprocess.run(
         [sys.executable, "-c", body, arguments],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -215,15 +215,15 @@ def test_a_host_without_an_address(members):
 
 
 def test_two_groups_on_the_same_ports_do_not_mix(members):
-    """Two steps of one job that start together, one of them on a port that is taken already."""
+    """Two steps of one job start together, and another program has the first of their ports."""
     with socket.create_server(("", members.ports[0])):
         first = [members.start(i, 2, "group.leave()", token="first") for i in range(2)]
         second = [members.start(i, 2, "group.leave()", token="second") for i in range(2)]
-        said = [process.communicate(timeout=30)[0].split() for process in [*first, *second]]
-    assert said[0] == said[1] and said[2] == said[3] and said[0] != said[2]
+        met = [process.communicate(timeout=30)[0].split() for process in [*first, *second]]
+    assert met[0] == met[1] and met[2] == met[3] and met[0] != met[2]
 
 
-def test_a_wrong_count_is_refused(members):
+def test_a_process_that_counts_other_processes_is_refused(members):
     group = [members.start(0, 2, startup=2.0), members.start(1, 3, startup=2.0)]
     results = ends(group, 10)
     assert results[1][0] == 2 and "it counts 3 processes, process 0 counts 2" in results[1][1]

@@ -1,4 +1,4 @@
-"""What libraries say goes into the log of each process, with its number; the screen shows our own warnings once."""
+"""Messages of libraries go into the log of each process, and the screen shows the warnings of nivp_dist once."""
 
 import gc
 import logging
@@ -25,13 +25,13 @@ def log(tmp_path):
 
 class Unraisable:
     def __del__(self):
-        raise ArithmeticError("on its way out")
+        raise ArithmeticError("in a destructor")
 
 
-def complain():
+def warn_in_every_way():
     logging.getLogger("some.library").warning("flooding %d", 7)
-    logging.getLogger("nivp_dist.storage").warning("a disk stumbled")
-    warnings.warn("of the old kind")
+    logging.getLogger("nivp_dist.storage").warning("a disk failed once")
+    warnings.warn("of the warnings module")
     thread = threading.Thread(target=lambda: 1 / 0)
     thread.start()
     thread.join()
@@ -40,50 +40,54 @@ def complain():
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_into_the_log_and_only_our_own_on_the_first_screen(log, capsys, first):
-    stray = logging.StreamHandler()  # a library's own, on the screen
+def test_all_warnings_go_into_the_log_and_ours_to_the_screen_of_process_0(log, capsys, first):
+    stray = logging.StreamHandler()  # of a library, which writes to the screen
     logging.getLogger().addHandler(stray)
     try:
         with logs.screen(first), log.warnings():
-            complain()
+            warn_in_every_way()
         assert stray in logging.getLogger().handlers
     finally:
         logging.getLogger().removeHandler(stray)
     captured = capsys.readouterr()
-    assert captured.out == "" and captured.err == ("nivp: warning: a disk stumbled\n" if first else "")
+    assert captured.out == "" and captured.err == ("nivp: warning: a disk failed once\n" if first else "")
     text = log.text()
-    for part in ("WARNING some.library: flooding 7", "WARNING nivp_dist.storage: a disk stumbled", "of the old kind"):
-        assert re.search(rf"^\d+-\d+-\d+ \d+:\d+:\d+ process 3: .*{part}$", text, re.M), text
-    assert "ZeroDivisionError" in text and "ArithmeticError: on its way out" in text
+    for part in (
+        "WARNING some.library: flooding 7",
+        "WARNING nivp_dist.storage: a disk failed once",
+        "of the warnings module",
+    ):
+        assert re.search(rf"^\d+-\d+-\d+ \d+:\d+:\d+ process 3: .*{part}$", text, re.MULTILINE), text
+    assert "ZeroDivisionError" in text and "ArithmeticError: in a destructor" in text
     logging.getLogger("some.library").warning("no more")
     assert "no more" not in log.text()
 
 
-def test_a_log_is_appended_to_and_one_that_cannot_be_opened_is_one_line(tmp_path, log):
-    log.say("first")
-    Log(tmp_path, 3).say("second")
+def test_a_log_is_appended_to_and_one_that_cannot_be_opened_is_an_error(tmp_path, log):
+    log.write_line("first")
+    Log(tmp_path, 3).write_line("second")
     assert [line.split("process 3: ")[1] for line in log.text().splitlines()] == ["first", "second"]
     (tmp_path / "logs/process-0004.log").mkdir()
     with pytest.raises(DiskFailed, match="process-0004.log cannot be written: Is a directory; see to its file system"):
         Log(tmp_path, 4)
 
 
-def test_a_full_disk_ends_no_run_for_the_sake_of_its_log(disk, capsys):
+def test_a_log_on_a_full_disk_raises_nothing(disk, capsys):
     log = Log(disk.path, 0)
     disk.fill()
     with logs.screen(True), log.warnings():
         for _ in range(100):
-            log.say("x" * 4096)
+            log.write_line("x" * 4096)
             logging.getLogger("some.library").warning("y" * 4096)
     assert capsys.readouterr().err == ""
 
 
-def test_the_verdict_is_the_last_line_of_a_log(tmp_path):
-    """Process 0 lives on for a second, to tell the others, and may fall over what has happened to them."""
+def test_the_cause_is_the_last_line_of_a_log(tmp_path):
+    """Process 0 lives for another second to tell the others, and may raise errors because of what happens to them."""
     group, watchdog = SimpleNamespace(fail=lambda *_: None), SimpleNamespace(write_to=lambda log: None)
     session = Session(Topology(1, 0, "alone"), group, watchdog)
     session.open_log(tmp_path)
     group.on_end("the group ends: process 1 was killed")
-    session.fail("connection reset by peer", 1, echo=True)
+    session.fail("connection reset by peer", 1, consequence=True)
     lines = (tmp_path / "logs/process-0000.log").read_text().splitlines()
     assert lines[-1].endswith("process 0: the group ends: process 1 was killed")

@@ -1,4 +1,4 @@
-"""Runs of several processes: stopped, moved to other numbers of them, by other launchers."""
+"""Runs of several processes that are stopped and resumed, with other numbers of processes and other launchers."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from whole_runs import assert_close, wait_until
 
 @pytest.fixture(scope="module")
 def stopped(processes):
-    """A run in two processes, stopped after six steps by a signal to the second: (run, standard error)."""
+    """A run in two processes that a signal to the second stops after six steps: (run, standard error)."""
     ran = processes.Ran(processes.new())
     saves = ("--checkpoint.every_steps", "2", "--checkpoint.keep", "20")
     process = processes.launch(local(2), "run", "modes.toml", "--output", ran.directory, "--devices", "0", *saves)
@@ -30,18 +30,18 @@ def stopped(processes):
 
 @pytest.fixture
 def left(processes, stopped):
-    """A copy of what it has left."""
+    """A copy of the stopped run."""
     return processes.Ran(shutil.copytree(stopped[0].directory, processes.new()))
 
 
 def decisions(ran):
-    """How they travelled in the last start, from the log of each process."""
+    """What carried the decisions after the last start, from the log of each process."""
     logs = sorted((ran.directory / "logs").glob("process-*.log"))
     return [log.read_text().split("decisions over ")[-1].split(",")[0] for log in logs]
 
 
-def test_one_process_a_device_and_one_a_host(short, alone):
-    """Four devices, as four processes with one each or as two with two each, whose sums are taken in another order."""
+def test_four_devices_in_four_processes_or_in_two_give_the_result_of_one(short, alone):
+    """Only the order of sums differs."""
     four, two = short(mpirun(4)), short(local(2), devices=2)
     assert decisions(four) == ["MPI"] * 4 and decisions(two) == ["the coordination service of JAX"] * 2
     assert [(ran.summary["devices"], ran.summary["processes"]) for ran in (four, two)] == [(4, 4), (4, 2)]
@@ -49,8 +49,8 @@ def test_one_process_a_device_and_one_a_host(short, alone):
         assert_close(ran, other, t=0.1)
 
 
-def test_two_devices_in_one_process_or_in_two(processes, undisturbed, alone):
-    """The same bits; and those of one device to rounding."""
+def test_two_devices_in_one_process_or_in_two_give_the_same_bits(processes, undisturbed, alone):
+    """They agree with one device up to rounding."""
     ran = processes.Ran(processes.new())
     processes.finish(NIVP, "run", "modes.toml", "--output", ran.directory, "--devices", "0", devices=2)
     assert [(one.summary["devices"], one.summary["processes"]) for one in (ran, undisturbed)] == [(2, 1), (2, 2)]
@@ -64,20 +64,20 @@ def test_a_signal_to_one_process_stops_all(stopped):
     assert ran.summary["status"] == "stopped"
 
 
-def test_exact_restart_with_mpi_and_without(processes, left, undisturbed, same):
-    """The control plane is no part of the result: begun without MPI, gone on under mpirun, the same bits."""
+def test_a_run_begun_without_mpi_and_resumed_with_it_has_the_same_bits(processes, left, undisturbed, same):
+    """How decisions travel is no part of the result."""
     before = decisions(left)
     same(processes.resume(left, mpirun(2)), undisturbed)
     assert (before, decisions(left)) == (["the coordination service of JAX"] * 2, ["MPI"] * 2)
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_restart_on_half_and_on_twice_the_processes(processes, left, undisturbed, count):
+def test_a_resume_with_half_or_twice_the_processes_agrees_up_to_rounding(processes, left, undisturbed, count):
     assert_close(processes.resume(left, local(count)), undisturbed)
     assert left.summary["processes"] == count
 
 
-def test_restart_from_a_checkpoint_in_the_middle(processes, left, undisturbed, same):
+def test_a_resume_from_a_checkpoint_in_the_middle_gives_the_same_bits(processes, left, undisturbed, same):
     folder = left.directory / "checkpoints"
     saved = sorted(folder.iterdir(), key=lambda entry: int(entry.name))
     assert len(saved) >= 4
@@ -86,11 +86,11 @@ def test_restart_from_a_checkpoint_in_the_middle(processes, left, undisturbed, s
     same(processes.resume(left, local(2)), undisturbed)
 
 
-def test_notice_before_the_loop_and_after_it(processes):
-    """It comes when the scheduler's clock says so: while jax is starting, or while the pictures are drawn."""
+def test_a_notice_of_the_time_limit_before_or_after_the_main_loop(processes):
+    """The scheduler may send it while jax is starting, or while the pictures are drawn."""
     ran = processes.Ran(processes.new())
     options = ("--output", ran.directory, "--integrator.t_end", "0.1", "--output.plots", "true")
-    begun = lambda: caught(process.pid, signal.SIGUSR2)  # noqa: E731
+    begun = lambda: handles(process.pid, signal.SIGUSR2)  # noqa: E731
     ended = lambda: ran.directory.exists() and (ran.summary or {}).get("status") == "finished"  # noqa: E731
     for words, moment, code, status in (
         (("run", "modes.toml", *options), begun, 75, "stopped"),
@@ -106,16 +106,15 @@ def test_notice_before_the_loop_and_after_it(processes):
         assert ran.summary["status"] == status
 
 
-def caught(pid, number):
+def handles(pid, number):
     """Whether a process has a handler for a signal."""
     mask = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
     return bool(int(mask.split()[1], 16) & 1 << number - 1)
 
 
-def test_programs_are_compiled_once(processes):
-    """A restart takes them all from the cache, which several processes have without asking: nothing is added to it.
-
-    Entries that were torn while they were written are made again, without a word.
+def test_a_restart_takes_all_programs_from_the_compilation_cache(processes):
+    """Several processes have a cache by default. Entries that were torn while they were written are replaced without a
+    message, and a later run adds nothing.
     """
     home = processes.folder / "home"
     own = {"JAX_COMPILATION_CACHE_DIR": "", "XDG_CACHE_HOME": str(home)}
@@ -142,8 +141,8 @@ def test_programs_are_compiled_once(processes):
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*-cache")} == written
 
 
-def test_a_directory_that_not_all_hosts_see(processes, tmp_path):
-    """One that is each host's own, such as /tmp: refused in one line, and nothing is left behind."""
+def test_a_directory_that_not_all_hosts_see_is_refused(processes, tmp_path):
+    """Such as /tmp, of which each host has its own. One message, and nothing is left behind."""
     if os.geteuid() != 0:
         require("file systems of its own for a process need root: run the tests as root")
     nivp = f"{' '.join(NIVP)} run modes.toml --output {tmp_path}/run --devices 0"
@@ -155,8 +154,8 @@ def test_a_directory_that_not_all_hosts_see(processes, tmp_path):
     assert line.endswith("run in a directory that all hosts share") and not list(tmp_path.iterdir())
 
 
-def test_mpirun_of_another_mpi(processes):
-    """N singletons instead of one group of N: refused before any work."""
+def test_an_mpirun_that_does_not_fit_mpi4py_is_refused(processes):
+    """It starts N groups of one process instead of one group of N."""
     other = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in other.items():
@@ -166,7 +165,7 @@ def test_mpirun_of_another_mpi(processes):
     assert code == 2 and "mpirun started 2 processes, and mpi4py sees 1" in err and not directory.exists()
 
 
-def test_a_mistake_of_all_is_one_line(processes):
-    """Made before they meet: nobody could tell the others."""
+def test_a_mistake_in_the_command_line_is_reported_once(processes):
+    """All processes find it before they meet, so that none can tell the others."""
     _, err = processes.finish(local(2), "run", "modes.toml", "--sead", "1", code=2)
     assert err == "nivp: command line: unknown key sead; the nearest is seed\n"

@@ -1,4 +1,4 @@
-"""Jobs in a real Slurm of five nodes (tests/slurmbox.py): time limits, preemption, lost nodes, arrays."""
+"""Jobs in a real Slurm of five nodes (tests/slurmbox.py): time limits, preemption, lost nodes, arrays, GPUs."""
 
 import json
 import re
@@ -13,10 +13,10 @@ from disks import require
 from process_groups import NIVP, SHORT, local
 from whole_runs import assert_close, assert_same
 
-# An output after every step, and sleep at each as long as TEST_FAULT says: time to disturb the run.
+# An output after every step, at each of which TEST_FAULT lets the run sleep: time to disturb it.
 LONG = ("--devices", "0", f"--output.times={[round(0.01 * i, 2) for i in range(1, 30)]}")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
-AGAIN = 2  # times that the run under a time limit meets it
+LIMITS = 2  # how often the run under a time limit reaches it
 
 
 SITE = """\
@@ -34,11 +34,11 @@ def box(processes):
     if (reason := slurmbox.missing()) is not None:
         require(f"no Slurm: {reason}")
     with slurmbox.Slurmbox() as box:
-        # What a user's shell would hold; JAX's cache keeps the second start short.
+        # The variables of a user's shell. JAX's compilation cache makes the second start short.
         shell = processes.environment()
         box.environment |= {name: shell[name] for name in shell if name.startswith(("JAX", "XLA", "PYTHONPATH"))}
-        box.environment["BASH_FUNC_module%%"] = '() { echo "module $*"; }'  # in the place of Lmod's
-        # The first two nodes are kept for the run under a time limit, which takes longest.
+        box.environment["BASH_FUNC_module%%"] = '() { echo "module $*"; }'  # instead of the one of Lmod
+        # The first two nodes are reserved for the run under a time limit, which takes longest.
         for name, option in {"first": "--nodelist=box[1-2]", "others": "--exclude=box[1-2]"}.items():
             (processes.folder / f"{name}.toml").write_text(SITE.format(option=option, python=sys.executable))
         yield box
@@ -46,7 +46,10 @@ def box(processes):
 
 @pytest.fixture(scope="module")
 def submit(box, processes):
-    """nivp submit; the id of the job. slow: so many starts of it take their time, so many seconds at each output."""
+    """Call nivp submit and return the id of the job.
+
+    slow: so many starts of the job are slow. seconds: that a slow start sleeps at each output.
+    """
 
     def submit(*words, site="others", slow=1, seconds=2, fault=None):
         done = subprocess.run(
@@ -64,7 +67,7 @@ def submit(box, processes):
 
 @pytest.fixture
 def start(box, submit, processes):
-    """A long run in two processes that has taken some steps: (job, run)."""
+    """Start a long run in two processes and wait until it has taken some steps: (job, run)."""
 
     def start(*options, **keywords):
         ran = processes.Ran(processes.new())
@@ -77,29 +80,29 @@ def start(box, submit, processes):
 
 @pytest.fixture(scope="module")
 def limited(box, submit, processes):
-    """A run under a time limit: (job, run, the thread that watches it). Its name is what users think of.
+    """A run under a time limit: (job, run, the thread that watches it). Its directory has an unusual name.
 
-    Its limit of ten minutes is cut when the run has got ahead, so that it is met on a slow machine and on a fast one.
+    The limit of ten minutes is shortened when the run has made progress, so that machines of any speed reach it.
     """
     ran = processes.Ran(processes.folder / "it's 50% of #1")
     words = ("modes.toml", "--output", ran.directory, "--nodes", 2, "--time", 10, "--notice", 20)
-    job = submit(*words, *LONG, site="first", slow=AGAIN, seconds=4)
+    job = submit(*words, *LONG, site="first", slow=LIMITS, seconds=4)
 
-    def cut():
-        for number in range(AGAIN):
+    def shorten():
+        for number in range(LIMITS):
             goes_on(ran, number)
             box.call("scontrol", "update", f"JobId={job}", "EndTime=now+50")  # Slurm looks every half a minute
             until(lambda number=number: box.job(job)["Restarts"] == str(number + 1), ran)
             box.call("scontrol", "update", f"JobId={job}", "TimeLimit=10")
 
-    thread = threading.Thread(target=cut, daemon=True)
+    thread = threading.Thread(target=shorten, daemon=True)
     thread.start()
     return job, ran, thread
 
 
 @pytest.fixture(scope="module")
 def quiet(processes):
-    """The same in two processes, undisturbed."""
+    """The same run in two processes, undisturbed."""
     ran = processes.Ran(processes.new())
     processes.finish(local(2), "run", "modes.toml", "--output", ran.directory, *LONG)
     return ran
@@ -121,12 +124,12 @@ def lines(path):
 
 
 def resumed_at(ran):
-    """The step of the last resume."""
+    """The step from which the last resume continued."""
     return [int(message.rsplit(" ", 1)[1]) for kind, message in ran.events if kind == "resume"][-1]
 
 
 def goes_on(ran, starts):
-    """Wait until the run has been resumed so many times, and has taken two steps since; how many they are then."""
+    """Wait until the run has been resumed so many times and has taken two steps since; return the number of steps."""
     until(lambda: log(ran).count(" resumed at t = ") >= starts, ran)
     wanted = len(ran.metrics) + 2
     until(lambda: len(ran.metrics) >= wanted, ran)
@@ -134,30 +137,30 @@ def goes_on(ran, starts):
 
 
 def preempt(box):
-    """All nodes but the first two are taken for a second."""
+    """A job of higher priority takes all nodes but the first two for a second."""
     words = ["--partition=urgent", "--exclude=box[1-2]", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"]
     nodes = len(box.call("sinfo", "-h", "-N", "-p", "urgent", "-n", "box[3-5]", "-t", "idle,alloc,mix").splitlines())
     box.wait(box.call("sbatch", "--parsable", f"--nodes={nodes}", *words), "COMPLETED")
 
 
 def finished(box, job, ran, quiet, restarts):
-    """The job has come to a good end, in so many starts more, with the bits of the undisturbed run."""
+    """Check that the job has finished after so many restarts, with the bits of the undisturbed run."""
     facts = box.wait(job, *ENDED, seconds=400)
     assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("COMPLETED", "0:0", str(restarts)), log(ran)
     assert log(ran).count(" resumed at t = ") == restarts
     assert_same(ran, quiet)
 
 
-def test_a_run_under_way(limited):
-    """Begun here, looked at in the last test."""
+def test_the_run_under_a_time_limit_is_submitted(limited):
+    """It runs while the other tests do; the last test waits for it."""
     assert limited[0].isdigit()
 
 
-def test_stopped_for_good(box, start, submit, processes, quiet):
-    """As often as allowed the job goes on after notice of its limit; a cancelled one does not, whatever is allowed.
-    Nor does one with a task that the kernel kills, for want of memory: a failure for the accounting.
+def test_when_a_stopped_or_failed_job_is_not_queued_again(box, start, submit, processes, quiet):
+    """A job is queued again after a notice of its limit, as often as --requeues allows. A job that is cancelled is not,
+    and neither is one of which a task is killed (as for want of memory): it is a failed job to the accounting.
 
-    What is left goes on to the same bits.
+    The run can be resumed each time, and ends with the same bits.
     """
     job, ran = start("--requeues", 1, slow=2)
     box.call("scancel", "--signal=USR2", job)  # what Slurm sends to the tasks before the limit
@@ -181,7 +184,7 @@ def test_stopped_for_good(box, start, submit, processes, quiet):
     facts = box.wait(job, *ENDED, seconds=400)
     assert (facts["JobState"], facts["Restarts"]) == ("FAILED", "0") and facts["ExitCode"] != "0:0", log(ran)
     (said,) = (path.read_text() for path in (ran.directory / "logs").glob(f"slurm-{job}*.out"))
-    assert re.search(r"^nivp: process 1 on box\d was killed$", said, re.M) and "queued again" not in said
+    assert re.search(r"^nivp: process 1 on box\d was killed$", said, re.MULTILINE) and "queued again" not in said
     verdict = (ran.directory / "logs/process-0000.log").read_text().splitlines()[-1]
     assert re.search(r"the group ends: process 1 on box\d was killed$", verdict)
     scripts = [line["script"] for line in lines(ran.directory / "jobs.jsonl")]
@@ -191,9 +194,9 @@ def test_stopped_for_good(box, start, submit, processes, quiet):
     assert_same(processes.resume(ran, local(2)), quiet)
 
 
-def test_queued_again_by_hand_a_lost_node_and_a_preemption_with_grace(box, start, quiet):
-    """The loss of a node leaves no time for a checkpoint. A preempted job that ends within its grace is a failed one to
-    Slurm, and would never go on by itself."""
+def test_a_requeue_by_hand_a_lost_node_and_a_preemption_with_grace_time(box, start, quiet):
+    """The loss of a node leaves no time for a checkpoint. A preempted job that ends within its grace time is a failed job
+    to Slurm, which would not queue it again by itself."""
     job, ran = start("--partition", "grace", "--checkpoint.every_steps", 3, slow=3)
     box.call("scontrol", "requeue", job)
     goes_on(ran, 1)
@@ -212,8 +215,9 @@ def test_queued_again_by_hand_a_lost_node_and_a_preemption_with_grace(box, start
         box.start_node(lost)
 
 
-def test_a_preemption_without_grace_and_the_node_of_the_batch_script_lost(box, start, quiet):
-    """With that node process 0, srun, and whoever could have queued the job again: both times Slurm does."""
+def test_a_preemption_without_grace_time_and_the_loss_of_the_first_node(box, start, quiet):
+    """Process 0, srun and the batch script, which queues jobs again, run on the first node. Slurm queues the job again
+    both times."""
     job, ran = start("--checkpoint.every_steps", 3, slow=2)
     preempt(box)
     goes_on(ran, 1)
@@ -228,10 +232,9 @@ def test_a_preemption_without_grace_and_the_node_of_the_batch_script_lost(box, s
         box.start_node(lost)
 
 
-def test_a_sweep(box, submit, processes):
-    """One of its runs is stopped for good, the other is queued again; neither knows of the other.
-
-    Each ends with the bits that it has without Slurm.
+def test_the_runs_of_a_sweep_are_independent(box, submit, processes):
+    """One is stopped without being queued again, the other is queued again. Each ends with the bits that it has without
+    Slurm.
     """
     parent = processes.new()
     job = submit("modes.toml", "--output", parent, "--sweep", "seed=1,2", "--array-limit", 2, *LONG)
@@ -258,7 +261,7 @@ def test_a_sweep(box, submit, processes):
         assert_same(ran, own)
 
 
-def test_two_steps_of_a_job_do_not_collide(box, tmp_path):
+def test_two_steps_of_a_job_do_not_disturb_each_other(box, tmp_path):
     step = f"srun --exact -N2 -n2 -c1 {' '.join(NIVP)} doctor"
     script = tmp_path / "two.sh"
     script.write_text(f"#!/bin/bash\n{step} > first & {step} > second & wait\n")
@@ -300,10 +303,10 @@ def test_srun_over_two_nodes_gives_the_result_of_one_process(box, processes, alo
 
 SEES = """
 import os
-from nivp_dist.cluster import session, topology
+from nivp_dist.cluster import startup_checks, topology
 del os.environ["JAX_PLATFORMS"]  # that of these tests
 place = topology.detect()
-print(place.index, topology.local_devices(place, os.environ, session.visible_gpus(os.environ)))
+print(place.index, topology.local_devices(place, os.environ, startup_checks.visible_gpus(os.environ)))
 """
 
 
@@ -311,9 +314,9 @@ print(place.index, topology.local_devices(place, os.environ, session.visible_gpu
     "options, expected",
     [
         (["-N2", "--ntasks-per-node=2", "--gpus-per-node=2"], ["0 [0]", "1 [1]", "2 [0]", "3 [1]"]),  # one a GPU
-        (["-N2", "--ntasks-per-node=1", "--gpus-per-node=4"], ["0 None", "1 None"]),  # one a node: all that there are
+        (["-N2", "--ntasks-per-node=1", "--gpus-per-node=4"], ["0 None", "1 None"]),  # one a node: it uses all
         (["-N1", "--ntasks-per-node=2", "--gpus-per-node=4"], ["0 [0, 1]", "1 [2, 3]"]),
-        (["-N1", "-n2", "--gpus-per-task=1"], ["0 None", "1 None"]),  # Slurm shows each its own and no other
+        (["-N1", "-n2", "--gpus-per-task=1"], ["0 None", "1 None"]),  # Slurm shows each task only its own
     ],
 )
 def test_the_gpus_of_a_task(box, tmp_path, options, expected):
@@ -323,12 +326,12 @@ def test_the_gpus_of_a_task(box, tmp_path, options, expected):
     assert sorted(box.call(*words).splitlines()) == expected
 
 
-def test_time_limit_requeue_finish(box, limited, quiet):
-    """The whole life of a run: notice of the limit, checkpoint, exit 75, the same job again, the same bits."""
+def test_a_run_that_reaches_its_time_limit_is_queued_again_until_it_finishes(box, limited, quiet):
+    """Notice of the limit, checkpoint, exit code 75, the same job again, and the same bits in the end."""
     job, ran, thread = limited
     facts = box.wait(job, *ENDED, seconds=600)
     restarts = int(facts["Restarts"])
-    assert restarts >= AGAIN and not thread.is_alive(), log(ran)
+    assert restarts >= LIMITS and not thread.is_alive(), log(ran)
     finished(box, job, ran, quiet, restarts)
     requeues = lines(ran.directory / "requeues.jsonl")
     assert [(line["job"], line["number"], line["signal"]) for line in requeues] == [

@@ -1,4 +1,4 @@
-"""Who we are, from the environments that launchers make: dictionaries in, a Topology or one line out."""
+"""The topology from the environments that launchers make."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from nivp_dist.cluster.topology import (
 )
 from nivp_dist.errors import InputError
 
-# Of a step over both parts of a heterogeneous job (srun --het-group=0,1), as Slurm 22.05 has it: one task, and two.
+# A step over both parts of a heterogeneous job (srun --het-group=0,1) in Slurm 22.05: one task, and two tasks.
 HETEROGENEOUS = {
     "SLURM_CLUSTER_NAME": "box",
     "SLURM_HET_SIZE": "2",
@@ -49,30 +49,30 @@ STEP = {
 }
 
 
-def test_alone():
+def test_without_a_launcher_a_process_is_alone():
     assert detect({}) == Topology(1, 0, "alone")
     assert detect({"NIVP_PROCESSES": ""}) == Topology(1, 0, "alone")
     assert detect(STEP | {"NIVP_PROCESSES": "1"}) == Topology(1, 0, "alone")
 
 
-def test_launch_local():
+def test_launch_local_sets_three_variables():
     assert detect(THREE) == Topology(3, 2, "launch/local", 3, 2, Meeting("node1", (1234,), "local-1234"))
 
 
-def test_a_step_of_slurm():
+def test_a_step_of_slurm_meets_on_its_first_host():
     place = detect(STEP)
     assert place[:5] == (6, 4, "srun", 2, 0) and not place.mpi
     assert place.meeting.host == "node07" and place.meeting.token == "alps.17.0.0"
 
 
-def test_one_and_several_tasks_a_node():
+def test_slurm_with_one_and_several_tasks_a_node():
     one = STEP | {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}
     assert detect(one | {"SLURM_PROCID": "1"})[:5] == (2, 1, "srun", 1, 0)
     several = STEP | {"SLURM_STEP_TASKS_PER_NODE": "3(x2)", "SLURM_LOCALID": "2", "SLURM_PROCID": "5"}
     assert detect(several)[:5] == (6, 5, "srun", 3, 2)
 
 
-def test_a_heterogeneous_job():
+def test_a_heterogeneous_job_of_slurm():
     place = detect(HETEROGENEOUS)
     assert place[:5] == (3, 2, "srun", 2, 1)
     first = {"SLURM_PROCID": "0", "SLURM_NODEID": "0", "SLURM_LOCALID": "0"}
@@ -82,7 +82,7 @@ def test_a_heterogeneous_job():
 
 def test_other_steps_jobs_and_restarts_meet_elsewhere():
     changes = [{}, {"SLURM_STEP_ID": "1"}, {"SLURM_JOB_ID": "18"}, {"SLURM_RESTART_COUNT": "1"}]
-    # The tasks of an array are jobs of their own; the last of them bears the array's own number.
+    # The tasks of an array are jobs of their own; the last of them has the number of the array.
     array = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_COUNT": "2"}
     changes += [
         array | {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_JOB_ID": job} for task, job in enumerate(("41", "40"))
@@ -98,7 +98,7 @@ def test_a_job_of_one_task_is_alone_in_and_outside_a_step():
     assert detect({"SLURM_JOB_ID": "17", "SLURM_NTASKS": "1"}) == Topology(1, 0, "alone")
 
 
-def test_mpirun():
+def test_mpirun_of_mpich_and_of_open_mpi():
     hydra = {"PMI_SIZE": "4", "PMI_RANK": "3", "MPI_LOCALNRANKS": "2", "MPI_LOCALRANKID": "1"}
     assert detect(hydra) == Topology(4, 3, "mpirun", 2, 1, None, True)
     names = ("SIZE", "RANK", "LOCAL_SIZE", "LOCAL_RANK")
@@ -106,14 +106,14 @@ def test_mpirun():
     with pytest.raises(InputError):
         detect(open_mpi | {"OMPI_COMM_WORLD_RANK": "4"})
     assert detect(open_mpi) == Topology(4, 3, "mpirun", 2, 1, None, True)
-    # Inside a job mpirun starts its proxies by srun: the numbers of that step are not ours.
+    # Inside a job mpirun starts its proxies by srun: the numbers of that step do not count.
     assert (
         detect(STEP | {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"} | hydra).launcher
         == "mpirun"
     )
 
 
-def test_srun_with_mpi():
+def test_srun_that_offers_mpi():
     place = detect(STEP | {"PMI_SIZE": "6", "PMI_RANK": "4"})
     assert place.launcher == "srun" and place.mpi and place.meeting is not None
     assert detect(STEP | {"PMIX_RANK": "4"}).mpi
@@ -144,7 +144,7 @@ def test_srun_with_mpi():
         (STEP | {"SLURM_PROCID": ""}, "environment: SLURM_PROCID must be a whole number"),
     ],
 )
-def test_environments_that_contradict_themselves(environment, line):
+def test_an_environment_that_contradicts_itself_is_an_error(environment, line):
     with pytest.raises(InputError) as error:
         detect(environment)
     assert str(error.value).startswith(line)
@@ -165,12 +165,12 @@ def test_the_first_host_of_a_node_list(nodelist, host):
     assert first_host(nodelist) == host
 
 
-def test_tasks_per_node():
+def test_the_tasks_per_node():
     assert tasks_per_node("2") == [2]
     assert tasks_per_node("4(x2),3") == [4, 4, 3]
 
 
-def test_candidate_ports():
+def test_the_candidate_ports_differ_and_lie_in_their_range():
     ports = ports_of("alps.17.0.0")
     assert len(ports) == CANDIDATES and len(set(ports)) > CANDIDATES - 3
     assert all(20_000 <= port < 30_000 for port in ports)
@@ -186,7 +186,7 @@ def place(local_processes, local_index):
         (place(1, 0), {}, 8, None),  # one process a host takes all
         (place(4, 3), {"SLURM_GPUS_ON_NODE": "4"}, 4, [3]),  # one process a GPU, all visible to all
         (place(2, 1), {"SLURM_GPUS_ON_NODE": "4"}, 4, [2, 3]),
-        (place(4, 3), {"SLURM_GPUS_ON_NODE": "4"}, 1, None),  # each sees its own only
+        (place(4, 3), {"SLURM_GPUS_ON_NODE": "4"}, 1, None),  # each sees only its own
         (place(2, 1), {"SLURM_GPUS_PER_TASK": "2"}, 2, None),
         (place(4, 1), {}, 0, None),  # no GPU at all
     ],
@@ -196,6 +196,6 @@ def test_the_gpus_of_a_process(who, environment, visible, mine):
 
 
 @pytest.mark.parametrize("visible, line", [(1, "4 processes share one GPU"), (6, "cannot share its 6 GPUs evenly")])
-def test_gpus_that_cannot_be_shared(visible, line):
+def test_gpus_that_cannot_be_shared_evenly_are_an_error(visible, line):
     with pytest.raises(InputError, match=line):
         local_devices(place(4, 1), {}, visible)

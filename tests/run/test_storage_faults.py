@@ -6,7 +6,7 @@ import shutil
 import time
 
 import pytest
-from disks import Stumble
+from disks import FailingCall
 from whole_runs import Runs, ticks_after
 
 from nivp_dist import cli
@@ -159,17 +159,17 @@ def test_every_kind_of_file_stumbled_over_once(runs, undisturbed, same, monkeypa
     """EIO and ESTALE at the third line, summary and checkpoint, and the second snapshot: asked again, and done."""
     monkeypatch.setattr(files, "PATIENCE", (0.01,))
     home = runs.folder / f"run{runs.count + 1}"
-    metrics = Stumble(open, errno.EIO, 2, home / "metrics.jsonl")
-    events = Stumble(metrics, errno.ESTALE, 2, home / "events.jsonl")
-    summary = Stumble(os.replace, errno.EIO, 2, home / "summary.json")
-    snapshot = Stumble(os.fsync, errno.ESTALE, 2, home / "snapshots")
-    checkpoint = Stumble(os.rename, errno.ESTALE, 2, home / "checkpoints")
+    metrics = FailingCall(open, errno.EIO, 2, home / "metrics.jsonl")
+    events = FailingCall(metrics, errno.ESTALE, 2, home / "events.jsonl")
+    summary = FailingCall(os.replace, errno.EIO, 2, home / "summary.json")
+    snapshot = FailingCall(os.fsync, errno.ESTALE, 2, home / "snapshots")
+    checkpoint = FailingCall(os.rename, errno.ESTALE, 2, home / "checkpoints")
     monkeypatch.setattr(files, "open", events, raising=False)
     monkeypatch.setattr(os, "replace", summary)
     monkeypatch.setattr(os, "fsync", snapshot)
     monkeypatch.setattr(os, "rename", checkpoint)
     same(runs.run(), undisturbed)
-    assert [one.stumbled for one in (metrics, events, summary, snapshot, checkpoint)] == [1] * 5
+    assert [one.failed for one in (metrics, events, summary, snapshot, checkpoint)] == [1] * 5
     assert caplog.text.count("trying again") == 5
 
 

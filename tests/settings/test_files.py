@@ -310,6 +310,8 @@ def test_hash_ignores_what_may_change_and_sees_everything_else(toml):
         "cluster.control": "mpi",
         "cluster.startup_seconds": "60",
         "cluster.deadline_minutes": "5",
+        "cluster.silence_seconds": "60",
+        "cluster.shutdown_seconds": "60",
         "cluster.compilation_cache": "off",
         "devices": "4",
     }

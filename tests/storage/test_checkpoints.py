@@ -14,10 +14,10 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from disks import Stumble
+from disks import FailingCall
 
 from nivp_dist import backend  # noqa: F401
-from nivp_dist.cluster.channel import Alone
+from nivp_dist.cluster.channel import SingleProcess
 from nivp_dist.errors import DiskFailed, RunFailed
 from nivp_dist.storage import files
 from nivp_dist.storage.checkpoints import Checkpoints
@@ -52,7 +52,7 @@ def a_run_directory(tmp_path):
 
 @pytest.fixture
 def saved(tmp_path):
-    checkpoints = Checkpoints(tmp_path, 3, Alone())
+    checkpoints = Checkpoints(tmp_path, 3, SingleProcess())
     for step in (10, 20, 30):
         assert checkpoints.save(step, state(step))
     return checkpoints
@@ -79,7 +79,7 @@ def test_restores_the_same_bits_and_types(saved):
 
 
 def test_none_if_nothing_was_saved(tmp_path):
-    assert Checkpoints(tmp_path, 3, Alone()).restore_latest(state(0)) is None
+    assert Checkpoints(tmp_path, 3, SingleProcess()).restore_latest(state(0)) is None
 
 
 def test_keeps_the_last_few(saved):
@@ -98,7 +98,7 @@ def test_saving_the_same_state_again_writes_nothing_another_one_replaces(saved):
 def test_a_replacement_that_was_killed_leaves_the_old_one(saved, tmp_path):
     (saved.folder / "30").rename(saved.folder / "30.replaced")
     (saved.folder / "30.partial/state").mkdir(parents=True)
-    tree, step, _ = Checkpoints(tmp_path, 3, Alone()).restore_latest(state(0))
+    tree, step, _ = Checkpoints(tmp_path, 3, SingleProcess()).restore_latest(state(0))
     assert step == 30 and same_bits(tree, state(30))
     assert sorted(entry.name for entry in saved.folder.iterdir()) == ["10", "20", "30"]
 
@@ -110,7 +110,7 @@ def test_a_replacement_that_was_killed_leaves_the_old_one(saved, tmp_path):
 )
 def test_a_damaged_newest_one_falls_back_and_says_so(saved, tmp_path, damage):
     spoil(saved.folder / "30", damage)
-    again = Checkpoints(tmp_path, 3, Alone())
+    again = Checkpoints(tmp_path, 3, SingleProcess())
     tree, step, messages = again.restore_latest(state(0))
     assert step == 20 and same_bits(tree, state(20))
     assert len(messages) == 1
@@ -124,14 +124,14 @@ def test_a_damaged_newest_one_falls_back_and_says_so(saved, tmp_path, damage):
 def test_missing_parts_fall_back_too(saved, tmp_path):
     (saved.folder / "30/digests.json").unlink()
     (saved.folder / "20/state/_METADATA").unlink()
-    _, step, messages = Checkpoints(tmp_path, 3, Alone()).restore_latest(state(0))
+    _, step, messages = Checkpoints(tmp_path, 3, SingleProcess()).restore_latest(state(0))
     assert step == 10 and len(messages) == 2
 
 
 def test_all_damaged_is_an_error_and_touches_nothing(saved, tmp_path):
     for step in (10, 20, 30):
         spoil(saved.folder / str(step), flip)
-    again = Checkpoints(tmp_path, 3, Alone())
+    again = Checkpoints(tmp_path, 3, SingleProcess())
     with pytest.raises(RunFailed, match="^none of the 3 checkpoints in .* can be read .step 30: array 'theta' is dam"):
         again.restore_latest(state(0))
     assert sorted(entry.name for entry in saved.folder.iterdir()) == ["10", "20", "30"]
@@ -145,7 +145,7 @@ def test_another_kind_of_state_is_refused(saved, change):
 
 def test_a_copy_that_somebody_keeps_there_is_left_alone(saved, tmp_path):
     (saved.folder / "30").rename(saved.folder / "30.good")
-    Checkpoints(tmp_path, 2, Alone()).save(40, state(40))
+    Checkpoints(tmp_path, 2, SingleProcess()).save(40, state(40))
     assert sorted(entry.name for entry in saved.folder.iterdir()) == ["20", "30.good", "40"]
 
 
@@ -155,7 +155,7 @@ def test_a_copy_that_somebody_keeps_there_is_left_alone(saved, tmp_path):
 @pytest.fixture
 def on_disk(disk):
     (disk.path / "config.toml").touch()
-    checkpoints = Checkpoints(disk.path, 3, Alone())
+    checkpoints = Checkpoints(disk.path, 3, SingleProcess())
     checkpoints.save(10, state(10))
     return checkpoints
 
@@ -165,7 +165,7 @@ def refused(checkpoints, line):
     with pytest.raises(DiskFailed, match=f"^{checkpoints.folder} cannot be written: {line}, then resume$"):
         checkpoints.save(20, state(20))
     assert [entry.name for entry in checkpoints.folder.iterdir()] == ["10"]
-    tree, step, messages = Checkpoints(checkpoints.directory, 3, Alone()).restore_latest(state(0))
+    tree, step, messages = Checkpoints(checkpoints.directory, 3, SingleProcess()).restore_latest(state(0))
     assert step == 10 and messages == [] and same_bits(tree, state(10))
 
 
@@ -202,14 +202,14 @@ def test_a_run_directory_that_has_vanished_is_not_made_again(tmp_path, how):
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.toml").touch()
-    checkpoints = Checkpoints(run, 3, Alone())
+    checkpoints = Checkpoints(run, 3, SingleProcess())
     checkpoints.save(10, state(10))
     run.rename(tmp_path / "moved") if how == "moved" else shutil.rmtree(run)
     with pytest.raises(DiskFailed, match=f"^{run} has vanished: nothing can be saved; resume where it has gone$"):
         checkpoints.save(20, state(20))
     assert not run.exists()
     if how == "moved":
-        assert same_bits(Checkpoints(tmp_path / "moved", 3, Alone()).restore_latest(state(0))[0], state(10))
+        assert same_bits(Checkpoints(tmp_path / "moved", 3, SingleProcess()).restore_latest(state(0))[0], state(10))
 
 
 def test_a_file_system_that_stumbles_is_asked_again(saved, monkeypatch, caplog):
@@ -219,14 +219,14 @@ def test_a_file_system_that_stumbles_is_asked_again(saved, monkeypatch, caplog):
     for name in ("mkdir", "open", "fsync", "rename", "replace"):
         for skipped in range(50):
             step, number = next(steps), (errno.EIO, errno.ESTALE)[skipped % 2]
-            stumble = Stumble(getattr(os, name), number, skipped, saved.folder)
+            stumble = FailingCall(getattr(os, name), number, skipped, saved.folder)
             with monkeypatch.context() as patch:
                 patch.setattr(os, name, stumble)
                 assert saved.save(step, state(step))
-            if not stumble.stumbled:
+            if not stumble.failed:
                 break
             injected += 1
-            tree, found, messages = Checkpoints(saved.directory, 3, Alone()).restore_latest(state(0))
+            tree, found, messages = Checkpoints(saved.directory, 3, SingleProcess()).restore_latest(state(0))
             assert found == step and messages == [] and same_bits(tree, state(step))
             assert len(list(saved.folder.iterdir())) == 3
     assert injected >= caplog.text.count("trying again") > 10
@@ -234,11 +234,11 @@ def test_a_file_system_that_stumbles_is_asked_again(saved, monkeypatch, caplog):
 
 def test_one_that_stumbles_for_ever_is_given_up(saved, monkeypatch):
     monkeypatch.setattr(files, "PATIENCE", (0.01, 0.01))
-    stumble = Stumble(os.fsync, errno.ESTALE, 0, saved.folder, times=1000)
+    stumble = FailingCall(os.fsync, errno.ESTALE, 0, saved.folder, times=1000)
     monkeypatch.setattr(os, "fsync", stumble)
     with pytest.raises(DiskFailed, match="cannot be written: Stale file handle; see to its file system, then resume$"):
         saved.save(40, state(40))
-    assert stumble.stumbled == 3
+    assert stumble.failed == 3
     assert sorted(entry.name for entry in saved.folder.iterdir()) == ["10", "20", "30"]
 
 
@@ -263,13 +263,13 @@ from disks import forbid_locks
 forbid_locks()
 import fcntl
 from nivp_dist import backend
-from nivp_dist.cluster.channel import Alone
+from nivp_dist.cluster.channel import SingleProcess
 from nivp_dist.storage.checkpoints import Checkpoints
 try:
     fcntl.flock(open(sys.argv[1] + "/config.toml"), fcntl.LOCK_EX)
 except OSError as error:
     print(error.strerror)
-checkpoints, tree = Checkpoints(sys.argv[1], 3, Alone()), {"theta": np.arange(5.0)}
+checkpoints, tree = Checkpoints(sys.argv[1], 3, SingleProcess()), {"theta": np.arange(5.0)}
 checkpoints.save(1, tree)
 print(checkpoints.restore_latest(tree))
 """
@@ -288,9 +288,9 @@ def test_a_file_system_without_locks(tmp_path):
 SAVE_FOR_EVER = """
 import sys, numpy as np
 from nivp_dist import backend
-from nivp_dist.cluster.channel import Alone
+from nivp_dist.cluster.channel import SingleProcess
 from nivp_dist.storage.checkpoints import Checkpoints
-checkpoints = Checkpoints(sys.argv[1], 3, Alone())
+checkpoints = Checkpoints(sys.argv[1], 3, SingleProcess())
 for step in range(1, 10**6):
     checkpoints.save(step, {"theta": np.full(500_000, float(step)), "step": np.int64(step)})
     print(step, flush=True)
@@ -312,7 +312,7 @@ def test_killed_during_a_save_the_one_before_is_good(tmp_path, delay):
         saver.stdout.close()
     complete = int(rest[-1]) if rest else 3
     template = {"theta": np.zeros(1), "step": np.int64(0)}
-    tree, step, messages = Checkpoints(tmp_path, 3, Alone()).restore_latest(template)
+    tree, step, messages = Checkpoints(tmp_path, 3, SingleProcess()).restore_latest(template)
     assert messages == []
     assert step in (complete, complete + 1)
     assert tree["step"] == step and np.array_equal(tree["theta"], np.full(500_000, float(step)))
