@@ -68,10 +68,10 @@ def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bits(processes, un
         _, err = process.communicate(timeout=GONE + 10)
         assert time.monotonic() - started < GONE and process.returncode not in (0, 75)
         assert not alive(victims.values())
-        said = [line for line in err.splitlines() if line.startswith("nivp: ")]
+        reported = [line for line in err.splitlines() if line.startswith("nivp: ")]
         if who != "all" and launcher == local(2):  # mpirun kills the other process before it can report
-            assert re.fullmatch(f"nivp: process {who[-1]} on ({HOST}|127.0.0.1) was killed", (said or [""])[-1]), err
-            assert err.splitlines()[-1] == said[-1]
+            assert re.fullmatch(f"nivp: process {who[-1]} on ({HOST}|127.0.0.1) was killed", (reported or [""])[-1]), err
+            assert err.splitlines()[-1] == reported[-1]
         if (now := lost_now()) is not None:
             assert now <= EVERY
             lost.append(now)
@@ -112,12 +112,12 @@ def test_a_rank_with_another_seed_is_found_at_the_next_save(run_with_fault):
 def test_a_rank_that_raises_ends_the_group(run_with_fault, words, rank):
     err = run_with_fault(words, f"raise:{rank}")
     who = f"process {rank} on {HOST}: " if rank else ""
-    said = [line for line in err.splitlines() if line.startswith("nivp: ")]
-    assert said == [f"nivp: {who}ArithmeticError: the reference is broken"]
+    reported = [line for line in err.splitlines() if line.startswith("nivp: ")]
+    assert reported == [f"nivp: {who}ArithmeticError: the reference is broken"]
     if words == local(2):
-        assert err.splitlines()[-1] == said[0]
+        assert err.splitlines()[-1] == reported[0]
     ended = (run_with_fault.ran.directory / "logs/process-0000.log").read_text().splitlines()[-1]
-    assert ended.endswith(f"the group ends: {said[0].removeprefix('nivp: ')}")
+    assert ended.endswith(f"the group ends: {reported[0].removeprefix('nivp: ')}")
 
 
 def test_a_rank_that_sleeps_is_found_by_the_watchdog(run_with_fault):

@@ -183,10 +183,10 @@ def test_when_a_stopped_or_failed_job_is_not_queued_again(box, start, submit, pr
     job = submit("--resume", ran.directory, "--nodes", 2, fault="die:1")
     facts = box.wait(job, *ENDED, seconds=400)
     assert (facts["JobState"], facts["Restarts"]) == ("FAILED", "0") and facts["ExitCode"] != "0:0", log(ran)
-    (said,) = (path.read_text() for path in (ran.directory / "logs").glob(f"slurm-{job}*.out"))
-    assert re.search(r"^nivp: process 1 on box\d was killed$", said, re.MULTILINE) and "queued again" not in said
-    verdict = (ran.directory / "logs/process-0000.log").read_text().splitlines()[-1]
-    assert re.search(r"the group ends: process 1 on box\d was killed$", verdict)
+    (output,) = (path.read_text() for path in (ran.directory / "logs").glob(f"slurm-{job}*.out"))
+    assert re.search(r"^nivp: process 1 on box\d was killed$", output, re.MULTILINE) and "queued again" not in output
+    last_line = (ran.directory / "logs/process-0000.log").read_text().splitlines()[-1]
+    assert re.search(r"the group ends: process 1 on box\d was killed$", last_line)
     scripts = [line["script"] for line in lines(ran.directory / "jobs.jsonl")]
     assert scripts == [f"{ran.directory}/job-00{number}.sbatch" for number in (1, 2, 3)]
     starts = log(ran).count("module load cuda/12.8\nmodule load apptainer\nsite: it's ours\n")  # with the site's file
@@ -195,8 +195,8 @@ def test_when_a_stopped_or_failed_job_is_not_queued_again(box, start, submit, pr
 
 
 def test_a_requeue_by_hand_a_lost_node_and_a_preemption_with_grace_time(box, start, quiet):
-    """The loss of a node leaves no time for a checkpoint. A preempted job that ends within its grace time is a failed job
-    to Slurm, which would not queue it again by itself."""
+    """The loss of a node leaves no time for a checkpoint. A preempted job that ends within its grace time is a
+    failed job to Slurm, which would not queue it again by itself."""
     job, ran = start("--partition", "grace", "--checkpoint.every_steps", 3, slow=3)
     box.call("scontrol", "requeue", job)
     goes_on(ran, 1)
