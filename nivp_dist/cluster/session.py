@@ -132,7 +132,7 @@ def _communicator(place: Topology, control: str):
     process management interface that mpi4py understands. Raises InputError if it must be used and cannot.
     """
     optional = place.meeting is not None and control != "mpi"
-    if control == "coordination" and optional or not (place.mpi or control == "mpi"):
+    if (control == "coordination" and optional) or not (place.mpi or control == "mpi"):
         return None
     try:
         with warnings.catch_warnings(action="ignore"):  # the message below says the same in one line

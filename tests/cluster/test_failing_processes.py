@@ -70,7 +70,8 @@ def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bits(processes, un
         assert not alive(victims.values())
         reported = [line for line in err.splitlines() if line.startswith("nivp: ")]
         if who != "all" and launcher == local(2):  # mpirun kills the other process before it can report
-            assert re.fullmatch(f"nivp: process {who[-1]} on ({HOST}|127.0.0.1) was killed", (reported or [""])[-1]), err
+            killed = f"nivp: process {who[-1]} on ({HOST}|127.0.0.1) was killed"
+            assert reported and re.fullmatch(killed, reported[-1]), err
             assert err.splitlines()[-1] == reported[-1]
         if (now := lost_now()) is not None:
             assert now <= EVERY
