@@ -16,7 +16,9 @@ from nivp_dist.galerkin.methods import ITERATIVE, after_doubling, direct_work, s
 from nivp_dist.galerkin.velocity import Galerkin, Regularisation, effective_dimension
 from nivp_dist.integration.stages import StageFailed, Stages
 from nivp_dist.integration.tableaus import TABLEAUS, StepControl, attempt
-from nivp_dist.points import sampling
+from nivp_dist.points import selection
+from nivp_dist.points.points import effective_sample_size, pad
+from nivp_dist.points.sampling import Sampler
 from nivp_dist.run.state import State
 from nivp_dist.settings.model import Config
 
@@ -43,7 +45,7 @@ class Stepper:
         self,
         config: Config,
         galerkin: Galerkin,
-        sampler: sampling.Sampler,
+        sampler: Sampler,
         output_times,
         direct: Galerkin | None = None,
     ):
@@ -170,15 +172,15 @@ class Stepper:
         return self._follow(random_keys.solution_selection_key(key), candidates, field, n=n)
 
     def _by_residual(self, key, candidates, squares, *, n):
-        chosen = sampling.select_by_residual(key, candidates, squares, n)
-        return sampling.pad(chosen, self.galerkin.mesh.size)
+        chosen = selection.select_by_residual(key, candidates, squares, n)
+        return pad(chosen, self.galerkin.mesh.size)
 
     def _by_solution(self, key, candidates, field, *, n):
         network, settings = self.galerkin.network, self.sampling
         logs = field[:, 0] if network.log_density else jnp.log(jnp.linalg.norm(field, axis=-1))
         power, log = 1 / settings.inflation, network.log_density
-        chosen = sampling.select_by_solution(key, candidates, logs, n, power, settings.uniform_fraction, log)
-        return sampling.pad(chosen, self.galerkin.mesh.size)
+        chosen = selection.select_by_solution(key, candidates, logs, n, power, settings.uniform_fraction, log)
+        return pad(chosen, self.galerkin.mesh.size)
 
     def _regularise(self, state: State, points) -> tuple[Galerkin, Regularisation, int]:
         """What solves in this step, mu and the approximation that CG is preconditioned with, and its rank.
@@ -263,6 +265,6 @@ def _telemetry(theta, velocity, before, regularisation, weights) -> dict:
         "lambda_min": eigenvalues[-1],
         "condition": (eigenvalues[0] + mu) / mu,
         "effective_dimension": effective_dimension(regularisation),
-        "effective_sample_size": sampling.effective_sample_size(weights),
+        "effective_sample_size": effective_sample_size(weights),
         "turn": jnp.vdot(velocity, before) / (jnp.linalg.norm(velocity) * jnp.linalg.norm(before)),
     }

@@ -10,7 +10,8 @@ from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend import random_keys
 from nivp_dist.backend.mesh import to_host
-from nivp_dist.points.sampling import Density, Sampler, component_log_densities
+from nivp_dist.points.mixture import Density, component_log_densities
+from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.base import Problem, evaluate_reference, has_reference
 
 # Covariances of the fitted Gaussians are multiplied by these. The squares that a relative L2 error weighs live where
@@ -67,7 +68,7 @@ class Scorer:
         replicated = NamedSharding(sampler.mesh, P())
 
         def evaluate(key, density, theta):
-            drawn = sampler._draw(key, _spread(density, sampler.settings.inflation), n=points)
+            drawn = sampler.draw_traced(key, _spread(density, sampler.settings.inflation), n=points)
             u, integrands = network.values(theta, drawn.x), {}
             log = network.field(theta, drawn.x) if sampler.log_density else jnp.log(jnp.maximum(u, 0.0))
             if callable(problem.invariants):

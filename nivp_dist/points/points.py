@@ -21,8 +21,28 @@ class Points(NamedTuple):
     measure: jax.Array
 
 
-def error_weights(points, field, log_density: bool):
-    """Weights (n,) of the error norm at points with their field (n, m), up to a common factor."""
+def error_weights(points: Points, field, log_density: bool):
+    """Weights (n,) of the error norm, up to a common factor.
+
+    Args:
+        field: (n, m), the field at the points.
+        log_density: True if the field is log u. The weights are then the measure times u; else they are those of
+            the points.
+    """
     if not log_density:
         return points.weights
     return jnp.exp(field[:, 0].astype(jnp.float64) + jnp.log(points.measure))  # padding: exp(-inf)
+
+
+def effective_sample_size(weights):
+    """(sum w)^2 / sum w^2 for weights (n,): a scalar (Kish 1965)."""
+    return jnp.sum(weights) ** 2 / jnp.sum(weights**2)
+
+
+def pad(points: Points, multiple: int) -> Points:
+    """The points with copies of the first one, of weight and measure zero, up to a multiple of the devices."""
+    extra = -len(points.x) % multiple
+    if extra == 0:
+        return points
+    x = jnp.concatenate([points.x, jnp.tile(points.x[:1], (extra, 1))])
+    return Points(x, *(jnp.pad(w, (0, extra)) for w in points[1:]))

@@ -20,7 +20,7 @@ from nivp_dist.monitoring.estimate import Estimate
 from nivp_dist.monitoring.evaluation import Score, Scorer
 from nivp_dist.monitoring.signatures import StepHistory, StepRecord
 from nivp_dist.network.network import build_network
-from nivp_dist.points import sampling
+from nivp_dist.points import mixture
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.base import Problem
 from nivp_dist.run.state import EVOLVE, FINISHED, FIT, REFIT, State
@@ -307,7 +307,7 @@ class Simulation:
 
     def _initial_theta_near(self, key, density):
         count = self.config.network.gaussians
-        return self.fitter.network.initialise_near(key, *sampling.gaussians(density, count))
+        return self.fitter.network.initialise_near(key, *mixture.gaussians(density, count))
 
     def _network_part(self, theta):
         return self.time_derivative_targets.restrict(theta) if self.time_derivative_targets else theta

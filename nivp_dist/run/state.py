@@ -13,7 +13,7 @@ from nivp_dist.fitting.restart import Health
 from nivp_dist.monitoring.adaptation import MuAdaptation, PointRefinement
 from nivp_dist.monitoring.estimate import Estimate
 from nivp_dist.monitoring.signatures import StepHistory
-from nivp_dist.points.sampling import Density
+from nivp_dist.points.mixture import Density
 
 FIT, EVOLVE, REFIT, FINISHED = 0, 1, 2, 3
 ON_HOST = (Estimate, StepHistory, MuAdaptation, PointRefinement)  # numbers and small arrays that no program sees

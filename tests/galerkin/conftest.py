@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from nivp_dist.backend.mesh import make_mesh
-from nivp_dist.points.points import Points
-from nivp_dist.points.sampling import pad
+from nivp_dist.points.points import Points, pad
 
 
 @pytest.fixture(scope="module", params=[k for k in (1, 2, 4) if k <= jax.device_count()], ids="{}dev".format)

@@ -6,7 +6,8 @@ import pytest
 
 from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.monitoring.evaluation import Scorer
-from nivp_dist.points.sampling import Density, Sampler
+from nivp_dist.points.mixture import Density
+from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems import Box, Problem, WholeSpace
 from nivp_dist.problems.wave import Wave
 from nivp_dist.settings.model import SamplingSettings

@@ -9,16 +9,10 @@ from scipy.stats import multivariate_normal
 from nivp_dist.backend.mesh import make_mesh, replicate
 from nivp_dist.errors import InputError
 from nivp_dist.points.low_discrepancy import shifted_sequence
-from nivp_dist.points.points import Points
-from nivp_dist.points.sampling import (
-    Density,
-    Sampler,
-    effective_sample_size,
-    log_mixture,
-    pad,
-    select_by_residual,
-    select_by_solution,
-)
+from nivp_dist.points.mixture import Density, log_mixture
+from nivp_dist.points.points import Points, effective_sample_size, pad
+from nivp_dist.points.sampling import Sampler
+from nivp_dist.points.selection import select_by_residual, select_by_solution
 from nivp_dist.problems import Box, WholeSpace
 from nivp_dist.settings.model import SamplingSettings
 
