@@ -23,13 +23,13 @@ def refusal(directory: str | Path, cap: int, job: str = "", facts: str = "") -> 
     facts: of the job, as `scontrol -o show job` prints them. cap and progress are those of the job: one that was
     submitted anew begins anew.
     """
-    directory, facts = Path(directory), dict(word.partition("=")[::2] for word in facts.split())
+    directory = Path(directory)
     summary = run_directory.read_summary(directory) or {}
     if summary.get("status") != "stopped":
         return f"the run has not stopped with a checkpoint, its status is '{summary.get('status', 'not started')}'"
     if not run_directory.has_checkpoint(directory):
         return "the run has no checkpoint"
-    if (why := _unwanted(summary.get("signal"), facts)) is not None:
+    if (why := _unwanted(summary.get("signal"), _pairs(facts))) is not None:
         return why
     before = _of_job(directory, job)
     if len(before) >= cap:
@@ -49,11 +49,18 @@ def progress(directory: str | Path) -> int:
 
 def record(directory: str | Path, job: str = "") -> dict:
     """Write down that the job is queued again. Returns the line; raises OSError."""
-    summary = run_directory.read_summary(directory)
+    directory = Path(directory)
+    summary = run_directory.read_summary(directory) or {}
     line = {"job": job, "number": len(_of_job(directory, job)) + 1, "time": time.time()}
     line |= {"transitions": progress(directory), "t": summary["t"], "signal": summary["signal"]}
-    Lines(Path(directory) / REQUEUES).append(line)
+    Lines(directory / REQUEUES).append(line)
     return line
+
+
+def _pairs(facts: str) -> dict[str, str]:
+    """The words KEY=VALUE of a text."""
+    words = (word.partition("=") for word in facts.split())
+    return {key: value for key, _, value in words}
 
 
 def _unwanted(signal: str | None, facts: dict[str, str]) -> str | None:

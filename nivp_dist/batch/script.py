@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nivp_dist.batch.site import SiteSettings, seconds
 from nivp_dist.errors import InputError
@@ -48,7 +48,8 @@ def resources(options: dict, site: SiteSettings) -> Resources:
             raise InputError(f"{COMMAND_LINE}: --{option} must be one line and not empty, got {json.dumps(value)}")
     defaults = {name: value for name, value in site.model_dump().items() if name in Resources._fields}
     gpus = options.get("gpus_per_node")
-    asked = Resources(**defaults | {"ntasks_per_node": gpus or 1} | options)
+    chosen: dict[str, Any] = defaults | {"ntasks_per_node": gpus or 1} | options
+    asked = Resources(**chosen)
     if gpus is not None and gpus % asked.ntasks_per_node:
         raise InputError(
             f"{COMMAND_LINE}: {asked.ntasks_per_node} processes of a node cannot share its {gpus} GPUs evenly: "

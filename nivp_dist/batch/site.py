@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from pydantic import Field, PositiveInt, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from nivp_dist.errors import InputError
 from nivp_dist.settings.files import read_toml
@@ -25,8 +26,8 @@ class SiteSettings(Section):
     qos: str | None = None
     constraint: str | None = None
     time: str | None = None  # of one job, such as "24:00:00"; default: the partition's
-    notice: int = Field(120, ge=1, le=65535)  # seconds before the time limit at which a run saves and stops
-    requeues: int = Field(20, ge=0)  # of a job, at most
+    notice: int = Field(default=120, ge=1, le=65535)  # seconds before the time limit at which a run saves and stops
+    requeues: int = Field(default=20, ge=0)  # of a job, at most
     cpus_per_task: PositiveInt | None = None
     modules: list[str] = []  # to be loaded
     environment: dict[str, str] = {}  # exported after that, as it stands: a value with $NAMES is a line of setup
@@ -122,7 +123,7 @@ def _mend(key: str, schema: dict) -> str:
     return f"the nearest is {close}" if close else f"the keys are {', '.join(schema)}"
 
 
-def _explain(detail: dict, data: dict, schema: dict) -> str:
+def _explain(detail: ErrorDetails, data: dict, schema: dict) -> str:
     if detail["type"] == "value_error":
         return detail["msg"].removeprefix("Value error, ")
     key, *inside = detail["loc"]

@@ -193,8 +193,10 @@ def _set(data: dict, key: str, value: Any) -> None:
 def _leave_out_late_times(data: dict, note: Callable[[str], None]) -> None:
     """Drop the output times beyond integrator.t_end. Values of a wrong type stay, for validation to report."""
     output, t_end = data.get("output"), data["integrator"]["t_end"]
-    times = output.get("times") if isinstance(output, dict) else None
-    if not isinstance(times, list) or not all(_is_number(value) for value in (*times, t_end)):
+    if not isinstance(output, dict) or not isinstance(output.get("times"), list):
+        return
+    times = output["times"]
+    if not all(_is_number(value) for value in (*times, t_end)):
         return
     if late := [t for t in times if t > t_end]:
         output["times"] = [t for t in times if t <= t_end]

@@ -66,7 +66,7 @@ def describe(schema: dict) -> str:
         return "one of " + ", ".join(map(repr, schema["enum"]))
     if "const" in schema:
         return repr(schema["const"])
-    kind = schema.get("type")
+    kind = schema.get("type", "")
     if kind == "array":
         plural = _plural(schema.get("items") or (schema.get("prefixItems") or [{}])[0])
         fixed = schema.get("minItems") == schema.get("maxItems") and "minItems" in schema
@@ -96,4 +96,4 @@ def _exact(bound: float) -> str:
 
 def _plural(schema: dict) -> str:
     names = {"number": "numbers", "integer": "whole numbers", "string": "strings"}
-    return names.get(schema.get("type"), "values")
+    return names.get(schema.get("type", ""), "values")

@@ -30,7 +30,7 @@ class ProblemSettings(Section):
     # Python file that defines the problem; a relative path starts at the folder of the configuration file.
     file: str | None = None
     # Name of the class in that file; written `class` in the configuration.
-    class_: str | None = Field(None, alias="class")
+    class_: str | None = Field(default=None, alias="class")
     # Parameters of the problem, name = value; the class says which there are.
     parameters: dict[str, Any] = {}
 
@@ -46,7 +46,7 @@ class NetworkSettings(Section):
     form: Literal["auto", "direct", "exponential", "log_density"] = "auto"
     # Number L of frequencies of the embedding, 2^0 to 2^(L-1) times pi/2 per half width of the box. Default: 4 on
     # boxes; 0, which passes the coordinates on as they are, on the whole space.
-    frequencies: int | None = Field(None, ge=0)
+    frequencies: int | None = Field(default=None, ge=0)
     # Exponent by which the embedding decays with the frequency: one number, or one for each frequency. The paper has
     # 1; with it, fits of narrow pulses stall at a relative error of 1e-2.
     alpha: float | list[float] = 0.0
@@ -64,7 +64,7 @@ class NetworkSettings(Section):
     symmetry: bool = True
     # form = exponential on a box: add the Chebyshev polynomials T_1 to T_K of every coordinate to log u, K being this
     # number. Useful where the solution moves off a wall.
-    additive: int = Field(0, ge=0)
+    additive: int = Field(default=0, ge=0)
     # form = log_density: number of quadratic forms whose exponentials are summed, for densities in distant parts.
     gaussians: PositiveInt = 1
     # Precision of the parameters and of the network.
@@ -86,21 +86,21 @@ class SamplingSettings(Section):
     # (monitoring/adaptation.py). Has no effect with method = 'solution'.
     adapt_points: bool = True
     # Share of the points that is drawn uniformly with the other methods, so that no part of the domain stays without.
-    uniform_fraction: float = Field(0.1, gt=0.0, le=1.0)
+    uniform_fraction: float = Field(default=0.1, gt=0.0, le=1.0)
     # method = uniform: share of the points drawn uniformly from concentric boxes of all sizes about the centre,
     # without importance weights. For an OpenBox whose solution is carried outward from the middle, which uniform
     # points in many dimensions do not reach.
-    nested_fraction: float = Field(0.0, ge=0.0, lt=1.0)
+    nested_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
     # Number of Gaussians that are fitted to |u|.
     components: PositiveInt = 1
     # Factor on the covariance of the fitted Gaussians, so that points lie in the tails of u too.
-    inflation: float = Field(1.5, ge=1.0)
+    inflation: float = Field(default=1.5, ge=1.0)
     # method = residual or solution: number of candidates for each point.
     oversampling: PositiveInt = 10
     # Number of accepted steps that use the same points.
     redraw_every: PositiveInt = 1
     # Number of points that a device holds in memory at once; 0: all of its points.
-    chunk: int = Field(0, ge=0)
+    chunk: int = Field(default=0, ge=0)
 
     _rules = model_validator(mode="after")(rules.sampling_keys_agree)
 
@@ -204,11 +204,11 @@ class RestartSettings(Section):
     # Whether there are refits.
     enabled: bool = True
     # Refit when a velocity takes this many times the CG iterations that it took after the last fit.
-    cg_growth: float = Field(4.0, gt=1.0)
+    cg_growth: float = Field(default=4.0, gt=1.0)
     # Refit when the residual on new points is this many times as large as after the last fit, and above 1e-2.
-    residual_growth: float = Field(20.0, gt=1.0)
+    residual_growth: float = Field(default=20.0, gt=1.0)
     # Refit when the step size has become smaller by this factor since the last fit.
-    step_shrink: float = Field(50.0, gt=1.0)
+    step_shrink: float = Field(default=50.0, gt=1.0)
     # Refit when this much time t has passed since the last fit; default: never for this reason.
     every: PositiveFloat | None = None
     # A refit replaces the old network if its relative L2 error is below this, or below a tenth of the estimated error.
@@ -225,7 +225,7 @@ class CheckpointSettings(Section):
     # Longest time between two checkpoints, in minutes of wall time.
     every_minutes: PositiveFloat = 10.0
     # Number of checkpoints that are kept; more than one, because the newest may turn out to be damaged.
-    keep: int = Field(3, ge=2)
+    keep: int = Field(default=3, ge=2)
 
 
 class OutputSettings(Section):
@@ -248,13 +248,13 @@ class ClusterSettings(Section):
     # processes were started by it.
     control: Literal["auto", "mpi", "coordination"] = "auto"
     # Seconds within which all processes have to start.
-    startup_seconds: float = Field(120.0, ge=1.0, le=3600.0)
+    startup_seconds: float = Field(default=120.0, ge=1.0, le=3600.0)
     # Minutes after which a process that is still busy with one command is taken for stuck, and the run ended.
     deadline_minutes: PositiveFloat = 30.0
     # Seconds without a sign of life after which a process, or its host, is taken for lost, and the run ended.
-    silence_seconds: float = Field(30.0, ge=1.0)
+    silence_seconds: float = Field(default=30.0, ge=1.0)
     # Seconds that the other processes wait at the end for process 0, which draws the pictures.
-    shutdown_seconds: float = Field(600.0, ge=1.0)
+    shutdown_seconds: float = Field(default=600.0, ge=1.0)
     # Directory in which compiled programs are kept for the next start. off: none. auto: ~/.cache/nivp for runs of
     # several processes, none for one.
     compilation_cache: str = "auto"
@@ -266,7 +266,7 @@ class Config(Section):
     problem: ProblemSettings
     # Relative L2 error to aim at. solver.mu, integrator.rtol, fit.target, fit.stop_at, fit.line_search and
     # restart.bound follow from it where they are not set (nivp_dist/settings/rules.py). It is an aim, not a bound.
-    accuracy: float | None = Field(None, gt=0.0, lt=1.0)
+    accuracy: float | None = Field(default=None, gt=0.0, lt=1.0)
     network: NetworkSettings = NetworkSettings()
     sampling: SamplingSettings = SamplingSettings()
     solver: SolverSettings = SolverSettings()
@@ -277,9 +277,9 @@ class Config(Section):
     output: OutputSettings = OutputSettings()
     cluster: ClusterSettings = ClusterSettings()
     # Seed of all random numbers of the run.
-    seed: int = Field(0, ge=0, le=LARGEST_SEED)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     # Number of devices to use; 0: all of them.
-    devices: int = Field(0, ge=0)
+    devices: int = Field(default=0, ge=0)
 
     _filled = model_validator(mode="before")(rules.fill_in_from_accuracy)
     _rules = model_validator(mode="after")(rules.sections_agree)
