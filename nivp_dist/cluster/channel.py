@@ -24,6 +24,7 @@ class Channel(Protocol):
 
     def gather(self, value: Any) -> list:
         """Return the values of all processes, in order, on every process. Raises ChannelError as above."""
+        ...
 
     def close(self) -> None:
         """The last call on each process."""

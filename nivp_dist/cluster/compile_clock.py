@@ -24,12 +24,12 @@ class CompileClock:
     def __exit__(self, *failure):
         monitoring.unregister_event_duration_listener(self.listen)
 
-    def listen(self, event: str, duration: float, **details) -> None:
-        """Something has just ended that took `duration` seconds (the listener that jax calls)."""
+    def listen(self, event: str, duration_secs: float, **details: str | int) -> None:
+        """Something has just ended that took so many seconds (the listener that jax calls)."""
         if not event.startswith(EVENTS):
             return
         end = self._now()
-        start = end - duration
+        start = end - duration_secs
         while self._spans and self._spans[-1][1] > start:  # ends are exact, starts only to some microseconds
             start = min(start, self._spans.pop()[0])
         self._spans.append((start, end))

@@ -73,7 +73,7 @@ def _wait_for_all(processes: int, meeting: Meeting, startup_seconds: float) -> M
 def _admit(connection: Connection, peers: dict[int, Peer], processes: int, token: str) -> None:
     """Add the process at the other end to the peers, or refuse it and say why."""
     hello = connection.wait_for_message(ANSWER_SECONDS) or {}
-    index, reason = hello.get("process"), None
+    index, reason = hello.get("process", -1), None
     if hello.get("token") != token:
         reason = ""  # it belongs to another group, and goes on looking for its own
     elif index in peers:

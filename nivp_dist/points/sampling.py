@@ -109,7 +109,7 @@ class Sampler:
         k = self.settings.components
         centre, covariance = self.domain.centre, np.diag(self.domain.scale**2)
         parts = np.full(k, 1.0 / k), np.tile(centre, (k, 1)), np.tile(covariance, (k, 1, 1))
-        return replicate(Density(*parts), self.mesh)
+        return replicate(Density._make(parts), self.mesh)
 
     def _split(self, key, density: Density) -> Density:
         """The means moved apart at random, for expectation-maximisation to separate the Gaussians."""

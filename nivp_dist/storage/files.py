@@ -7,13 +7,15 @@ import os
 import secrets
 import time
 from pathlib import Path
-from typing import Callable
+from typing import Callable, TypeVar
 
 from nivp_dist.errors import DiskFailed
 
+T = TypeVar("T")
+
 TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.ENOLCK, errno.EINTR}
 PATIENCE = (1.0, 5.0, 30.0)  # seconds before a file system that stumbled is asked again
-MENDS = {
+MENDS: dict[int | None, str] = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room, or ask for a larger quota",
     errno.EROFS: "make it writable",
@@ -93,22 +95,23 @@ def sync_tree(directory: str | Path) -> None:
         sync_directory(path)
 
 
-def patiently(what: str | Path, action: Callable):
+def patiently(what: str | Path, action: Callable[[], T]) -> T:
     """The action's result, tried again where a file system stumbled. Raises OSError if that does not help.
 
     what: the file or folder that it is about.
     """
-    for seconds in (*PATIENCE, None):
+    for seconds in PATIENCE:
         try:
             return action()
         except OSError as error:
-            if error.errno not in TRANSIENT or seconds is None:
+            if error.errno not in TRANSIENT:
                 raise
             logging.getLogger(__name__).warning("%s: %s; trying again in %g s", what, error.strerror, seconds)
             time.sleep(seconds)
+    return action()
 
 
-def persist(what: str | Path, action: Callable):
+def persist(what: str | Path, action: Callable[[], T]) -> T:
     """The action's result, tried again where a file system stumbled; a full disk or a missing permission is final.
 
     Raises DiskFailed, one line that names what could not be written, why, and the mend.

@@ -56,7 +56,7 @@ def read_lines(path: str | Path) -> list[dict]:
         records.pop()
     if None in records:
         raise ValueError(f"{path}, line {records.index(None) + 1}: not JSON")
-    return records
+    return [record for record in records if record is not None]
 
 
 def read_tail(path: str | Path, size: int = 1 << 18) -> list[dict]:

@@ -170,8 +170,9 @@ def in_use(directory: str | Path) -> bool:
         free = _try_lock(file, fcntl.LOCK_SH)
         locked = None if free is None else not free
     beat = heartbeat.read(directory)
-    fresh = beat is not None and beat.age < heartbeat.ALIVE
-    return bool(locked) or (fresh and (beat.elsewhere or locked is None))
+    if locked or beat is None:
+        return bool(locked)
+    return beat.age < heartbeat.ALIVE and (beat.elsewhere or locked is None)
 
 
 def require_ours(directory: str | Path) -> None:
@@ -214,8 +215,9 @@ def _other_holder(file, directory: Path) -> str | None:
     if free is False:
         file.seek(0)
         beat = heartbeat.read(directory)
-        silent = beat is not None and beat.elsewhere and beat.age > heartbeat.SKEW
-        gone = f", not heard of for {beat.age / 60:.0f} min; if it is gone, remove {directory / LOCK}" if silent else ""
+        gone = ""
+        if beat is not None and beat.elsewhere and beat.age > heartbeat.SKEW:
+            gone = f", not heard of for {beat.age / 60:.0f} min; if it is gone, remove {directory / LOCK}"
         return (file.read().decode() or "another process") + gone
     if (beat := heartbeat.still_beating(directory, locks=free is not None)) is not None:
         return str(beat)
@@ -290,7 +292,9 @@ def _mark(path: Path) -> Path:
 
 def _next_free(parent: Path, name: str) -> Path:
     parent.mkdir(parents=True, exist_ok=True)
-    for path in _numbered(parent, name):
+    candidates = _numbered(parent, name)
+    while True:
+        path = next(candidates)
         with contextlib.suppress(FileExistsError):
             path.mkdir()
             return path.resolve()
