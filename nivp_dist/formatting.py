@@ -23,7 +23,7 @@ def duration(seconds: float | None) -> str:
     """A length of time for a reader: 42 s, 2 min 13 s, 3 h 05 min, 2 d 4 h."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
-    seconds = int(round(seconds))
+    seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
     if seconds < 3600:

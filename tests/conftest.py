@@ -1,23 +1,25 @@
-"""Every test runs with float64 switched on, as the product does, on the CPU unless told otherwise."""
+"""All tests run in float64, as the product does, and on the CPU unless JAX_PLATFORMS names another platform."""
 
 import gc
 import os
 from importlib.metadata import version
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Machine code need not be fast for a handful of points; the programs and their communication stay the same. Processes
-# that tests start take it over: bits are compared with theirs. With ..._OPTIMIZATIONS=0 the tests hold as well.
+# Tests compile many programs and run each on a few points, so that slow machine code costs less than optimising it. The
+# programs and their communication stay the same. Processes that tests start inherit the setting, because their bits are
+# compared with those of this process. The tests also pass with JAX_DISABLE_MOST_OPTIMIZATIONS=0.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# On a CPU all tests have four devices, of which a configuration may use fewer; what is sharded is tested on 1, 2 and 4.
+# On a CPU all tests have four devices, of which a configuration may use fewer. Sharded programs are tested on 1, 2, 4.
 if "device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-# These two, of which the first is the product's own too, compile the programs of a run in 5 s instead of 15. XLA ends a
-# process that names a flag it does not know.
+# With these two flags the programs of a run compile in 5 s instead of 15 s (two cores, jaxlib 0.10.2). The product sets
+# the first one too. Only jaxlib 0.10 gets them, because XLA aborts a process that sets a flag which it does not know.
 QUICK = " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 if version("jaxlib").startswith("0.10.") and os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + QUICK
 
-# Tracing makes objects by the million that live long: looking through them again and again is a tenth of the time.
+# Tracing makes millions of objects that live long. With Python's default thresholds the garbage collector inspects them
+# so often that it takes a tenth of the time of the suite.
 gc.set_threshold(200_000, 20, 100)
 
 import jax  # noqa: E402
@@ -28,17 +30,21 @@ import nivp_dist.backend  # noqa: E402, F401
 
 
 def pytest_collection_finish():
-    gc.freeze()  # nor are modules looked through again
+    gc.freeze()  # the objects of the imported modules are never inspected again
 
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory):
-    """Where compiled programs are kept, for the tests of a worker and all that they start."""
+    """The folder of the compilation cache of a test worker and of the processes that its tests start."""
     return tmp_path_factory.mktemp("compiled")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs():
-    """A process may have 65,530 maps of memory (vm.max_map_count), and every program takes some: past them it dies."""
+    """Drop the compiled programs of a module's tests.
+
+    Linux allows a process 65,530 memory maps (vm.max_map_count). Every compiled program takes some, and a process that
+    exceeds the limit dies.
+    """
     yield
     jax.clear_caches()

@@ -80,7 +80,7 @@ class Processes(Runs):
             start_new_session=True,
         )
 
-    def finish(self, words, *arguments, code=0, seconds=600, **keywords):
+    def finish(self, words, *arguments, code=0, seconds=240, **keywords):
         """(seconds it took, standard error) of a launch that must end with the code."""
         started = time.monotonic()
         process = self.launch(words, *arguments, **keywords)

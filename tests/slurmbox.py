@@ -181,8 +181,7 @@ class Slurmbox:
         self._wait_for(lambda: states() == ["idle"] * len(NODES))
 
     def _daemon(self, *words) -> subprocess.Popen:
-        output = open(self.folder / "log/daemons", "a")
-        with output:
+        with open(self.folder / "log/daemons", "a") as output:
             return subprocess.Popen(
                 list(map(str, words)), env=self.environment, stdout=output, stderr=output, preexec_fn=_die_with_parent
             )

@@ -48,7 +48,7 @@ class Unreferenced(Decay):
     reference = None
 
 
-class heat(Decay):  # noqa: N801  the name of a shipped problem
+class heat(Decay):
     pass
 
 

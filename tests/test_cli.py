@@ -103,7 +103,10 @@ def test_run_of_a_problem_file_uses_the_copy(calls, tmp_path):
         (["run", "heat.toml", "--seed"], "command line: --seed needs a value"),
         (["run", "heat.toml", "--seed", "--solver.mu", "1"], "command line: --seed needs a value"),
         (["run", "heat.toml", "--seed", "1", "--seed=2"], "command line: --seed is given twice"),
-        (["run", "heat.toml", "--seed", "-1"], "command line: seed must be a whole number from 0 to 9223372036854775807, got -1"),
+        (
+            ["run", "heat.toml", "--seed", "-1"],
+            "command line: seed must be a whole number from 0 to 9223372036854775807, got -1",
+        ),
         (
             ["run", "heat.toml", "--solver.tolerance", "1"],
             "command line: unknown key solver.tolerance; the nearest is solver.rtol",

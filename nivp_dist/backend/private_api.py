@@ -75,7 +75,7 @@ def delete_unreadable_cache_entries() -> None:
     def read_or_delete(key, *arguments, **keywords):
         try:
             return read(key, *arguments, **keywords)
-        except Exception:  # decompression and deserialisation raise many types, and none leaves a usable program
+        except Exception:  # noqa: BLE001  decompression and deserialisation raise many types; all mean an unusable file
             folder = jax.config.values["jax_compilation_cache_dir"]
             (Path(folder) / f"{key}-cache").unlink(missing_ok=True)
             return None, None

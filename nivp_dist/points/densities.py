@@ -1,6 +1,6 @@
 """Densities as results: importance sampling from a snapshot's mixture, marginals, entropy, samples. Host arithmetic."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 

@@ -1,7 +1,7 @@
 """Reference solutions on a periodic box: Fourier series in space, an exponential Runge-Kutta method in time."""
 
 import math
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 from scipy import fft

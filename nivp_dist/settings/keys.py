@@ -2,7 +2,7 @@
 
 import difflib
 import functools
-from typing import Iterable
+from collections.abc import Iterable
 
 from nivp_dist.settings.model import Config
 

@@ -164,7 +164,10 @@ def test_a_refusal_of_slurm(refused, monkeypatch, where, sweep):
         (("heat.toml", "--sweep", "seed"), "command line: --sweep seed: write it as key=value,value"),
         (("heat.toml", "--sweep", "seed=1,2", "--seed", "3"), "command line: seed is given twice"),
         (("heat.toml", "--sweep", "seed=1", "--sweep", "seed=2"), "command line: seed is given twice"),
-        (("heat.toml", "--sweep", "seed=1,-2"), "command line: seed must be a whole number from 0 to 9223372036854775807, got -2"),
+        (
+            ("heat.toml", "--sweep", "seed=1,-2"),
+            "command line: seed must be a whole number from 0 to 9223372036854775807, got -2",
+        ),
         (("heat.toml", "--sweep", "sed=1"), "command line: unknown key sed; the nearest is seed"),
         (("--resume", "none"), "{cwd}/none: not the directory of a run (it holds no config.toml)"),
         (("--resume", "x", "heat.toml"), "command line: --resume DIR goes without CONFIG, --output and --sweep"),

@@ -194,5 +194,5 @@ def test_what_the_walls_change(t, bound_1d, bound_5d):
     # Without coupling the five-dimensional solution with walls is the product of one-dimensional ones.
     a, b, c = walls @ walls, walls @ free, free @ free
     assert 0.9 * bound_5d < np.sqrt((a**5 - 2 * b**5 + c**5) / c**5) < bound_5d
-    coarse_x, coarse = density_with_walls(t, 1000, 500)
+    _, coarse = density_with_walls(t, 1000, 500)
     np.testing.assert_allclose(coarse, walls[1::2], atol=4e-4 * walls.max())
