@@ -56,7 +56,7 @@ class Log(logging.Handler):
         """Append a message of a library (the method that ``logging`` calls)."""
         try:
             self.write_line(self.format(record).rstrip())
-        except Exception:  # noqa: BLE001  as the logging module does  # as in every handler of logging: a message must not end the program
+        except Exception:  # noqa: BLE001  as in every handler of logging: a message must not end the program
             self.handleError(record)
 
     @contextlib.contextmanager

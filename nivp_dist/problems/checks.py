@@ -73,7 +73,7 @@ class _Asker:
             return function(*arguments)
         except InputError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  code of users can raise anything
             mend = "; write it with jax.numpy, without float(), if or numpy on x, t or u" if _is_tracing(error) else ""
             place = place_of(error, self.file) or self.source
             raise InputError(f"{place}: {self.name}.{what}: {first_line(error)}{mend}") from None

@@ -172,7 +172,7 @@ def _instance(cls: type[Problem], parameters: dict, source: str) -> Problem:
         return cls(**values)
     except InputError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  code of users can raise anything
         place = place_of(error, getattr(sys.modules[cls.__module__], "__file__", None)) or source
         raise InputError(f"{place}: {first_line(error)}") from None
 
