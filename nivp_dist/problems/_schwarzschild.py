@@ -12,12 +12,15 @@ a = 1 - H, b = 0 in Schwarzschild's and a = 1 / (1 + H), b = 1 in Kerr and Schil
 """
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
+import scipy.sparse
 from scipy.interpolate import RectBivariateSpline
 
 from nivp_dist.problems._gaussians import PULSE_REACH, pulse
+
+sp: Any = scipy.sparse  # it has no annotations, and what a type checker infers from its code is wrong
 
 SPACING = 0.1  # of the finer grid, in widths of the pulse
 COURANT = 0.5  # time step over spacing; no coordinate speed exceeds 1, and the classical Runge-Kutta method allows 0.86
