@@ -4,11 +4,14 @@ A failure here means that a new release of a library has changed: adapt nivp_dis
 runs in a process of its own, because the functions change their library for the rest of the process.
 """
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import nivp_dist
 
 TESTS = Path(__file__).parents[1]  # where a program finds disks.py
 
@@ -130,3 +133,11 @@ def test_a_missing_private_name_is_no_error(missing, function):
     module, name = missing.rsplit(".", 1)
     code += f"import {module} as module; vars(module).pop({name!r}, None); sys.modules[{missing!r}] = None\n"
     assert python(code + f"private_api.{function}()").returncode == 0
+
+
+def test_no_other_module_uses_private_names_of_a_library():
+    """Neither modules such as jax._src, nor attributes of a library that begin with an underscore."""
+    private = re.compile(r"\b(jax|jaxlib|orbax|ocp|jnp|lax|tensorstore|flax|optax)(\.\w+)*\._[a-z]")
+    package = Path(nivp_dist.__file__).parent
+    found = [path.name for path in package.rglob("*.py") if private.search(path.read_text())]
+    assert found == ["private_api.py"]
