@@ -150,6 +150,26 @@ def doctor(directory):
     return FAILED if report.problems else FINISHED
 
 
+@nivp.command()
+@click.argument("topic", required=False)
+def guide(topic):
+    """Print the manual's chapter on TOPIC, or the list of topics."""
+    from nivp_dist import guide
+
+    if topic is None:
+        width = max(map(len, guide.TOPICS))
+        for name, sentence in guide.summaries().items():
+            click.echo(f"{name.ljust(width)}  {sentence}")
+        return
+    content = guide.text(topic)
+    if sys.stdout.isatty():
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(content))
+    else:
+        click.echo(content, nl=False)
+
+
 @nivp.group()
 def bench():
     """Measure the package on this machine, side by side with the published method."""

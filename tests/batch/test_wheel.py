@@ -57,3 +57,8 @@ def test_submit_outside_a_checkout(run, tmp_path, sweep):
 def test_the_launcher_outside_a_checkout(run, installed):
     done = run(installed / "nivp_dist/launch/local", "2", "--", sys.executable, "-c", "import os; print(os.environ)")
     assert done.returncode == 0 and done.stdout.count("'NIVP_PROCESSES': '2'") == 2
+
+
+def test_the_guide_outside_a_checkout(run):
+    done = run("-m", "nivp_dist.cli", "guide", "settings")
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("# Choosing settings\n")

@@ -1,6 +1,4 @@
-"""The cost model: against compiled programs, against its own limits, and the README's table against it."""
-
-from pathlib import Path
+"""The cost model: against compiled programs, and against its own limits."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +12,6 @@ from nivp_dist.network.network import build_network
 from nivp_dist.problems import registry
 from nivp_dist.settings.model import NetworkSettings, ProblemSettings
 
-README = Path(__file__).resolve().parents[2] / "README.md"
 WORK = cost_model.TYPICAL[0]
 
 
@@ -72,7 +69,3 @@ def test_efficiency_falls_with_devices_and_rises_with_points():
         >= 0.5
         > cost_model.efficiency(WORK, 2 * limit, cost_model.H200)
     )
-
-
-def test_the_table_of_the_readme():
-    assert "\n".join(cost_model.table()) in README.read_text()

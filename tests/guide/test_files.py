@@ -1,0 +1,75 @@
+"""The guide's chapter on files names every field that a run writes, and no other."""
+
+import json
+import re
+import tomllib
+
+import pytest
+from documents import content, table
+
+from nivp_dist import cli
+from nivp_dist.batch import jobs, requeue
+from nivp_dist.settings.files import CHANGEABLE
+from nivp_dist.storage import snapshots
+from nivp_dist.storage.heartbeat import Beat
+from nivp_dist.storage.metrics import read_lines
+
+TINY = "--devices 1 --sampling.points 300 --fit.points 300 --fit.iterations 4 --fit.on_miss continue --network.width 4"
+TINY += " --integrator.t_end 0.02 --output.times [] --output.evaluation_points 1000 --integrator.rtol 1e-2"
+
+
+def fields(marker: str) -> set[str]:
+    """The names in the first column of a table of the chapter."""
+    return set(re.findall(r"`([^`]+)`", " ".join(row[0] for row in table("files", f"fields: {marker}"))))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The directories of a run of a field, and of one of a density."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("heat_periodic_2d", "linear_fokker_planck_8d"):
+        assert cli.main(["run", name, "--output", str(folder / name), *TINY.split()]) == 0
+    return [folder / "heat_periodic_2d", folder / "linear_fokker_planck_8d"]
+
+
+def test_summary(runs):
+    summaries = [json.loads((run / "summary.json").read_text()) for run in runs]
+    assert all(set(summary) | {"signal"} == fields("summary.json") for summary in summaries)
+    entries = [entry for summary in summaries for entry in summary["errors"]]
+    assert set().union(*entries) == fields("errors")
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "events.jsonl"])
+def test_lines(runs, name):
+    assert all(set(line) == fields(name) for run in runs for line in read_lines(run / name))
+
+
+def test_snapshots(runs):
+    stored = set().union(*(snapshots.load(entry.path) for run in runs for entry in snapshots.list_snapshots(run)))
+    assert {re.sub("^invariant_.*", "invariant_NAME", name) for name in stored} == fields("snapshot")
+
+
+def test_every_file_of_a_run_directory_is_named(runs):
+    named = re.findall(r"`([^`]+)`", " ".join(line for line in content("files").splitlines() if line.startswith("|")))
+    top = {name.split("/")[0] for name in named} - {"logs"} | {"logs"}
+    for run in runs:
+        assert {path.name for path in run.iterdir()} <= top
+        assert "versions" in tomllib.loads((run / "config.toml").read_text())
+
+
+def test_jobs_and_requeues(tmp_path):
+    jobs.write_down("7", tmp_path / "job-001.sbatch", None)
+    assert set(read_lines(tmp_path / "jobs.jsonl")[0]) == fields("jobs.jsonl")
+    (tmp_path / "config.toml").write_text("")
+    (tmp_path / "summary.json").write_text('{"status": "stopped", "t": 0.5, "signal": "SIGUSR2"}')
+    (tmp_path / "checkpoints/3").mkdir(parents=True)
+    assert set(requeue.record(tmp_path)) == fields("requeues.jsonl")
+
+
+def test_heartbeat():
+    assert set(Beat._fields) == fields(".alive")
+
+
+def test_keys_that_may_change_in_a_resume():
+    _, _, rest = content("files").partition("<!-- list: changeable -->\n")
+    assert set(re.findall(r"`([^`]+)`", rest.split("\n\n")[0])) == set(CHANGEABLE)

@@ -1,0 +1,50 @@
+"""The tables of README and guide that code can produce or check."""
+
+import re
+
+import pytest
+from documents import content, table
+
+from nivp_dist.bench import accuracy, cost_model
+from nivp_dist.bench.rows import ROWS
+from nivp_dist.settings.model import by_accuracy
+
+SHEET = "accuracy: begin"
+
+
+def test_the_score_sheet_has_every_row_with_its_bounds():
+    bound = lambda value: "-" if value is None else f"{value:g}"  # noqa: E731
+    wanted = []
+    for row in ROWS:
+        command = accuracy.command(row).removeprefix("nivp run ")
+        wanted.append((f"{row.problem} (`{command}`)", bound(row.must), bound(row.goal)))
+    assert [(cells[0], cells[6], cells[7]) for cells in table("accuracy", SHEET)] == wanted
+
+
+def test_the_headline_rows_of_the_readme_are_rows_of_the_guide():
+    rows = table("README", SHEET)
+    stale = [cells for cells in rows if cells not in table("accuracy", SHEET)]
+    assert rows and not stale, "copy these rows from nivp_dist/guide/accuracy.md again"
+
+
+@pytest.mark.parametrize("document", ["README", "accuracy"])
+def test_the_head_of_the_score_sheet_is_that_of_the_command(document):
+    head = accuracy.markdown({"rows": []})
+    assert f"<!-- {SHEET} -->\n" + "\n".join(head) + "\n" in content(document)
+
+
+def test_the_table_of_the_cost_model():
+    shown = re.search(r"<!-- table: cost_model -->\n(.*?)\n<!-- table: end -->", content("speed"), re.DOTALL)
+    assert shown[1].splitlines() == cost_model.table()
+
+
+def test_what_follows_from_accuracy():
+    rows = dict(table("settings", "table: by_accuracy"))
+    assert set(re.findall(r"`(\w+\.\w+)`", " ".join(rows))) == {
+        f"{section}.{key}" for section, values in by_accuracy(1e-3).items() for key in values
+    }
+    a = 1e-3
+    wanted = {"solver.mu": 1e-7 * a, "integrator.rtol": a / 20, "fit.target": 5 * a, "fit.stop_at": a / 100}
+    for key, value in (wanted | {"restart.bound": a}).items():
+        section, name = key.split(".")
+        assert by_accuracy(a)[section][name] == pytest.approx(value)
