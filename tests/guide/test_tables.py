@@ -7,7 +7,7 @@ from documents import content, table
 
 from nivp_dist.bench import accuracy, cost_model
 from nivp_dist.bench.rows import ROWS
-from nivp_dist.settings.model import by_accuracy
+from nivp_dist.settings.rules import settings_for_accuracy
 
 SHEET = "accuracy: begin"
 
@@ -39,12 +39,12 @@ def test_the_table_of_the_cost_model():
 
 
 def test_what_follows_from_accuracy():
-    rows = dict(table("settings", "table: by_accuracy"))
+    rows = dict(table("settings", "table: accuracy"))
     assert set(re.findall(r"`(\w+\.\w+)`", " ".join(rows))) == {
-        f"{section}.{key}" for section, values in by_accuracy(1e-3).items() for key in values
+        f"{section}.{key}" for section, values in settings_for_accuracy(1e-3).items() for key in values
     }
     a = 1e-3
     wanted = {"solver.mu": 1e-7 * a, "integrator.rtol": a / 20, "fit.target": 5 * a, "fit.stop_at": a / 100}
     for key, value in (wanted | {"restart.bound": a}).items():
         section, name = key.split(".")
-        assert by_accuracy(a)[section][name] == pytest.approx(value)
+        assert settings_for_accuracy(a)[section][name] == pytest.approx(value)
