@@ -74,7 +74,7 @@ class SiteSettings(Section):
     def _is_one_line(cls, value, info):
         texts = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
         for text in texts:
-            if isinstance(text, str) and ("\n" in text or not text.strip() and not isinstance(value, dict)):
+            if isinstance(text, str) and ("\n" in text or (not text.strip() and not isinstance(value, dict))):
                 raise ValueError(f"{info.field_name}: every text is one line and not empty, got {json.dumps(text)}")
         return value
 

@@ -48,7 +48,7 @@ def submit(output, resume, sweep, dry_run, arguments, **options):
     asked = script.resources(options, settings)
     positional, overrides = parse(arguments)
     _refuse_mistyped(overrides)
-    if asked.array_limit and not (sweep or resume is not None and jobs.is_sweep(Path(resume))):
+    if asked.array_limit and not (sweep or (resume is not None and jobs.is_sweep(Path(resume)))):
         raise InputError(f"{COMMAND_LINE}: --array-limit is for sweeps: add --sweep KEY=V1,V2, or leave it away")
     if not dry_run:
         jobs.require_sbatch()

@@ -8,14 +8,15 @@ never starting over silently.
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import logging
 import os
 import re
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Callable
 
 import jax
 import numpy as np
@@ -53,7 +54,7 @@ class Checkpoints:
         self._last: tuple[int, dict[str, str]] | None = None  # step and digests of the last save or restore
         self._on_process_zero(self._open)
 
-    def save(self, step: int, tree: dict[str, np.ndarray | jax.Array]) -> bool:
+    def save(self, step: int, tree: Mapping[str, np.ndarray | jax.Array]) -> bool:
         """Write the state under a step, whole. tree: name -> array, the same on every process (replicated).
 
         Returns False, and writes nothing, if this very state was the last one saved or restored. Another state of
@@ -86,7 +87,7 @@ class Checkpoints:
             if not problem:
                 _check_template(tree, template, step)
                 self._last = step, {name: _digest(array) for name, array in tree.items()}
-                messages = self._on_process_zero(lambda: self._set_aside(problems, step))
+                messages = self._on_process_zero(functools.partial(self._set_aside, problems, step))
                 return tree, step, messages
             problems[step] = problem
         if steps:
