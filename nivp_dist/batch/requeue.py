@@ -1,6 +1,6 @@
-"""Whether the job of a run that stopped early is queued again:  python -m nivp_dist.batch.requeue RUN_DIR --cap N
+"""Decide whether the job of a run that stopped early is queued again:  python -m nivp_dist.batch.requeue DIR --cap N
 
-Exit status 0: yes, and the run directory has it written down. 1: no, and one line says why. Needs no jax, no Slurm.
+Exit status 0: yes, and the run directory records it. 1: no, and one line says why. Imports no jax, calls no Slurm.
 """
 
 import sys
@@ -13,15 +13,16 @@ from nivp_dist.errors import InputError
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.metrics import Lines, read_lines
 
-REQUEUES = "requeues.jsonl"
-NOTICE = ("SIGUSR1", "SIGUSR2")  # of a time limit; TERM may be anybody's
+REQUEUES = "requeues.jsonl"  # the times that jobs of the run were queued again, one a line
+NOTICE = ("SIGUSR1", "SIGUSR2")  # signals that announce a time limit; TERM may come from anybody
 
 
 def refusal(directory: str | Path, cap: int, job: str = "", facts: str = "") -> str | None:
-    """Why the job is not to be queued again; None if it is.
+    """Why the job is not queued again, in one line; None if it is.
 
-    facts: of the job, as `scontrol -o show job` prints them. cap and progress are those of the job: one that was
-    submitted anew begins anew.
+    cap: how often it is at most. job: its id; the cap, and the progress since the last time, are counted for each job,
+    so that a run that is submitted again starts with a new count. facts: what `scontrol -o show job` prints.
+    Raises InputError if the directory holds no run, ValueError if a file of it is damaged.
     """
     directory = Path(directory)
     summary = run_directory.read_summary(directory) or {}
@@ -42,13 +43,13 @@ def refusal(directory: str | Path, cap: int, job: str = "", facts: str = "") -> 
 
 
 def progress(directory: str | Path) -> int:
-    """Transitions of the run up to its newest checkpoint: rounds of a fit count as well as steps."""
+    """Transitions of the run (steps, rounds of a fit, outputs) up to its newest checkpoint."""
     folder = Path(directory) / run_directory.CHECKPOINTS
     return max(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
 
 
 def record(directory: str | Path, job: str = "") -> dict:
-    """Write down that the job is queued again. Returns the line; raises OSError."""
+    """Add to requeues.jsonl that the job is queued again. Returns the line. Raises OSError if it cannot be written."""
     directory = Path(directory)
     summary = run_directory.read_summary(directory) or {}
     line = {"job": job, "number": len(_of_job(directory, job)) + 1, "time": time.time()}
@@ -64,10 +65,10 @@ def _pairs(facts: str) -> dict[str, str]:
 
 
 def _unwanted(signal: str | None, facts: dict[str, str]) -> str | None:
-    """Why nobody wants the job to go on, or Slurm sees to it."""
+    """Why the job should not continue, or why Slurm itself continues it; None if it should."""
     state = facts.get("JobState", "RUNNING")
     if facts.get("Reason") == "TimeLimit":
-        return None  # the notice was too short, the checkpoint came within the KillWait: as good as in time
+        return None  # the notice was too short, but the checkpoint was written within Slurm's KillWait
     if state != "RUNNING":
         return f"the job is {state}: cancelled, or Slurm itself queues it again"
     if signal in NOTICE or facts.get("PreemptTime", "None") != "None":
@@ -81,11 +82,11 @@ def _of_job(directory: Path, job: str) -> list[dict]:
 
 @click.command()
 @click.argument("directory")
-@click.option("--cap", type=click.IntRange(0), required=True, help="At most so many times.")
-@click.option("--job", default="", help="Its id.")
-@click.option("--facts", default="", help="What `scontrol -o show job` says of it.")
+@click.option("--cap", type=click.IntRange(0), required=True, help="How often the job is queued again at most.")
+@click.option("--job", default="", help="Id of the job.")
+@click.option("--facts", default="", help="Output of `scontrol -o show job`.")
 def main(directory, cap, job, facts):
-    """Decide, and write it down."""
+    """Decide whether the job of the run in DIRECTORY is queued again, and record it."""
     why = refusal(directory, cap, job, facts)
     if why is not None:
         click.echo(f"nivp: not queued again: {why}", err=True)

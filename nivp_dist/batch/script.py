@@ -1,4 +1,4 @@
-"""The batch script of a run or of a sweep: a template of slurm/ with the options filled in."""
+"""The job script of a run or of a sweep: the template slurm/job.sbatch with the options filled in."""
 
 import itertools
 import json
@@ -9,14 +9,18 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nivp_dist.batch.site import SiteSettings, seconds
+from nivp_dist.batch.site import CONTROL_CHARACTER, SiteSettings, seconds
 from nivp_dist.errors import InputError
 from nivp_dist.settings.files import COMMAND_LINE, shipped
 from nivp_dist.storage.run_directory import LOGS
 
+# Shell expressions for the run directory and the id of one task of a job array.
+TASK_DIRECTORY = "$(printf '%s/%04d' {sweep} \"$SLURM_ARRAY_TASK_ID\")"
+TASK_JOB = "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
+
 
 class Resources(NamedTuple):
-    """What is asked of Slurm. None: its own default."""
+    """What a job asks of Slurm. None: Slurm's own default."""
 
     nodes: int = 1
     gpus_per_node: int | None = None
@@ -27,23 +31,23 @@ class Resources(NamedTuple):
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    notice: int = 120
-    requeues: int = 20
-    array_limit: int | None = None  # tasks of a sweep at the same time
+    notice: int = 120  # seconds before the time limit at which Slurm signals the run
+    requeues: int = 20  # how often the job is queued again at most
+    array_limit: int | None = None  # tasks of a sweep that run at the same time
 
     @property
     def processes(self) -> int:
         return self.nodes * self.ntasks_per_node
 
 
-def resources(options: dict, site: SiteSettings) -> Resources:
+def resources(options: dict[str, Any], site: SiteSettings) -> Resources:
     """The options of the command line where they are not None, else the site's, else defaults.
 
-    Raises InputError if they cannot go together.
+    Raises InputError if they contradict each other.
     """
     options = {name: value for name, value in options.items() if value is not None}
     for name, value in options.items():
-        if isinstance(value, str) and (not value.strip() or "\n" in value):
+        if isinstance(value, str) and (not value.strip() or CONTROL_CHARACTER.search(value)):
             option = name.replace("_", "-")
             raise InputError(f"{COMMAND_LINE}: --{option} must be one line and not empty, got {json.dumps(value)}")
     defaults = {name: value for name, value in site.model_dump().items() if name in Resources._fields}
@@ -56,64 +60,96 @@ def resources(options: dict, site: SiteSettings) -> Resources:
             f"--ntasks-per-node {gpus} starts one a GPU"
         )
     if asked.time is not None:
-        try:
-            limit = 60 * math.ceil(seconds(asked.time, "--time") / 60)  # Slurm counts in minutes; 0 is no limit
-        except ValueError as error:
-            raise InputError(f"{COMMAND_LINE}: {error}") from None
-        if 0 < limit <= asked.notice:
-            raise InputError(
-                f"a notice of {asked.notice} s is not shorter than the time limit, {asked.time}: "
-                "lower --notice or raise --time"
-            )
+        _require_notice_within_limit(asked)
     return asked
 
 
-def render(
-    directory: Path, asked: Resources, site: SiteSettings, keys: dict | None = None, tasks: list[int] | None = None
-) -> str:
-    """The script that goes on with the run in a directory; with tasks, with those of the sweep in it.
+def _require_notice_within_limit(asked: Resources) -> None:
+    try:
+        limit = 60 * math.ceil(seconds(asked.time, "--time") / 60)  # Slurm counts in minutes; 0 means no limit
+    except ValueError as error:
+        raise InputError(f"{COMMAND_LINE}: {error}") from None
+    if 0 < limit <= asked.notice:
+        raise InputError(
+            f"a notice of {asked.notice} s is not shorter than the time limit, {asked.time}: "
+            "lower --notice or raise --time"
+        )
 
-    keys: settings that `nivp resume` is to change.
+
+def render(
+    directory: Path,
+    asked: Resources,
+    site: SiteSettings,
+    keys: dict[str, str] | None = None,
+    tasks: list[int] | None = None,
+) -> str:
+    """The script that continues the run in a directory, or the given tasks of the sweep in it.
+
+    keys: settings that `nivp resume` changes, dotted key -> value as text.
+    Raises InputError if the directory or a setting holds a control character, which could end a line of the script.
     """
-    text = lambda value: None if value is None else shlex.quote(str(value))  # noqa: E731
-    values = {
-        "NAME": text(directory.name),
-        "ARRAY": _ranges(tasks or []) + (f"%{asked.array_limit}" if asked.array_limit else ""),
+    _refuse_control_characters("the run directory", str(directory), "choose another with --output")
+    for key, value in (keys or {}).items():
+        _refuse_control_characters(f"--{key}", value, "remove it")
+    values = _of_slurm(directory, asked, tasks) | {
+        "SBATCH": site.sbatch,
+        "MODULE": [shlex.quote(module) for module in site.modules],
+        "EXPORT": [f"{name}={shlex.quote(value)}" for name, value in site.environment.items()],
+        "SETUP": site.setup,
+        "PYTHON": _python(site),
+        "SRUN": [shlex.quote(option) for option in site.srun],
+        "KEYS": [f"--{key} {shlex.quote(value)}" for key, value in (keys or {}).items()],
+        "REQUEUES": asked.requeues,
+    }
+    return fill((shipped("slurm") / "job.sbatch").read_text("utf-8"), values)
+
+
+def _of_slurm(directory: Path, asked: Resources, tasks: list[int] | None) -> dict[str, Any]:
+    """The values of the template that Slurm reads, and the run and the job that it starts."""
+    sweep, run = bool(tasks), shlex.quote(str(directory))
+    limit = f"%{asked.array_limit}" if asked.array_limit else ""
+    return {
+        "SWEEP": "" if sweep else None,
+        "NAME": shlex.quote(directory.name),
+        "ARRAY": _ranges(tasks) + limit if sweep else None,
         "NODES": asked.nodes,
         "TASKS": asked.ntasks_per_node,
         "GPUS": asked.gpus_per_node,
         "CPUS": asked.cpus_per_task,
         "TIME": asked.time,
-        "PARTITION": text(asked.partition),
-        "ACCOUNT": text(asked.account),
-        "QOS": text(asked.qos),
-        "CONSTRAINT": text(asked.constraint),
-        "SBATCH": site.sbatch,
+        "PARTITION": _quoted(asked.partition),
+        "ACCOUNT": _quoted(asked.account),
+        "QOS": _quoted(asked.qos),
+        "CONSTRAINT": _quoted(asked.constraint),
         "NOTICE": asked.notice,
-        "LOG": _log(directory, sweep=bool(tasks)),
-        "RUN": text(directory),
-        "MODULE": list(map(text, site.modules)),
-        "EXPORT": [f"{name}={text(value)}" for name, value in site.environment.items()],
-        "SETUP": site.setup,
-        "PYTHON": _python(site),
-        "SRUN": list(map(text, site.srun)),
-        "KEYS": [f"--{key} {text(value)}" for key, value in (keys or {}).items()],
-        "REQUEUES": asked.requeues,
+        "LOG": _log(directory, sweep),
+        "RUN": TASK_DIRECTORY.format(sweep=run) if sweep else run,
+        "JOB": TASK_JOB if sweep else "$SLURM_JOB_ID",
     }
-    template = shipped("slurm") / ("array.sbatch" if tasks else "job.sbatch")
-    return fill(template.read_text(), values)
 
 
-def fill(template: str, values: dict) -> str:
-    """@NAME@ replaced; a line whose value is None left out; a line whose value is a list repeated for each of it."""
+def fill(template: str, values: dict[str, Any]) -> str:
+    """The template with @NAME@ replaced, at most one in a line.
+
+    A line whose value is None is left out; a line whose value is a list is repeated for each of its entries.
+    """
     lines = []
     for line in template.splitlines():
         name = re.search(r"@([A-Z]+)@", line)
         value = values[name[1]] if name else ""
-        for one in value if isinstance(value, list) else [value]:
-            if one is not None:
-                lines.append(line.replace(f"@{name[1]}@", str(one)) if name else line)
+        for entry in value if isinstance(value, list) else [value]:
+            if entry is not None:
+                lines.append(line.replace(f"@{name[1]}@", str(entry)) if name else line)
     return "\n".join(lines) + "\n"
+
+
+def _refuse_control_characters(what: str, text: str, advice: str) -> None:
+    if CONTROL_CHARACTER.search(text):
+        raise InputError(f"{what} holds a line break or another control character, {json.dumps(text)}: {advice}")
+
+
+def _quoted(value: str | None) -> str | None:
+    return None if value is None else shlex.quote(value)
 
 
 def _log(directory: Path, sweep: bool) -> str:

@@ -1,4 +1,4 @@
-"""What a user's cluster wants of every job: ~/.config/nivp/site.toml."""
+"""The site file, ~/.config/nivp/site.toml: what a user's cluster wants of every job."""
 
 import json
 import os
@@ -13,40 +13,55 @@ from nivp_dist.errors import InputError
 from nivp_dist.settings.files import read_toml
 from nivp_dist.settings.keys import describe, nearest
 from nivp_dist.settings.model import Section
+from nivp_dist.settings.validation import and_others
 
+# A line break in a text would end its line of the job script, and the rest would be run as a command of its own.
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # days-hours[:minutes[:seconds]], [hours:]minutes:seconds, minutes
 _TIME = re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?|(?:(\d+):)?(\d+):(\d+)|(\d+)", re.ASCII)
 
 
 class SiteSettings(Section):
-    """Defaults of `nivp submit`; its options win."""
+    """Defaults for `nivp submit`; its options take precedence. Nothing is asked of Slurm where a key is not set."""
 
+    # Options of sbatch of the same names.
     account: str | None = None
     partition: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    time: str | None = None  # of one job, such as "24:00:00"; default: the partition's
-    notice: int = Field(default=120, ge=1, le=65535)  # seconds before the time limit at which a run saves and stops
-    requeues: int = Field(default=20, ge=0)  # of a job, at most
+    # Time limit of one job, such as "24:00:00".
+    time: str | None = None
+    # Seconds before the time limit at which the run saves and stops.
+    notice: int = Field(default=120, ge=1, le=65535)
+    # How often a job is queued again at most.
+    requeues: int = Field(default=20, ge=0)
+    # Cores of a process.
     cpus_per_task: PositiveInt | None = None
-    modules: list[str] = []  # to be loaded
-    environment: dict[str, str] = {}  # exported after that, as it stands: a value with $NAMES is a line of setup
-    setup: list[str] = []  # lines of bash after that, such as "source ~/venv/bin/activate"
-    container: str | None = None  # words of bash before python, such as "apptainer exec --nv ~/nivp.sif"
-    python: str | None = None  # default: in a container "python", else the one that runs `nivp submit`
-    srun: list[str] = []  # further options, such as "--mpi=pmi2"
-    sbatch: list[str] = []  # further options, such as "--exclusive"
+    # Modules that the job loads first.
+    modules: list[str] = []
+    # Variables that it exports next, exactly as they stand; a value that uses $NAMES belongs into setup.
+    environment: dict[str, str] = {}
+    # Lines of bash that it runs next, such as "source ~/venv/bin/activate".
+    setup: list[str] = []
+    # Words of bash before python, such as "apptainer exec --nv ~/nivp.sif".
+    container: str | None = None
+    # Python interpreter; default: "python" in a container, otherwise the one that runs `nivp submit`.
+    python: str | None = None
+    # Further options of srun, such as "--mpi=pmi2".
+    srun: list[str] = []
+    # Further options of sbatch, such as "--exclusive".
+    sbatch: list[str] = []
 
     @field_validator("time")
     @classmethod
-    def _is_time(cls, value):
+    def _time_is_one_of_slurms_forms(cls, value):
         if value is not None:
             seconds(value, "time")
         return value
 
     @field_validator("environment")
     @classmethod
-    def _has_names(cls, value):
+    def _variables_have_names(cls, value):
         for name in value:
             if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
                 raise ValueError(f"environment.{name}: not the name of a variable; letters, digits and _ make one")
@@ -54,7 +69,7 @@ class SiteSettings(Section):
 
     @field_validator("srun", "sbatch")
     @classmethod
-    def _are_options(cls, value, info):
+    def _options_begin_with_a_dash(cls, value, info):
         for option in value:
             if not option.startswith("-"):
                 raise ValueError(f"{info.field_name} lists options, got {json.dumps(option)}; write --name=value")
@@ -62,7 +77,7 @@ class SiteSettings(Section):
 
     @field_validator("container")
     @classmethod
-    def _is_words(cls, value):
+    def _container_is_words(cls, value):
         try:
             shlex.split(value or "")
         except ValueError as error:
@@ -71,18 +86,24 @@ class SiteSettings(Section):
 
     @field_validator("*")
     @classmethod
-    def _is_one_line(cls, value, info):
+    def _texts_are_one_line(cls, value, info):
+        """Tabs may indent a line of setup, and a variable may be empty."""
         texts = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
-        for text in texts:
-            if isinstance(text, str) and ("\n" in text or (not text.strip() and not isinstance(value, dict))):
+        for text in (text for text in texts if isinstance(text, str)):
+            code = text.replace("\t", " ") if info.field_name == "setup" else text
+            if CONTROL_CHARACTER.search(code) or not (text.strip() or isinstance(value, dict)):
                 raise ValueError(f"{info.field_name}: every text is one line and not empty, got {json.dumps(text)}")
         return value
 
 
 def path() -> Path:
-    """Of the file: NIVP_SITE, or nivp/site.toml in the user's configuration folder."""
+    """Where the site file is: at NIVP_SITE, or else nivp/site.toml in the user's configuration folder."""
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(os.environ.get("NIVP_SITE") or Path(base) / "nivp" / "site.toml").expanduser()
+    wanted = Path(os.environ.get("NIVP_SITE") or Path(base) / "nivp" / "site.toml")
+    try:
+        return wanted.expanduser()
+    except RuntimeError:  # there is no HOME, and the system knows no home directory of this user
+        return wanted
 
 
 def read() -> SiteSettings:
@@ -94,7 +115,7 @@ def read() -> SiteSettings:
         return SiteSettings()
     data = read_toml(file)
     schema = SiteSettings.model_json_schema()["properties"]
-    mistakes = [f"unknown key {key}; {_mend(key, schema)}" for key in data if key not in schema]
+    mistakes = [f"unknown key {key}; {_suggestion(key, schema)}" for key in data if key not in schema]
     try:
         # JSON mode is strict about types: no "3" for 3, no true for 1.
         known = {key: value for key, value in data.items() if key in schema}
@@ -102,23 +123,22 @@ def read() -> SiteSettings:
     except ValidationError as error:
         mistakes += [_explain(detail, data, schema) for detail in error.errors()]
     if mistakes:
-        others = len(mistakes) - 1
-        more = f" (and {others} more mistake{'s' if others > 1 else ''})" if others else ""
-        raise InputError(f"{file}: {mistakes[0]}{more}")
+        raise InputError(f"{file}: {mistakes[0]}{and_others(mistakes)}")
     return settings
 
 
 def seconds(time: str, key: str) -> int:
-    """Of a time limit in one of Slurm's forms. Raises ValueError, one line that names the key."""
+    """The seconds of a time limit in one of Slurm's forms. key: its name in messages. Raises ValueError, one line."""
     match = _TIME.fullmatch(time)
     if match is None:
         raise ValueError(f"{key} must be a time such as 30 (minutes), 4:00:00 or 2-12:00:00, got {json.dumps(time)}")
-    days, *rest = (int(number or 0) for number in match.groups())
-    hours, minutes, rest_of_it = (a + b for a, b in zip(rest[:3], rest[3:6]))
-    return ((24 * days + hours) * 60 + minutes + rest[6]) * 60 + rest_of_it
+    days, *clock, minutes_alone = (int(number or 0) for number in match.groups())
+    # One of the two forms with colons is absent, and zero.
+    hours, minutes, seconds_ = (with_days + without for with_days, without in zip(clock[:3], clock[3:]))
+    return ((24 * days + hours) * 60 + minutes + minutes_alone) * 60 + seconds_
 
 
-def _mend(key: str, schema: dict) -> str:
+def _suggestion(key: str, schema: dict) -> str:
     close = nearest(key, schema)
     return f"the nearest is {close}" if close else f"the keys are {', '.join(schema)}"
 
