@@ -11,6 +11,7 @@ from nivp_dist.settings.files import RECORD, name_of, read_config, resolve_probl
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.validation import validate
 from nivp_dist.storage import run_directory
+from nivp_dist.storage.lock import hold
 from nivp_dist.storage.metrics import plain
 
 
@@ -55,7 +56,7 @@ def solve(
         # What is computed is what the directory says, so that a resume computes the same.
         record = read_config(path / RECORD)
         try:
-            with run_directory.lock(path) if first else contextlib.nullcontext():
+            with hold(path) if first else contextlib.nullcontext():
                 controller.evolve(record, path, resume=False, reporter=reporter, draw_pictures=draw_pictures, **own)
         except InputError:
             if first:  # refused before it began: leave nothing behind

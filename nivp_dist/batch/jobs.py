@@ -16,6 +16,7 @@ from nivp_dist.errors import InputError, RunFailed
 from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.files import write_whole
+from nivp_dist.storage.lock import in_use
 from nivp_dist.storage.metrics import Lines, read_tail
 
 JOBS = "jobs.jsonl"  # the jobs of a run, one a line
@@ -73,7 +74,7 @@ def require_idle(directory: Path) -> None:
         state = subprocess.run(words, capture_output=True, text=True).stdout.strip()
         if state:
             raise InputError(f"{directory}: its job {job} is {state.splitlines()[0].lower()}: `scancel {job}` first")
-    if run_directory.in_use(directory):
+    if in_use(directory):
         raise InputError(f"{directory}: in use by another process: wait for its end, or stop it")
 
 
@@ -107,7 +108,7 @@ def queue(directory: Path, text: str, tasks: list[int] | None) -> tuple[str, Pat
 
 
 def record(job: str, path: Path, tasks: list[int] | None) -> None:
-    """Add the job to jobs.jsonl beside its script, and to that of each run of a sweep. Raises RunFailed if it cannot."""
+    """Add the job to jobs.jsonl beside its script, and to that of each run of a sweep. Raises RunFailed."""
     line = {"job": job, "time": time.time(), "script": str(path)}
     try:
         Lines(path.parent / JOBS).append(line)

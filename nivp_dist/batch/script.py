@@ -109,6 +109,7 @@ def _of_slurm(directory: Path, asked: Resources, tasks: list[int] | None) -> dic
     sweep, run = bool(tasks), shlex.quote(str(directory))
     limit = f"%{asked.array_limit}" if asked.array_limit else ""
     return {
+        "TEMPLATE": None,
         "SWEEP": "" if sweep else None,
         "NAME": shlex.quote(directory.name),
         "ARRAY": _ranges(tasks) + limit if sweep else None,

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nivp_dist.cluster import channel, findings, session
-from nivp_dist.storage import run_directory
 from nivp_dist.storage.files import write_whole
+from nivp_dist.storage.lock import locks_work
 
 SIZES = (1_000, 100_000, 1_000_000)  # float64 numbers of the timed all-reduces: p of small and of large networks
 REPEATS = 15  # of each all-reduce; the median is reported
@@ -164,7 +164,7 @@ def _write_here(directory: Path) -> dict:
         write_whole(path, os.urandom(1_000_000))
         seconds = time.monotonic() - started
         with open(path) as file:
-            locks = run_directory.locks_work(file)
+            locks = locks_work(file)
         path.unlink()
         return {
             "path": str(directory.resolve()),

@@ -16,6 +16,7 @@ from nivp_dist.formatting import count, duration, number, scientific
 from nivp_dist.report.rate import WINDOW_SAMPLES, settled_rate
 from nivp_dist.report.tables import has_errors
 from nivp_dist.storage import heartbeat, run_directory
+from nivp_dist.storage.lock import LOCK, in_use
 from nivp_dist.storage.metrics import EVENTS, METRICS, plain, read_tail
 
 RECENT = 600.0  # seconds of wall time over which the rate is taken, and at least some steps
@@ -30,7 +31,7 @@ def look(directory: str | Path) -> dict:
     try:
         return plain(_look(directory, time.time()))
     except OSError as error:
-        raise InputError(f"{directory}: cannot be read: {error.strerror}; see to its file system") from None
+        raise InputError(f"{directory}: cannot be read: {error.strerror}; check its file system") from None
 
 
 def text(directory: str | Path, as_json: bool = False) -> str:
@@ -136,12 +137,12 @@ def _look(directory: Path, now: float) -> dict:
 
 
 def _status(directory: Path, summary: dict, queued: bool) -> str:
-    status, held = summary.get("status"), run_directory.in_use(directory)
+    status, held = summary.get("status"), in_use(directory)
     if status is None:
         return "starting" if held else "queued" if queued else "not started"
     if status == "running":
         return "running" if held else "interrupted"
-    lock, written = directory / run_directory.LOCK, directory / run_directory.SUMMARY
+    lock, written = directory / LOCK, directory / run_directory.SUMMARY
     # Taken by another process after the end of the last one, and not by that one until it is gone.
     resumed = held and status != "finished" and lock.exists() and lock.stat().st_mtime > written.stat().st_mtime
     return "starting" if resumed else status

@@ -16,6 +16,7 @@ from nivp_dist.problems import checks, registry
 from nivp_dist.settings.files import RECORD, read_config
 from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory
+from nivp_dist.storage.lock import in_use
 
 
 class View(NamedTuple):
@@ -89,9 +90,9 @@ def _held(directory: Path, patience: float = 0.0):
         stack.enter_context(logs.screen(_is_first()))
 
         def hold() -> str:
-            if patience and run_directory.in_use(directory):
+            if patience and in_use(directory):
                 logging.getLogger(__name__).warning("%s is in use: waiting for up to %g s", directory, patience)
-            stack.enter_context(run_directory.lock(directory, patience))
+            stack.enter_context(hold(directory, patience))
             return ""
 
         from_process_zero(hold)

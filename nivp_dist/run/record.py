@@ -19,6 +19,7 @@ from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory, snapshots
 from nivp_dist.storage.checkpoints import Checkpoints
 from nivp_dist.storage.files import persist
+from nivp_dist.storage.lock import require_ours
 from nivp_dist.storage.metrics import EVENTS, METRICS, Lines, read_tail
 
 
@@ -129,7 +130,7 @@ class Record:
         """A refusal is known to process 0 alone: nothing collective may follow it."""
 
         def write():
-            run_directory.require_ours(self.directory)
+            require_ours(self.directory)
             action()
 
         if self.writes:

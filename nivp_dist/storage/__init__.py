@@ -1,1 +1,1 @@
-"""What a run leaves on the disk. Only ``checkpoints`` imports Orbax (and jax)."""
+"""The files of a run: its directory, lock, checkpoints, snapshots and JSON lines. Only checkpoints import jax."""

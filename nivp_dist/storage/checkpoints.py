@@ -1,49 +1,51 @@
-"""Checkpoints of the whole state through Orbax (its only importer), verified array by array when restored.
+"""The checkpoints of a run: the last few whole states, agreed on by all processes, and restored only if undamaged.
 
-Orbax stores the arrays. Added here: one writer, so that a disk that fails one process cannot hang the others in a
-barrier; a digest of every array, so that damage is noticed; a step's directory gets its number when all of it has
-reached the disk; falling back to the checkpoint before; agreement of all processes on what is saved and restored; and
-never starting over silently.
+A checkpoint is named by its number, the count of transitions (steps, rounds of a fit, outputs) that the run has made.
+Its folder gets that name when all of it has reached the disk, so that a folder with a number is complete.
 """
 
 import contextlib
 import errno
 import functools
 import hashlib
-import json
-import logging
-import os
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Callable, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
-from nivp_dist.backend import private_api
 from nivp_dist.errors import DiskFailed, RunFailed
-from nivp_dist.storage.files import patiently, persist, sync_directory, sync_tree, write_whole
-from nivp_dist.storage.run_directory import CHECKPOINTS, require_ours
+from nivp_dist.storage import checkpoint_files
+from nivp_dist.storage.checkpoint_files import digest, position, recorded_position
+from nivp_dist.storage.files import persist, retry, sync_directory
+from nivp_dist.storage.lock import require_ours
+from nivp_dist.storage.run_directory import CHECKPOINTS
 
-UNREADABLE = "unreadable_checkpoints"  # where a damaged one is moved, for whoever wants to look
-PARTIAL, REPLACED = ".partial", ".replaced"  # being written or removed; waiting until its replacement is complete
-RESERVE = 1 << 20  # bytes that a save leaves free for summaries and logs
-_STATE, _DIGESTS = "state", "digests.json"
+UNREADABLE = "unreadable_checkpoints"  # the folder that damaged checkpoints are moved to, in case somebody can use them
+PARTIAL, REPLACED = ".partial", ".replaced"  # being written or removed; kept until its replacement is complete
+RESERVE = 1 << 20  # bytes that a save leaves free on the disk, for summaries and logs
+SPACE = 2  # times the size of the state is required before a save: the state, and as much for the files around it
+LONGEST_REASON = 160  # characters of a library's error in a message
 
-# Their lines for every phase of a save, and their traces of a failed one, drown our own.
-for _name in ("absl", "orbax"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
-private_api.write_checkpoints_without_file_locks()
+
+class Restored(NamedTuple):
+    """A state read from a checkpoint: arrays by name, the checkpoint's number, and a message for each damaged one."""
+
+    tree: dict[str, np.ndarray]
+    number: int
+    messages: list[str]
 
 
 class Checkpoints:
     """The checkpoints of one run directory. Every process calls every method, in the same order; process 0 writes.
 
-    directory: the run's; checkpoints lie in its folder ``checkpoints``, one directory a step.
-    keep: how many of the latest stay.
-    channel: the messages between the processes of the run (``cluster.channel.Channel``).
+    Args:
+        directory: of the run; checkpoints lie in its folder ``checkpoints``.
+        keep: how many of the latest stay.
+        channel: the messages between the processes of the run (``cluster.channel.Channel``).
+
     Raises DiskFailed if the directory cannot be written.
     """
 
@@ -51,50 +53,49 @@ class Checkpoints:
         self.channel = channel
         self.directory = Path(directory).resolve()
         self.folder, self.keep = self.directory / CHECKPOINTS, keep
-        self._last: tuple[int, dict[str, str]] | None = None  # step and digests of the last save or restore
+        self._last: tuple[int, dict[str, str]] | None = None  # number and digests of the last save or restore
         self._on_process_zero(self._open)
 
-    def save(self, step: int, tree: Mapping[str, np.ndarray | jax.Array]) -> bool:
-        """Write the state under a step, whole. tree: name -> array, the same on every process (replicated).
+    def save(self, number: int, tree: dict[str, np.ndarray | jax.Array]) -> bool:
+        """Write a whole state. number: transitions of the run so far; tree: name -> array, the same on every process.
 
-        Returns False, and writes nothing, if this very state was the last one saved or restored. Another state of
-        the same step (the run goes on with other output times) replaces the older one only when it is complete
-        itself. Raises RunFailed if the processes hold different states, DiskFailed if the disk refuses.
+        Returns False, and writes nothing, if this very state was the last one saved or restored. Another state of the
+        same number (the run continues with other output times) replaces the older one when it is complete itself.
+        Raises RunFailed if the processes hold different states, DiskFailed if the disk refuses.
         """
         arrays = {name: np.asarray(value) for name, value in tree.items()}
-        digests = {name: _digest(array) for name, array in arrays.items()}
-        _require_agreement(self.channel, digests, step)
-        if self._last == (step, digests) and self._on_process_zero(lambda: self._is_there(step)):
+        digests = {name: digest(array) for name, array in arrays.items()}
+        _require_agreement(self.channel, digests, position(arrays) or f"transition {number}")
+        if self._last == (number, digests) and self._on_process_zero(lambda: self._path(number).is_dir()):
             return False
-        self._on_process_zero(lambda: self._write(step, arrays, digests))
-        self._last = step, digests
+        self._on_process_zero(lambda: self._write(number, arrays, digests))
+        self._last = number, digests
         return True
 
-    def restore_latest(self, template: dict) -> tuple[dict[str, np.ndarray], int, list[str]] | None:
-        """The newest readable state: (arrays by name, step, messages), or None if none was ever saved.
+    def restore_latest(self, template: dict) -> Restored | None:
+        """The newest readable state, bit for bit and the same on every process; None if none was ever saved.
 
-        template: a state with the names and dtypes expected (values and shapes are not looked at). An unreadable
-        checkpoint is moved to unreadable_checkpoints/, said so in the messages, and the one before is tried.
-        Arrays come back as numpy, bit for bit, on every process.
+        template: a state with the expected names and dtypes; its values and shapes do not matter. A damaged checkpoint
+        is moved to unreadable_checkpoints/, with a message, and the one before is tried.
 
-        Raises RunFailed if there are checkpoints and none can be read, or they hold another kind of state.
+        Raises RunFailed if there are checkpoints and none can be read, or if they hold another kind of state.
         """
-        steps = self._on_process_zero(self._steps)
-        problems = {}
-        for step in reversed(steps):
-            tree, problem = self._read(step)
-            problem = _first_over_processes(self.channel, problem)
+        numbers = self._on_process_zero(self._numbers)
+        damage: dict[int, str] = {}
+        for number in reversed(numbers):
+            tree, problem = self._read(number)
+            problem = _of_any_process(self.channel, problem)
             if not problem:
-                _check_template(tree, template, step)
-                self._last = step, {name: _digest(array) for name, array in tree.items()}
-                messages = self._on_process_zero(functools.partial(self._set_aside, problems, step))
-                return tree, step, messages
-            problems[step] = problem
-        if steps:
-            newest = problems[steps[-1]]
+                _require_kind(tree, template, self._name(number))
+                self._last = number, {name: digest(array) for name, array in tree.items()}
+                messages = self._on_process_zero(lambda: self._set_aside(damage, position(tree) or f"number {number}"))
+                return Restored(tree, number, messages)
+            damage[number] = problem
+        if numbers:
+            newest = numbers[-1]
             raise RunFailed(
-                f"none of the {len(steps)} checkpoints in {self.folder} can be read (step {steps[-1]}: {newest}); "
-                "restore the folder from a copy, or start a new run"
+                f"none of the {len(numbers)} checkpoints in {self.folder} can be read ({self._name(newest)}: "
+                f"{damage[newest]}); restore the folder from a copy, or start a new run"
             )
         return None
 
@@ -105,34 +106,25 @@ class Checkpoints:
         self.folder.mkdir(exist_ok=True)
         self._clear()
 
-    def _write(self, step: int, arrays: dict, digests: dict) -> None:
+    def _write(self, number: int, arrays: dict, digests: dict) -> None:
         require_ours(self.directory)
         self._clear()
-        self._require_space(2 * sum(array.nbytes for array in arrays.values()))
+        self._require_space(SPACE * sum(array.nbytes for array in arrays.values()))
+        final, partial = self._path(number), self.folder / f"{number}{PARTIAL}"
         try:
-            self._store(step, arrays, digests)
-            for old in self._steps()[: -self.keep]:  # not before the new one is on the disk
-                (self.folder / str(old)).rename(self.folder / f"{old}{PARTIAL}")
+            checkpoint_files.write(partial, arrays, digests)
+            if final.exists():
+                final.rename(self.folder / f"{number}{REPLACED}")
+            partial.rename(final)
+            sync_directory(self.folder)
+            for old in self._numbers()[: -self.keep]:  # not before the new one is on the disk
+                self._path(old).rename(self.folder / f"{old}{PARTIAL}")
         finally:
-            with contextlib.suppress(OSError):  # another time, if not now
+            with contextlib.suppress(OSError):  # the next save clears what could not be removed now
                 self._clear()
 
-    def _store(self, step: int, arrays: dict, digests: dict) -> None:
-        final, partial = self.folder / str(step), self.folder / f"{step}{PARTIAL}"
-        partial.mkdir()
-        # Orbax does not store arrays without entries: their digest, which spells out shape and dtype, is enough.
-        stored = {name: array for name, array in arrays.items() if array.size}
-        with _errors_of_the_disk(), _orbax() as orbax:
-            orbax.save(partial / _STATE, args=ocp.args.StandardSave(stored))
-        write_whole(partial / _DIGESTS, json.dumps(digests))
-        sync_tree(partial)
-        if final.exists():
-            final.rename(self.folder / f"{step}{REPLACED}")
-        partial.rename(final)
-        sync_directory(self.folder)
-
     def _clear(self) -> None:
-        """Drop what a save that failed or was killed has left; put back what it was about to replace."""
+        """Remove what a failed or killed save has left, and put back a checkpoint that it was about to replace."""
         for entry in list(self.folder.iterdir()):
             final = entry.with_suffix("")
             if entry.suffix == REPLACED and not final.exists():
@@ -140,11 +132,15 @@ class Checkpoints:
             elif entry.suffix in (PARTIAL, REPLACED):
                 shutil.rmtree(entry)
 
-    def _steps(self) -> list[int]:
+    def _numbers(self) -> list[int]:
         return sorted(int(entry.name) for entry in self.folder.iterdir() if entry.name.isdigit())
 
-    def _is_there(self, step: int) -> bool:
-        return (self.folder / str(step)).is_dir()
+    def _path(self, number: int) -> Path:
+        return self.folder / str(number)
+
+    def _name(self, number: int) -> str:
+        """A checkpoint in a message: its step and time, or its number where these are not known."""
+        return f"checkpoint of {recorded_position(self._path(number)) or f'transition {number}'}"
 
     def _require_space(self, needed: int) -> None:
         free = shutil.disk_usage(self.folder).free
@@ -152,19 +148,18 @@ class Checkpoints:
             text = f"{(needed + RESERVE) / 1e6:.1f} MB needed and {free / 1e6:.1f} MB free on the disk"
             raise OSError(errno.ENOSPC, text)
 
-    def _set_aside(self, problems: dict[int, str], restored: int) -> list[str]:
+    def _set_aside(self, damage: dict[int, str], restored: str) -> list[str]:
+        """Move damaged checkpoints away. Returns a message for each; restored: where the run continues."""
         messages = []
-        for step, problem in sorted(problems.items(), reverse=True):
+        for number, problem in sorted(damage.items(), reverse=True):
+            message = f"the {self._name(number)} is unreadable ({problem}), moved to {UNREADABLE}/; continuing from "
+            messages.append(message + restored)
             target = self.directory / UNREADABLE
             target.mkdir(exist_ok=True)
-            number = 0
-            while (target / f"{step}-{number}").exists():
-                number += 1
-            (self.folder / str(step)).rename(target / f"{step}-{number}")
-            messages.append(
-                f"checkpoint of step {step} is unreadable ({problem}), moved to {UNREADABLE}/; "
-                f"continuing from step {restored}"
-            )
+            copy = 0
+            while (target / f"{number}-{copy}").exists():
+                copy += 1
+            self._path(number).rename(target / f"{number}-{copy}")
         return messages
 
     def _on_process_zero(self, action: Callable):
@@ -182,94 +177,44 @@ class Checkpoints:
 
     # On every process -----------------------------------------------------------------------------
 
-    def _read(self, step: int) -> tuple[dict, str]:
-        """This process's reading of a step, and what is wrong with it ("" if nothing).
-
-        Every process reads for itself, outside Orbax's barriers: one that cannot read must not leave the others
-        waiting for it.
-        """
+    def _read(self, number: int) -> tuple[dict[str, np.ndarray], str]:
+        """What this process reads of a checkpoint, and what is wrong with it ("" if nothing)."""
         try:
-            return patiently(self.folder / str(step), lambda: self._load(step)), ""
-        except Exception as error:  # noqa: BLE001  a damaged file can make the reading libraries raise anything
+            return retry(self._path(number), lambda: checkpoint_files.read(self._path(number))), ""
+        except Exception as error:  # noqa: BLE001  the reading libraries may raise anything on a damaged file
             return {}, _line(error)
 
-    def _load(self, step: int) -> dict:
-        digests = json.loads((self.folder / str(step) / _DIGESTS).read_bytes())
-        with _errors_of_the_disk(), _orbax() as orbax:
-            stored = orbax.restore(self.folder / str(step) / _STATE)
-        tree = {name: np.asarray(value) for name, value in stored.items()}
-        for name, digest in digests.items():
-            if name not in tree:
-                tree[name] = _without_entries(digest)
-            if _digest(tree[name]) != digest:
-                raise ValueError(f"array '{name}' is damaged")
-        if extra := tree.keys() - digests.keys():
-            raise ValueError(f"array '{sorted(extra)[0]}' has no digest")
-        return tree
 
-
-def _orbax() -> ocp.Checkpointer:
-    """Without its barriers: this process only."""
-    process = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process{process}"
-    )
-    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
-
-
-@contextlib.contextmanager
-def _errors_of_the_disk():
-    """TensorStore's errors that come from the system, as the OSError that they are."""
-    try:
-        yield
-    except (ValueError, RuntimeError) as error:
-        number = re.search(r"os_error_code='(\d+)'", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
-
-
-def _digest(array: np.ndarray) -> str:
-    content = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-    return f"{array.dtype.str} {','.join(map(str, array.shape))} {content}"
-
-
-def _without_entries(digest: str) -> np.ndarray:
-    """The array of a digest if it has no entries; else one that cannot match: its content is missing."""
-    dtype, shape, _ = digest.split(" ")
-    shape = tuple(int(length) for length in shape.split(",") if length)
-    return np.zeros(shape if 0 in shape else (0,), np.dtype(dtype))
-
-
-def _check_template(tree: dict, template: dict, step: int) -> None:
-    # By name: NumPy holds a dtype equal to None if it is float64.
-    expected = {name: np.asarray(value).dtype.name for name, value in template.items()}
-    found = {name: array.dtype.name for name, array in tree.items()}
-    odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+def _require_kind(tree: dict, template: dict, name: str) -> None:
+    # Dtypes are compared by name, because numpy holds a float64 equal to None.
+    expected = {entry: np.asarray(value).dtype.name for entry, value in template.items()}
+    found = {entry: array.dtype.name for entry, array in tree.items()}
+    odd = sorted(entry for entry in expected.keys() | found.keys() if expected.get(entry) != found.get(entry))
     if odd:
         raise RunFailed(
-            f"checkpoint of step {step} holds another kind of state: '{odd[0]}' is {found.get(odd[0], 'absent')}, "
+            f"the {name} holds another kind of state: '{odd[0]}' is {found.get(odd[0], 'absent')}, "
             f"expected {expected.get(odd[0], 'absent')}; it was written by another version of nivp_dist"
         )
 
 
-def _require_agreement(channel, digests: dict[str, str], step: int) -> None:
+def _require_agreement(channel, digests: dict[str, str], where: str) -> None:
     everyone = channel.gather(hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest())
     odd = [str(process) for process, one in enumerate(everyone) if one != everyone[0]]
     if odd:
         raise RunFailed(
-            f"processes hold different states at step {step} (process {', '.join(odd)} against process 0): nothing "
+            f"processes hold different states at {where} (process {', '.join(odd)} against process 0): nothing "
             "was saved; resume from the checkpoint before, and check the memory and drivers of their hosts"
         )
 
 
-def _first_over_processes(channel, problem: str) -> str:
-    """The reading is good only if it is on every process: their common verdict."""
+def _of_any_process(channel, problem: str) -> str:
+    """What is wrong with a checkpoint on this process, or else on another: it counts only if all can read it."""
     failed = [index for index, one in enumerate(channel.gather(bool(problem))) if one]
     return problem or (f"unreadable on process {failed[0]}" if failed else "")
 
 
 def _line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.strerror}: {Path(error.filename).name}"
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..."

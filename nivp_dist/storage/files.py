@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside the target, flushed, then renamed; and disks that refuse."""
+"""Files that are written whole or not at all, and errors of file systems: tried again, or turned into one line."""
 
 import contextlib
 import errno
@@ -12,11 +12,13 @@ from typing import TypeVar
 
 from nivp_dist.errors import DiskFailed
 
-T = TypeVar("T")
+Result = TypeVar("Result")
 
+# Errors of network file systems that may pass, and the seconds to wait before each further try.
 TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.ENOLCK, errno.EINTR}
-PATIENCE = (1.0, 5.0, 30.0)  # seconds before a file system that stumbled is asked again
-MENDS: dict[int | None, str] = {
+RETRY_AFTER = (1.0, 5.0, 30.0)
+# What to do about the other errors.
+ADVICE: dict[int | None, str] = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room, or ask for a larger quota",
     errno.EROFS: "make it writable",
@@ -25,18 +27,20 @@ MENDS: dict[int | None, str] = {
     errno.ENOENT: "put it back where it was",
     errno.ENOTDIR: "put it back where it was",
 }
+CHECK_FILE_SYSTEM = "check its file system"  # the advice for any other error
 
 
-def write_whole(path: str | Path, content: bytes | str) -> None:
+def write_whole(path: str | Path, content: bytes | str, mode: int = 0o666) -> None:
     """Replace a file in one step: a reader, or a crash, sees the old content or the new, never a part.
 
-    Raises OSError (full disk, no permission); the old file is then untouched.
+    mode: permissions of the file, before the umask. Raises OSError (full disk, no permission); the old file is then
+    untouched.
     """
     path = Path(path)
     content = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -51,10 +55,10 @@ def write_whole(path: str | Path, content: bytes | str) -> None:
 def append_line(path: str | Path, line: str) -> None:
     """Append one line with a single write, so that a crash can tear at most the last line.
 
-    Raises OSError. What a failed write leaves is cut off by the next one.
+    Raises OSError; the next call cuts off the part of a line that a failed write has left.
     """
     if "\n" in line:
-        raise ValueError("a line holds no line break")
+        raise ValueError("a line must not contain a line break")
     content = line.encode() + b"\n"
     with open(path, "a+b", buffering=0) as file:
         _cut_torn_line(file)
@@ -71,11 +75,11 @@ def _cut_torn_line(file) -> None:
 
 
 def sync_file(path: str | Path) -> None:
-    """Flush a file that is appended to. Raises OSError."""
+    """Flush a file that is appended to, so that it outlives a power failure. Raises OSError."""
     try:
         _fsync(path)
     except OSError:
-        # The system may have dropped what it could not write, and would not say so a second time.
+        # The system may have dropped what it could not write, and a second fsync would succeed all the same.
         write_whole(path, Path(path).read_bytes())
 
 
@@ -84,7 +88,7 @@ def sync_directory(directory: str | Path) -> None:
     try:
         _fsync(directory)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems that have no such thing
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems without it
             raise
 
 
@@ -96,12 +100,12 @@ def sync_tree(directory: str | Path) -> None:
         sync_directory(path)
 
 
-def patiently(what: str | Path, action: Callable[[], T]) -> T:
-    """The action's result, tried again where a file system stumbled. Raises OSError if that does not help.
+def retry(what: str | Path, action: Callable[[], Result]) -> Result:
+    """The action's result, with further tries after errors that may pass. Raises OSError if they do not help.
 
-    what: the file or folder that it is about.
+    what: the file or folder that the action reads or writes, for the warning.
     """
-    for seconds in PATIENCE:
+    for seconds in RETRY_AFTER:
         try:
             return action()
         except OSError as error:
@@ -112,17 +116,17 @@ def patiently(what: str | Path, action: Callable[[], T]) -> T:
     return action()
 
 
-def persist(what: str | Path, action: Callable[[], T]) -> T:
-    """The action's result, tried again where a file system stumbled; a full disk or a missing permission is final.
+def persist(what: str | Path, action: Callable[[], Result]) -> Result:
+    """The result of an action that writes, with further tries as in ``retry``.
 
-    Raises DiskFailed, one line that names what could not be written, why, and the mend.
+    Raises DiskFailed, one line that names what could not be written, why, and what to do.
     """
     try:
-        return patiently(what, action)
+        return retry(what, action)
     except OSError as error:
         reason = " ".join((error.strerror or str(error)).split())
-        mend = MENDS.get(error.errno, "see to its file system")
-        raise DiskFailed(f"{what} cannot be written: {reason}; {mend}, then resume") from error
+        advice = ADVICE.get(error.errno, CHECK_FILE_SYSTEM)
+        raise DiskFailed(f"{what} cannot be written: {reason}; {advice}, then resume") from error
 
 
 def _fsync(path: str | Path) -> None:

@@ -1,5 +1,7 @@
-"""A sign of life in the run directory, for those who cannot see its lock: login nodes, and hosts of a file system
-without locks. Decides nothing of a result."""
+"""A heartbeat in the run directory: a small file that its holder writes again and again.
+
+It shows that the run is alive to those who cannot see the lock: login nodes, and hosts of a file system without locks.
+"""
 
 import contextlib
 import json
@@ -9,18 +11,19 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 from nivp_dist.storage.files import write_whole
 
 FILE = ".alive"
 EVERY = 15.0  # seconds between two beats
-ALIVE = 60.0  # seconds: an older one is that of a run that is gone, or that hangs
-SKEW = 300.0  # seconds that the clocks of two hosts may differ, for those who would start a second run
+ALIVE = 60.0  # seconds: a run whose last beat is older has ended, or hangs; a slow disk may delay three beats
+SKEW = 300.0  # seconds that the clocks of two hosts may differ before a beat of the one means nothing to the other
+BEATS_WAITED_FOR = 2.5  # before a second run takes a directory whose holder may be alive
 
 
 class Beat(NamedTuple):
-    """Who holds a run directory, and when it was last heard of, by its own clock."""
+    """Who holds a run directory, and the time of its last beat, by its own clock."""
 
     host: str
     pid: int
@@ -29,12 +32,12 @@ class Beat(NamedTuple):
 
     @property
     def age(self) -> float:
-        """In seconds, by our clock."""
+        """Seconds since the beat, by the clock of this host."""
         return time.time() - self.time
 
     @property
     def elsewhere(self) -> bool:
-        """Whether on another host, where our locks may not reach."""
+        """Whether the holder is on another host, whose locks may be invisible here."""
         return self.host != socket.gethostname()
 
     def __str__(self):
@@ -42,12 +45,13 @@ class Beat(NamedTuple):
 
 
 class Heart:
-    """Beats from a thread of its own while it is held open. A beat that cannot be written is left out.
+    """Writes a beat every EVERY seconds, from a thread of its own, while the context is open.
 
-    may_write: asked before every beat; a directory that is another run's by now is left alone.
+    A beat that cannot be written is left out. may_write: called before every beat, () -> whether the directory still
+    belongs to this run.
     """
 
-    def __init__(self, directory: Path, may_write):
+    def __init__(self, directory: Path, may_write: Callable[[], bool]):
         self.path, self._may_write, self._stop = Path(directory) / FILE, may_write, threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -58,7 +62,7 @@ class Heart:
 
     def __exit__(self, *_):
         self._stop.set()
-        self._thread.join(1.0)  # not longer: the file system may hang
+        self._thread.join(1.0)  # no longer, because the file system may hang
         with contextlib.suppress(OSError):
             if self._may_write():
                 self.path.unlink()
@@ -75,7 +79,7 @@ class Heart:
 
 
 def read(directory: str | Path) -> Beat | None:
-    """The last beat, or None: there is none, or it cannot be read."""
+    """The last beat; None if there is none, or if it cannot be read."""
     try:
         return Beat(**json.loads((Path(directory) / FILE).read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -83,17 +87,18 @@ def read(directory: str | Path) -> Beat | None:
 
 
 def still_beating(directory: str | Path, locks: bool) -> Beat | None:
-    """The beat of another run that goes on in the directory; None if there is none. Waits two beats if in doubt.
+    """The beat of another run that is alive in the directory; None if there is none.
 
-    locks: whether those of this host can be relied on among its own processes.
+    locks: whether file locks work here; then a holder on this host would have been seen by its lock. Where the last
+    beat leaves it open whether the run is alive, the next beats are waited for (up to 40 s).
     """
     first = read(directory)
     if first is None or abs(first.age) > SKEW or (locks and not first.elsewhere):
         return None
     logging.getLogger(__name__).warning(
-        "%s: %s was heard of %.0f s ago: waiting to see whether it goes on", directory, first, first.age
+        "%s: %s was alive %.0f s ago: waiting to see whether it still is", directory, first, first.age
     )
-    for _ in range(5):
+    for _ in range(int(2 * BEATS_WAITED_FOR)):
         time.sleep(EVERY / 2)
         beat = read(directory)
         if beat is not None and beat != first:

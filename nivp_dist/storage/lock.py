@@ -107,7 +107,7 @@ def _open(directory: Path) -> BinaryIO:
             handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             if error.errno == errno.ELOOP:
-                raise InputError(f"{directory / LOCK}: a symbolic link in the place of the lock file: remove it") from None
+                raise InputError(f"{directory / LOCK}: a symbolic link, not a lock file: remove it") from None
             raise
         return os.fdopen(handle, "a+b", buffering=0)
 

@@ -1,9 +1,10 @@
-"""JSON lines: metrics.jsonl and events.jsonl. Appended to while running, cut back to the checkpoint on resume."""
+"""JSON-lines files, metrics.jsonl and events.jsonl: appended to by a run, cut back to the checkpoint by a resume."""
 
 import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 from nivp_dist.storage.files import append_line, sync_file, write_whole
 
@@ -11,17 +12,17 @@ METRICS, EVENTS = "metrics.jsonl", "events.jsonl"
 
 
 class Lines:
-    """An append-only file of one JSON object a line, each with the system when ``append`` returns."""
+    """A file of one JSON object a line. When ``append`` returns, the operating system has the line."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
 
     def append(self, record: dict) -> None:
-        """Add one object. NaN and infinities, which JSON has not, become null."""
+        """Add one object. NaN and infinities become null, because JSON has no such numbers. Raises OSError."""
         append_line(self.path, _dump(record))
 
     def sync(self) -> None:
-        """On the disk, not only with the system: no checkpoint may outlive the lines before it."""
+        """Flush the lines to the disk: no checkpoint may outlive the lines before it. Raises OSError."""
         if self.path.exists():
             sync_file(self.path)
 
@@ -30,14 +31,16 @@ class Lines:
         return read_lines(self.path)
 
     def truncate_to(self, count: int, key: str = "step") -> int:
-        """Keep the lines with record[key] <= count, as one whole-file write. Returns how many were dropped.
+        """Keep the lines up to the last one with record[key] <= count. Returns how many were dropped.
 
-        A power failure may have left anything after the last of them. Raises ValueError if damage lies before.
+        What follows the last of them may be damaged, because a power failure leaves anything there. Raises ValueError
+        if a line before it is damaged, and OSError.
         """
         content = _content(self.path)
         lines = content.split(b"\n")
         records = [_parse(line) for line in lines]
-        kept = 1 + max((n for n, record in enumerate(records) if record and record.get(key, 0) <= count), default=-1)
+        wanted = (n for n, record in enumerate(records) if record and record.get(key, 0) <= count)
+        kept = 1 + max(wanted, default=-1)
         if None in records[:kept]:
             raise ValueError(f"{self.path}, line {records.index(None) + 1}: not JSON")
         whole = b"".join(line + b"\n" for line in lines[:kept])
@@ -47,9 +50,9 @@ class Lines:
 
 
 def read_lines(path: str | Path) -> list[dict]:
-    """The objects of a JSON-lines file; [] if there is none. A torn last line is left out.
+    """The objects of a JSON-lines file; [] if there is no file. A torn last line, as a crash leaves it, is left out.
 
-    Raises ValueError if any other line is not JSON: that is damage, not a crash.
+    Raises ValueError, which names the line, if any other is not JSON.
     """
     records = [_parse(line) for line in _content(path).removesuffix(b"\n").split(b"\n")]
     if records[-1] is None:
@@ -60,7 +63,7 @@ def read_lines(path: str | Path) -> list[dict]:
 
 
 def read_tail(path: str | Path, size: int = 1 << 18) -> list[dict]:
-    """The objects in the last bytes of a JSON-lines file; what cannot be read is left out. Raises OSError."""
+    """The objects in the last `size` bytes of a JSON-lines file, without lines that are not JSON. Raises OSError."""
     try:
         with open(path, "rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - size, 0))
@@ -89,8 +92,8 @@ def _dump(record: dict) -> str:
     return json.dumps(plain(record), allow_nan=False)
 
 
-def plain(value):
-    """JSON-ready: Python numbers for numpy's and jax's, None for what is not finite."""
+def plain(value: Any) -> Any:
+    """A value as JSON takes it: numbers and lists in place of arrays, None for NaN and infinities."""
     if isinstance(value, dict):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

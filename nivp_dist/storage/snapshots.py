@@ -1,4 +1,4 @@
-"""Snapshots: one npz file an output time, whole or absent, the same bytes for the same arrays."""
+"""Snapshots: one npz file for each output time, written whole or not at all; equal arrays make equal files."""
 
 import contextlib
 import io
@@ -15,17 +15,17 @@ FOLDER = "snapshots"
 
 
 class Snapshot(NamedTuple):
-    """A stored time and its file."""
+    """A time at which the solution is stored, and its file."""
 
     t: float
     path: Path
 
 
 def save(directory: str | Path, t: float, arrays: dict) -> Path:
-    """Write snapshots/t_<t>.npz of a run directory. arrays: name -> anything numpy can hold as numbers.
+    """Write snapshots/t_<t>.npz in a run directory. arrays: name -> numbers, as anything that numpy takes.
 
-    The time itself is stored too (array ``t``), exact; the name carries it to six decimals (more where two
-    times would share a name) for the human reader only.
+    The file holds the exact time too (array ``t``); its name gives it to six decimals, or to more where two times would
+    have the same name. Raises ValueError if an array does not hold numbers, and OSError.
     """
     arrays = {name: np.asarray(value) for name, value in (arrays | {"t": float(t)}).items()}
     odd = [name for name, value in arrays.items() if value.dtype.kind not in "biufc"]
@@ -39,13 +39,13 @@ def save(directory: str | Path, t: float, arrays: dict) -> Path:
 
 
 def list_snapshots(directory: str | Path) -> list[Snapshot]:
-    """The snapshots of a run directory in order of time; [] if there are none. Raises as ``load``."""
+    """The snapshots of a run directory in the order of time. Raises OSError, and ValueError if one is damaged."""
     files = (Path(directory) / FOLDER).glob("t_*.npz")
     return sorted((Snapshot(_time(path), path) for path in files), key=lambda snapshot: snapshot.t)
 
 
 def load(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of a snapshot. Raises OSError if it is missing, ValueError, which names it, if it is damaged."""
+    """The arrays of a snapshot. Raises OSError if it is missing, and ValueError, which names it, if it is damaged."""
     with _opened(path) as file:
         return {name: file[name] for name in file.files}
 
@@ -57,7 +57,7 @@ def _path(folder: Path, t: float) -> Path:
             if not path.exists() or _time(path) == t:
                 return path
         except ValueError:
-            return path  # damaged: it is replaced
+            return path  # it is damaged, and will be replaced
     return path
 
 
@@ -76,7 +76,7 @@ def _opened(path: str | Path):
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:
-    """np.savez without the time of day in the archive: repeated runs leave identical files."""
+    """As np.savez, but without the time of day in the archive, so that repeated runs leave identical files."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(arrays):

@@ -1,4 +1,4 @@
-"""The rule of requeueing on directories made up, without Slurm; and that it starts without jax."""
+"""The rule that queues a job again, on made-up run directories and without Slurm; it starts without jax."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ RUNNING = "JobId=7 JobState=RUNNING Reason=None PreemptTime=None"
 
 @pytest.fixture
 def run(tmp_path):
-    """Make the run one that was stopped at a moment."""
+    """Make the directory that of a run which was stopped after some transitions."""
     (tmp_path / "config.toml").write_text("")
 
     def run(transitions=4, t=0.5, **summary):
@@ -27,18 +27,18 @@ def run(tmp_path):
     return run
 
 
-def test_a_time_limit(run):
+def test_a_run_stopped_by_its_time_limit_is_queued_again(run):
     assert refusal(run(), 1, "7", RUNNING) is None
     assert refusal(run(signal="SIGUSR1"), 1) is None
 
 
 @pytest.mark.parametrize("status", ["running", "failed", "finished"])
-def test_only_what_was_stopped(run, status):
+def test_only_a_run_that_was_stopped_is_queued_again(run, status):
     line = f"the run has not stopped with a checkpoint, its status is '{status}'"
     assert refusal(run(status=status), 9, "7", RUNNING) == line
 
 
-def test_not_without_a_checkpoint(run):
+def test_a_run_without_a_checkpoint_is_not_queued_again(run):
     directory = run()
     (directory / "checkpoints/4").rename(directory / "checkpoints/4.orbax-checkpoint-tmp")
     assert refusal(directory, 9) == "the run has no checkpoint"
@@ -60,12 +60,12 @@ def test_not_without_a_checkpoint(run):
         ("SIGTERM", RUNNING.replace("RUNNING Reason=None", "COMPLETING Reason=TimeLimit"), None),
     ],
 )
-def test_what_slurm_says(run, signal, facts, wanted):
+def test_the_state_of_the_job_decides(run, signal, facts, wanted):
     found = refusal(run(signal=signal), 9, "7", facts)
     assert found is None if wanted is None else found.startswith(wanted)
 
 
-def test_the_cap(run):
+def test_a_job_is_queued_again_only_so_often(run):
     for number in range(3):
         assert refusal(run(transitions=number), 3, "7") is None
         assert record(run(transitions=number), "7")["number"] == number + 1
@@ -76,7 +76,7 @@ def test_the_cap(run):
     assert refusal(run(), 0, "8").startswith("0 times are allowed")
 
 
-def test_only_what_gets_ahead(run):
+def test_only_a_run_that_makes_progress_is_queued_again(run):
     record(run(transitions=4, t=0.5), "7")
     assert refusal(run(transitions=4, t=0.5), 9, "7").startswith(
         "the run has not advanced since the last time, t = 0.5: "
@@ -85,7 +85,7 @@ def test_only_what_gets_ahead(run):
     assert refusal(run(transitions=4, t=0.5), 9, "8") is None  # submitted anew, perhaps with a longer limit
 
 
-def test_its_record(run, capsys):
+def test_a_decision_is_recorded(run, capsys):
     directory = run(transitions=10, t=0.25)
     words = ["--cap", "2", "--job", "7_1", "--facts", RUNNING]
     assert main([str(directory), *words], standalone_mode=False) == 0
@@ -99,7 +99,7 @@ def test_its_record(run, capsys):
 
 
 @pytest.mark.parametrize(
-    "damage, said",
+    "damage, message",
     [
         (lambda run: (run / "config.toml").unlink(), "not the directory of a run (it holds no config.toml)"),
         (lambda run: (run / "summary.json").write_text("{"), "summary.json: damaged: "),
@@ -107,20 +107,20 @@ def test_its_record(run, capsys):
         (lambda run: (run / REQUEUES).mkdir(), "Is a directory"),
     ],
 )
-def test_what_cannot_be_read_or_written_is_a_no(run, damage, said):
+def test_a_run_that_cannot_be_read_or_written_is_not_queued_again(run, damage, message):
     directory = run()
     damage(directory)
     words = [sys.executable, "-m", "nivp_dist.batch.requeue", directory, "--cap", "9"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("nivp: not queued again: ") and done.stderr.count("\n") == 1
-    assert said in done.stderr
+    assert message in done.stderr
 
 
-def test_a_run_that_is_none():
+def test_a_directory_without_a_run_is_refused():
     with pytest.raises(InputError, match="not the directory of a run"):
         refusal(Path("none"), 9)
 
 
-def test_it_starts_without_jax():
+def test_the_rule_and_submit_start_without_jax():
     code = "import sys, nivp_dist.batch.requeue, nivp_dist.batch.submit; print('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

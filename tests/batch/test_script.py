@@ -1,4 +1,4 @@
-"""Batch scripts: held against files that were read by a person, and run by bash with stand-ins for Slurm's commands."""
+"""Job scripts: compared with files that a person has read, and run by bash with stand-ins for Slurm's commands."""
 
 import difflib
 import os
@@ -13,7 +13,6 @@ import pytest
 from nivp_dist.batch import script
 from nivp_dist.batch.site import SiteSettings
 from nivp_dist.errors import InputError
-from nivp_dist.settings.files import shipped
 
 GOLDEN = Path(__file__).parent / "golden"
 FULL = SiteSettings(
@@ -32,7 +31,7 @@ FULL = SiteSettings(
     sbatch=["--exclusive", "--mail-type=END"],
 )
 
-# What stands for srun, scontrol and the rule of requeueing; each writes its arguments down. sleep does not.
+# Stand-ins for srun, scontrol and the rule of requeueing, which record their arguments, and for sleep, which does not.
 SRUN = """#!/bin/bash
 printf '%s\\n' "$*" >> called
 trap 'sleep_ 0.3; exit 75' TERM
@@ -68,26 +67,33 @@ def render(directory="/scratch/runs/heat-001", site=SiteSettings(), keys=None, t
         ("sweep", lambda: render("/scratch/sweep", tasks=[0, 1, 2, 5], array_limit=2, time="4:00:00")),
     ],
 )
-def test_golden(name, made, monkeypatch, tmp_path):
+def test_the_script_is_the_one_that_was_read(name, made, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", "/opt/nivp/bin/python")
     text, golden = made(), GOLDEN / f"{name}.sbatch"
     (tmp_path / golden.name).write_text(text)
     difference = difflib.unified_diff(golden.read_text().splitlines(), text.splitlines(), lineterm="")
-    assert text == golden.read_text(), "\n".join(difference) + f"\nif it is right: cp {tmp_path / golden.name} {golden}"
+    assert text == golden.read_text(), "\n".join(difference) + f"\nto accept it: cp {tmp_path / golden.name} {golden}"
     assert subprocess.run(["bash", "-n", golden], capture_output=True, text=True).stderr == ""
 
 
-def test_the_two_templates_differ_in_nothing_but_the_run():
-    job, array = ((shipped("slurm") / name).read_text().splitlines() for name in ("job.sbatch", "array.sbatch"))
-    body = lambda lines: lines[next(n for n, line in enumerate(lines) if line.startswith("#SBATCH")) :]  # noqa: E731
-    different = [line for line in difflib.ndiff(body(job), body(array)) if line[0] in "+-"]
-    assert sorted(different) == [
-        "+ #SBATCH --array=@ARRAY@",
-        "+ job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
-        "+ run=$(printf '%s/%04d' @RUN@ \"$SLURM_ARRAY_TASK_ID\")",
-        "- job=$SLURM_JOB_ID",
-        "- run=@RUN@",
-    ]
+@pytest.mark.parametrize("character", ["\n", "\r", "\0", "\x1b", "\t", "\u2028"])
+def test_control_characters_reach_no_script(character):
+    """A line break in the name of a directory would end its #SBATCH line, and bash would run the rest."""
+    with pytest.raises(InputError, match="^the run directory holds a line break or another control character, "):
+        render(f"/scratch/a{character}touch x")
+    with pytest.raises(InputError, match="^--output.times holds a line break or another control character, "):
+        render(keys={"output.times": f"[1]{character}touch x"})
+    with pytest.raises(InputError, match="--account must be one line and not empty"):
+        render(account=f"a{character}b")
+
+
+@pytest.mark.parametrize("name", ["$(touch x)", "a`touch x`", "a b;touch x", "#x", "100%", "@RUN@", "it's", "\\", "*"])
+def test_any_other_name_of_a_directory_is_quoted(name, bash):
+    """The script runs, passes the name on as it is, and touches nothing else."""
+    process = bash(0, directory=bash.folder / name)
+    assert process.wait(timeout=20) == 0
+    assert bash.called() == [STEP.replace("/a run's", f"/{name}")]
+    assert not (bash.folder / "x").exists()
 
 
 def test_options_win_over_the_site_and_the_site_over_defaults():
@@ -107,15 +113,15 @@ def test_options_win_over_the_site_and_the_site_over_defaults():
         ({"gpus_per_node": 1, "ntasks_per_node": 2}, "command line: 2 processes of a node cannot share its 1 GPUs "),
     ],
 )
-def test_resources_that_do_not_go_together(options, line):
+def test_resources_that_contradict_each_other(options, line):
     with pytest.raises(InputError) as caught:
         script.resources(options, SiteSettings())
     assert str(caught.value).startswith(line)
 
 
 @pytest.mark.parametrize("time", ["0", "2:01", "3", "0-1", "1:00:00"])
-def test_notice_within_the_limit(time):
-    """Slurm counts in minutes, upwards; 0 is no limit at all."""
+def test_a_notice_shorter_than_the_limit_is_accepted(time):
+    """Slurm rounds a limit up to minutes, and takes 0 for no limit."""
     assert script.resources({"time": time, "notice": 120}, SiteSettings()).time == time
 
 
@@ -124,7 +130,7 @@ def test_notice_within_the_limit(time):
 
 @pytest.fixture
 def bash(tmp_path):
-    """Start a rendered script among stand-ins. Its working directory holds `called`, a line for every call."""
+    """Start a rendered script with stand-ins in PATH. Its working directory holds `called`, a line for each call."""
     stand_ins = tmp_path / "bin"
     stand_ins.mkdir()
     texts = {"srun": SRUN, "scontrol": SCONTROL, "py thon": PYTHON, "sleep": "#!/bin/bash\n"}
@@ -134,8 +140,8 @@ def bash(tmp_path):
     (stand_ins / "sleep_").symlink_to("/bin/sleep")
     site = SiteSettings(python=str(stand_ins / "py thon"))
 
-    def bash(code, rule=1, busy=0, wait="", tasks=None, **slurm):
-        text = render(tmp_path / "a run's", site, {"integrator.t_end": "2"}, tasks, requeues=7)
+    def bash(code, rule=1, busy=0, wait="", tasks=None, directory=tmp_path / "a run's", **slurm):
+        text = render(directory, site, {"integrator.t_end": "2"}, tasks, requeues=7)
         own = {"CODE": str(code), "RULE": str(rule), "BUSY": str(busy), "WAIT": wait, "SLURM_JOB_ID": "42"}
         own["PATH"] = f"{stand_ins}:{os.environ['PATH']}"
         return subprocess.Popen(["bash", "-c", text], cwd=tmp_path, env=os.environ | own | slurm)
@@ -152,18 +158,18 @@ RULE = "python -m nivp_dist.batch.requeue /a run's --cap 7 --job 42 --facts JobI
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 137])
-def test_the_exit_code_is_handed_on(bash, code):
+def test_the_exit_code_of_the_run_is_that_of_the_job(bash, code):
     assert bash(code).wait(timeout=20) == code
     assert bash.called() == [STEP]
 
 
-def test_stopped_for_good(bash):
+def test_a_job_that_is_not_queued_again(bash):
     assert bash(75, rule=1).wait(timeout=20) == 75
     assert bash.called() == [STEP, RULE]
 
 
 @pytest.mark.parametrize("busy, calls", [(0, 1), (2, 3), (9, 4)])
-def test_queued_again_even_if_the_controller_is_busy(bash, busy, calls):
+def test_a_job_is_queued_again_even_if_the_controller_is_busy(bash, busy, calls):
     assert bash(75, rule=0, busy=busy).wait(timeout=20) == 75
     assert bash.called() == [STEP, RULE] + ["scontrol requeue 42"] * calls
 

@@ -1,4 +1,4 @@
-"""The site file: found, read, and every mistake in it one exact line."""
+"""The site file is found and read, and every mistake in it is reported in one exact line."""
 
 import re
 
@@ -19,11 +19,11 @@ def file(monkeypatch, tmp_path):
     return tmp_path / "nivp/site.toml"
 
 
-def test_without_a_file_there_are_defaults(file):
+def test_without_a_site_file_there_are_defaults(file):
     assert site.read() == SiteSettings()
 
 
-def test_where_it_is_found(file, monkeypatch, tmp_path):
+def test_where_the_site_file_is_found(file, monkeypatch, tmp_path):
     file.write_text('account = "a"')
     assert site.read().account == "a"
     (tmp_path / "other.toml").write_text('account = "b"')
@@ -61,6 +61,8 @@ def test_the_shipped_example_is_right_with_and_without_its_comment_signs(file):
         ("modules = [1]", "modules must be a list of strings, got [1]"),
         ('setup = "source x"', 'setup must be a list of strings, got "source x"'),
         ('setup = ["a\\nb"]', 'setup: every text is one line and not empty, got "a\\nb"'),
+        ('account = "a\\tb"', 'account: every text is one line and not empty, got "a\\tb"'),
+        ('environment = { A = "a\\rb" }', 'environment: every text is one line and not empty, got "a\\rb"'),
         ('account = ""', 'account: every text is one line and not empty, got ""'),
         ("environment = 1", "environment must be a table of strings, got 1"),
         ("environment = { A = 0.9 }", "environment.A must be a string, got 0.9"),
@@ -81,7 +83,22 @@ def test_mistakes(file, text, line):
     assert found.endswith(" (and 2 more mistakes)") is (text.count("\n") == 2)
 
 
-def test_an_empty_value_in_the_environment_is_one(file):
+def test_a_line_of_setup_may_be_indented_by_a_tab(file):
+    file.write_text('setup = ["if true; then", "\\tulimit -n 65536", "fi"]')
+    assert site.read().setup[1] == "\tulimit -n 65536"
+
+
+def test_without_a_home_directory_there_are_defaults(file, monkeypatch):
+    def unknown(*_):
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name)
+    assert site.read() == SiteSettings()
+
+
+def test_a_variable_may_be_empty(file):
     file.write_text('environment = { XLA_FLAGS = "" }')
     assert site.read().environment == {"XLA_FLAGS": ""}
 

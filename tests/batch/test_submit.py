@@ -1,4 +1,4 @@
-"""`nivp submit` with a stand-in for Slurm: what is written, what is handed over, what a refusal leaves behind."""
+"""`nivp submit` with a stand-in for Slurm: what it writes, what the job inherits, what a refusal leaves behind."""
 
 import errno
 import json
@@ -13,9 +13,10 @@ from nivp_dist import cli
 from nivp_dist.batch import jobs
 from nivp_dist.settings.files import read_config
 from nivp_dist.storage import run_directory
+from nivp_dist.storage.lock import hold
 
 HEAT = '[problem]\nname = "heat"\n'
-# Takes what it is given; refuses if told to.
+# Stand-ins: sbatch records what it is given, or refuses with the text in REFUSE; squeue answers with QUEUED.
 SBATCH = """#!/bin/bash
 [ -z "$REFUSE" ] || { printf 'sbatch: error: %s\\n' "$REFUSE" "Batch job submission failed" >&2; exit 1; }
 echo "$*" >> "$STAND_IN/submitted"
@@ -30,7 +31,7 @@ echo "$*" >> "$STAND_IN/asked"
 
 @pytest.fixture
 def slurm(monkeypatch, tmp_path_factory):
-    """The folder of the stand-ins' notes. Working directory: an empty one with heat.toml."""
+    """The folder with the records of the stand-ins. The working directory holds heat.toml only."""
     folder, work = tmp_path_factory.mktemp("slurm"), tmp_path_factory.mktemp("work")
     for name, text in {"sbatch": SBATCH, "squeue": SQUEUE}.items():
         (folder / name).write_text(text)
@@ -75,7 +76,7 @@ def lines(path):
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
-def test_a_run_in_the_queue(submit, slurm):
+def test_a_new_run_is_queued(submit, slurm):
     code, out, err = submit("heat.toml", "--nodes", "2", "--seed", "3")
     directory = Path("runs/heat-001").resolve()
     assert (code, out, err) == (0, "42\n", f"nivp: run directory: {directory}\n")
@@ -86,13 +87,14 @@ def test_a_run_in_the_queue(submit, slurm):
     path = directory / "job-001.sbatch"
     assert (line["job"], line["script"]) == ("42", str(path))
     assert (slurm / "submitted").read_text() == f"--parsable {path}\n"
+    assert path.stat().st_mode & 0o777 == 0o600  # the variables of the site file may be secrets
     text = path.read_text()
     assert f"run={directory}\n" in text and "#SBATCH --nodes=2\n" in text and f"python=({sys.executable})\n" in text
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_what_is_handed_on_to_the_job(submit, slurm, monkeypatch, inside):
-    """The login node's own: no platform set for the check, and no number of a group, or job, that the shell is in."""
+def test_the_job_inherits_the_environment_of_the_shell_but_not_its_place_in_a_group(submit, slurm, monkeypatch, inside):
+    """Neither the platform that is set for the check, nor the variables of a group or a job that the shell is in."""
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     others = {"NIVP_PROCESSES": "1", "PMI_SIZE": "1", "PMIX_RANK": "0"}
     of_the_job = {"SLURM_CPUS_PER_TASK": "64", "SLURM_NTASKS": "8"} | ({"SLURM_JOB_ID": "7"} if inside else {})
@@ -134,7 +136,7 @@ def test_the_site_file_is_used(submit, slurm):
 
 @pytest.mark.parametrize("where", [(), ("--output", "here")])
 @pytest.mark.parametrize("sweep", [(), ("--sweep", "seed=1,2")])
-def test_a_refusal_of_slurm(refused, monkeypatch, where, sweep):
+def test_a_job_that_sbatch_refuses(refused, monkeypatch, where, sweep):
     monkeypatch.setenv("REFUSE", "invalid partition specified: x")
     Path("runs").mkdir()
     line = refused("heat.toml", "--partition", "x", *where, *sweep)
@@ -166,8 +168,11 @@ def test_a_refusal_of_slurm(refused, monkeypatch, where, sweep):
         (("heat.toml", "--sweep", "seed=1", "--sweep", "seed=2"), "command line: seed is given twice"),
         (
             ("heat.toml", "--sweep", "seed=1,-2"),
-            "command line: seed must be a whole number from 0 to 9223372036854775807, got -2",
+            "command line: seed must be a whole number from 0 to 922337203",
         ),
+        (("heat.toml", "--sweep", "seed=1,2,1"), "command line: --sweep seed=1,2,1: 1 stands there twice; remove one"),
+        (("heat.toml", "--output", "a\nb"), "the run directory holds a line break or another control character, "),
+        (("heat.toml", "--output", "a\nb", "--dry-run"), "the run directory holds a line break or another control "),
         (("heat.toml", "--sweep", "sed=1"), "command line: unknown key sed; the nearest is seed"),
         (("--resume", "none"), "{cwd}/none: not the directory of a run (it holds no config.toml)"),
         (("--resume", "x", "heat.toml"), "command line: --resume DIR goes without CONFIG, --output and --sweep"),
@@ -182,8 +187,8 @@ def test_without_slurm_nothing_is_made(refused, monkeypatch):
     assert refused("heat.toml").startswith("sbatch is not here: submit from a login node of a Slurm cluster, or use ")
 
 
-def test_a_job_that_cannot_be_written_down_is_not_forgotten(submit, monkeypatch):
-    """Its directory stays: the job will want it."""
+def test_the_directory_of_a_queued_job_that_cannot_be_recorded_stays(submit, monkeypatch):
+    """The job needs it."""
     monkeypatch.setenv("JOB", "43")
     submit("heat.toml", "--output", "r")
 
@@ -202,7 +207,7 @@ def test_resume(submit, refused, monkeypatch):
     monkeypatch.setenv("QUEUED", "PENDING")
     assert refused("--resume", "r") == f"{Path('r').resolve()}: its job 42 is pending: `scancel 42` first"
     monkeypatch.setenv("QUEUED", "")
-    with run_directory.lock("r"):
+    with hold("r"):
         assert refused("--resume", "r").startswith(f"{Path('r').resolve()}: in use by another process")
     monkeypatch.setenv("JOB", "43")
     assert submit("--resume", "r", "--nodes", "2", "--integrator.t_end", "2")[:2] == (0, "43\n")
@@ -258,7 +263,7 @@ def test_a_sweep_that_cannot_be_made_leaves_nothing(refused, monkeypatch):
     assert line == f"{Path('s').resolve()}: cannot be written: No space left on device; choose another with --output"
 
 
-def test_the_login_nodes_gpu_is_not_touched(slurm):
+def test_the_gpu_of_the_login_node_stays_free(slurm):
     """In a process of its own: jax is asked for the host alone, though nothing in the environment says so."""
     code = "from nivp_dist import cli; cli.main(['submit', 'heat.toml', '--dry-run'])\nimport jax, os\n"
     code += "print(jax.config.jax_platforms, os.environ.get('JAX_PLATFORMS'))"

@@ -68,7 +68,7 @@ def test_a_log_is_appended_to_and_one_that_cannot_be_opened_is_an_error(tmp_path
     Log(tmp_path, 3).write_line("second")
     assert [line.split("process 3: ")[1] for line in log.text().splitlines()] == ["first", "second"]
     (tmp_path / "logs/process-0004.log").mkdir()
-    with pytest.raises(DiskFailed, match="process-0004.log cannot be written: Is a directory; see to its file system"):
+    with pytest.raises(DiskFailed, match="process-0004.log cannot be written: Is a directory; check its file system"):
         Log(tmp_path, 4)
 
 

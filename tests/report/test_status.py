@@ -14,6 +14,7 @@ import nivp_dist
 from nivp_dist.errors import InputError
 from nivp_dist.report import status
 from nivp_dist.storage import heartbeat, run_directory
+from nivp_dist.storage.lock import hold
 from nivp_dist.storage.metrics import Lines
 
 SUMMARY = {
@@ -124,7 +125,7 @@ def test_a_run_that_has_written_nothing_yet(tmp_path):
     assert status.lines(status.look(tmp_path)) == ["status  not started"]
     Lines(tmp_path / "jobs.jsonl").append({"job": "12", "time": 0.0})
     assert status.lines(status.look(tmp_path)) == ["status     queued", "Slurm job  12"]
-    with run_directory.lock(tmp_path):
+    with hold(tmp_path):
         assert status.look(tmp_path)["status"] == "starting"
 
 
@@ -172,14 +173,14 @@ def test_an_end_that_is_overdue_is_now(directory):
     ],
 )
 def test_running_or_interrupted_without_a_lock_to_be_seen(directory, monkeypatch, host, age, expected):
-    with run_directory.lock(directory):
+    with hold(directory):
         pass  # leaves the lock's file, free
     beat(directory, host or heartbeat.socket.gethostname(), age)
     assert status.look(directory)["status"] == expected
 
 
 def test_a_lock_that_is_held_is_a_run_that_goes_on(directory):
-    with run_directory.lock(directory):
+    with hold(directory):
         assert status.look(directory)["status"] == "running"
         os.utime(directory / "summary.json", (0, 0))
         os.utime(directory / ".lock", (1, 1))

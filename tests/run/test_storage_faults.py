@@ -17,6 +17,7 @@ from nivp_dist.run import controller
 from nivp_dist.run.record import Record
 from nivp_dist.settings.files import read_config, resume_config
 from nivp_dist.storage import files, run_directory
+from nivp_dist.storage.lock import hold
 
 EVERY = 4  # checkpoint.every_steps of these runs: transitions between two saves, and so the most that can be lost
 
@@ -120,7 +121,7 @@ def test_a_directory_that_another_run_has_taken_over(runs, undisturbed, same, at
     """Started on another host, where no lock is seen: the first one stops, and touches nothing of the second's."""
     home = run_directory.create(runs.config(), runs.new(), "run")
     reporter = at("step", 6, lambda: (home / ".lock").write_text("process 9 on node3"))
-    with pytest.raises(RunFailed, match="has been taken over by process 9 on node3"), run_directory.lock(home):
+    with pytest.raises(RunFailed, match="has been taken over by process 9 on node3"), hold(home):
         controller.evolve(read_config(home / "config.toml"), home, reporter=reporter)
     ran = runs.Ran(home)
     assert len(ran.metrics) == 6 and ran.summary["status"] == "running"
@@ -157,7 +158,7 @@ def test_one_file_that_cannot_be_written(runs, undisturbed, same, at, name):
 
 def test_every_kind_of_file_stumbled_over_once(runs, undisturbed, same, monkeypatch, caplog):
     """EIO and ESTALE at the third line, summary and checkpoint, and the second snapshot: asked again, and done."""
-    monkeypatch.setattr(files, "PATIENCE", (0.01,))
+    monkeypatch.setattr(files, "RETRY_AFTER", (0.01,))
     home = runs.folder / f"run{runs.count + 1}"
     metrics = FailingCall(open, errno.EIO, 2, home / "metrics.jsonl")
     events = FailingCall(metrics, errno.ESTALE, 2, home / "events.jsonl")

@@ -1,4 +1,4 @@
-"""Checkpoints: the same bits back, the newest readable one, never a silent start from nothing."""
+"""Checkpoints give back the same bits, fall back to the newest undamaged one, and never start from nothing silently."""
 
 import errno
 import itertools
@@ -29,7 +29,8 @@ def state(seed):
         "theta": jnp.asarray(random.standard_normal(20_000)),
         "single": random.standard_normal(3).astype(np.float32),
         "key": random.integers(0, 2**32, 2, dtype=np.uint32),
-        "step": np.int64(2**53 + 1 + seed),
+        "step": np.int64(1000 + seed),
+        "large": np.int64(2**53 + 1),
         "t": np.float64(0.1 + seed),
         "matrices": random.standard_normal((2, 3, 3)),
         "flag": np.True_,
@@ -70,7 +71,7 @@ def flip(content):
     return content
 
 
-def test_restores_the_same_bits_and_types(saved):
+def test_a_restored_state_has_the_same_bits_and_types(saved):
     tree, step, messages = saved.restore_latest(state(0))
     assert step == 30 and messages == []
     assert all(isinstance(value, np.ndarray) for value in tree.values())
@@ -78,16 +79,16 @@ def test_restores_the_same_bits_and_types(saved):
     assert not same_bits(tree, state(20))
 
 
-def test_none_if_nothing_was_saved(tmp_path):
+def test_nothing_is_restored_where_nothing_was_saved(tmp_path):
     assert Checkpoints(tmp_path, 3, SingleProcess()).restore_latest(state(0)) is None
 
 
-def test_keeps_the_last_few(saved):
+def test_only_the_last_checkpoints_are_kept(saved):
     saved.save(40, state(40))
     assert sorted(entry.name for entry in saved.folder.iterdir()) == ["20", "30", "40"]
 
 
-def test_saving_the_same_state_again_writes_nothing_another_one_replaces(saved):
+def test_the_same_state_is_not_written_again_and_another_state_of_the_same_number_replaces_it(saved):
     assert not saved.save(30, state(30))
     assert saved.save(30, state(31))
     tree, step, _ = saved.restore_latest(state(0))
@@ -95,7 +96,7 @@ def test_saving_the_same_state_again_writes_nothing_another_one_replaces(saved):
     assert sorted(entry.name for entry in saved.folder.iterdir()) == ["10", "20", "30"]
 
 
-def test_a_replacement_that_was_killed_leaves_the_old_one(saved, tmp_path):
+def test_a_save_killed_while_it_replaces_a_checkpoint_leaves_the_old_one(saved, tmp_path):
     (saved.folder / "30").rename(saved.folder / "30.replaced")
     (saved.folder / "30.partial/state").mkdir(parents=True)
     tree, step, _ = Checkpoints(tmp_path, 3, SingleProcess()).restore_latest(state(0))
@@ -108,48 +109,53 @@ def test_a_replacement_that_was_killed_leaves_the_old_one(saved, tmp_path):
     [flip, lambda content: content[: len(content) // 2], lambda content: b""],
     ids=["one bit", "torn", "empty"],
 )
-def test_a_damaged_newest_one_falls_back_and_says_so(saved, tmp_path, damage):
+def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before_with_a_message(saved, tmp_path, damage):
     spoil(saved.folder / "30", damage)
     again = Checkpoints(tmp_path, 3, SingleProcess())
     tree, step, messages = again.restore_latest(state(0))
     assert step == 20 and same_bits(tree, state(20))
     assert len(messages) == 1
-    assert messages[0].startswith("checkpoint of step 30 is unreadable (")
-    assert messages[0].endswith("), moved to unreadable_checkpoints/; continuing from step 20")
+    assert messages[0].startswith("the checkpoint of step 1030, t = 30.1 is unreadable (")
+    assert messages[0].endswith("), moved to unreadable_checkpoints/; continuing from step 1020, t = 20.1")
     assert (tmp_path / "unreadable_checkpoints/30-0").is_dir()
     again.save(30, state(33))  # the run reaches that step again
     assert same_bits(again.restore_latest(state(0))[0], state(33))
 
 
-def test_missing_parts_fall_back_too(saved, tmp_path):
-    (saved.folder / "30/digests.json").unlink()
+def test_a_checkpoint_with_a_missing_file_is_set_aside_too(saved, tmp_path):
+    (saved.folder / "30/manifest.json").unlink()
     (saved.folder / "20/state/_METADATA").unlink()
-    _, step, messages = Checkpoints(tmp_path, 3, SingleProcess()).restore_latest(state(0))
-    assert step == 10 and len(messages) == 2
+    _, number, messages = Checkpoints(tmp_path, 3, SingleProcess()).restore_latest(state(0))
+    assert number == 10 and len(messages) == 2
+    line = "the checkpoint of transition 30 is unreadable (No such file or directory: manifest.json)"
+    assert messages[0].startswith(line)
+    assert messages[1].startswith("the checkpoint of step 1020, t = 20.1 is unreadable (")
 
 
-def test_all_damaged_is_an_error_and_touches_nothing(saved, tmp_path):
+def test_an_error_and_no_change_if_all_checkpoints_are_damaged(saved, tmp_path):
     for step in (10, 20, 30):
         spoil(saved.folder / str(step), flip)
     again = Checkpoints(tmp_path, 3, SingleProcess())
-    with pytest.raises(RunFailed, match="^none of the 3 checkpoints in .* can be read .step 30: array 'theta' is dam"):
+    with pytest.raises(
+        RunFailed, match="^none of the 3 checkpoints in .* .checkpoint of step 1030, t = 30.1: array"
+    ):
         again.restore_latest(state(0))
     assert sorted(entry.name for entry in saved.folder.iterdir()) == ["10", "20", "30"]
 
 
 @pytest.mark.parametrize("change", [{"extra": np.zeros(1)}, {"theta": np.zeros(3, np.float32)}])
-def test_another_kind_of_state_is_refused(saved, change):
-    with pytest.raises(RunFailed, match="^checkpoint of step 30 holds another kind of state: "):
+def test_a_state_with_other_arrays_or_types_is_refused(saved, change):
+    with pytest.raises(RunFailed, match="^the checkpoint of step 1030, t = 30.1 holds another kind of state: "):
         saved.restore_latest(state(0) | change)
 
 
-def test_a_copy_that_somebody_keeps_there_is_left_alone(saved, tmp_path):
+def test_a_copy_that_the_user_keeps_there_is_left_alone(saved, tmp_path):
     (saved.folder / "30").rename(saved.folder / "30.good")
     Checkpoints(tmp_path, 2, SingleProcess()).save(40, state(40))
     assert sorted(entry.name for entry in saved.folder.iterdir()) == ["20", "30.good", "40"]
 
 
-# Disks that refuse ---------------------------------------------------------------------------------
+# Disks that fail -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -160,8 +166,8 @@ def on_disk(disk):
     return checkpoints
 
 
-def refused(checkpoints, line):
-    """A save that is refused in one line, and leaves what was there and nothing else."""
+def assert_refused(checkpoints, line):
+    """A save is refused with this line, and leaves the earlier checkpoint and nothing else."""
     with pytest.raises(DiskFailed, match=f"^{checkpoints.folder} cannot be written: {line}, then resume$"):
         checkpoints.save(20, state(20))
     assert [entry.name for entry in checkpoints.folder.iterdir()] == ["10"]
@@ -169,9 +175,9 @@ def refused(checkpoints, line):
     assert step == 10 and messages == [] and same_bits(tree, state(10))
 
 
-def test_a_full_disk_is_seen_before_a_save(on_disk, disk):
+def test_a_save_that_the_disk_has_no_room_for_is_not_begun(on_disk, disk):
     disk.fill(leave=1 << 20)
-    refused(on_disk, r"1\.4 MB needed and 1\.0 MB free on the disk; make room")
+    assert_refused(on_disk, r"1\.4 MB needed and 1\.0 MB free on the disk; make room")
     disk.make_room()
     on_disk.save(20, state(20))
     assert same_bits(on_disk.restore_latest(state(0))[0], state(20))
@@ -179,10 +185,10 @@ def test_a_full_disk_is_seen_before_a_save(on_disk, disk):
 
 @pytest.mark.parametrize("leave", [0, 40_000, 130_000])
 def test_a_disk_that_fills_during_a_save(on_disk, disk, monkeypatch, leave):
-    """By another program, or a quota that no one can ask for; in Orbax's native code too."""
+    """Another program may fill it, or a quota that cannot be asked for; the native code of Orbax meets it too."""
     monkeypatch.setattr(on_disk, "_require_space", lambda needed: None)
     disk.fill(leave)
-    refused(on_disk, "No space left on device; make room")
+    assert_refused(on_disk, "No space left on device; make room")
     disk.make_room()
     on_disk.save(20, state(20))
     assert same_bits(on_disk.restore_latest(state(0))[0], state(20))
@@ -212,9 +218,9 @@ def test_a_run_directory_that_has_vanished_is_not_made_again(tmp_path, how):
         assert same_bits(Checkpoints(tmp_path / "moved", 3, SingleProcess()).restore_latest(state(0))[0], state(10))
 
 
-def test_a_file_system_that_stumbles_is_asked_again(saved, monkeypatch, caplog):
-    """Every call of Python's that a save makes, refused once: each time the state is there, whole, in the end."""
-    monkeypatch.setattr(files, "PATIENCE", (0.01,))
+def test_errors_of_a_file_system_that_pass_do_not_cost_a_save(saved, monkeypatch, caplog):
+    """Every system call of Python in a save fails once, one after the other; each time the state is saved whole."""
+    monkeypatch.setattr(files, "RETRY_AFTER", (0.01,))
     injected, steps = 0, itertools.count(100)
     for name in ("mkdir", "open", "fsync", "rename", "replace"):
         for skipped in range(50):
@@ -232,19 +238,19 @@ def test_a_file_system_that_stumbles_is_asked_again(saved, monkeypatch, caplog):
     assert injected >= caplog.text.count("trying again") > 10
 
 
-def test_one_that_stumbles_for_ever_is_given_up(saved, monkeypatch):
-    monkeypatch.setattr(files, "PATIENCE", (0.01, 0.01))
+def test_an_error_of_a_file_system_that_stays_ends_the_save(saved, monkeypatch):
+    monkeypatch.setattr(files, "RETRY_AFTER", (0.01, 0.01))
     stumble = FailingCall(os.fsync, errno.ESTALE, 0, saved.folder, times=1000)
     monkeypatch.setattr(os, "fsync", stumble)
-    with pytest.raises(DiskFailed, match="cannot be written: Stale file handle; see to its file system, then resume$"):
+    with pytest.raises(DiskFailed, match="cannot be written: Stale file handle; check its file system, then resume$"):
         saved.save(40, state(40))
     assert stumble.failed == 3
     assert sorted(entry.name for entry in saved.folder.iterdir()) == ["10", "20", "30"]
 
 
 def test_a_checkpoint_that_cannot_be_read_at_once_is_read_a_moment_later(saved, monkeypatch, caplog):
-    """One EIO of a network must not cost a checkpoint."""
-    monkeypatch.setattr(files, "PATIENCE", (0.01,))
+    """One input/output error of a network file system must not cost a checkpoint."""
+    monkeypatch.setattr(files, "RETRY_AFTER", (0.01,))
     read, failures = type(saved.folder).read_bytes, [OSError(errno.EIO, "Input/output error")]
 
     def once(path):
@@ -271,12 +277,12 @@ except OSError as error:
     print(error.strerror)
 checkpoints, tree = Checkpoints(sys.argv[1], 3, SingleProcess()), {"theta": np.arange(5.0)}
 checkpoints.save(1, tree)
-print(checkpoints.restore_latest(tree))
+print(tuple(checkpoints.restore_latest(tree)))
 """
 
 
 def test_a_file_system_without_locks(tmp_path):
-    """Some parallel ones are mounted so: TensorStore would refuse to write."""
+    """Some parallel file systems are mounted without locks: TensorStore would refuse to write there."""
     root = Path(__file__).parents[1]
     environment = os.environ | {"PYTHONPATH": f"{root}:{root.parent}"}
     command = [sys.executable, "-c", WITHOUT_LOCKS, str(tmp_path)]
@@ -298,7 +304,7 @@ for step in range(1, 10**6):
 
 
 @pytest.mark.parametrize("delay", [0.003, 0.011, 0.023])
-def test_killed_during_a_save_the_one_before_is_good(tmp_path, delay):
+def test_a_save_that_is_killed_leaves_the_checkpoint_before_readable(tmp_path, delay):
     saver = subprocess.Popen([sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         for line in saver.stdout:
@@ -342,7 +348,7 @@ except RunFailed as error:
 else:
     raise AssertionError("different states were saved")
 if index == 0:
-    (checkpoints.folder / "3" / "digests.json").write_text("x")
+    (checkpoints.folder / "3" / "manifest.json").write_text("x")
 from jax.experimental import multihost_utils
 multihost_utils.sync_global_devices("damaged")
 found, step, messages = Checkpoints(directory, 2, channel.current()).restore_latest(tree(0.0))

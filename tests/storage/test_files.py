@@ -1,4 +1,4 @@
-"""Whole-file writes, JSON lines, snapshots."""
+"""Files written whole or not at all, JSON lines, snapshots."""
 
 import errno
 import json
@@ -22,7 +22,7 @@ def test_write_whole_replaces_and_leaves_no_part(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a"
     write_whole(path, "old")
 
@@ -45,6 +45,11 @@ def test_file_mode_follows_the_umask(tmp_path):
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
 
 
+def test_a_file_for_the_user_alone(tmp_path):
+    write_whole(tmp_path / "a", "secret", mode=0o600)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+
+
 def test_append_line_is_one_line(tmp_path):
     append_line(tmp_path / "a", "1")
     append_line(tmp_path / "a", "2")
@@ -53,7 +58,7 @@ def test_append_line_is_one_line(tmp_path):
         append_line(tmp_path / "a", "3\n4")
 
 
-def test_what_a_failed_append_has_left_is_cut_off_by_the_next_one(tmp_path, disk):
+def test_the_part_of_a_line_left_by_a_failed_append_is_cut_off_by_the_next(tmp_path, disk):
     path = disk.path / "a"
     append_line(path, "1")
     disk.fill()
@@ -69,7 +74,7 @@ def test_what_a_failed_append_has_left_is_cut_off_by_the_next_one(tmp_path, disk
     assert [len(line) for line in lines[1:-1]] == [3000] * len(lines[1:-1])
 
 
-def test_a_flush_that_failed_is_made_good_by_writing_anew(tmp_path, monkeypatch):
+def test_after_a_failed_flush_the_file_is_written_again(tmp_path, monkeypatch):
     """After a failed fsync the system may have dropped the data, and a second fsync would succeed."""
     path = tmp_path / "a"
     append_line(path, "1")
@@ -86,18 +91,18 @@ def test_a_flush_that_failed_is_made_good_by_writing_anew(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "number, mend",
+    "number, advice",
     [
         (errno.ENOSPC, "make room"),
         (errno.EDQUOT, "make room, or ask for a larger quota"),
         (errno.EROFS, "make it writable"),
         (errno.EACCES, "make it writable"),
         (errno.ENOENT, "put it back where it was"),
-        (errno.EIO, "see to its file system"),
+        (errno.EIO, "check its file system"),
     ],
 )
-def test_a_refusal_names_the_file_the_reason_and_the_mend(monkeypatch, number, mend):
-    monkeypatch.setattr(files, "PATIENCE", (0.0, 0.0))
+def test_a_failed_write_names_the_file_the_reason_and_what_to_do(monkeypatch, number, advice):
+    monkeypatch.setattr(files, "RETRY_AFTER", (0.0, 0.0))
     tries = []
 
     def refuse():
@@ -105,7 +110,7 @@ def test_a_refusal_names_the_file_the_reason_and_the_mend(monkeypatch, number, m
         raise OSError(number, os.strerror(number))
 
     with pytest.raises(
-        DiskFailed, match=f"^run/summary.json cannot be written: {os.strerror(number)}; {mend}, then resume$"
+        DiskFailed, match=f"^run/summary.json cannot be written: {os.strerror(number)}; {advice}, then resume$"
     ):
         persist("run/summary.json", refuse)
     assert len(tries) == (3 if number == errno.EIO else 1)
@@ -126,7 +131,7 @@ def test_torn_last_line_is_left_out_and_does_not_swallow_the_next(tmp_path):
     assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1}, {"step": 2}]
 
 
-def test_damage_elsewhere_is_not_swallowed(tmp_path):
+def test_a_damaged_line_that_is_not_the_last_is_an_error(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_text('{"step": 1}\nxx\n{"step": 3}\n')
     with pytest.raises(ValueError, match="m.jsonl, line 2: not JSON"):
@@ -145,7 +150,7 @@ def test_truncate_keeps_steps_up_to_the_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("rest", [b"\0" * 100, b"\0\0\n\0\0\n", b'{"step": 3}\n{"st\0\0\n{"step": 4}\n', b'{"step"'])
-def test_whatever_a_power_failure_leaves_after_the_checkpoint_is_cut_off(tmp_path, rest):
+def test_anything_that_a_power_failure_leaves_after_the_checkpoint_is_cut_off(tmp_path, rest):
     whole = b'{"step": 1}\n{"step": 2}\n'
     (tmp_path / "m.jsonl").write_bytes(whole + rest)
     lines = metrics.Lines(tmp_path / "m.jsonl")
@@ -155,7 +160,7 @@ def test_whatever_a_power_failure_leaves_after_the_checkpoint_is_cut_off(tmp_pat
     assert [record["step"] for record in lines.read()] == [1, 2, 3]
 
 
-def test_damage_before_the_checkpoint_is_not_cut_off(tmp_path):
+def test_damage_before_the_checkpoint_is_an_error_and_stays(tmp_path):
     content = b'{"step": 1}\nxx\n{"step": 3}\n'
     (tmp_path / "m.jsonl").write_bytes(content)
     with pytest.raises(ValueError, match="m.jsonl, line 2: not JSON"):

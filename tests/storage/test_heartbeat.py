@@ -1,4 +1,4 @@
-"""Who holds a run directory, where locks do not reach."""
+"""The holder of a run directory is known by its heartbeat where locks do not reach."""
 
 import errno
 import fcntl
@@ -10,9 +10,9 @@ import time
 import pytest
 
 from nivp_dist.errors import DiskFailed, InputError
-from nivp_dist.storage import heartbeat, run_directory
+from nivp_dist.storage import heartbeat
 from nivp_dist.storage.files import write_whole
-from nivp_dist.storage.run_directory import in_use, lock, require_ours
+from nivp_dist.storage.lock import hold, in_use, require_ours
 
 HERE = heartbeat.socket.gethostname()
 
@@ -60,22 +60,22 @@ def someone_beats(directory, **who):
     return lambda: (stop.set(), thread.join())
 
 
-def test_a_holder_is_heard_of_again_and_again_and_leaves_nothing(tmp_path, quick, monkeypatch):
+def test_a_holder_writes_beat_after_beat_and_leaves_nothing(tmp_path, quick, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "42")
-    heard = set()
-    with lock(tmp_path):
-        while len(heard) < 3:
-            heard.add(heartbeat.read(tmp_path))
-    assert {beat[:3] for beat in heard} == {(HERE, os.getpid(), "42")}
-    assert str(heard.pop()) == f"process {os.getpid()} on {HERE} (job 42)"
+    beats = set()
+    with hold(tmp_path):
+        while len(beats) < 3:
+            beats.add(heartbeat.read(tmp_path))
+    assert {beat[:3] for beat in beats} == {(HERE, os.getpid(), "42")}
+    assert str(beats.pop()) == f"process {os.getpid()} on {HERE} (job 42)"
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.toml"]
 
 
-def test_a_heart_goes_on_when_its_disk_refuses_and_does_not_make_a_directory_again(tmp_path, quick, monkeypatch):
+def test_beats_continue_after_a_disk_has_refused_one_and_make_no_directory_again(tmp_path, quick, monkeypatch):
     home = tmp_path / "run"
     home.mkdir()
     (home / "config.toml").touch()
-    with lock(home):
+    with hold(home):
         for refused in (OSError(errno.ENOSPC, "full"), None):
 
             def refuse(*_, refused=refused):
@@ -91,49 +91,49 @@ def test_a_heart_goes_on_when_its_disk_refuses_and_does_not_make_a_directory_aga
         assert not home.exists()
 
 
-def test_a_beat_that_changes_is_a_run_that_goes_on(tmp_path, patient):
+def test_a_beat_that_changes_means_that_a_run_is_alive(tmp_path, patient):
     stop = someone_beats(tmp_path)
     try:
-        with pytest.raises(InputError, match=r"in use by process 9 on node3 \(job 77\)$"), lock(tmp_path):
+        with pytest.raises(InputError, match=r"in use by process 9 on node3 \(job 77\)$"), hold(tmp_path):
             pass
         assert in_use(tmp_path)
     finally:
         stop()
 
 
-def test_a_beat_that_stands_still_is_waited_for_and_then_forgotten(tmp_path, quick, caplog):
+def test_a_beat_that_does_not_change_is_waited_for_and_then_ignored(tmp_path, quick, caplog):
     write(tmp_path)
-    with lock(tmp_path):
+    with hold(tmp_path):
         assert heartbeat.read(tmp_path).host == HERE
-    assert "process 9 on node3 (job 77) was heard of 5 s ago: waiting to see whether it goes on" in caplog.text
+    assert "process 9 on node3 (job 77) was alive 5 s ago: waiting to see whether it still is" in caplog.text
 
 
 @pytest.mark.parametrize(
     "host, age", [("node3", 301.0), (HERE, 5.0)], ids=["long ago", "of this host, which has locks"]
 )
-def test_no_waiting_without_doubt(tmp_path, monkeypatch, host, age):
+def test_nothing_is_waited_for_where_the_holder_is_known_to_be_gone(tmp_path, monkeypatch, host, age):
     monkeypatch.setattr(heartbeat.time, "sleep", lambda seconds: pytest.fail("waited"))
     write(tmp_path, host, age)
-    with lock(tmp_path):
+    with hold(tmp_path):
         pass
 
 
-def test_without_locks_the_heartbeat_tells_on_this_host_too(tmp_path, patient, no_locks, caplog):
+def test_without_locks_the_heartbeat_protects_a_run_on_this_host_too(tmp_path, patient, no_locks, caplog):
     stop = someone_beats(tmp_path, host=HERE, age=0.0)
     try:
         assert in_use(tmp_path)
-        with pytest.raises(InputError, match="in use by process 9"), lock(tmp_path):
+        with pytest.raises(InputError, match="in use by process 9"), hold(tmp_path):
             pass
     finally:
         stop()
-    with lock(tmp_path):
+    with hold(tmp_path):
         assert "no file locks here: start one run at a time" in caplog.text
     assert not in_use(tmp_path)
 
 
-def test_two_that_started_together_without_locks_one_goes_on(tmp_path, no_locks):
-    """Neither has heard of the other: the one that came second has the directory, the first one notices."""
-    with lock(tmp_path):
+def test_of_two_runs_that_started_together_without_locks_one_continues(tmp_path, no_locks):
+    """Neither has seen the other: the second one has the directory, and the first one notices."""
+    with hold(tmp_path):
         require_ours(tmp_path)
         (tmp_path / ".lock").write_text("process 9 on node3")
         with pytest.raises(DiskFailed, match="has been taken over by process 9 on node3: this run ends here"):
@@ -142,35 +142,45 @@ def test_two_that_started_together_without_locks_one_goes_on(tmp_path, no_locks)
     assert heartbeat.read(tmp_path).host == "node3"  # left alone
 
 
-def test_looking_at_a_run_does_not_keep_another_from_starting(tmp_path):
+def test_nivp_status_does_not_keep_a_run_from_starting(tmp_path):
     (tmp_path / ".lock").touch()
     with open(tmp_path / ".lock") as looking:
         fcntl.flock(looking, fcntl.LOCK_SH)
         threading.Timer(0.3, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
-        with lock(tmp_path):
-            assert run_directory.in_use(tmp_path)
+        with hold(tmp_path):
+            assert in_use(tmp_path)
 
 
-def test_a_lock_of_a_host_that_is_long_gone_says_how_to_free_it(tmp_path):
+def test_a_link_in_the_place_of_the_lock_file_is_refused_and_its_target_untouched(tmp_path):
+    thesis = tmp_path / "thesis.tex"
+    thesis.write_text("years of work")
+    (tmp_path / ".lock").symlink_to(thesis)
+    line = f"^{tmp_path}/.lock: a symbolic link, not a lock file: remove it$"
+    with pytest.raises(InputError, match=line), hold(tmp_path):
+        pass
+    assert not in_use(tmp_path) and thesis.read_text() == "years of work"
+
+
+def test_the_message_about_the_lock_of_a_silent_host_says_how_to_free_it(tmp_path):
     (tmp_path / ".lock").write_text("process 9 on node3")
     write(tmp_path, age=7200.0)
     with open(tmp_path / ".lock") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        line = f"in use by process 9 on node3, not heard of for 120 min; if it is gone, remove {tmp_path}/.lock$"
-        with pytest.raises(InputError, match=line), lock(tmp_path):
+        line = f"in use by process 9 on node3, last heard from 120 min ago; if it is gone, remove {tmp_path}/.lock$"
+        with pytest.raises(InputError, match=line), hold(tmp_path):
             pass
 
 
-def test_a_disk_that_takes_no_lock_is_one_line(disk):
+def test_a_disk_on_which_no_lock_can_be_written_is_reported_in_one_line(disk):
     (disk.path / "config.toml").touch()
     disk.fill()
     with pytest.raises(InputError, match=f"^{disk.path}: cannot be written: No space left on device; make room$"):
-        with lock(disk.path):
+        with hold(disk.path):
             pass
     disk.make_room()
-    with lock(disk.path):
-        disk.fill()  # a heart goes on
+    with hold(disk.path):
+        disk.fill()  # beats that cannot be written end nothing
     disk.make("ro")
     with pytest.raises(InputError, match=f"^{disk.path}: cannot be written: Read-only file system; make it writable$"):
-        with lock(disk.path):
+        with hold(disk.path):
             pass

@@ -1,4 +1,4 @@
-"""One run, one directory, one process group."""
+"""A run directory belongs to one run, and to one group of processes at a time."""
 
 import json
 import subprocess
@@ -14,6 +14,7 @@ from nivp_dist.errors import InputError
 from nivp_dist.settings.files import read_config
 from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory
+from nivp_dist.storage.lock import hold, in_use
 
 HEAT = Config(problem={"name": "heat"})
 
@@ -98,39 +99,39 @@ def test_summary(tmp_path):
 
 def test_two_processes_cannot_hold_one_directory(tmp_path):
     code = (
-        "import sys; from nivp_dist.storage.run_directory import lock\n"
-        f"with lock({str(tmp_path)!r}): print('held', flush=True); sys.stdin.read()"
+        "import sys; from nivp_dist.storage.lock import hold\n"
+        f"with hold({str(tmp_path)!r}): print('held', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "held\n"
-        assert run_directory.in_use(tmp_path)
+        assert in_use(tmp_path)
         with pytest.raises(InputError, match=f"^{tmp_path}: in use by process {other.pid} on "):
-            with run_directory.lock(tmp_path):
+            with hold(tmp_path):
                 pass
     finally:
         other.kill()  # -9: the kernel gives the lock back
         other.wait()
         other.stdin.close()
         other.stdout.close()
-    assert not run_directory.in_use(tmp_path)
-    with run_directory.lock(tmp_path):
-        assert run_directory.in_use(tmp_path)
+    assert not in_use(tmp_path)
+    with hold(tmp_path):
+        assert in_use(tmp_path)
 
 
 def test_a_lock_is_waited_for_on_request(tmp_path):
     """The server of a file system keeps the lock of a host that was lost; a job that begins again must outwait it."""
     code = (
-        "import time; from nivp_dist.storage.run_directory import lock\n"
-        f"with lock({str(tmp_path)!r}): print('held', flush=True); time.sleep(1.5)"
+        "import time; from nivp_dist.storage.lock import hold\n"
+        f"with hold({str(tmp_path)!r}): print('held', flush=True); time.sleep(1.5)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"held\n"
         with pytest.raises(InputError, match="in use by process"):
-            with run_directory.lock(tmp_path, patience=0.1):
+            with hold(tmp_path, patience=0.1):
                 pass
-        with run_directory.lock(tmp_path, patience=60):
-            assert run_directory.in_use(tmp_path)
+        with hold(tmp_path, patience=60):
+            assert in_use(tmp_path)
 
 
 def test_planned_directories_are_those_that_would_be_made(tmp_path, monkeypatch):
@@ -155,11 +156,11 @@ def test_folders_for_several_runs(tmp_path, monkeypatch):
 
 
 def test_locks_of_one_process_nest(tmp_path):
-    with run_directory.lock(tmp_path):
-        with run_directory.lock(tmp_path):
+    with hold(tmp_path):
+        with hold(tmp_path):
             pass
-        assert run_directory.in_use(tmp_path)
-    assert not run_directory.in_use(tmp_path)
+        assert in_use(tmp_path)
+    assert not in_use(tmp_path)
 
 
 def test_has_checkpoint_counts_complete_ones_only(tmp_path):
