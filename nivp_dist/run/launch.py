@@ -16,7 +16,7 @@ from nivp_dist.problems import checks, registry
 from nivp_dist.settings.files import RECORD, read_config
 from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory
-from nivp_dist.storage.lock import in_use
+from nivp_dist.storage.lock import hold, in_use
 
 
 class View(NamedTuple):
@@ -89,13 +89,13 @@ def _held(directory: Path, patience: float = 0.0):
     with contextlib.ExitStack() as stack:
         stack.enter_context(logs.screen(_is_first()))
 
-        def hold() -> str:
+        def take() -> str:
             if patience and in_use(directory):
                 logging.getLogger(__name__).warning("%s is in use: waiting for up to %g s", directory, patience)
             stack.enter_context(hold(directory, patience))
             return ""
 
-        from_process_zero(hold)
+        from_process_zero(take)
         stack.enter_context(session.current().open_log(directory).warnings())
         yield
 
