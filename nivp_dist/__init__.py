@@ -1,4 +1,4 @@
-"""Neural IVP: evolution equations in many dimensions, solved by evolving the parameters of a network in time."""
+"""Neural IVP: solve evolution equations in many dimensions by evolving the parameters of a network in time."""
 
 import importlib
 
@@ -15,7 +15,7 @@ __all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str):
-    """Import a public name when it is asked for: `nivp status` must not wait for jax."""
+    """Import a public name when it is first used, so that `nivp status` does not wait for jax."""
     if name not in _PUBLIC:
         raise AttributeError(f"module 'nivp_dist' has no attribute '{name}'")
     return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -27,14 +27,14 @@ def solve(
     Args:
         config: a Config, a dictionary of its sections, a TOML file, or the name of a shipped configuration.
         problem: an instance of your own Problem class, in place of the configuration's [problem] section. The run
-            directory records its class and parameters by name only: hand it to ``open_run`` too.
-        directory: of the run, new or empty. Default: runs/NAME-NUMBER in the working directory.
-        quiet: say nothing.
+            directory records only the name of its class and its parameters: pass the instance to ``open_run`` too.
+        directory: the run directory, new or empty. Default: runs/NAME-NUMBER in the working directory.
+        quiet: print nothing.
 
     Raises:
-        InputError: bad input, one line, before anything large is compiled.
-        RunFailed: the run cannot go on; one line says why and what to try.
-        RunStopped: stopped by a signal, with a checkpoint.
+        InputError: bad input; it is found before anything large is compiled.
+        RunFailed: the run cannot continue; the message says why and what to try.
+        RunStopped: a signal has stopped the run, after a checkpoint.
     """
     import jax
 
@@ -53,24 +53,25 @@ def solve(
     path = Path(from_process_zero(lambda: str(run_directory.create(resolved, directory, name))))
     first = jax.process_index() == 0
     with SilentReporter() if quiet or not first else Reporter() as reporter:
-        # What is computed is what the directory says, so that a resume computes the same.
+        # The run computes what its directory says, which is what a resume will read.
         record = read_config(path / RECORD)
         try:
             with hold(path) if first else contextlib.nullcontext():
                 controller.evolve(record, path, resume=False, reporter=reporter, draw_pictures=draw_pictures, **own)
         except InputError:
-            if first:  # refused before it began: leave nothing behind
+            if first:  # the run was refused before it began
                 run_directory.discard(path)
             raise
     return open_run(path, problem)
 
 
-def _resolve(config, problem: Problem | None) -> tuple[Config, str]:
-    """The validated settings, and the name of the run's directory."""
-    if problem is not None and not isinstance(problem, Problem):
-        raise InputError(f"problem must be an instance of a Problem class, got {problem!r}: problem=MyProblem(...)")
-    if type(problem).__name__ in SHIPPED:
-        raise InputError(f"the class {type(problem).__name__} has the name of a shipped problem: rename it")
+def _resolve(config: Config | dict | str | Path, problem: Problem | None) -> tuple[Config, str]:
+    """The validated settings, and the name of the default run directory. Raises InputError."""
+    if problem is not None:
+        if not isinstance(problem, Problem):
+            raise InputError(f"problem must be an instance of a Problem class, got {problem!r}: problem=MyProblem(...)")
+        if type(problem).__name__ in SHIPPED:
+            raise InputError(f"the class {type(problem).__name__} has the name of a shipped problem: rename it")
     own = None if problem is None else recorded(problem)
     name = None
     if isinstance(config, Config):
@@ -79,10 +80,11 @@ def _resolve(config, problem: Problem | None) -> tuple[Config, str]:
         data = plain(config) | ({"problem": {"name": own.name}} if own else {})
         resolve_problem_file(data, Path.cwd())
         resolved = validate(data, "config", {})
-    elif isinstance(config, (str, Path)):
-        resolved, name = read_config(config, {"problem.name": own.name} if own else None), name_of(config)
+    elif isinstance(config, str | Path):
+        override = {"problem.name": own.name} if own and own.name else None
+        resolved, name = read_config(config, override), name_of(config)
     else:
         raise InputError(f"config must be a Config, a dict, a path or a name, got {type(config).__name__}")
     if own:
         resolved = resolved.model_copy(update={"problem": own})
-    return resolved, name or resolved.problem.name or Path(resolved.problem.file).stem
+    return resolved, name or resolved.problem.name or Path(resolved.problem.file or "run").stem

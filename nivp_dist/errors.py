@@ -1,19 +1,19 @@
-"""The exceptions that carry one clear line to the user, and the exit code that goes with each."""
+"""The exceptions whose message is one line for the user, and the exit code of a command that ends with each."""
 
-FINISHED, FAILED, BAD_INPUT, STOPPED_EARLY = 0, 1, 2, 75
+FINISHED, FAILED, BAD_INPUT, STOPPED_EARLY = 0, 1, 2, 75  # 75 is EX_TEMPFAIL of sysexits.h: try again later
 
 
 class InputError(Exception):
-    """Bad input: one line that names the file, the key and the mend. Exit code 2, before compilation."""
+    """Bad input: the message names the file, the key and what to change. Raised before the compilation. Exit code 2."""
 
 
 class RunFailed(Exception):
-    """The run cannot go on: one line that says why and what to try. What it has is kept. Exit code 1."""
+    """The run cannot continue: the message says why and what to try. Its files are kept. Exit code 1."""
 
 
 class DiskFailed(RunFailed):
-    """The disk refuses: what has been saved is kept, nothing more can be. Exit code 1."""
+    """A disk refuses to be written: what has been saved is kept, and nothing more can be. Exit code 1."""
 
 
 class RunStopped(Exception):
-    """Stopped early on request, with a checkpoint; `nivp resume` goes on. Exit code 75."""
+    """The run was stopped on request, after a checkpoint, and `nivp resume` continues it. Exit code 75."""

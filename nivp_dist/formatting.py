@@ -1,4 +1,4 @@
-"""Numbers, durations and errors as text for a reader. Imports nothing: `nivp status` must answer at once."""
+"""Numbers, durations and errors as text for a reader. Imports no jax, so that `nivp status` appears at once."""
 
 import math
 
@@ -6,7 +6,7 @@ MISSING = "-"
 
 
 def number(value) -> str:
-    """A number for a reader, up to four digits: 0.3125, 1.200e-07, 34; "-" for None and NaN."""
+    """A number with up to four digits: 0.3125, 1.20e-07, 34; "-" for None and NaN, other values as str."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return MISSING
     if isinstance(value, float):
@@ -15,12 +15,12 @@ def number(value) -> str:
 
 
 def scientific(value) -> str:
-    """An error or a residual: 3.21e-03; "-" for None and NaN."""
+    """An error or a residual, such as 3.21e-03; "-" for None and NaN."""
     return MISSING if value is None or math.isnan(value) else f"{value:.2e}"
 
 
 def duration(seconds: float | None) -> str:
-    """A length of time for a reader: 42 s, 2 min 13 s, 3 h 05 min, 2 d 4 h."""
+    """A duration such as 42 s, 2 min 13 s, 3 h 05 min, 2 d 4 h; "-" for None and infinities."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
     seconds = round(seconds)
@@ -34,12 +34,12 @@ def duration(seconds: float | None) -> str:
 
 
 def count(amount: int, noun: str) -> str:
-    """1 step, 2 steps."""
+    """A number with its noun: 1 step, 2 steps."""
     return f"{amount} {noun}" + ("" if amount == 1 else "s")
 
 
 def describe_error(relative_l2: float | None, estimate: float | None) -> str:
-    """What is known of the error at an output, in words."""
+    """The error at an output in words: against the reference where there is one, and as the run estimates it."""
     known = scientific(relative_l2) != MISSING
     text = f"relative L2 error {scientific(relative_l2)}" if known else "no reference"
     if scientific(estimate) == MISSING:

@@ -7,8 +7,8 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 from nivp_dist.batch.script import Resources
 from nivp_dist.batch.sweeps import member, members

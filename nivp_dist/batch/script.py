@@ -60,19 +60,18 @@ def resources(options: dict[str, Any], site: SiteSettings) -> Resources:
             f"--ntasks-per-node {gpus} starts one a GPU"
         )
     if asked.time is not None:
-        _require_notice_within_limit(asked)
+        _require_notice_within(asked.time, asked.notice)
     return asked
 
 
-def _require_notice_within_limit(asked: Resources) -> None:
+def _require_notice_within(time: str, notice: int) -> None:
     try:
-        limit = 60 * math.ceil(seconds(asked.time, "--time") / 60)  # Slurm counts in minutes; 0 means no limit
+        limit = 60 * math.ceil(seconds(time, "--time") / 60)  # Slurm counts in minutes; 0 means no limit
     except ValueError as error:
         raise InputError(f"{COMMAND_LINE}: {error}") from None
-    if 0 < limit <= asked.notice:
+    if 0 < limit <= notice:
         raise InputError(
-            f"a notice of {asked.notice} s is not shorter than the time limit, {asked.time}: "
-            "lower --notice or raise --time"
+            f"a notice of {notice} s is not shorter than the time limit, {time}: lower --notice or raise --time"
         )
 
 
@@ -112,7 +111,7 @@ def _of_slurm(directory: Path, asked: Resources, tasks: list[int] | None) -> dic
         "TEMPLATE": None,
         "SWEEP": "" if sweep else None,
         "NAME": shlex.quote(directory.name),
-        "ARRAY": _ranges(tasks) + limit if sweep else None,
+        "ARRAY": _ranges(tasks) + limit if tasks else None,
         "NODES": asked.nodes,
         "TASKS": asked.ntasks_per_node,
         "GPUS": asked.gpus_per_node,
@@ -138,9 +137,9 @@ def fill(template: str, values: dict[str, Any]) -> str:
     for line in template.splitlines():
         name = re.search(r"@([A-Z]+)@", line)
         value = values[name[1]] if name else ""
-        for entry in value if isinstance(value, list) else [value]:
-            if entry is not None:
-                lines.append(line.replace(f"@{name[1]}@", str(entry)) if name else line)
+        entries = value if isinstance(value, list) else [value]
+        placeholder = name[0] if name else "@"
+        lines += [line.replace(placeholder, str(entry)) if name else line for entry in entries if entry is not None]
     return "\n".join(lines) + "\n"
 
 

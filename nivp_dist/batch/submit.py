@@ -61,7 +61,7 @@ def submit(output, resume, sweep, dry_run, arguments, **options):
     request = Request(script.resources(options, settings), settings, dry_run)
     positional, overrides = parse(arguments)
     _refuse_mistyped(overrides)
-    if request.resources.array_limit and not (sweep or resume is not None and sweeps.is_sweep(Path(resume))):
+    if request.resources.array_limit and not (sweep or (resume is not None and sweeps.is_sweep(Path(resume)))):
         raise InputError(f"{COMMAND_LINE}: --array-limit is for sweeps: add --sweep KEY=V1,V2, or leave it away")
     if not dry_run:
         jobs.require_sbatch()

@@ -24,7 +24,7 @@ def configurations(files: dict[str, Path]) -> Table:
     for name, path in files.items():
         settings, comments = read_config(path).problem, describe_config(path)
         problem = registry.load(settings)
-        reference = references.get(settings.name, "yes") if has_reference(problem) else "none"
+        reference = references.get(settings.name or "", "yes") if has_reference(problem) else "none"
         dimension = str(problem.domain.dimension)
         time = comments.time.removesuffix(" on one core")
         table.add_row(name, dimension, time, comments.error, comments.what, reference)

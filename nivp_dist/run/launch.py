@@ -5,8 +5,9 @@ Every process calls the functions here, in the same order; process 0 alone touch
 
 import contextlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.cluster import logs, session

@@ -9,9 +9,9 @@ import errno
 import functools
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -87,9 +87,7 @@ class Checkpoints:
             problem = _of_any_process(self.channel, problem)
             if not problem:
                 _require_kind(tree, template, self._name(number))
-                self._last = number, {name: digest(array) for name, array in tree.items()}
-                messages = self._on_process_zero(lambda: self._set_aside(damage, position(tree) or f"number {number}"))
-                return Restored(tree, number, messages)
+                return self._accept(tree, number, damage)
             damage[number] = problem
         if numbers:
             newest = numbers[-1]
@@ -98,6 +96,11 @@ class Checkpoints:
                 f"{damage[newest]}); restore the folder from a copy, or start a new run"
             )
         return None
+
+    def _accept(self, tree: dict[str, np.ndarray], number: int, damage: dict[int, str]) -> Restored:
+        self._last = number, {name: digest(array) for name, array in tree.items()}
+        where = position(tree) or f"transition {number}"
+        return Restored(tree, number, self._on_process_zero(lambda: self._set_aside(damage, where)))
 
     # On process 0 ---------------------------------------------------------------------------------
 

@@ -11,8 +11,9 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Iterator
+from typing import BinaryIO
 
 from nivp_dist.errors import DiskFailed, InputError
 from nivp_dist.settings.files import RECORD

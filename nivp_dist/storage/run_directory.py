@@ -6,9 +6,9 @@ import itertools
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Iterator
 
 from nivp_dist.errors import InputError
 from nivp_dist.settings.files import RECORD, to_toml

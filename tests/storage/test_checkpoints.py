@@ -136,9 +136,7 @@ def test_an_error_and_no_change_if_all_checkpoints_are_damaged(saved, tmp_path):
     for step in (10, 20, 30):
         spoil(saved.folder / str(step), flip)
     again = Checkpoints(tmp_path, 3, SingleProcess())
-    with pytest.raises(
-        RunFailed, match="^none of the 3 checkpoints in .* .checkpoint of step 1030, t = 30.1: array"
-    ):
+    with pytest.raises(RunFailed, match="^none of the 3 checkpoints in .* .checkpoint of step 1030, t = 30.1: array"):
         again.restore_latest(state(0))
     assert sorted(entry.name for entry in saved.folder.iterdir()) == ["10", "20", "30"]
 
