@@ -6,7 +6,6 @@ Its folder gets that name when all of it has reached the disk, so that a folder 
 
 import contextlib
 import errno
-import functools
 import hashlib
 import shutil
 from collections.abc import Callable
