@@ -1,4 +1,4 @@
-"""What a problem file imports: the base class, the domains, the operators and the types of parameters."""
+"""Problems. This module has all that a problem file imports: base class, domains, operators, types of parameters."""
 
 from nivp_dist import backend  # noqa: F401  float64 before any array is made
 from nivp_dist.problems.base import Dimension, NonNegative, Positive, Problem

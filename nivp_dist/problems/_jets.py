@@ -1,6 +1,7 @@
-"""Arrays that depend on the point: value, Jacobian and Laplacian, and Jacobians of which few entries are not zero.
+"""Jets for ``forward_laplacian``: arrays that depend on a point, with their Jacobian and Laplacian.
 
-What ``forward_laplacian`` carries through a function; see there.
+A Jacobian is stored either as a dense array or, where every entry depends on few coordinates, as a few derivatives for
+each entry with an index of their directions. The index is known while a function is traced.
 """
 
 import dataclasses
@@ -11,16 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Entries that depend on more coordinates than this get dense Jacobians. Pairs are those of a quadratic form.
-SLOTS = 4
+# Entries with more derivatives than this get a dense Jacobian. A product of two coordinates has two; sums of such
+# products soon have many.
+MOST_SLOTS = 4
 
 
-class Base:
-    """The Jacobian of an array of shape S along `count` directions, which several arrays may share.
+class BaseJacobian:
+    """A Jacobian along `count` directions, for arrays of shape S. Several Jets may share it.
 
     Attributes:
-        rows: (count, *S) if dense. Else (r, *S), r <= SLOTS: the derivatives of entry i along the directions
-            index[:, i]; along all others it has none.
+        rows: (count, *S) if dense. Else (r, *S), r <= MOST_SLOTS: the derivatives of entry i along the directions
+            index[:, i]; its derivatives along all others are zero.
         index: None if dense, else (r, *S) numpy integers; -1 where a slot is not used.
     """
 
@@ -29,18 +31,22 @@ class Base:
 
     @cached_property
     def square(self):
-        """|grad a|^2: of shape S."""
-        return jnp.sum(self.rows * partners(self.rows, self.index), axis=0)
+        """|grad a|^2, of shape S."""
+        return jnp.sum(self.rows * summed_by_direction(self.rows, self.index), axis=0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Jet:
-    """An array that depends on the point: its value, Jacobian slope * base and Laplacian. Slope None: one.
-    Laplacian None: zero."""
+    """An array of shape S that depends on the point.
+
+    Attributes:
+        value: S. slope: S, or None for one. laplacian: S, or None for zero.
+        base: its Jacobian is slope * base.
+    """
 
     value: Any
     slope: Any
-    base: Base
+    base: BaseJacobian
     laplacian: Any
 
     @property
@@ -56,15 +62,15 @@ class Jet:
         return sum(jnp.where(slot == directions, row, 0) for slot, row in zip(self.base.index, self.rows))
 
     @property
-    def first(self):
+    def slope_array(self):
         return jnp.ones_like(self.value) if self.slope is None else self.slope
 
     @property
-    def second(self):
+    def laplacian_array(self):
         return jnp.zeros_like(self.value) if self.laplacian is None else self.laplacian
 
     def broadcast(self, shape):
-        """To that shape, by size-one axes, or from a scalar."""
+        """The same Jet broadcast to a shape, from axes of size one or from a scalar."""
         if self.value.shape == shape:
             return self
         ones = (1,) * (len(shape) - self.value.ndim)
@@ -74,21 +80,25 @@ class Jet:
 
         index = None if self.base.index is None else spread(self.base.index, np)
         laplacian = None if self.laplacian is None else jnp.broadcast_to(self.laplacian, shape)
-        base = Base(spread(self.rows, jnp), index, self.base.count)
+        base = BaseJacobian(spread(self.rows, jnp), index, self.base.count)
         return Jet(jnp.broadcast_to(self.value, shape), None, base, laplacian)
 
 
 class Static:
-    """Integers or booleans known while tracing: they say which entries an operation moves where."""
+    """An array of integers or booleans that is known while tracing, such as the indices of a gather.
+
+    Attributes:
+        value: the array as the function sees it, possibly traced. array: its numpy values.
+    """
 
     def __init__(self, value, array):
-        self.value, self.array = value, array  # the value may be traced, the array is numpy
+        self.value, self.array = value, array
 
 
 def seed(noise):
-    """Rows and index of B (d, k), dense unless it is a numpy array with few entries a coordinate."""
+    """Rows and index of B (d, k); sparse if it is a numpy array with at most MOST_SLOTS entries for each coordinate."""
     used = np.count_nonzero(noise, axis=1).max() if isinstance(noise, np.ndarray) else noise.shape[1]
-    if not 0 < used <= min(SLOTS, noise.shape[1]):
+    if not 0 < used <= min(MOST_SLOTS, noise.shape[1]):
         return noise.T, None
     index = np.argsort(noise == 0, axis=1, kind="stable")[:, :used]
     entries = np.take_along_axis(noise, index, axis=1)
@@ -96,30 +106,35 @@ def seed(noise):
 
 
 def value_of(entry):
+    """The array itself, of a Jet, a Static or an array."""
     return entry.value if isinstance(entry, (Jet, Static)) else entry
 
 
 def bind(eqn, values):
+    """The outputs of an equation of a jaxpr at other inputs, as a list."""
     outputs = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
     return list(outputs) if eqn.primitive.multiple_results else [outputs]
 
 
-def partners(rows, index):
-    """What each row (r, *S) meets in the square of the gradient: the sum of the rows along the same direction."""
+def summed_by_direction(rows, index):
+    """For each row of rows (r, *S), the sum of the rows that belong to the same direction: (r, *S).
+
+    sum(rows * result) is then |grad a|^2, although two slots of an entry may hold the same direction.
+    """
     if index is None or len(index) == 1:
         return rows
     return jnp.stack([sum(jnp.where(slot == other, row, 0) for other, row in zip(index, rows)) for slot in index])
 
 
 def shared_slots(jets):
-    """An index (r, *S) for all the Jets and the rows of each in it, or None where it would be too long."""
+    """A common index (r, *S) of several Jets and the rows of each in it, or None if r would exceed MOST_SLOTS."""
     first = jets[0].base.index
     if any(jet.base.index is None for jet in jets):
         return None
     if all(np.array_equal(jet.base.index, first) for jet in jets):
         return first, [jet.rows for jet in jets]
     counts = [len(jet.base.index) for jet in jets]
-    if sum(counts) > min(SLOTS, jets[0].base.count):
+    if sum(counts) > min(MOST_SLOTS, jets[0].base.count):
         return None
     rows = []
     for position, jet in enumerate(jets):
@@ -128,9 +143,9 @@ def shared_slots(jets):
     return np.concatenate([jet.base.index for jet in jets]), rows
 
 
-def with_static(eqn, inputs, outputs):
-    """Integer outputs with their numpy values, where these follow from what is known."""
-    arrays = [array_of(entry) for entry in inputs]
+def with_static_values(eqn, inputs, outputs):
+    """Integer outputs as Static, if all inputs have known values; else unchanged."""
+    arrays = [static_array(entry) for entry in inputs]
     if any(array is None for array in arrays):
         return outputs
     if eqn.primitive.name == "pvary":
@@ -139,15 +154,15 @@ def with_static(eqn, inputs, outputs):
         return [Static(output, np.asarray(array)) for output, array in zip(outputs, bind(eqn, arrays))]
 
 
-def array_of(entry):
-    """The numpy value of an input that is no Jet, or None."""
+def static_array(entry):
+    """The numpy values of an input, or None for a Jet or a traced array."""
     if isinstance(entry, Static):
         return entry.array
     return None if isinstance(entry, (Jet, jax.core.Tracer)) else np.asarray(entry)
 
 
-def moved(eqn, inputs):
-    """Rows and index after an operation that only moves entries, or None if it cannot be told which."""
+def move_entries(eqn, inputs):
+    """Rows and index after an operation that only moves entries, or None if its integer inputs are not known."""
     slots = max(len(entry.base.index) for entry in inputs if isinstance(entry, Jet))
     rows, indices, axes = [], [], []
     for entry in inputs:
@@ -160,7 +175,7 @@ def moved(eqn, inputs):
             jet = True
             rows.append(jnp.zeros_like(entry, shape=(slots, *entry.shape)))
             indices.append(np.full((slots, *entry.shape), -1))
-        elif (array := array_of(entry)) is not None:
+        elif (array := static_array(entry)) is not None:
             rows.append(entry.value if isinstance(entry, Static) else entry)
             indices.append(array)
         else:
@@ -201,7 +216,7 @@ def _dynamic_slice(params, a, *starts):
     return a[tuple(slice(start, start + size) for start, size in zip(first, sizes))]
 
 
-# What the commonest operations do to an index, by numpy: JAX would compile a program for each of them.
+# The most common operations on an index, by numpy: with JAX each of them would be a compiled program.
 MOVES = {
     "broadcast_in_dim": _broadcast,
     "concatenate": lambda params, *arrays: np.concatenate(arrays, params["dimension"]),
@@ -215,11 +230,16 @@ MOVES = {
 }
 
 
-def contracted(jet, axes, matrix):
-    """The Jacobian contracted over some axes with the leading ones of matrix (*contracted, *F): (count, *rest, *F).
+def contract_jacobian(jet, axes, matrix):
+    """The sparse Jacobian of a Jet times a matrix over some axes of the Jet: (count, *rest, *F), or None.
 
-    With its entries sorted by direction this is `count` small products instead of one of `count` times as many rows.
-    None where that would not pay: where one direction has most entries, or the index differs along the rest.
+    Args:
+        axes: the axes of the Jet that are summed over; rest are its others.
+        matrix: (*sizes of these axes, *F).
+
+    With its entries sorted by direction this is `count` small products instead of one with `count` times as many rows.
+    The result is None where this does not save work: where one direction has most entries, or where the index differs
+    along the other axes.
     """
     shape, count, slots = jet.value.shape, jet.base.count, len(jet.base.index)
     rest, free = [size for axis, size in enumerate(shape) if axis not in axes], matrix.shape[len(axes) :]
@@ -236,7 +256,7 @@ def contracted(jet, axes, matrix):
     sizes = np.bincount(index[index >= 0], minlength=count)
     if not 0 < sizes.max() < terms:
         return None
-    # The entries of every direction side by side, filled up with zeros to the same number.
+    # The entries of every direction, padded with zeros to the same number.
     order = np.argsort(index, kind="stable")[np.count_nonzero(index < 0) :]
     place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     entry, used = np.zeros((count, sizes.max()), int), np.zeros((count, sizes.max(), 1), bool)
@@ -246,14 +266,14 @@ def contracted(jet, axes, matrix):
     return jnp.einsum("rkg,kgf->krf", rows, blocks).reshape(count, *rest, *free)
 
 
-def multiplied(eqn, jet, position, other):
-    """The Jacobian of a product of matrices one of which, in that position, is a Jet; or None, as above."""
+def multiply_jacobian(eqn, jet, position, other):
+    """The Jacobian of a dot_general whose operand in that position is a Jet; None as in ``contract_jacobian``."""
     contracting, batch = eqn.params["dimension_numbers"]
     if batch != ((), ()):
         return None
     axes, other_axes = contracting[position], contracting[1 - position]
     other = jnp.moveaxis(other, other_axes, range(len(other_axes)))
-    product = contracted(jet, axes, other)
+    product = contract_jacobian(jet, axes, other)
     if product is None or position == 0:
         return product
     rest = jet.value.ndim - len(axes)

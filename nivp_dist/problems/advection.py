@@ -10,11 +10,15 @@ from nivp_dist.problems._gaussians import PULSE_REACH, PULSE_WIDTH, pulse
 
 
 class Advection(Problem):
-    """u_t = v (u_x1 + ... + u_xd) on [-1, 1]^d, zero on the walls, u0 = exp(-|x|^2 / (2 s^2)) / (60 pi s^2).
+    """Advection along the diagonal of a box.
 
-    Source: Neural IVP (Finzi et al. 2023, arXiv 2304.14994), d = 2, v = 1, s = 0.05.
-    Reference: u0(x + v t 1), exact for the whole space, and for the box until the pulse, 7 s wide, reaches a wall
-    (t = 0.65 at v = 1).
+    Equation:    u_t = v (u_x1 + ... + u_xd)
+    Domain:      [-1, 1]^d, u = 0 on the walls
+    Initial:     u0 = exp(-|x|^2 / (2 s^2)) / (60 pi s^2)
+    Parameters:  d = dimension, v = velocity, s = width
+    Source:      Neural IVP (Finzi et al. 2023, arXiv 2304.14994): d = 2, v = 1, s = 0.05
+    Reference:   u0(x + v t (1, ..., 1)). It is exact for the whole space, and for the box until the pulse, taken to be
+                 7 s wide, reaches a wall (t = 0.65 with the source's parameters).
     """
 
     summary: ClassVar[str] = "advection of a pulse along the diagonal, box [-1, 1]^d"

@@ -11,14 +11,16 @@ from nivp_dist.problems._spectral import PeriodicSolution
 
 
 class AllenCahn(Problem):
-    """u_t = D u_xx + u - u^3 on [0, 2 pi), periodic,
+    """Allen-Cahn equation in one dimension.
 
-    u0 = tanh(2 sin x) / 3 - exp(-23.5 (x - pi/2)^2) + exp(-27 (x - 4.2)^2) + exp(-38 (x - 5.4)^2).
-
-    Source: Randomized Sparse Neural Galerkin schemes (Berman, Peherstorfer 2023, arXiv 2310.04867, sec. 4.1):
-    D = 5e-3, to t = 4. The paper's errors are relative L2 over space and time; its best is 1.66e-5. u0 is not quite
-    periodic: it jumps by 1e-13.
-    Reference: Fourier series and ETDRK4 (``_spectral``), to 1e-10.
+    Equation:    u_t = D u_xx + u - u^3
+    Domain:      [0, 2 pi), periodic
+    Initial:     u0 = tanh(2 sin x) / 3 - exp(-23.5 (x - pi/2)^2) + exp(-27 (x - 4.2)^2) + exp(-38 (x - 5.4)^2);
+                 it is periodic up to a jump of 1e-13
+    Parameters:  D = diffusion
+    Source:      Randomized Sparse Neural Galerkin schemes (Berman, Peherstorfer 2023, arXiv 2310.04867, sec. 4.1):
+                 D = 5e-3, to t = 4. Its errors are relative L2 over space and time; the best is 1.66e-5.
+    Reference:   Fourier series and ETDRK4 (``_spectral``), to 1e-10
     """
 
     summary: ClassVar[str] = "Allen-Cahn equation in one dimension, periodic"

@@ -1,6 +1,6 @@
-"""What a user writes: a domain, an initial condition, a right-hand side, and (if known) a reference.
+"""The base class of problems: a domain, an initial condition, a right-hand side and, if known, a reference.
 
-A problem is a class of about twenty lines that looks like the mathematics::
+A problem is a class of about twenty lines that reads like the mathematics::
 
     class Heat(Problem):
         dimension: int = 2
@@ -16,8 +16,8 @@ A problem is a class of about twenty lines that looks like the mathematics::
         def rhs(self, u, x, t):
             return self.conductivity * laplacian(u, x)
 
-Annotated class attributes are the problem's typed parameters: they can be set under
-``[problem.parameters]`` of a configuration and are validated before anything is compiled.
+Annotated class attributes are the parameters of the problem. They are set under ``[problem.parameters]`` of a
+configuration, and their types and bounds are validated before anything is compiled.
 """
 
 import dataclasses
@@ -36,18 +36,24 @@ NonNegative = Annotated[float, Field(ge=0)]
 class Problem:
     """An initial-value problem u_t = L[u](x, t), u(x, 0) = u0(x), with m outputs on a domain in R^d.
 
-    A problem of second order in time is written as a first-order system (u, w = u_t), m = 2.
-    Subclasses are made frozen keyword-only dataclasses: annotated attributes are parameters.
+    A subclass defines ``domain``, ``initial`` and ``rhs``. Optional are ``reference``, ``reference_until``,
+    ``statistics``, ``invariants`` and the class attributes below. x and t have the units of the equation; nothing is
+    scaled. A problem of second order in time is written as a first-order system (u, w = u_t), m = 2.
 
-    Class attributes that a subclass may set:
-        outputs: m, the number of components of u.
-        output_names: their names in tables and pictures.
-        density: True if u is a probability density (positive, of mass one); the network then
-            represents log u on the whole space, and moments are reported.
-        linear: True if L is linear in u, without a source: L[a u + b v] = a L[u] + b L[v], which is checked. The
-            network that represents log u then evaluates L[u] / u where u itself would over- or underflow.
-        even: axes along which u(x, t) is even about the centre of a box, for all t, which is checked at t = 0. A
-            network of even features then has a part of the box to represent, and each point counts for its images.
+    Subclasses become frozen, keyword-only dataclasses: annotated attributes are parameters.
+
+    Class attributes:
+        outputs: m, the number of components of u. Default 1.
+        output_names: the names of the m components in tables and pictures. Default ("u",).
+        density: True if u is a probability density: positive, of mass one. On the whole space the network then
+            represents log u, and the mean and covariance of u are reported. Default False.
+        linear: True if L[a u + b v] = a L[u] + b L[v]; an affine L, with a source, is not linear. It is checked before
+            a run. A network that represents log u then evaluates L[u] / u, where u itself would overflow or underflow.
+            Default False.
+        even: the axes along which u(x, t) is even about the centre of a box for all t. It is checked at t = 0. The
+            network then has even features only, and every point counts for its mirror images. Default ().
+
+    Mistakes in a subclass raise InputError before anything large is compiled (``problems.checks``).
     """
 
     outputs: ClassVar[int] = 1
@@ -62,51 +68,54 @@ class Problem:
 
     @property
     def domain(self) -> Domain:
-        """Where x lives: ``Box`` (zero Dirichlet walls), ``PeriodicBox``, ``OpenBox`` or ``WholeSpace``."""
+        """A ``Box`` (u = 0 on the walls), ``PeriodicBox``, ``OpenBox`` (no boundary data) or ``WholeSpace``."""
         raise TypeError(f"{type(self).__name__} must define the property 'domain'")
 
     def initial(self, x):
-        """u0 at one point x of shape (d,): a scalar if outputs = 1, else shape (m,). jax.numpy only."""
+        """u0 at one point x (d,): a scalar if outputs = 1, else (m,). Written with jax.numpy, as it is compiled."""
         raise TypeError(f"{type(self).__name__} must define the method 'initial(self, x)'")
 
     def rhs(self, u: Callable, x, t):
-        """L[u](x, t) at one point x (d,) and time t, of the shape of u(x).
+        """L[u](x, t) at one point x (d,) and time t (), of the shape of u(x). Written with jax.numpy.
 
-        u is a function of one point that can be differentiated: see ``problems.operators``.
+        u is a function of one point. ``problems.operators`` has gradient, laplacian, divergence and others.
         """
         raise TypeError(f"{type(self).__name__} must define the method 'rhs(self, u, x, t)'")
 
-    # Optional. A problem without a reference is judged by its residual alone.
+    # Optional. Without a reference the report has the residual, but no error.
     reference: ClassVar[Callable | None] = None
-    """reference(self, x, t): x (n, d) float64 numpy, t float -> (n,) or (n, k), the first k outputs.
+    """reference(self, x, t): the solution at points x (n, d) and time t, numpy float64: (n,), or (n, k) for the first
+    k outputs.
 
-    Exact, or refined until its own error is far below any error it will judge; never made with the
-    networks that it judges.
+    It is exact, or refined until its own error is far below the errors that are measured with it, and it is computed
+    without the networks.
     """
 
     @property
     def reference_until(self) -> float:
-        """The time up to which ``reference`` holds (a wall that it ignores, say); later outputs have no error."""
+        """The time up to which ``reference`` is valid, for example until a wave reaches a wall that the reference
+        leaves out. Outputs at later times have no error. Default inf."""
         return np.inf
 
     statistics: ClassVar[Callable | None] = None
-    """statistics(self, t): exact statistics at t, any of mass (), mean (d,), covariance (d, d)."""
+    """statistics(self, t): a dictionary with exact values at time t of any of "mass" (), "mean" (d,), "covariance"
+    (d, d)."""
 
     invariants: ClassVar[Callable | None] = None
-    """invariants(self, u, x): what is conserved, as densities at one point, {"energy": scalar, ...}; written as
-    ``rhs``.
+    """invariants(self, u, x): the densities at one point x (d,) of conserved integrals, {"energy": scalar, ...};
+    written as ``rhs``.
 
-    Their integrals over the domain, and how far they have drifted, are reported at outputs: a check that needs no
-    reference. The mass of a probability density always is.
+    Their integrals over the domain, and how much these have changed since t = 0, are reported at the output times: a
+    check without a reference. The mass of a probability density is reported in any case.
     """
 
 
 def has_reference(problem: Problem, t: float = 0.0) -> bool:
-    """Whether the problem's class defines ``reference``, and it holds at time t."""
+    """Whether the problem's class defines ``reference``, and t is not after ``reference_until``."""
     return callable(getattr(type(problem), "reference", None)) and t <= problem.reference_until
 
 
 def evaluate_reference(problem: Problem, x: np.ndarray, t: float) -> np.ndarray:
-    """The reference at points x (n, d) as (n, k) float64, k = number of outputs that it covers."""
+    """The reference at points x (n, d) as (n, k) float64; k is the number of outputs that it covers."""
     values = np.asarray(problem.reference(np.asarray(x, np.float64), float(t)), np.float64)
     return values.reshape(len(x), -1)

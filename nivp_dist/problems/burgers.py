@@ -11,12 +11,15 @@ from nivp_dist.problems import Dimension, OpenBox, PeriodicBox, Positive, Proble
 
 
 class Burgers(Problem):
-    """u_t = nu u_xx - u u_x on [-1, 1), periodic, u0 = (1 - x^2) exp(-30 (x + 1/2)^2).
+    """Burgers' equation in one dimension: a pulse that steepens into a shock of width 4 nu / height.
 
-    The pulse steepens into a shock of width 4 nu / height. u0 has a kink at the ends: u0' jumps by 1.1e-3 there.
-    Source: Randomized Sparse Neural Galerkin schemes (Berman, Peherstorfer 2023, arXiv 2310.04867, sec. 4.1):
-    nu = 1e-3, to t = 4. The paper's errors are relative L2 over space and time; its best is 6.07e-5.
-    Reference: Cole and Hopf's solution by quadrature, to 1e-12; see ``cole_hopf``.
+    Equation:    u_t = nu u_xx - u u_x
+    Domain:      [-1, 1), periodic
+    Initial:     u0 = (1 - x^2) exp(-30 (x + 1/2)^2); its derivative jumps by 1.1e-3 at the ends of the period
+    Parameters:  nu = viscosity
+    Source:      Randomized Sparse Neural Galerkin schemes (Berman, Peherstorfer 2023, arXiv 2310.04867, sec. 4.1):
+                 nu = 1e-3, to t = 4. Its errors are relative L2 over space and time; the best is 6.07e-5.
+    Reference:   Cole and Hopf's solution by quadrature, to 1e-12 (``cole_hopf``)
     """
 
     summary: ClassVar[str] = "Burgers' equation in one dimension, a pulse that becomes a shock, periodic"
@@ -40,15 +43,16 @@ class Burgers(Problem):
 
 
 class BurgersFront(Problem):
-    """u_t = nu lap u - u (u_x1 + ... + u_xd) on R^d, seen in [-1, 1]^d: a front along the diagonal.
+    """Burgers' equation on R^d: a front that travels along the diagonal, seen in a box.
 
-    u = 1 / (1 + exp((s - s0 - d t / 2) / (2 nu))), s = x_1 + ... + x_d. (A function of s alone satisfies
-    U_t = d (nu U_ss - U U_s), Burgers' equation with time multiplied by d, whose front from 1 to 0 has speed 1/2.)
-    By default its middle goes from s = -1 to s = 1 by t = 4 / d.
-
-    Bounded solutions on R^d are unique. Inside the box alone they are not, and the network is asked for nothing at
-    the walls: see ``OpenBox``. The error counts there as everywhere.
-    Reference: exact.
+    Equation:    u_t = nu lap u - u (u_x1 + ... + u_xd)
+    Domain:      [-1, 1]^d, a window without boundary data. Bounded solutions on R^d are unique; in the box alone they
+                 are not, see ``OpenBox``. Errors are measured in the whole box.
+    Solution:    u = 1 / (1 + exp((s - s0 - d t / 2) / (2 nu))), s = x_1 + ... + x_d. A function of s alone satisfies
+                 U_t = d (nu U_ss - U U_s), Burgers' equation in the time d t, whose front from 1 to 0 has speed 1/2.
+                 With the default s0 = -1 the middle of the front is at s = 1 at t = 4 / d.
+    Parameters:  d = dimension, nu = viscosity, s0 = start
+    Reference:   exact
     """
 
     summary: ClassVar[str] = "Burgers' equation with a front along the diagonal, in a window [-1, 1]^d of R^d"

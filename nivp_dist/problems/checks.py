@@ -1,4 +1,4 @@
-"""Is this problem well posed as written? Asked before the network is built, so that a mistake costs a second."""
+"""Checks of a problem before the network is built: shapes, finite values, boundary data, declared properties."""
 
 import inspect
 from typing import Callable
@@ -13,23 +13,30 @@ from nivp_dist.problems.base import Problem, has_reference
 from nivp_dist.problems.domains import Domain
 from nivp_dist.problems.registry import first_line, place_of
 
-POINTS = 64  # where values are looked at
-SCALE_POINTS = 4096  # among which the size of u0 is sought
-# |u0| on the walls (periodic: its jump) against max |u0|. A Gaussian five of its widths away is at 4e-6: no error that
-# a network's own would not hide.
+POINTS = 64  # points at which functions are evaluated; a mistake of shape or sign shows at any of them
+SCALE_POINTS = 4096  # points for max |u0|, which a narrow u0 attains at few of them
+# Largest |u0| on the walls (periodic: its largest jump) over max |u0|. A Gaussian five widths away is at 4e-6 of its
+# peak, below the error of any fit.
 BOUNDARY_TOLERANCE = 1e-5
-SYMMETRY_TOLERANCE = 1e-9  # of u0 and L[u0] at mirrored points, against the largest
-LINEARITY_TOLERANCE = 1e-6  # |L[u + v] - L[u] - L[v]| against the largest of them
+# Largest difference of u0, or L[u0], at mirrored points over its largest value. For an even function it is rounding,
+# which derivatives amplify.
+SYMMETRY_TOLERANCE = 1e-9
+# Largest |L[u + v] - L[u] - L[v]| over the largest of the three. For a linear L it is rounding too; a nonlinear L
+# differs by a part of itself.
+LINEARITY_TOLERANCE = 1e-6
 
 
 def check(problem: Problem, source: str) -> None:
-    """Domain, shapes, finite values, boundary data and reference of a problem, at fixed points and t = 0.
+    """Check domain, shapes, finite values, boundary data, linearity, symmetry and reference at fixed points and t = 0.
 
-    source: what to call the problem in messages: its file, or its name. Raises InputError: one line with the user's
-    file and line where an exception was raised there.
+    Args:
+        source: the name of the problem in messages, such as its file.
+
+    Raises InputError: the first mistake that is found, in one line; for an exception in the user's code with its file
+    and line.
     """
-    ask = _Asker(problem, source)
-    domain = _domain(problem, ask)
+    code = _UserCode(problem, source)
+    domain = _domain(problem, code)
     points = _points(domain, POINTS)
     x = jax.ShapeDtypeStruct((domain.dimension,), np.float64)
     time = jax.ShapeDtypeStruct((), np.float64)
@@ -38,25 +45,25 @@ def check(problem: Problem, source: str) -> None:
     def rhs(x, t):
         return problem.rhs(problem.initial, x, t)
 
-    ask.shape("initial(x)", shape, problem.initial, x)
-    ask.shape("rhs(u, x, t)", shape, rhs, x, time)
+    code.shape("initial(x)", shape, problem.initial, x)
+    code.shape("rhs(u, x, t)", shape, rhs, x, time)
 
     initial = jax.jit(jax.vmap(problem.initial))
-    ask.finite("initial(x)", points, ask.call("initial(x)", initial, points))
-    _boundary(domain, initial, ask)
-    velocity = ask.call("rhs(u, x, t)", jax.jit(jax.vmap(rhs, (0, None))), points, 0.0)
-    ask.finite("rhs(u, x, t) at t = 0 with u = initial", points, velocity)
+    code.finite("initial(x)", points, code.call("initial(x)", initial, points))
+    _boundary(domain, initial, code)
+    velocity = code.call("rhs(u, x, t)", jax.jit(jax.vmap(rhs, (0, None))), points, 0.0)
+    code.finite("rhs(u, x, t) at t = 0 with u = initial", points, velocity)
     if callable(problem.invariants):
-        _invariants(problem, x, ask)
+        _invariants(problem, x, code)
     if problem.linear:
-        _linearity(problem, points, np.asarray(velocity), ask)
-    _symmetry(problem, initial, rhs, ask)
+        _linearity(problem, points, np.asarray(velocity), code)
+    _symmetry(problem, initial, rhs, code)
     if has_reference(problem):
-        _reference(problem, points, ask)
+        _reference(problem, points, code)
 
 
-class _Asker:
-    """Calls the user's code and turns what goes wrong into one line."""
+class _UserCode:
+    """Calls the user's functions and raises InputError, with a message of one line, for what is wrong with them."""
 
     def __init__(self, problem: Problem, source: str):
         self.name, self.source = type(problem).__name__, source
@@ -74,9 +81,9 @@ class _Asker:
         except InputError:
             raise
         except Exception as error:  # noqa: BLE001  code of users can raise anything
-            mend = "; write it with jax.numpy, without float(), if or numpy on x, t or u" if _is_tracing(error) else ""
+            hint = "; write it with jax.numpy, without float(), if or numpy on x, t or u" if _is_tracing(error) else ""
             place = place_of(error, self.file) or self.source
-            raise InputError(f"{place}: {self.name}.{what}: {first_line(error)}{mend}") from None
+            raise InputError(f"{place}: {self.name}.{what}: {first_line(error)}{hint}") from None
 
     def shape(self, what: str, expected: tuple, function: Callable, *arguments):
         result = self.call(what, jax.eval_shape, function, *arguments)
@@ -95,56 +102,55 @@ class _Asker:
             self.fail(f"{what} is not finite at {int(bad.sum())} of {len(points)} points, such as x = {where}")
 
 
-def _domain(problem: Problem, ask: _Asker) -> Domain:
-    domain = ask.call("domain", lambda: problem.domain)
+def _domain(problem: Problem, code: _UserCode) -> Domain:
+    domain = code.call("domain", lambda: problem.domain)
     if not isinstance(domain, Domain):
-        mend = "; put @property above it" if callable(domain) else ""
-        ask.fail(f"domain must be a Box, PeriodicBox, OpenBox or WholeSpace, got {type(domain).__name__}{mend}")
+        hint = "; put @property above it" if callable(domain) else ""
+        code.fail(f"domain must be a Box, PeriodicBox, OpenBox or WholeSpace, got {type(domain).__name__}{hint}")
     if not (isinstance(problem.outputs, int) and problem.outputs >= 1):
-        ask.fail(f"outputs must be a whole number of at least 1, got {problem.outputs!r}")
+        code.fail(f"outputs must be a whole number of at least 1, got {problem.outputs!r}")
     return domain
 
 
 def _points(domain: Domain, number: int) -> np.ndarray:
-    """Points (number, d), the same in every run: uniform in a box, around the start on the whole space."""
-    random = np.random.default_rng(0)
-    return domain.sample(random, number)
+    """Points (number, d) of the domain, the same in every run."""
+    return domain.sample(np.random.default_rng(0), number)
 
 
-def _boundary(domain: Domain, initial: Callable, ask: _Asker) -> None:
+def _boundary(domain: Domain, initial: Callable, code: _UserCode) -> None:
     if domain.walls == "none":
         return
     inside = np.concatenate([_points(domain, SCALE_POINTS), domain.centre[None]])
-    size = np.abs(ask.call("initial(x)", initial, inside)).max()
+    size = np.abs(code.call("initial(x)", initial, inside)).max()
     for axis in range(domain.dimension):
         low, high = _points(domain, POINTS), _points(domain, POINTS)
         low[:, axis], high[:, axis] = domain.lower[axis], domain.upper[axis]
-        at_low, at_high = (np.asarray(ask.call("initial(x)", initial, wall)) for wall in (low, high))
+        at_low, at_high = (np.asarray(code.call("initial(x)", initial, wall)) for wall in (low, high))
         if domain.walls == "periodic":
             jump = np.abs(at_high - at_low).max()
             if not jump <= BOUNDARY_TOLERANCE * size:
-                ask.fail(f"initial(x) is not periodic in x[{axis}]: it jumps by {jump:.3g} (max |u0| = {size:.3g})")
+                code.fail(f"initial(x) is not periodic in x[{axis}]: it jumps by {jump:.3g} (max |u0| = {size:.3g})")
             continue
         for value, wall in ((at_low, domain.lower[axis]), (at_high, domain.upper[axis])):
             largest = np.abs(value).max()
             if not largest <= BOUNDARY_TOLERANCE * size:
-                ask.fail(
+                code.fail(
                     f"initial(x) must vanish on the walls of a Box: |u0| = {largest:.3g} at x[{axis}] = {wall:g} "
                     f"(max |u0| = {size:.3g})"
                 )
 
 
-def _invariants(problem: Problem, x: jax.ShapeDtypeStruct, ask: _Asker) -> None:
-    shapes = ask.call("invariants(u, x)", jax.eval_shape, lambda point: problem.invariants(problem.initial, point), x)
+def _invariants(problem: Problem, x: jax.ShapeDtypeStruct, code: _UserCode) -> None:
+    shapes = code.call("invariants(u, x)", jax.eval_shape, lambda point: problem.invariants(problem.initial, point), x)
     if not (isinstance(shapes, dict) and all(isinstance(name, str) for name in shapes)):
-        ask.fail("invariants(u, x) must return a dictionary, name -> density at x")
+        code.fail("invariants(u, x) must return a dictionary, name -> density at x")
     for name, density in shapes.items():
         if getattr(density, "shape", None) != ():
-            ask.fail(f"invariants(u, x)['{name}'] must be a scalar, got {getattr(density, 'shape', density)}")
+            code.fail(f"invariants(u, x)['{name}'] must be a scalar, got {getattr(density, 'shape', density)}")
 
 
-def _linearity(problem: Problem, points: np.ndarray, velocity: np.ndarray, ask: _Asker) -> None:
-    """L[u0 + v] against L[u0] + L[v], v = 3 u0 sin(sum of the domain's coordinates)."""
+def _linearity(problem: Problem, points: np.ndarray, velocity: np.ndarray, code: _UserCode) -> None:
+    """Compare L[u0 + v] with L[u0] + L[v], v = 3 u0 sin(sum of the scaled coordinates)."""
     domain = problem.domain
 
     def other(x):
@@ -153,42 +159,42 @@ def _linearity(problem: Problem, points: np.ndarray, velocity: np.ndarray, ask: 
     def both(x, t):
         return problem.rhs(other, x, t), problem.rhs(lambda y: problem.initial(y) + other(y), x, t)
 
-    apart, together = ask.call("rhs(u, x, t)", jax.jit(jax.vmap(both, (0, None))), points, 0.0)
+    apart, together = code.call("rhs(u, x, t)", jax.jit(jax.vmap(both, (0, None))), points, 0.0)
     size = np.maximum(np.abs(velocity), np.abs(apart)).max()
     misfit = np.abs(np.asarray(together) - velocity - np.asarray(apart)).max()
     if not misfit <= LINEARITY_TOLERANCE * size:
-        ask.fail(
+        code.fail(
             f"linear = True, but rhs(u + v) differs from rhs(u) + rhs(v) by {misfit:.3g} (max |rhs| = {size:.3g}): "
             "set it to False"
         )
 
 
-def _symmetry(problem: Problem, initial: Callable, rhs: Callable, ask: _Asker) -> None:
+def _symmetry(problem: Problem, initial: Callable, rhs: Callable, code: _UserCode) -> None:
     domain = problem.domain
     if problem.even == ():
         return
     named = isinstance(problem.even, tuple) and all(axis in range(domain.dimension) for axis in problem.even)
     if not (named and domain.bounded):
-        ask.fail(f"even = {problem.even} must name axes of a box, a tuple of some of 0 to {domain.dimension - 1}")
+        code.fail(f"even = {problem.even} must name axes of a box, a tuple of some of 0 to {domain.dimension - 1}")
     points = _points(domain, SCALE_POINTS)
     parts = {"initial(x)": initial, "rhs(u, x, t)": jax.jit(jax.vmap(lambda x: rhs(x, 0.0)))}
     for what, function in parts.items():
-        values = np.asarray(ask.call(what, function, points))
+        values = np.asarray(code.call(what, function, points))
         for axis in problem.even:
             mirrored = points.copy()
             mirrored[:, axis] = 2 * domain.centre[axis] - points[:, axis]
-            misfit = np.abs(np.asarray(ask.call(what, function, mirrored)) - values).max()
+            misfit = np.abs(np.asarray(code.call(what, function, mirrored)) - values).max()
             if not misfit <= SYMMETRY_TOLERANCE * np.abs(values).max():
-                ask.fail(f"even = {problem.even}, but {what} is not even along axis {axis}: take that out")
+                code.fail(f"even = {problem.even}, but {what} is not even along axis {axis}: remove that axis")
 
 
-def _reference(problem: Problem, points: np.ndarray, ask: _Asker) -> None:
-    values = np.asarray(ask.call("reference(x, t)", problem.reference, points, 0.0))
+def _reference(problem: Problem, points: np.ndarray, code: _UserCode) -> None:
+    values = np.asarray(code.call("reference(x, t)", problem.reference, points, 0.0))
     allowed = [(len(points),)] + [(len(points), k) for k in range(1, problem.outputs + 1)]
     if values.shape not in allowed:
         allowed = f"(n,) or (n, k), k <= {problem.outputs}"
-        ask.fail(f"reference(x, t) must have shape {allowed}, got {values.shape} for n = {POINTS}")
-    ask.finite("reference(x, t) at t = 0", points, values)
+        code.fail(f"reference(x, t) must have shape {allowed}, got {values.shape} for n = {POINTS}")
+    code.finite("reference(x, t) at t = 0", points, values)
 
 
 def _is_tracing(error: Exception) -> bool:

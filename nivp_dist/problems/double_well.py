@@ -13,14 +13,18 @@ from nivp_dist.problems._spectral import evaluate
 
 
 class DoubleWell(Problem):
-    """u_t = D lap u - div(Q h(Q^T x) u) on R^d, h(y)_i = 2 (y_i - y_i^3), from N(Q (m, ..., m), s^2 I).
+    """Fokker-Planck equation of particles in double wells, in rotated coordinates.
 
-    In y = Q^T x every coordinate is alone in its well with minima at -1 and 1; Q is a fixed random rotation, so that
-    nothing of that is seen in x. The start leans to one side and splits; mass then crosses the barriers at a rate of
-    about 0.11 (D = 1/4), so that all 2^d modes count.
+    Equation:    u_t = D lap u - div(Q h(Q^T x) u),  h(y)_i = 2 (y_i - y_i^3)
+    Domain:      R^d; u is a density
+    Initial:     N(Q (m, ..., m), s^2 I)
+    Parameters:  d = dimension, D = diffusion, m = start_mean, s = start_spread, Q from rotation_seed
+    Reference:   product of d equal solutions in one dimension, to 1e-11 of their peak (``well_density``)
 
-    Reference: the product of d equal solutions in one dimension, to 1e-11 of their peak; see ``well_density``. For
-    t -> infinity it tends to the Gibbs density, proportional to prod exp((y_i^2 - y_i^4 / 2) / D).
+    In y = Q^T x the coordinates are independent, each in a double well with minima at -1 and 1. Q is a fixed random
+    rotation, so that the equation does not separate in x. The start leans to one side and splits; mass then crosses
+    the barriers at a rate of about 0.11 (D = 1/4), so that all 2^d modes carry mass. For t -> infinity u tends to the
+    Gibbs density, proportional to prod_i exp((y_i^2 - y_i^4 / 2) / D).
     """
 
     summary: ClassVar[str] = "Fokker-Planck equation of d double wells in rotated coordinates, a density on R^d"

@@ -11,14 +11,16 @@ from nivp_dist.problems import Dimension, OpenBox, Positive, Problem, derivative
 
 
 class FisherKPP(Problem):
-    """u_t = lap u + u (1 - u) on R^d, seen in [-a, a]^d: a front along the diagonal.
+    """Fisher-KPP equation on R^d: a front that travels along the diagonal, seen in a box.
 
-    u = (1 + exp((z - z0 - c t) / sqrt(6)))^-2, z = (x_1 + ... + x_d) / sqrt(d), c = 5 / sqrt(6) (Ablowitz and
-    Zeppetella 1979): it invades u = 0, where perturbations grow like e^t until it has come.
-
-    Bounded solutions on R^d are unique. Inside the box alone they are not, and the network is asked for nothing at
-    the walls: see ``OpenBox``. The error counts there as everywhere.
-    Reference: exact.
+    Equation:    u_t = lap u + u (1 - u)
+    Domain:      [-a, a]^d, a window without boundary data. Bounded solutions on R^d are unique; in the box alone they
+                 are not, see ``OpenBox``. Errors are measured in the whole box.
+    Solution:    u = (1 + exp((z - z0 - c t) / sqrt(6)))^-2, z = (x_1 + ... + x_d) / sqrt(d), c = 5 / sqrt(6)
+                 (Ablowitz and Zeppetella 1979). The front invades u = 0, where perturbations grow like e^t until it
+                 arrives.
+    Parameters:  d = dimension, a = half_width, z0 = start
+    Reference:   exact
     """
 
     summary: ClassVar[str] = "Fisher-KPP equation with a front along the diagonal, in a window [-a, a]^d of R^d"

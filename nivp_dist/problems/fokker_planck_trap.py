@@ -10,20 +10,25 @@ from nivp_dist.problems import Box, Dimension, Positive, Problem, derivatives
 
 
 class FokkerPlanckTrap(Problem):
-    """u_t = D lap u - div(h u) on [-1, 1]^d, h = (a - x) + (alpha / d) (sum(x) - d x), u0 = (3/4)^d prod(1 - x_i^2).
+    """Fokker-Planck equation of interacting particles in a harmonic trap.
 
-    Source: Neural IVP (Finzi et al. 2023, arXiv 2304.14994): a = 0.2, alpha = 1/4, D = 0.01.
-    Reference: the density of the same process on the whole space, exact to 1e-10 of its peak in any d; see
-    ``trap_density``. It leaves out the absorbing walls. The drift points inwards at all of them, so that they are
-    felt in a layer of width D / |h| = 1e-2 only, and only while u0's tail is there: each coordinate loses 3.6e-4 of
-    the mass in all, most of it before t = 0.1. With alpha = 0, where the solution with walls is a product, the
-    relative L2 distance of the two is, at t = 0.05 / 0.25 / 1 / 2,
+    Equation:    u_t = D lap u - div(h u),  h = (a - x) + (alpha / d) (sum(x) - d x)
+    Domain:      [-1, 1]^d, u = 0 on the walls
+    Initial:     u0 = (3/4)^d prod_i (1 - x_i^2), of mass one
+    Parameters:  d = dimension, a = drift_target, alpha, D = diffusion
+    Source:      Neural IVP (Finzi et al. 2023, arXiv 2304.14994): a = 0.2, alpha = 1/4, D = 0.01
+    Reference:   the density of the same process on the whole space, to 1e-10 of its peak in any d (``trap_density``)
+
+    The reference leaves out the absorbing walls. The drift points inwards at all of them, so that they act in a layer
+    of width D / |h| = 1e-2 only, and only while the tail of u0 is there: each coordinate loses 3.6e-4 of the mass, most
+    of it before t = 0.1. With alpha = 0 the solution with walls is a product too, and the relative L2 distance of the
+    two, by Crank-Nicolson in one dimension, is at t = 0.05 / 0.25 / 1 / 2
 
         d = 1   8e-4    7e-4    4e-4    3e-4
         d = 5   1.9e-3  1.5e-3  1.0e-3  1.4e-3
         d = 20  3.7e-3  3.0e-3  2.7e-3  5.2e-3
 
-    (Crank-Nicolson in one dimension). Errors below these cannot be told with this reference.
+    Errors below these numbers cannot be measured with this reference.
     """
 
     summary: ClassVar[str] = "Fokker-Planck equation of a harmonic trap with coupling, box [-1, 1]^d"

@@ -1,20 +1,21 @@
 """Value, gradient and Laplacian of a function of one point in one pass: the forward Laplacian.
 
-Every array a on the way to u carries its value, its Jacobian (k, ...) along k directions and its Laplacian, through
+Every intermediate array a of u carries its value, its Jacobian (k, ...) along k directions and its Laplacian through
 one evaluation of u (Li et al. 2023, arXiv 2307.08214):
 
     grad f(a) = Df . grad a,      lap f(a) = Df . lap a + sum_k D^2 f(grad_k a, grad_k a),
 
-where the sum vanishes for linear f. Nested forward mode takes the first and the second derivative of every array
-along every direction, 2 k products with a dense layer; here they are k + 1. Two structures are kept while they last:
+where the sum vanishes for linear f. Nested forward mode takes the first and the second derivative of every array along
+every direction, 2 k products with a dense layer; here they are k + 1. It differs from the published method in that two
+structures are kept while they last:
 
-- What is computed elementwise from one array has its Jacobian but for a factor: an activation and all its parts
-  (swish: a sigmoid and a product) touch arrays of the size of the layer, not k times that.
-- Entries that depend on few of the coordinates, an embedding or a quadratic form, keep the few derivatives that they
-  have. The layer above then costs k times less.
+- An array that is computed elementwise from another has the same Jacobian up to a factor for each entry. An activation
+  with all its parts (swish: a sigmoid and a product) then costs as much as the layer's values, not k times that.
+- Entries that depend on few coordinates, such as those of an embedding or a quadratic form, store only these
+  derivatives. The layer above then costs k times less.
 
-An operation without a rule goes by nested forward mode through itself alone, so that every function works. All is
-made of ordinary operations: it can be batched, compiled, sharded and differentiated again.
+An operation without a rule is differentiated by nested forward mode on its own, so that every function works. The
+result consists of ordinary operations: it can be batched, compiled, sharded and differentiated again.
 """
 
 from functools import partial
@@ -25,17 +26,17 @@ import numpy as np
 from jax.extend import core
 
 from nivp_dist.problems._jets import (
-    Base,
+    BaseJacobian,
     Jet,
     bind,
-    contracted,
-    moved,
-    multiplied,
-    partners,
+    contract_jacobian,
+    move_entries,
+    multiply_jacobian,
     seed,
     shared_slots,
+    summed_by_direction,
     value_of,
-    with_static,
+    with_static_values,
 )
 
 ELEMENTWISE = frozenset(
@@ -59,25 +60,25 @@ def propagate(u, x, drift=None, noise=None):
     Args:
         u: a function of one point, with a result of any shape.
         drift: b (d,), default zero.
-        noise: B (d, k), as a numpy array where its zeros shall be seen. Default: the identity.
+        noise: B (d, k). Zeros in a numpy array save work; those in a jax array are not seen. Default: the identity.
 
     Returns:
         u(x), the derivatives B^T grad u (k, ...), and b . grad u + tr(B B^T Hess u), of the shape of u(x).
     """
     x = jnp.asarray(x)
-    zero = jnp.zeros_like(x)  # under shard_map it varies over the mesh as x does, and so must all that is made here
+    zero = jnp.zeros_like(x)  # under shard_map all arrays made here must vary over the mesh as x does
     rows, index = seed(np.eye(x.size) if noise is None else noise)
-    base = Base(jnp.asarray(rows, x.dtype) + zero, index, noise.shape[1] if noise is not None else x.size)
+    base = BaseJacobian(jnp.asarray(rows, x.dtype) + zero, index, noise.shape[1] if noise is not None else x.size)
     jet = Jet(x, None, base, None if drift is None else jnp.asarray(drift, x.dtype) + zero)
     closed = jax.make_jaxpr(u)(x)
     (result,) = _evaluate(closed.jaxpr, closed.consts, [jet])
     if isinstance(result, Jet):
-        return result.value, result.jacobian, result.second
+        return result.value, result.jacobian, result.laplacian_array
     value = jnp.asarray(value_of(result))  # u does not depend on the point
     return value, jnp.zeros((base.count, *value.shape), value.dtype), jnp.zeros_like(value)
 
 
-# One operation after the other ----------------------------------------------------------------------
+# Evaluation ----------------------------------------------------------------------------------------
 
 
 def _evaluate(jaxpr, consts, inputs):
@@ -91,21 +92,28 @@ def _evaluate(jaxpr, consts, inputs):
 
 
 def _apply(eqn, inputs):
-    """The outputs of one operation, as a list."""
+    """The outputs of one operation, as a list; inputs may be Jets, Statics or arrays."""
     name = eqn.primitive.name
-    where = [i for i, entry in enumerate(inputs) if isinstance(entry, Jet)]
-    jets, values = [inputs[i] for i in where], [value_of(entry) for entry in inputs]
-    if jets and name in INLINED:
+    has_jets = any(isinstance(entry, Jet) for entry in inputs)
+    if has_jets and name in INLINED:
         inner = next(eqn.params[key] for key in ("jaxpr", "call_jaxpr") if key in eqn.params)
         closed = isinstance(inner, core.ClosedJaxpr)
         return _evaluate(inner.jaxpr if closed else inner, inner.consts if closed else [], inputs)
     floating = [jnp.issubdtype(var.aval.dtype, jnp.inexact) for var in eqn.outvars]
-    if not jets or not any(floating) or name == "stop_gradient":
-        outputs = bind(eqn, values)
-        return outputs if any(floating) else with_static(eqn, inputs, outputs)
+    if not has_jets or not any(floating) or name == "stop_gradient":
+        outputs = bind(eqn, [value_of(entry) for entry in inputs])
+        return outputs if any(floating) else with_static_values(eqn, inputs, outputs)
+    return _apply_rule(eqn, inputs, floating)
+
+
+def _apply_rule(eqn, inputs, floating):
+    """As ``_apply``, of an operation that depends on the point: by the most special rule that there is."""
+    name = eqn.primitive.name
+    where = [i for i, entry in enumerate(inputs) if isinstance(entry, Jet)]
+    jets, values = [inputs[i] for i in where], [value_of(entry) for entry in inputs]
 
     def function(*operands):
-        """The operation, of the operands that are Jets."""
+        """The operation as a function of its operands that are Jets."""
         replaced = dict(zip(where, operands))
         return bind(eqn, [replaced.get(i, value) for i, value in enumerate(values)])
 
@@ -116,7 +124,7 @@ def _apply(eqn, inputs):
         shared = shared_slots(jets)
         if shared is not None:
             index, rows = shared
-            return _chain(function, jets, rows, [partners(row, index) for row in rows], index=index)
+            return _chain(function, jets, rows, [summed_by_direction(row, index) for row in rows], index=index)
     if name == "reduce_prod":
         pairs = jax.make_jaxpr(partial(_product, axes=eqn.params["axes"]))(values[0])
         return _evaluate(pairs.jaxpr, pairs.consts, inputs)
@@ -131,25 +139,25 @@ def _apply(eqn, inputs):
 
 
 def _with_few_entries(eqn, inputs, jets, where, values):
-    """(rows, index) or (rows,) of a linear operation on Jacobians with few entries; None if there is no such rule."""
+    """(rows, index) or (rows,) of a linear operation on sparse Jacobians; None if there is no rule for it."""
     if any(jet.base.index is None for jet in jets):
         return None
     if eqn.primitive.name in STRUCTURAL:
-        return moved(eqn, inputs)
+        return move_entries(eqn, inputs)
     product = None
     if eqn.primitive.name == "dot_general":
-        product = multiplied(eqn, jets[0], where[0], values[1 - where[0]])
+        product = multiply_jacobian(eqn, jets[0], where[0], values[1 - where[0]])
     elif eqn.primitive.name == "reduce_sum":
         axes, value = eqn.params["axes"], jets[0].value
-        product = contracted(jets[0], axes, jnp.ones([value.shape[axis] for axis in axes], value.dtype))
+        product = contract_jacobian(jets[0], axes, jnp.ones([value.shape[axis] for axis in axes], value.dtype))
     return None if product is None else (product,)
 
 
 def _is_elementwise(eqn, jets) -> bool:
-    """Whether every entry of the only output is a real function of the same entry of the Jets,
-    or of the one that is broadcast to it.
+    """Whether the operation has one real output, every entry of which is a function of the same entry of the Jets,
+    after these are broadcast.
 
-    A function with its own derivative (softplus, relu) is taken as a whole: that derivative is the one to use.
+    A function with a derivative of its own (softplus, relu) is one operation, so that this derivative is used.
     """
     outputs = [var.aval for var in eqn.outvars]
     alike = all(jet.value.dtype == outputs[0].dtype for jet in jets)
@@ -167,22 +175,28 @@ def _is_by_entries(eqn) -> bool:
 
 
 def _along_one_base(function, jets):
-    """An elementwise function of arrays whose Jacobians are multiples s_i of one base.
+    """The rule of an elementwise function of arrays whose Jacobians are multiples s_i of one base.
 
-    d/de of D f(a + e |base|^2 s) . (s + e lap a) has both terms of the Laplacian at once.
+    The derivative of D f(a + e |base|^2 s) . (s + e lap a) in e at 0 is the Laplacian, both of its terms.
     """
-    values, slopes = tuple(jet.value for jet in jets), tuple(jet.first for jet in jets)
+    values, slopes = tuple(jet.value for jet in jets), tuple(jet.slope_array for jet in jets)
     shifts = tuple(jets[0].base.square * slope for slope in slopes)
 
     def along(values, slopes):
         return jax.jvp(function, values, slopes)[1][0]
 
-    slope, laplacian = jax.jvp(along, (values, slopes), (shifts, tuple(jet.second for jet in jets)))
+    slope, laplacian = jax.jvp(along, (values, slopes), (shifts, tuple(jet.laplacian_array for jet in jets)))
     return Jet(function(*values)[0], slope, jets[0].base, laplacian)
 
 
 def _chain(function, jets, rows, others, floating=(True,), index=None):
-    """The rule of any operation: sum_k D^2 f(rows_k, others_k), for each Jet rows and others (k, *its shape)."""
+    """The rule of any operation, with sum_k D^2 f(rows_k, others_k) as the second term of the Laplacian.
+
+    Args:
+        rows, others: for each Jet an array (k, *its shape).
+        floating: for each output whether it is real; the others are returned as arrays.
+        index: the common index of sparse rows, None if they are dense.
+    """
     values = tuple(jet.value for jet in jets)
 
     def smooth(*operands):
@@ -192,28 +206,28 @@ def _chain(function, jets, rows, others, floating=(True,), index=None):
         return jax.jvp(lambda *a: jax.jvp(smooth, a, direction)[1], values, other)
 
     rows, seconds = jax.vmap(along)(tuple(rows), tuple(others))
-    firsts = jax.jvp(smooth, values, tuple(jet.second for jet in jets))[1]
+    firsts = jax.jvp(smooth, values, tuple(jet.laplacian_array for jet in jets))[1]
     derivatives = zip(rows, firsts, seconds)
     outputs = function(*values)
     for position, is_float in enumerate(floating):
         if is_float:
             row, first, second = next(derivatives)
-            base = Base(row, index, jets[0].base.count)
+            base = BaseJacobian(row, index, jets[0].base.count)
             outputs[position] = Jet(outputs[position], None, base, first + jnp.sum(second, axis=0))
     return outputs
 
 
 def _linear(function, jets, rows, index=None):
-    """The result of a linear operation, given its Jacobian."""
+    """The rule of a linear operation, given rows and index of its Jacobian."""
     values = tuple(jet.value for jet in jets)
     laplacian = None
     if any(jet.laplacian is not None for jet in jets):
-        laplacian = jax.jvp(function, values, tuple(jet.second for jet in jets))[1][0]
-    return Jet(function(*values)[0], None, Base(rows, index, jets[0].base.count), laplacian)
+        laplacian = jax.jvp(function, values, tuple(jet.laplacian_array for jet in jets))[1][0]
+    return Jet(function(*values)[0], None, BaseJacobian(rows, index, jets[0].base.count), laplacian)
 
 
 def _product(a, axes):
-    """The product over some axes by pairs, so that it is elementwise: the derivative of JAX's own is of that kind."""
+    """The product over some axes by pairs, made of elementwise operations, for which there are rules."""
     a = jnp.moveaxis(a, axes, range(len(axes)))
     a = a.reshape(-1, *a.shape[len(axes) :])
     while len(a) > 1:

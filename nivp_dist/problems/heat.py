@@ -11,11 +11,15 @@ from nivp_dist.problems._series import frequencies, modes, pulse_coefficients, p
 
 
 class Heat(Problem):
-    """u_t = k lap u on [-1, 1]^d, zero on the walls, u0 = exp(-|x|^2 / (2 s^2)) / (60 pi s^2).
+    """Heat equation with a narrow pulse in a box.
 
-    Source: Neural IVP (Finzi et al. 2023, arXiv 2304.14994), d = 2, k = 0.05, s = 0.05.
-    Reference: the pulse factorises, so the solution is a product over the coordinates of one sine series,
-    truncated where the coefficients fall below 1e-16 of the peak: exact to about 1e-14 of the peak.
+    Equation:    u_t = k lap u
+    Domain:      [-1, 1]^d, u = 0 on the walls
+    Initial:     u0 = exp(-|x|^2 / (2 s^2)) / (60 pi s^2)
+    Parameters:  d = dimension, k = conductivity, s = width
+    Source:      Neural IVP (Finzi et al. 2023, arXiv 2304.14994): d = 2, k = 0.05, s = 0.05
+    Reference:   the product over the coordinates of one sine series, as the pulse factorises. The series ends where its
+                 coefficients fall below 1e-16 of the peak; the product is exact to about 1e-14 of the peak.
     """
 
     summary: ClassVar[str] = "heat equation with a narrow pulse, box [-1, 1]^d"

@@ -11,15 +11,19 @@ from nivp_dist.problems._gaussians import linear_transition, mixture_density, mi
 
 
 class LinearFokkerPlanck(Problem):
-    """u_t = 1/2 sum_ij (B B^T)_ij u_{x_i x_j} - div((A x + b(t)) u) on R^d, u0 a mixture of Gaussians.
+    """Fokker-Planck equation of a linear stochastic differential equation, dx = (A x + b(t)) dt + B dW.
 
-    By default A = -contraction I + rotation (in the planes (x1, x2), (x3, x4), ...), B = diag(sqrt(2 D_i)) with
-    D_i rising evenly from diffusion to diffusion (1 + anisotropy), b(t) = amplitude sin(2 pi frequency t) 1, and
-    two Gaussians of standard deviation ``spread`` with means -+ separation / 2 on the first axis, of weights
-    ``weight`` and 1 - weight. Override drift_matrix, forcing, diffusion_matrix or mixture for your own.
+    Equation:    u_t = 1/2 sum_ij (B B^T)_ij u_{x_i x_j} - div((A x + b(t)) u)
+    Domain:      R^d; u is a density
+    Initial:     w N(-(l/2) e_1, s^2 I) + (1 - w) N((l/2) e_1, s^2 I)
+    Parameters:  d = dimension; w = weight, l = separation, s = spread;
+                 A = -contraction I + rotation in the planes (x1, x2), (x3, x4), ...;
+                 b(t) = forcing_amplitude sin(2 pi forcing_frequency t) (1, ..., 1);
+                 B = diag(sqrt(2 D_i)), D_i equally spaced from diffusion to diffusion (1 + anisotropy)
+    Reference:   every Gaussian stays Gaussian and keeps its weight; the transition of the linear SDE gives its moments
+                 to a relative 1e-12 (Risken, The Fokker-Planck Equation, sec. 6.5)
 
-    Reference: every component stays Gaussian and keeps its weight, and the transition of the linear SDE gives all
-    their moments to a relative 1e-12 (Risken, The Fokker-Planck Equation, sec. 6.5): exact, and not Gaussian.
+    Override drift_matrix, forcing, diffusion_matrix or mixture for another A, b, B or initial mixture.
     """
 
     summary: ClassVar[str] = "linear drift and diffusion with a two-Gaussian start, a density on R^d"

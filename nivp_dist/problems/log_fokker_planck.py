@@ -9,16 +9,18 @@ from nivp_dist.problems import Dimension, OpenBox, Positive, Problem, derivative
 
 
 class LogFokkerPlanck(Problem):
-    """q_t = lap q + |grad q|^2 + x.grad q / 2 + d / 2 on [-5, 5]^d, q0 = log N(0, I).
+    """The logarithm of a density as the unknown, q = log u.
 
-    e^q satisfies the Fokker-Planck equation u_t = lap u + div(x u) / 2. The unknown is q itself and the network an MLP
-    alone, as published: a quadratic form would be exact. Nothing is asked at the walls, see ``OpenBox``; perturbations
-    of q are carried outwards there, by the velocity (2 / v - 1/2) x, v = 2 - e^-t the variance.
-
-    Source: Dangel, Mueller, Zeinhofer 2024 (arXiv 2405.15603), and SPRING for the same problem (Guzman-Cordero et al.
-    2025, arXiv 2505.12149): d = 9, to t = 1.
-    Reference: q = log N(0, v I), exact. The relative L2 error of a run is RMS over RMS of q in the box, most of which
-    is corners; ``samples`` gives points to measure it under the density.
+    Equation:    q_t = lap q + |grad q|^2 + x . grad q / 2 + d / 2, that is u_t = lap u + div(x u) / 2 for u = e^q
+    Domain:      [-a, a]^d, a window without boundary data. Perturbations of q are carried outwards, by the velocity
+                 (2 / v - 1/2) x with v = 2 - e^-t the variance.
+    Initial:     q0 = log N(0, I)
+    Parameters:  d = dimension, a = half_width
+    Source:      Dangel, Mueller, Zeinhofer 2024 (arXiv 2405.15603) and, with SPRING, Guzman-Cordero et al. 2025
+                 (arXiv 2505.12149): d = 9, a = 5, to t = 1. As there, the network is an MLP alone; a quadratic form
+                 would represent q exactly.
+    Reference:   q = log N(0, v I), exact. The relative L2 error of a run is over the box, most of which is corners;
+                 ``samples`` gives points to measure it under the density.
     """
 
     summary: ClassVar[str] = "log-density of a Fokker-Planck equation as the unknown, box [-5, 5]^d"

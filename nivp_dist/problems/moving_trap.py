@@ -10,13 +10,16 @@ from nivp_dist.problems._gaussians import linear_transition, mixture_density, mi
 
 
 class MovingTrap(Problem):
-    """u_t = D lap u - div(h u) on R^d, h = (a(t) - x) + (alpha / d) (sum(x) - d x), a(t) = c (sin(pi t) + b).
+    """Fokker-Planck equation of interacting particles in a harmonic trap that moves.
 
-    Start: N((0.9, ..., 3), 0.1 I), means equally spaced. u stays a density.
-    Source: Neural Galerkin schemes (Bruna, Peherstorfer, Vanden-Eijnden 2024, arXiv 2203.01360): d = 8, c = 1.25,
-    b = 1.5, alpha = 1/4, D = 0.01, to T = 8.
-    Reference: Gaussian with m' = A m + a(t) 1, S' = A S + S A^T + 2 D I, A = -(1 + alpha) I + (alpha / d) 1 1^T,
-    integrated to a relative 1e-12.
+    Equation:    u_t = D lap u - div(h u),  h = (a(t) - x) + (alpha / d) (sum(x) - d x),  a(t) = c (sin(pi t) + b)
+    Domain:      R^d; u is a density
+    Initial:     N(m, s I), m equally spaced from 0.9 to 3
+    Parameters:  d = dimension, c = trap_amplitude, b = trap_offset, alpha, D = diffusion, s = start_variance
+    Source:      Neural Galerkin schemes (Bruna, Peherstorfer, Vanden-Eijnden 2024, arXiv 2203.01360): d = 8, c = 1.25,
+                 b = 1.5, alpha = 1/4, D = 0.01, s = 0.1, to T = 8
+    Reference:   N(m(t), S(t)), m' = A m + a(t) (1, ..., 1), S' = A S + S A^T + 2 D I,
+                 A = -(1 + alpha) I + (alpha / d) 1 1^T, integrated to a relative 1e-12
     """
 
     summary: ClassVar[str] = "Fokker-Planck equation of a moving harmonic trap, a density on R^d"

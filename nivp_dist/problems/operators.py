@@ -1,8 +1,8 @@
 """Differential operators on functions of one point, for writing right-hand sides.
 
-u maps a point x of shape (d,) to a scalar or to (m,). All of them are forward mode: no graph of the network is
-kept, and second derivatives take one pass that never forms a Hessian (``forward_laplacian``). Ask for all that an
-equation needs at once: ``derivatives`` costs what ``laplacian`` alone does.
+u maps a point x (d,) to a scalar or to (m,). All operators use forward mode: no intermediate values of the network are
+stored, and second derivatives take one pass that does not form a Hessian (``forward_laplacian``). Where an equation has
+several derivatives, compute them by one call: ``derivatives`` costs as much as ``laplacian`` alone.
 """
 
 import jax
@@ -23,7 +23,7 @@ def laplacian(u, x):
 
 
 def derivatives(u, x):
-    """u, grad u and lap u at x in one pass: (), (d,), () for scalar u, (m,), (m, d), (m,) for m components."""
+    """u, grad u and lap u at x in one pass: (), (d,), () for scalar u; (m,), (m, d), (m,) for u of m components."""
     value, jacobian, curvature = propagate(u, x)
     return value, jnp.moveaxis(jacobian, 0, -1), curvature
 
@@ -32,13 +32,14 @@ def generator(u, x, drift, noise):
     """b . grad u + tr(B B^T Hess u) / 2 at x in one pass, of the shape of u(x).
 
     Args:
-        drift: b (d,). noise: B (d, k); as a numpy array, so that zeros in it save work.
+        drift: b (d,).
+        noise: B (d, k). Zeros in a numpy array save work; those in a jax array are not seen.
 
-    It is the generator of dx = b dt + B dW: by Ito's formula the change of u along a path has this drift.
+    It is the generator of the process dx = b dt + B dW: by Ito's formula u(x) has this drift along its paths.
     """
     return propagate(u, x, drift, noise / np.sqrt(2))[2]
 
 
 def divergence(field, x):
-    """div of a vector field x -> (d,) at x: a scalar."""
+    """The divergence of a vector field, a function x (d,) -> (d,), at x: a scalar."""
     return jnp.trace(jax.jacfwd(field)(x))

@@ -11,10 +11,14 @@ from nivp_dist.problems._spectral import PeriodicSolution
 
 
 class PeriodicHeat(Problem):
-    """u_t = D lap u on [0, 2 pi)^2, periodic, u0 = 0.04 cosh(3 sin x1) sinh(sin x2).
+    """Heat equation in two dimensions.
 
-    Source: TENG (Chen et al. 2024, arXiv 2404.10771): D = 0.1, to t = 4.
-    Reference: Fourier series, exact to rounding.
+    Equation:    u_t = D lap u
+    Domain:      [0, 2 pi)^2, periodic
+    Initial:     u0 = 0.04 cosh(3 sin x1) sinh(sin x2)
+    Parameters:  D = diffusion
+    Source:      TENG (Chen et al. 2024, arXiv 2404.10771): D = 0.1, to t = 4
+    Reference:   Fourier series, exact to rounding
     """
 
     summary: ClassVar[str] = "heat equation in two dimensions, periodic"
@@ -37,10 +41,14 @@ class PeriodicHeat(Problem):
 
 
 class PeriodicAllenCahn(PeriodicHeat):
-    """u_t = D lap u + u - u^3 on [0, 2 pi)^2, periodic, u0 = 0.04 cosh(3 sin x1) sinh(sin x2).
+    """Allen-Cahn equation in two dimensions.
 
-    Source: TENG (Chen et al. 2024, arXiv 2404.10771): D = 0.005, to t = 4.
-    Reference: Fourier series and ETDRK4 (``_spectral``), to 1e-10.
+    Equation:    u_t = D lap u + u - u^3
+    Domain:      [0, 2 pi)^2, periodic
+    Initial:     u0 = 0.04 cosh(3 sin x1) sinh(sin x2)
+    Parameters:  D = diffusion
+    Source:      TENG (Chen et al. 2024, arXiv 2404.10771): D = 0.005, to t = 4
+    Reference:   Fourier series and ETDRK4 (``_spectral``), to 1e-10
     """
 
     summary: ClassVar[str] = "Allen-Cahn equation in two dimensions, periodic"
@@ -57,10 +65,14 @@ class PeriodicAllenCahn(PeriodicHeat):
 
 
 class PeriodicBurgers(PeriodicHeat):
-    """u_t = D lap u - u (u_x1 + u_x2) on [0, 2 pi)^2, periodic, u0 = 0.04 cosh(3 sin x1) sinh(sin x2).
+    """Burgers' equation in two dimensions.
 
-    Source: TENG (Chen et al. 2024, arXiv 2404.10771): D = 0.01, to t = 4, by when shocks have formed.
-    Reference: Fourier series and ETDRK4 (``_spectral``), to 1e-10; to t = 4 it takes half a minute, once a process.
+    Equation:    u_t = D lap u - u (u_x1 + u_x2)
+    Domain:      [0, 2 pi)^2, periodic
+    Initial:     u0 = 0.04 cosh(3 sin x1) sinh(sin x2)
+    Parameters:  D = diffusion
+    Source:      TENG (Chen et al. 2024, arXiv 2404.10771): D = 0.01, to t = 4, when shocks have formed
+    Reference:   Fourier series and ETDRK4 (``_spectral``), to 1e-10; to t = 4 it takes half a minute, once a process
     """
 
     summary: ClassVar[str] = "Burgers' equation in two dimensions, periodic"

@@ -1,4 +1,4 @@
-"""From the settings to a problem: the shipped ones by name, a user's by file and class."""
+"""Problems from settings: a shipped problem by its name, a user's problem by file and class."""
 
 import dataclasses
 import hashlib
@@ -44,7 +44,7 @@ _REQUIRED = {"domain": "the property 'domain'", "initial": "the method 'initial(
 _REQUIRED["rhs"] = "the method 'rhs(self, u, x, t)'"
 
 
-class Row(typing.NamedTuple):
+class CatalogueRow(typing.NamedTuple):
     """A line of `nivp problems`."""
 
     name: str
@@ -58,9 +58,11 @@ class Row(typing.NamedTuple):
 def load(settings: ProblemSettings, base: Path | None = None) -> Problem:
     """The problem that the settings name, with its parameters validated and set.
 
-    base: folder from which a relative problem.file is taken (default: the working directory).
-    Raises InputError: unknown name or parameter (with the nearest right one), wrong type or range, and every
-    mistake in a user's file (with the file's line).
+    Args:
+        base: the folder that a relative problem.file starts from. Default: the working directory.
+
+    Raises InputError: an unknown name or parameter (the message has the nearest known one), a parameter of the wrong
+    type or out of range, or an exception in the user's file (the message has file and line).
     """
     if settings.file is None:
         cls, source = _shipped(settings.name), f"problem {settings.name}"
@@ -70,7 +72,7 @@ def load(settings: ProblemSettings, base: Path | None = None) -> Problem:
     return _instance(cls, settings.parameters, source)
 
 
-def catalogue() -> list[Row]:
+def catalogue() -> list[CatalogueRow]:
     """All shipped problems with their default parameters."""
     rows = []
     for name in SHIPPED:
@@ -78,12 +80,12 @@ def catalogue() -> list[Row]:
         kind = getattr(problem, "reference_kind", "yes") if has_reference(problem) else "none"
         summary = getattr(problem, "summary", "") or (type(problem).__doc__ or "").strip().split("\n")[0]
         parameters = dataclasses.asdict(problem)
-        rows.append(Row(name, summary, problem.domain.dimension, problem.outputs, kind, parameters))
+        rows.append(CatalogueRow(name, summary, problem.domain.dimension, problem.outputs, kind, parameters))
     return rows
 
 
 def place_of(error: BaseException, file: str | Path | None) -> str | None:
-    """'file:line' of the innermost frame of a traceback that lies in the file, or None."""
+    """ "file:line" of the innermost frame of the error's traceback that lies in the file, or None."""
     if file is None:
         return None
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
@@ -91,7 +93,7 @@ def place_of(error: BaseException, file: str | Path | None) -> str | None:
 
 
 def first_line(error: BaseException) -> str:
-    """'TypeError: message', one line of at most 200 characters."""
+    """ "TypeError: message": the class and the first line of the message, at most 200 characters."""
     text = str(error).strip().split("\n")[0]
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return line if len(line) <= 200 else line[:197] + "..."
@@ -100,19 +102,19 @@ def first_line(error: BaseException) -> str:
 def _shipped(name: str) -> type[Problem]:
     if name not in SHIPPED:
         close = nearest(name, SHIPPED)
-        mend = f"the nearest is '{close}'" if close else "`nivp problems` lists them"
-        raise InputError(f"problem.name: there is no problem '{name}'; {mend}")
+        hint = f"the nearest is '{close}'" if close else "`nivp problems` lists them"
+        raise InputError(f"problem.name: there is no problem '{name}'; {hint}")
     module, cls = SHIPPED[name]
     return getattr(importlib.import_module(f"nivp_dist.problems.{module}"), cls)
 
 
 def _import(path: Path) -> ModuleType:
-    """Run a user's file as a module of its own, registered so that its annotations and pickles resolve."""
+    """The module that a user's file defines. It is registered, because annotations are resolved by module name."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: problem.file cannot be read: {error.strerror}") from None
-    # Path and content make the name: an edited file is another module, the same file is not run twice.
+    # The name comes from path and content: the same file runs once, and again after it was edited.
     name = "nivp_problem_" + hashlib.sha256(str(path).encode() + b"\0" + content).hexdigest()[:16]
     if name in sys.modules:
         return sys.modules[name]
@@ -130,7 +132,7 @@ def _import(path: Path) -> ModuleType:
         raise InputError(
             f"{place}: {first_line(error)}; a problem file imports installed packages only, not files beside it"
         ) from None
-    except BaseException as error:  # noqa: BLE001  it is the user's code: anything, sys.exit included
+    except BaseException as error:  # noqa: BLE001  user code may raise anything, SystemExit too
         del sys.modules[name]
         if isinstance(error, KeyboardInterrupt):
             raise
@@ -143,8 +145,8 @@ def _class_of(module: ModuleType, name: str, path: Path) -> type[Problem]:
     own = {key: value for key, value in classes.items() if value.__module__ == module.__name__}
     if name not in own:
         problems = [key for key, value in own.items() if issubclass(value, Problem)] or list(own)
-        mend = f"it has {', '.join(problems)}" if problems else "it has no class at all"
-        raise InputError(f"{path}: problem.class: there is no class '{name}' in this file; {mend}")
+        hint = f"it has {', '.join(problems)}" if problems else "it has no class at all"
+        raise InputError(f"{path}: problem.class: there is no class '{name}' in this file; {hint}")
     cls = own[name]
     if not issubclass(cls, Problem):
         raise InputError(f"{path}: class {name} must derive from nivp_dist.Problem")
@@ -159,8 +161,8 @@ def _instance(cls: type[Problem], parameters: dict, source: str) -> Problem:
     for name in parameters:
         if name not in fields:
             close = nearest(name, fields)
-            mend = f"the nearest is {close}" if close else f"it has {', '.join(fields) or 'none'}"
-            raise InputError(f"{source}: unknown key problem.parameters.{name}; {mend}")
+            hint = f"the nearest is {close}" if close else f"it has {', '.join(fields) or 'none'}"
+            raise InputError(f"{source}: unknown key problem.parameters.{name}; {hint}")
     values = {}
     for name, value in parameters.items():
         values[name] = _validated(_adapter(cls, name, source), name, value, source)

@@ -11,13 +11,16 @@ from nivp_dist.problems._gaussians import mixture_density, mixture_moments, move
 
 
 class TimeVaryingAdvection(Problem):
-    """u_t + a(t).grad u = 0 on R^d, a_i(t) = i (sin(w_i t) + 5/4), w_i evenly spaced from 2 pi to 4 pi.
+    """Advection of two Gaussian packets with a velocity that varies in time.
 
-    Start: an even mixture of N(1.1 1, diag(0.01 i)) and N(m, diag(0.005 (d + 1 - i))),
-    m_i = 0.75 (1.5 - (-1)^i i / (d + 1)), for i = 1..d.
-    Source: Neural Galerkin schemes (Bruna, Peherstorfer, Vanden-Eijnden 2024, arXiv 2203.01360) with the constants of
-    the code that they published; d = 5, to T = 1.8. Their packets have mass one each, and together two.
-    Reference: u0(x - int_0^t a), exact.
+    Equation:    u_t + a(t) . grad u = 0,  a_i(t) = i (sin(w_i t) + 5/4),  w_i equally spaced from 2 pi to 4 pi
+    Domain:      R^d; u is a density
+    Initial:     1/2 N((1.1, ..., 1.1), diag(0.01 i)) + 1/2 N(m, diag(0.005 (d + 1 - i))),
+                 m_i = 0.75 (1.5 - (-1)^i i / (d + 1)), i = 1, ..., d
+    Parameters:  d = dimension
+    Source:      Neural Galerkin schemes (Bruna, Peherstorfer, Vanden-Eijnden 2024, arXiv 2203.01360) with the constants
+                 of the code that they published: d = 5, to T = 1.8. Their packets have mass one each, two together.
+    Reference:   u0(x - int_0^t a), exact
     """
 
     summary: ClassVar[str] = "advection of two Gaussian packets, velocity varying in time, a density on R^d"

@@ -12,13 +12,17 @@ from nivp_dist.problems._gaussians import mixture_density
 
 
 class Vlasov(Problem):
-    """u_t = -(v.grad_x u + E(x).grad_v u) at z = (x, v) in R^6, E = grad exp(-|x|^2): a well that all are drawn into.
+    """Vlasov equation of particles in a fixed potential well, at z = (x, v) in R^6.
 
-    Start: N(0, spread^2 I) in z. The flow keeps volumes, so that u stays a density and log u obeys the same equation.
-    Source: Neural IVP (Finzi et al. 2023, arXiv 2304.14994), spread 0.3, to T = 3. There the domain is [-1, 1]^6 with
-    u = 0 on the walls, where u0 is 4e-3 of its peak and through which 3 % of the particles pass by T: no solution has
-    these data. Here it is R^6, the network represents log u, and the error is weighted by u.
-    Reference: u0 at the other end of the characteristic, z' = (v, E) backwards by Dormand-Prince 8(5,3), to 1e-9.
+    Equation:    u_t = -(v . grad_x u + E(x) . grad_v u),  E = grad exp(-|x|^2), which points to the centre
+    Domain:      R^6; u is a density
+    Initial:     N(0, s^2 I) in z
+    Parameters:  s = spread
+    Source:      Neural IVP (Finzi et al. 2023, arXiv 2304.14994): s = 0.3, to T = 3, on [-1, 1]^6 with u = 0 on the
+                 walls. On these walls u0 is 4e-3 of its peak, and 3 % of the particles leave through them by T, so that
+                 no solution has these boundary data. Here the domain is R^6; the flow preserves volumes, log u
+                 satisfies the same equation, and the network represents log u.
+    Reference:   u0 at the foot of the characteristic z' = (v, E), backwards by Dormand-Prince 8(5,3), to 1e-9
     """
 
     summary: ClassVar[str] = "Vlasov equation in a fixed potential well, a density on R^6"

@@ -12,13 +12,17 @@ from nivp_dist.problems._series import evaluate, frequencies, pulse_coefficients
 
 
 class Wave(Problem):
-    """u_tt = c lap u on [-1, 1]^d, zero on the walls, as the system (u, w)_t = (w, c lap u).
+    """Wave equation with a pulse in a box, as a first-order system for (u, w = u_t).
 
-    Data: u0 = exp(-|x|^2 / (2 s^2)) cos(2 pi kappa x_1) / (60 pi s^2), u_t = 0.
-    Source: Neural IVP (Finzi et al. 2023, arXiv 2304.14994), d = 2, c = 0.1, s = 0.05, kappa = 0.
-    Reference: sine series with modes cos(sqrt(c) pi / 2 |k| t), for u and u_t and for all t, reflections included;
-    truncated where the coefficients fall below 1e-16 of the peak. Wide pulses (s > 0.11) do not vanish on the
-    walls to rounding, and the series is then as exact as the data: 4e-6 of the peak at s = 0.2.
+    Equation:    u_t = w,  w_t = c lap u
+    Domain:      [-1, 1]^d, u = w = 0 on the walls
+    Initial:     u0 = exp(-|x|^2 / (2 s^2)) cos(2 pi kappa x_1) / (60 pi s^2),  w0 = 0
+    Parameters:  d = dimension, c = speed_squared, s = width, kappa = wavenumber
+    Source:      Neural IVP (Finzi et al. 2023, arXiv 2304.14994): d = 2, c = 0.1, s = 0.05, kappa = 0
+    Reference:   sine series with modes cos(sqrt(c) |k| t), k in ((j + 1/2) pi)^d, for u and u_t and all t, reflections
+                 included. It ends where its coefficients fall below 1e-16 of the peak. Wide pulses (s > 0.11) do not
+                 vanish on the walls to rounding, and the series is as exact as the data are: 4e-6 of the peak at
+                 s = 0.2.
     """
 
     summary: ClassVar[str] = "wave equation with a pulse, first-order system (u, u_t), box [-1, 1]^d"

@@ -7,7 +7,7 @@ from scipy.stats import kstest, multivariate_normal, norm
 from nivp_dist.points import densities
 
 
-def test_weights_of_the_marginals_are_one_over_the_density_of_their_points():
+def test_drawn_points_come_with_one_over_their_density():
     random = np.random.default_rng(2)
     root = random.normal(size=(2, 3, 3))
     covariances = root @ root.swapaxes(1, 2)
@@ -78,14 +78,14 @@ def test_samples_have_the_exact_marginals(stored, d, tolerance):
     assert kstest(x[:, 1], other).statistic < tolerance
 
 
-def test_samples_are_those_of_their_seed():
+def test_samples_depend_on_the_seed_only():
     density = mixture(2)[0]
     one, same, other = (densities.samples(crude(2), density, 50, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert np.all(one != other)
 
 
-def test_nothing_to_sample():
+def test_a_density_that_vanishes_everywhere_is_an_error():
     stored = {"density_weights": np.ones(1), "density_means": np.zeros((1, 2)), "density_covariances": np.eye(2)[None]}
     with pytest.raises(ValueError, match="vanishes at all points"):
         densities.samples(stored, lambda x: np.zeros(len(x)), 10)

@@ -58,7 +58,7 @@ INTEGRANDS = {
     [(BOX, {"method": "uniform"}), (BOX, {}), (BOX, {"uniform_fraction": 0.5, "inflation": 1.0}), (SPACE, {})],
     ids=["uniform", "density", "half and half", "space"],
 )
-def test_measures_integrate(domain, settings):
+def test_sums_with_the_measure_are_integrals(domain, settings):
     points = sampler(domain, **settings).draw(jax.random.key(0), MIXTURE)
     x, measure = np.asarray(points.x), np.asarray(points.measure)
     if domain is BOX:
@@ -179,7 +179,7 @@ def gaussian(mean, covariance):
     return lambda x: np.exp(multivariate_normal(mean, covariance).logpdf(x))[:, None]
 
 
-def test_a_gaussian_is_found_again():
+def test_fit_recovers_a_gaussian():
     s = sampler(SPACE, components=1)
     mean, covariance = np.array([0.8, -0.2]), np.array([[0.3, 0.1], [0.1, 0.2]])
     points = s.draw(jax.random.key(0), s.broadest())
@@ -191,7 +191,7 @@ def test_a_gaussian_is_found_again():
 
 
 @pytest.mark.parametrize("squares", [False, True])
-def test_a_pulse_is_found_in_a_field_that_is_wrong_everywhere(squares):
+def test_fit_to_squares_finds_a_pulse_beside_small_errors_everywhere(squares):
     """A thousandth of the peak everywhere has four times the integral of a pulse 0.05 wide, and a hundredth of its
     square's: 2 (0.99 0.05^2 / 2 + 0.01 / 3) = 0.1^2."""
     domain = Box(3)
@@ -205,7 +205,7 @@ def test_a_pulse_is_found_in_a_field_that_is_wrong_everywhere(squares):
     assert abs(spread - 0.1) < 0.01 if squares else spread > 0.4
 
 
-def test_two_gaussians_are_told_apart():
+def test_fit_separates_two_gaussians():
     s = sampler(SPACE)
     means, covariances = np.array([[-1.2, 0.0], [1.5, -0.5]]), np.array([np.eye(2) * 0.1, np.diag([0.2, 0.05])])
 
@@ -222,7 +222,7 @@ def test_two_gaussians_are_told_apart():
 
 
 @pytest.mark.parametrize("values", [0.0, np.nan, np.inf])
-def test_values_that_say_nothing_change_nothing(values):
+def test_zero_and_infinite_values_leave_the_density_unchanged(values):
     s = sampler(points=1000)
     points = s.draw(jax.random.key(0), MIXTURE)
     fitted = s.fit(MIXTURE, points, jnp.full((1000, 1), values), sweeps=1)
@@ -230,7 +230,7 @@ def test_values_that_say_nothing_change_nothing(values):
         np.testing.assert_array_equal(new, old)
 
 
-def test_a_few_points_are_not_trusted():
+def test_too_few_effective_points_leave_the_density_unchanged():
     s = sampler(points=1000)
     points = s.draw(jax.random.key(0), MIXTURE)
     values = np.zeros((1000, 1))
@@ -295,7 +295,7 @@ def test_a_selection_is_unbiased(selection):
         assert abs(np.mean(normalised) - np.sum(weights * g(x))) < bias, name
 
 
-def test_selection_goes_where_the_residual_is():
+def test_selection_by_residual_prefers_large_residuals():
     candidates = sampler(method="uniform", points=4000).draw(jax.random.key(0), MIXTURE)
     near = lambda x: np.mean(np.sum((np.asarray(x) - [0.5, 2.0]) ** 2, axis=1) < 0.1)  # noqa: E731
     chosen = select_by_residual(jax.random.key(1), candidates, jnp.asarray(squares(np.asarray(candidates.x))), 500)
@@ -312,7 +312,7 @@ def test_selection_without_any_residual_is_by_weight():
 
 
 @pytest.mark.parametrize("power", [1.0, 0.5])
-def test_a_selection_follows_the_solution(power):
+def test_selection_by_solution_has_its_distribution(power):
     """A Gaussian to that power is one of its variance over the power; candidates come from others."""
     candidates = sampler(SPACE, log_density=True, points=400_000, inflation=3.0).draw(jax.random.key(0), MIXTURE)
     logs, n = jnp.log(jnp.asarray(bump(np.asarray(candidates.x)))), 20_000
@@ -326,7 +326,7 @@ def test_a_selection_follows_the_solution(power):
     np.testing.assert_allclose(volume, np.pi / np.sqrt(2), rtol=0.02)
 
 
-def test_a_share_of_the_selection_is_where_the_solution_is_not():
+def test_a_share_of_the_selection_ignores_the_solution():
     candidates = sampler(SPACE, points=40_000).draw(jax.random.key(0), MIXTURE)
     logs = jnp.log(jnp.asarray(bump(np.asarray(candidates.x))))
     far = lambda points: np.mean(bump(np.asarray(points.x)) < 1e-6)  # noqa: E731

@@ -1,4 +1,4 @@
-"""What is looked at before anything large is compiled: each mistake of a problem gives one line."""
+"""Checks of a problem before anything large is compiled: each mistake raises a message of one line."""
 
 import re
 
@@ -63,7 +63,7 @@ def test_every_shipped_problem_passes(name):
         "so narrow that every value is 0",
     ],
 )
-def test_right_problems_pass(check, parts):
+def test_correct_problems_pass(check, parts):
     check(**parts)
 
 
@@ -139,7 +139,7 @@ def test_right_problems_pass(check, parts):
         ),
     ],
 )
-def test_each_mistake_is_one_line(check, tmp_path, parts, line):
+def test_each_mistake_raises_a_message_of_one_line(check, tmp_path, parts, line):
     with pytest.raises(InputError) as caught:
         check(**parts)
     found = str(caught.value)
@@ -154,7 +154,7 @@ def test_each_mistake_is_one_line(check, tmp_path, parts, line):
 
 
 @pytest.mark.parametrize("term, linear", [("x[0] * u(x)", True), ("u(x) ** 2", False), ("1.0", False)])
-def test_linear_is_believed_only_where_it_holds(check, term, linear):
+def test_declared_linearity_is_checked(check, term, linear):
     """A reaction and a source are found; with linear = False they are nobody's business."""
     rhs = f"def rhs(self, u, x, t):\n        return 0.1 * laplacian(u, x) + {term}"
     check(rhs=rhs)
@@ -171,19 +171,21 @@ def test_linear_is_believed_only_where_it_holds(check, term, linear):
 DRIFT = "def rhs(self, u, x, t):\n        return gradient(u, x)[1]"
 
 
-def test_even_is_believed_only_where_it_holds(check):
+def test_declared_symmetry_is_checked(check):
     check(head="even = (0, 1)")
     check(head="even = (0,)", rhs=DRIFT)
-    with pytest.raises(InputError, match=r"^mine.toml: Mine.even = \(0, 1\), but rhs.* is not even along axis 1: take"):
+    with pytest.raises(
+        InputError, match=r"^mine.toml: Mine.even = \(0, 1\), but rhs.* is not even along axis 1: remove"
+    ):
         check(head="even = (0, 1)", rhs=DRIFT)
-    with pytest.raises(InputError, match=r"Mine.even = \(1,\), but initial\(x\) is not even along axis 1: take"):
+    with pytest.raises(InputError, match=r"Mine.even = \(1,\), but initial\(x\) is not even along axis 1: remove"):
         check(head="even = (1,)", initial="def initial(self, x):\n        return jnp.prod(1 - x**2) * (2 + x[1])")
     for wrong in ("(2,)", "0"):
         with pytest.raises(InputError, match=f"Mine.even = {re.escape(wrong)} must name axes of a box, .* of 0 to 1$"):
             check(head=f"even = {wrong}")
 
 
-def test_nan_at_t_0_names_a_point_where(check):
+def test_a_value_that_is_not_finite_is_reported_with_its_point(check):
     with pytest.raises(InputError) as caught:
         check(rhs="def rhs(self, u, x, t):\n        return jnp.where(x[0] > 0, u(x), jnp.nan) / (1 - t)")
     found = str(caught.value)

@@ -184,7 +184,7 @@ def density_with_walls(t, cells, steps):
 @pytest.mark.parametrize(
     ("t", "bound_1d", "bound_5d"), [(0.05, 9e-4, 1.9e-3), (0.25, 7e-4, 1.5e-3), (1.0, 4e-4, 1.0e-3)]
 )
-def test_what_the_walls_change(t, bound_1d, bound_5d):
+def test_relative_distance_to_the_solution_with_walls(t, bound_1d, bound_5d):
     """The whole-space reference against a solution with walls: the figures in the class's docstring."""
     x, walls = density_with_walls(t, 2000, 1000)
     free = FokkerPlanckTrap(dimension=1).reference(x[:, None], t)

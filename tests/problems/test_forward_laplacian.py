@@ -88,7 +88,7 @@ def test_every_kind_of_operation_against_its_hessian():
             np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-13 * scale, err_msg=name)
 
 
-def test_derivatives_that_a_function_brings_along_are_used():
+def test_custom_derivatives_are_used():
     value, slope, curvature = derivatives(with_a_derivative_of_its_own, jnp.zeros(2))
     np.testing.assert_array_equal(value, 0)
     np.testing.assert_array_equal(slope, np.zeros((2, 2)))
@@ -182,7 +182,7 @@ def largest(jaxpr):
     return max(sizes + [largest(part) for part in inner if hasattr(part, "eqns")])
 
 
-def test_entries_of_few_coordinates_keep_few_derivatives():
+def test_sparse_jacobians_stay_sparse():
     """d = 40: no Jacobian of the embedding's 360 features, nor of the 820 pairs, is ever formed densely."""
     for domain, settings in [(Box(40), {"frequencies": 4}), (WholeSpace(40), {"form": "log_density"})]:
         problem = type("Some", (Problem,), {"domain": property(lambda self: domain)})()

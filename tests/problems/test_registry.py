@@ -83,7 +83,7 @@ def test_an_edited_file_is_read_again(load):
     assert load(MINE.replace("0.5", "0.75")).rate == 0.75
 
 
-def test_names():
+def test_an_unknown_name_is_an_error_with_the_nearest_name():
     line = refused(registry.load, ProblemSettings(name="haet"))
     assert line == "problem.name: there is no problem 'haet'; the nearest is 'heat'"
     line = refused(registry.load, ProblemSettings(name="zzz"))

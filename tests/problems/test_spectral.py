@@ -76,7 +76,7 @@ def test_reaction_against_the_logistic_solution():
     np.testing.assert_allclose(solution(np.array([[0.1], [0.7]]), 1.3), exact, rtol=1e-9)
 
 
-def test_modes_are_doubled_where_they_are_needed(monkeypatch):
+def test_modes_are_doubled_until_the_outer_ones_are_small(monkeypatch):
     """A steepening wave needs more of them, and already its first step: the answer is that of a grid that was fine all
     along. Modes of sinh(sin x) are odd: every other one tells nothing."""
 
@@ -95,7 +95,7 @@ def test_modes_are_doubled_where_they_are_needed(monkeypatch):
     assert relative(adapted, fine) < 1e-12
 
 
-def test_what_was_asked_before_changes_no_bit():
+def test_results_do_not_depend_on_earlier_calls():
     make = lambda: PeriodicSolution(  # noqa: E731
         lambda x: np.sin(x[..., 0]), [0.0], [TWO_PI], 0.02, flux=square, step=1 / 30
     )

@@ -27,7 +27,7 @@ def test_published_start_in_five_dimensions():
     np.testing.assert_allclose(TimeVaryingAdvection().velocity(0.3), velocity, rtol=1e-12)
 
 
-def test_moments_move_along():
+def test_statistics_move_with_the_displacement():
     problem, t = TimeVaryingAdvection(dimension=3), 0.9
     start, moved = problem.statistics(0.0), problem.statistics(t)
     np.testing.assert_allclose(moved["mean"] - start["mean"], problem.displacement(t))

@@ -48,7 +48,7 @@ def test_characteristics_run_backwards():
     np.testing.assert_allclose(trace_back(trace_back(z, 2.0) * mirror, 2.0) * mirror, z, atol=1e-9)
 
 
-def test_volumes_are_kept():
+def test_the_flow_preserves_volumes():
     z, h = points(20), 1e-4
     shifted = [[trace_back(z + sign * h * axis, 3.0) for sign in (1, -1)] for axis in np.eye(6)]
     jacobian = np.stack([(plus - minus) / (2 * h) for plus, minus in shifted], axis=-1)

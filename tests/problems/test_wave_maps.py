@@ -64,7 +64,7 @@ def test_equation_is_that_of_the_metric(coordinates):
         assert abs(first) < 1e-12 and abs(second) < 1e-10 * (1 + abs(size))
 
 
-def test_where_the_horizon_touches_the_box():
+def test_equation_degenerates_where_the_horizon_touches_the_box():
     """(-1, 0, 0): time stands still in one form, and goes on in the other."""
     x = jnp.array([-1.0, 0.0, 0.0])
     u = lambda y: jnp.stack([jnp.sum(y**2) + y[0], y[0]])  # noqa: E731

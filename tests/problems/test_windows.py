@@ -13,7 +13,7 @@ RANDOM = np.random.default_rng(0)
 
 @pytest.mark.parametrize("dimension", [1, 5])
 @pytest.mark.parametrize("t", [0.0, 0.4])
-def test_the_fronts_are_where_their_speeds_put_them(dimension, t):
+def test_fronts_travel_at_their_exact_speeds(dimension, t):
     """Along the diagonal, from u = 1 behind to u = 0 ahead; across it nothing changes."""
     direction = np.ones(dimension) / np.sqrt(dimension)
     across = RANDOM.normal(size=dimension)
