@@ -1,12 +1,23 @@
 """Small messages between the host programs of the processes of a run: over MPI, or over JAX's coordination service.
 
-No device takes part, so that a message which does not come can time out.
+No device takes part, so that a message which does not come can time out. Messages are JSON: None, booleans, numbers
+(also NaN), strings, lists, and dictionaries with strings as keys; a tuple arrives as a list. Nothing is ever unpickled.
 """
 
-import pickle
+import faulthandler
+import hmac
+import json
 from typing import Any, Protocol
 
-TIMEOUT_SECONDS = 1800.0  # of a message; the watchdog ends a run that waits for longer than cluster.deadline_minutes
+import numpy as np
+
+from nivp_dist.cluster.secret import shared_secret
+from nivp_dist.errors import RunFailed
+
+TIMEOUT_SECONDS = 1800.0  # of a message, without settings (cluster.deadline_minutes)
+WATCHDOG_FIRST = 60.0  # seconds that a message may take longer than a command: the watchdog can say who is late
+FINALIZE_SECONDS = 60.0  # for MPI to end; all processes begin that within seconds of each other
+_CODE_LENGTH = 32  # bytes of an HMAC
 
 
 class Channel(Protocol):
@@ -46,10 +57,10 @@ class SingleProcess:
     name, processes, index = "nothing", 1, 0
 
     def broadcast(self, value):
-        return value
+        return _decode(_encode(value))
 
     def gather(self, value):
-        return [value]
+        return [_decode(_encode(value))]
 
     def close(self):
         """There is nothing to close."""
@@ -58,7 +69,8 @@ class SingleProcess:
 class MpiChannel:
     """Messages over MPI, on a communicator of their own: they cannot be confused with those of other libraries.
 
-    communicator: MPI's world, of mpi4py.
+    communicator: MPI's world, of mpi4py. Only its methods for buffers are used, because those for objects unpickle
+    them. Which processes take part is decided by MPI and its launcher.
     """
 
     name = "MPI"
@@ -68,37 +80,54 @@ class MpiChannel:
         self.processes, self.index = communicator.size, communicator.rank
 
     def broadcast(self, value):
-        return self._communicator.bcast(value, root=0)
+        text = np.frombuffer(_encode(value), np.uint8).copy()
+        length = np.array([text.size], np.int64)
+        self._communicator.Bcast(length, root=0)
+        if self.index:
+            text = np.empty(length[0], np.uint8)
+        self._communicator.Bcast(text, root=0)
+        return _decode(text.tobytes())
 
     def gather(self, value):
-        return self._communicator.allgather(value)
+        text = np.frombuffer(_encode(value), np.uint8)
+        lengths = np.empty(self.processes, np.int64)
+        self._communicator.Allgather(np.array([text.size], np.int64), lengths)
+        ends = np.cumsum(lengths)
+        texts = np.empty(ends[-1], np.uint8)
+        self._communicator.Allgatherv(text, [texts, (lengths.tolist(), (ends - lengths).tolist())])
+        return [_decode(texts[end - length : end].tobytes()) for end, length in zip(ends, lengths)]
 
     def close(self):
         from mpi4py import MPI
 
-        # Finalize waits for all processes. mpi4py would call it when the interpreter exits, but process 0 has to exit
-        # after the others.
+        # mpi4py would call Finalize when the interpreter exits, but process 0 has to exit after the others. Finalize
+        # keeps the interpreter while it waits, so that no thread could end this process; faulthandler can.
+        faulthandler.dump_traceback_later(FINALIZE_SECONDS, exit=True)
         MPI.Finalize()
+        faulthandler.cancel_dump_traceback_later()
 
 
 class CoordinationChannel:
     """Messages over the key-value store of JAX's coordination service, which process 0 runs, under numbered keys.
 
-    client: of the coordination service. A process may delete its key when all others have read it. After a gather the
-    barrier at its end guarantees that; the keys of broadcasts stay until the next barrier.
+    client: of the coordination service. key: a secret of this run. seconds: within which a message must come.
+    Anybody who reaches the service can write to it. So each message carries a code, an HMAC of its name in the store
+    and its text; without the right code it is not parsed. A process may delete its message when all others have read
+    it. After a gather the barrier at its end guarantees that; broadcasts stay until the next barrier.
     """
 
     name = "the coordination service of JAX"
     BARRIER_EVERY = 64  # messages; a barrier after each would double the cost of a broadcast
 
-    def __init__(self, client, processes: int, index: int):
+    def __init__(self, client, processes: int, index: int, key: bytes, seconds: float = TIMEOUT_SECONDS):
         self._client, self.processes, self.index = client, processes, index
+        self._key, self._milliseconds = key, int(1000 * seconds)
         self._count, self._own_keys = 0, []
 
     def broadcast(self, value):
         key = self._next_key()
         if self.index == 0:
-            self._client.key_value_set_bytes(key, pickle.dumps(value))
+            self._set(key, value)
             self._own_keys.append(key)
         else:
             value = self._get(key)
@@ -109,7 +138,7 @@ class CoordinationChannel:
 
     def gather(self, value):
         key = self._next_key()
-        self._client.key_value_set_bytes(f"{key}/{self.index}", pickle.dumps(value))
+        self._set(f"{key}/{self.index}", value)
         values = [self._get(f"{key}/{process}") for process in range(self.processes)]
         self._wait_for_all(f"{key}/done")
         self._own_keys.append(f"{key}/{self.index}")
@@ -123,15 +152,29 @@ class CoordinationChannel:
         self._count += 1
         return f"nivp/{self._count}"
 
-    def _get(self, key: str):
+    def _set(self, name: str, value: Any) -> None:
+        text = _encode(value)
         try:
-            return pickle.loads(self._client.blocking_key_value_get_bytes(key, int(1000 * TIMEOUT_SECONDS)))
+            self._client.key_value_set_bytes(name, self._code(name, text) + text)
         except RuntimeError as error:  # jaxlib's error, whose class has had several names
+            raise ChannelError(f"a message cannot be sent to the other processes: {error}") from None
+
+    def _get(self, name: str):
+        try:
+            data = self._client.blocking_key_value_get_bytes(name, self._milliseconds)
+        except RuntimeError as error:
             raise ChannelError(f"no message from the other processes: {error}") from None
+        code, text = data[:_CODE_LENGTH], data[_CODE_LENGTH:]
+        if not hmac.compare_digest(code, self._code(name, text)):
+            raise RunFailed(f"message {name} does not come from a process of this run: another program has written it")
+        return _decode(text)
+
+    def _code(self, name: str, text: bytes) -> bytes:
+        return hmac.digest(self._key, name.encode() + b"\0" + text, "sha256")
 
     def _wait_for_all(self, barrier: str) -> None:
         try:
-            self._client.wait_at_barrier(barrier, int(1000 * TIMEOUT_SECONDS))
+            self._client.wait_at_barrier(barrier, self._milliseconds)
         except RuntimeError as error:
             raise ChannelError(f"the other processes do not come: {error}") from None
 
@@ -141,6 +184,15 @@ class CoordinationChannel:
         self._own_keys = []
 
 
+def _encode(value: Any) -> bytes:
+    """Raises TypeError for a value that is no JSON."""
+    return json.dumps(value).encode()
+
+
+def _decode(text: bytes) -> Any:
+    return json.loads(text)
+
+
 _current: Channel = SingleProcess()
 
 
@@ -148,15 +200,26 @@ def current() -> Channel:
     """The channel of this process, as ``use`` has set it.
 
     Without one it is that of a single process; or, if the user's own program has called jax.distributed.initialize, one
-    over that service.
+    over that service, with the secret of ``secret.shared_secret``.
+    """
+    import jax
+
+    if _current.processes == 1 and jax.process_count() > 1:
+        use(over_coordination(shared_secret("jax.distributed")))
+    return _current
+
+
+def over_coordination(key: bytes, longest_command: float = TIMEOUT_SECONDS) -> CoordinationChannel:
+    """A channel over the coordination service to which jax is connected.
+
+    key: a secret of this run. longest_command: seconds after which the watchdog ends a run.
     """
     import jax
 
     from nivp_dist.backend import private_api
 
-    if _current.processes == 1 and jax.process_count() > 1:
-        use(CoordinationChannel(private_api.coordination_client(), jax.process_count(), jax.process_index()))
-    return _current
+    client = private_api.coordination_client()
+    return CoordinationChannel(client, jax.process_count(), jax.process_index(), key, longest_command + WATCHDOG_FIRST)
 
 
 def use(channel: Channel) -> None:

@@ -1,62 +1,102 @@
-"""JSON messages between two processes over TCP, and ports to listen on."""
+"""Authenticated JSON messages between two processes over TCP, and ports to listen on.
 
+Each message is a frame: its length (4 bytes), a code (32 bytes) and the JSON text. The code is an HMAC of the
+direction, the number of the message and the text. Both processes derive its key from the secret of the run and two
+random numbers. A frame that is too long or has a wrong code ends the connection; its text is never parsed.
+"""
+
+import hmac
 import json
 import select
 import socket
+import struct
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nivp_dist.errors import RunFailed
 
 SEND_SECONDS = 5.0  # a peer that takes no data for so long is as good as gone
+MAX_LENGTH = 1 << 16  # bytes of a message; the longest one is the cause of a failure (``group.MAX_CAUSE``)
+_HEADER = struct.Struct(">I32s")
 _CHUNK = 1 << 16  # bytes of one read
 
 
-class Connection:
-    """A TCP connection that carries JSON objects, one a line."""
+class Forged(Exception):
+    """Data that does not come from a process of this run, or was changed on its way."""
 
-    def __init__(self, connection: socket.socket):
+
+class Connection:
+    """A TCP connection that carries JSON objects.
+
+    key: of this connection, the same at both ends. first: whether this is the end that has accepted the connection;
+    the two ends number and sign their messages differently, so that none can be sent back as the answer.
+    """
+
+    def __init__(self, connection: socket.socket, key: bytes, first: bool):
         connection.settimeout(SEND_SECONDS)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket = connection
-        self._received, self._sending = b"", threading.Lock()
+        self.socket, self._key = connection, key
+        self._outgoing, self._incoming = (b"0", b"1") if first else (b"1", b"0")
+        self._sent = self._received = 0  # messages
+        self._buffer, self._sending = b"", threading.Lock()
+        self._unread: list[dict] = []  # messages that came together with the one that was waited for
 
     def send(self, message: dict) -> bool:
         """Send one object. Returns False if the other end is gone; the reading side notices that by itself."""
+        text = json.dumps(message).encode()
         try:
             with self._sending:
-                self.socket.sendall(json.dumps(message).encode() + b"\n")
+                code = self._code(self._outgoing, self._sent, text)
+                self._sent += 1
+                self.socket.sendall(_HEADER.pack(len(text), code) + text)
         except OSError:
             return False
         return True
 
     def read(self) -> tuple[list[dict], bool]:
-        """The messages that have arrived, and whether the connection is still open. Does not wait."""
+        """The messages that have arrived, and whether the connection is still good. Does not wait."""
+        unread, self._unread = self._unread, []
         try:
             ready = select.poll()  # not select(), which fails for descriptors above 1023
             ready.register(self.socket, select.POLLIN)
             if not ready.poll(0):
-                return [], True
+                return unread, True
             data = self.socket.recv(_CHUNK)
-        except (OSError, ValueError):
-            return [], False
-        *lines, self._received = (self._received + data).split(b"\n")
-        return [json.loads(line) for line in lines], bool(data)
+            return unread + self.feed(data), bool(data)
+        except (OSError, ValueError, Forged):
+            return unread, False
+
+    def feed(self, data: bytes) -> list[dict]:
+        """The messages that are complete with these bytes. Raises Forged."""
+        self._buffer += data
+        messages = []
+        while len(self._buffer) >= _HEADER.size:
+            length, code = _HEADER.unpack_from(self._buffer)
+            if length > MAX_LENGTH:
+                raise Forged
+            end = _HEADER.size + length
+            if len(self._buffer) < end:
+                break
+            text, self._buffer = self._buffer[_HEADER.size : end], self._buffer[end:]
+            if not hmac.compare_digest(code, self._code(self._incoming, self._received, text)):
+                raise Forged
+            self._received += 1
+            messages.append(json.loads(text))
+        return messages
 
     def wait_for_message(self, seconds: float) -> dict | None:
-        """The next message; None if it does not come in time, is no JSON object, or the connection ends."""
-        self.socket.settimeout(seconds)
+        """The next message; None if none is complete within so many seconds, it is forged, or the connection ends."""
+        deadline = time.monotonic() + seconds
         try:
-            while b"\n" not in self._received:
-                data = self.socket.recv(_CHUNK)
+            while not self._unread:
+                data = receive(self.socket, _CHUNK, deadline)
                 if not data:
                     return None
-                self._received += data
-            line, self._received = self._received.split(b"\n", 1)
-            message = json.loads(line)
-            return message if isinstance(message, dict) else None
-        except (OSError, ValueError):
+                self._unread = self.feed(data)
+            return self._unread.pop(0)
+        except (OSError, Forged):
             return None
         finally:
             self.socket.settimeout(SEND_SECONDS)
@@ -64,6 +104,9 @@ class Connection:
     def close(self) -> None:
         """Close the socket."""
         self.socket.close()
+
+    def _code(self, direction: bytes, number: int, text: bytes) -> bytes:
+        return hmac.digest(self._key, direction + struct.pack(">Q", number) + text, "sha256")
 
 
 @dataclass
@@ -80,16 +123,26 @@ class Peer:
     position: tuple[int, str] = (0, "start")
 
 
-def listen(ports) -> tuple[socket.socket, int]:
-    """A listening socket on the first of the ports that is free, for IPv4 and, where it exists, IPv6; and the port.
+def receive(connection: socket.socket, most: int, deadline: float) -> bytes:
+    """Up to so many bytes, as soon as there are any; none if the connection ends. Raises OSError at the deadline."""
+    connection.settimeout(max(1e-3, deadline - time.monotonic()))
+    return connection.recv(most)
 
-    Raises RunFailed if none is free.
+
+def listen(ports: Iterable[int], loopback: bool = False) -> tuple[socket.socket, int]:
+    """A listening socket on the first of the ports that is free, and the port.
+
+    loopback: only this host can reach it; otherwise it listens on all interfaces, for IPv4 and, where it exists, IPv6.
+    Raises RunFailed if no port is free.
     """
     for port in ports:
         try:
-            dual = socket.has_dualstack_ipv6()
-            family = socket.AF_INET6 if dual else socket.AF_INET
-            listener = socket.create_server(("", port), family=family, dualstack_ipv6=dual, backlog=4096)
+            if loopback:
+                listener = socket.create_server(("127.0.0.1", port), backlog=4096)
+            else:
+                dual = socket.has_dualstack_ipv6()
+                family = socket.AF_INET6 if dual else socket.AF_INET
+                listener = socket.create_server(("", port), family=family, dualstack_ipv6=dual, backlog=4096)
             return listener, listener.getsockname()[1]
         except OSError:
             continue

@@ -123,7 +123,7 @@ def _facts(directory: Path) -> dict:
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
-        "latency": group.latency if group else 0.0,
+        "latency": group.met.latency if group else 0.0,
         "clock": time.time(),
         "files": _write_here(directory),
         "shared": _sees_files_of_process_0(directory),

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from nivp_dist.cluster import ending, meeting
+from nivp_dist.cluster import ending, joining, reception
 from nivp_dist.cluster.diagnosis import Failure, first_failure, stuck_processes
 from nivp_dist.cluster.liveness import Liveness
 from nivp_dist.cluster.topology import Meeting, Topology
@@ -22,16 +22,17 @@ from nivp_dist.settings.model import ClusterSettings
 GATHER_SECONDS = 0.4  # after a first report: it may be the consequence of another failure, whose report comes later
 END_SECONDS = 5.0  # for everyone to end
 STACKS_SECONDS = 1.0  # for everyone to write the stacks of its threads
+MAX_CAUSE = 10_000  # characters of a cause; errors of XLA can be longer than a message may be
 
 
 class Group:
     """This process's connections with the others.
 
-    topology: of this process. where: the place at which process 0 listens.
-    Raises RunFailed or InputError as ``meeting.meet`` does.
+    topology: of this process. meeting: where process 0 listens. secret: of the group (``secret.shared_secret``).
+    Raises RunFailed if processes do not come, InputError if they disagree about the group.
     """
 
-    def __init__(self, topology: Topology, where: Meeting, settings: ClusterSettings | None = None):
+    def __init__(self, topology: Topology, meeting: Meeting, secret: bytes, settings: ClusterSettings | None = None):
         settings = settings or ClusterSettings()
         self.processes, self.index = topology.processes, topology.index
         self.host = socket.gethostname()
@@ -46,7 +47,11 @@ class Group:
         self._failures: list[Failure] = []  # process 0 only
         self._first_failure_at: float | None = None
         self._lock, self._ending = threading.RLock(), threading.Event()
-        self._peers, self.port, self.latency = meeting.meet(topology, where, settings.startup_seconds)
+        if self.index == 0:
+            self.met = reception.wait_for_all(self.processes, meeting, secret, settings.startup_seconds)
+        else:
+            self.met = joining.join(topology, meeting, secret, settings.startup_seconds)
+        self._peers = self.met.peers
         self._liveness = Liveness(settings.silence_seconds)
         threading.Thread(target=self._serve, name="group", daemon=True).start()
 
@@ -57,7 +62,7 @@ class Group:
 
         consequence: the cause may be the consequence of another process's failure.
         """
-        self._report(Failure(cause, code, consequence, self.index, self.host))
+        self._report(Failure(cause[:MAX_CAUSE], code, consequence, self.index, self.host))
         self._ending.wait(GATHER_SECONDS + END_SECONDS)
         time.sleep(END_SECONDS)  # the thread that has decided on the cause ends this process
         os._exit(code)

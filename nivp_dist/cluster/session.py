@@ -12,6 +12,7 @@ from pathlib import Path
 from nivp_dist.cluster import aborts, channel, compilation_cache, startup_checks, topology
 from nivp_dist.cluster.group import Group
 from nivp_dist.cluster.logs import Log
+from nivp_dist.cluster.secret import shared_secret
 from nivp_dist.cluster.topology import Meeting, Topology
 from nivp_dist.cluster.watchdog import Watchdog
 from nivp_dist.errors import FINISHED, InputError
@@ -49,6 +50,8 @@ class Session:
         if self.group is not None and self.watchdog is not None:
             self.watchdog.write_to(self.log)
             self.group.on_end = self.log.write_last_line
+            if self.group.met.strangers:
+                self.write_log(f"{self.group.met.strangers} connections without the secret of the run were refused")
         return self.log
 
     def write_log(self, message: str) -> None:
@@ -107,18 +110,18 @@ def connect(settings: ClusterSettings, environment: Mapping[str, str] = os.envir
             startup_checks.require_gpus(environment)
         return _session
     communicator = _communicator(place, settings.control)
-    meeting = place.meeting or _agree_on_meeting(communicator)
-    mpi_channel = None if communicator is None else channel.MpiChannel(communicator)
-    if mpi_channel is not None and settings.control == "coordination":
-        mpi_channel.close()  # it was only needed to agree on the place of the meeting
-        mpi_channel = None
+    mpi = None if communicator is None else channel.MpiChannel(communicator)
+    meeting = place.meeting or _agree_on_meeting(mpi)
+    secret = shared_secret(meeting.token, environment) if mpi is None else _agree_on_secret(mpi)
+    if mpi is not None and settings.control == "coordination":
+        mpi.close()  # it was only needed to agree on the meeting
+        mpi = None
     aborts.delay_aborts()
-    group = Group(place, meeting, settings)
+    group = Group(place, meeting, secret, settings)
     _session = Session(place, group, Watchdog(group, 60 * settings.deadline_minutes))
-    _start_jax(place, f"{_coordinator_host(meeting, group)}:{group.port}", settings, environment)
+    _start_jax(place, group, settings, environment)
     compilation_cache.enable(settings, place, _session.write_log)
-    if mpi_channel is not None:
-        channel.use(mpi_channel)
+    channel.use(mpi or channel.over_coordination(group.met.run_key, 60 * settings.deadline_minutes))
     if check:
         startup_checks.require_same_software(place)
         startup_checks.require_gpus(environment)
@@ -156,18 +159,18 @@ def _communicator(place: Topology, control: str):
     return MPI.COMM_WORLD
 
 
-def _agree_on_meeting(communicator) -> Meeting:
-    token = communicator.bcast(secrets.token_hex(8), root=0)
-    hosts = communicator.allgather(socket.gethostname())
+def _agree_on_meeting(mpi: channel.MpiChannel) -> Meeting:
+    token = mpi.broadcast(secrets.token_hex(8))
+    hosts = mpi.gather(socket.gethostname())
     host = "localhost" if len(set(hosts)) == 1 else hosts[0]
     return Meeting(host, topology.ports_of(token), token)
 
 
-def _coordinator_host(meeting: Meeting, group: Group) -> str:
-    return "localhost" if group.index == 0 else meeting.host
+def _agree_on_secret(mpi: channel.MpiChannel) -> bytes:
+    return bytes.fromhex(mpi.broadcast(secrets.token_hex(32)))
 
 
-def _start_jax(place: Topology, coordinator: str, settings: ClusterSettings, environment: Mapping[str, str]) -> None:
+def _start_jax(place: Topology, group: Group, settings: ClusterSettings, environment: Mapping[str, str]) -> None:
     for name in list(os.environ):
         if name.lower() in PROXIES:  # gRPC would look for the coordinator behind the proxy, without a time limit
             del os.environ[name]
@@ -177,7 +180,8 @@ def _start_jax(place: Topology, coordinator: str, settings: ClusterSettings, env
         # Its handler of SIGTERM, in C, would replace ours (cluster/signals.py).
         jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
-        coordinator_address=coordinator,
+        coordinator_address=group.met.coordinator,
+        coordinator_bind_address=group.met.bind or None,
         num_processes=place.processes,
         process_id=place.index,
         local_device_ids=topology.local_devices(place, environment, startup_checks.visible_gpus(environment)),

@@ -27,11 +27,11 @@ from nivp_dist.settings.model import ClusterSettings
 index, processes, ports, token, startup, silence = json.loads(sys.argv[1])
 settings = ClusterSettings(startup_seconds=startup, silence_seconds=silence)
 try:
-    group = Group(Topology(processes, index, "test"), Meeting("localhost", tuple(ports), token), settings)
+    group = Group(Topology(processes, index, "test"), Meeting("localhost", tuple(ports), token), token.encode(), settings)
 except (InputError, RunFailed) as error:
     sys.stderr.write(f"nivp: {error}\\n")
     sys.exit(2)
-print("met", group.port, flush=True)
+print("met", group.met.coordinator, flush=True)
 """
 
 
@@ -65,7 +65,7 @@ class Members:
         members = [self.start(i, len(bodies), body, **keywords) for i, body in enumerate(bodies)]
         lines = [member.stdout.readline().split() for member in members]
         assert [word for word, _ in lines] == ["met"] * len(members)
-        assert len({port for _, port in lines}) == 1  # all know the same port of the coordinator
+        assert len({address for _, address in lines}) == 1  # all know the same address of the coordinator
         return members
 
     def stop(self):
@@ -192,7 +192,7 @@ def test_a_group_whose_scheduler_suspends_it_goes_on_afterwards(members):
 
 
 def test_a_process_that_does_not_come_is_named(members):
-    (code, err), (_, other) = ends([members.start(0, 3, startup=1.0), members.start(1, 3, startup=1.0)], 10)
+    (code, err), (_, other) = ends([members.start(i, 3, startup=4.0) for i in range(2)], 20)
     assert code == 2 and "processes 2 of 3 did not come to" in err
     assert "no process 0 at localhost" in other or other == ""
 

@@ -84,10 +84,14 @@ def test_a_log_on_a_full_disk_raises_nothing(disk, capsys):
 
 def test_the_cause_is_the_last_line_of_a_log(tmp_path):
     """Process 0 lives for another second to tell the others, and may raise errors because of what happens to them."""
-    group, watchdog = SimpleNamespace(fail=lambda *_: None), SimpleNamespace(write_to=lambda log: None)
+    group, watchdog = (
+        SimpleNamespace(fail=lambda *_: None, met=SimpleNamespace(strangers=3)),
+        SimpleNamespace(write_to=lambda log: None),
+    )
     session = Session(Topology(1, 0, "alone"), group, watchdog)
     session.open_log(tmp_path)
     group.on_end("the group ends: process 1 was killed")
     session.fail("connection reset by peer", 1, consequence=True)
     lines = (tmp_path / "logs/process-0000.log").read_text().splitlines()
+    assert any(line.endswith("3 connections without the secret of the run were refused") for line in lines)
     assert lines[-1].endswith("process 0: the group ends: process 1 was killed")
