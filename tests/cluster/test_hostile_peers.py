@@ -9,14 +9,19 @@ import math
 import os
 import pickle
 import re
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from process_groups import PATH, alive, local, mpirun, require_mpi
+from whole_runs import ROOT, wait_until
 
 import nivp_dist
 from nivp_dist.cluster import connection, introduction, reception
@@ -385,3 +390,74 @@ def test_no_module_of_the_package_imports_pickle():
         assert not re.search(r"^\s*(import|from) (pickle|marshal|shelve|dill|cloudpickle)\b", path.read_text(), re.M), (
             path
         )
+
+
+# All of it together -----------------------------------------------------------------------------------
+
+MEMBER = """
+import os, sys, time
+from nivp_dist.cluster import channel, session
+from nivp_dist.settings.model import ClusterSettings
+
+here = session.connect(ClusterSettings())
+with open(f"starting-{os.getpid()}", "w") as file:
+    file.write(here.group.met.coordinator)
+os.rename(file.name, f"started-{os.getpid()}")
+messages = channel.current()
+while messages.broadcast(os.path.exists("stop") if messages.index == 0 else None) is False:
+    time.sleep(0.05)
+sys.exit(here.leave(0))
+"""
+
+
+def ports_of(pid: int) -> list[tuple[str, int]]:
+    """The addresses of IPv4 on which a process listens, also those that are mapped into IPv6."""
+    own = {os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd") if name.isdigit()}
+    lines = [line for name in ("tcp", "tcp6") for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]]
+    found = []
+    for words in map(str.split, lines):
+        address, port = words[1].split(":")
+        if words[3] == "0A" and f"socket:[{words[9]}]" in own:  # it listens
+            found.append((socket.inet_ntoa(bytes.fromhex(address[-8:])[::-1]), int(port, 16)))
+    return found
+
+
+@pytest.mark.parametrize("words", [local(2), mpirun(2, [])], ids=["local", "mpirun"])
+def test_garbage_on_every_port_of_a_running_group_does_not_keep_it_from_ending(words, tmp_path):
+    """The port of mpirun itself is not ours: it waits until whoever holds it goes away; our processes do not."""
+    require_mpi(words)
+    (tmp_path / "member.py").write_text(MEMBER)
+    words = [*words, *(["--"] if "mpirun" not in words else []), sys.executable, str(tmp_path / "member.py")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NIVP_")}
+    environment |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "PATH": PATH}
+    with contextlib.ExitStack() as stack:
+        group = subprocess.Popen(
+            words,
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        stack.callback(group.wait)
+        stack.enter_context(contextlib.suppress(ProcessLookupError))  # all have ended
+        stack.callback(os.killpg, group.pid, signal.SIGKILL)
+        wait_until(lambda: len(list(tmp_path.glob("started-*"))) == 2, group, seconds=90)
+        pids = [int(path.name.partition("-")[2]) for path in tmp_path.glob("started-*")]
+        (coordinator,) = {path.read_text() for path in tmp_path.glob("started-*")}
+        places = {place for pid in pids for place in ports_of(pid)}
+        assert (
+            "127.0.0.1",
+            int(coordinator.removeprefix("127.0.0.1:")),
+        ) in places  # JAX's service: on loopback, and on nothing else
+        for place in places:
+            for data in (b"x" * 64, b"\0" * 4096, pickle.dumps(Bomb(tmp_path / "exploded"))):
+                with contextlib.suppress(OSError):
+                    stranger = stack.enter_context(socket.create_connection(place, timeout=2))
+                    stranger.sendall(data)
+        (tmp_path / "stop").touch()
+        deadline = time.monotonic() + 40
+        while alive(pids):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert "mpirun" in words or group.wait(10) == 0
+    assert not (tmp_path / "exploded").exists()

@@ -37,6 +37,7 @@ def box(processes):
         # The variables of a user's shell. JAX's compilation cache makes the second start short.
         shell = processes.environment()
         box.environment |= {name: shell[name] for name in shell if name.startswith(("JAX", "XLA", "PYTHONPATH"))}
+        box.environment["XDG_CONFIG_HOME"] = str(processes.folder / "home")  # for the secret of a bare srun
         box.environment["BASH_FUNC_module%%"] = '() { echo "module $*"; }'  # instead of the one of Lmod
         # The first two nodes are reserved for the run under a time limit, which takes longest.
         for name, option in {"first": "--nodelist=box[1-2]", "others": "--exclude=box[1-2]"}.items():
@@ -261,7 +262,8 @@ def test_the_runs_of_a_sweep_are_independent(box, submit, processes):
         assert_same(ran, own)
 
 
-def test_two_steps_of_a_job_do_not_disturb_each_other(box, tmp_path):
+def test_two_steps_of_a_job_do_not_disturb_each_other(box, processes, tmp_path):
+    """They have no NIVP_SECRET, and use the file of the user."""
     step = f"srun --exact -N2 -n2 -c1 {' '.join(NIVP)} doctor"
     script = tmp_path / "two.sh"
     script.write_text(f"#!/bin/bash\n{step} > first & {step} > second & wait\n")
@@ -271,6 +273,7 @@ def test_two_steps_of_a_job_do_not_disturb_each_other(box, tmp_path):
         text = (tmp_path / name).read_text()
         assert "2 processes, started by srun" in text and re.search(r"0 +box\d.*\n +1 +box\d", text), text
         assert "all-reduce of 1,000,000" in text
+    assert (processes.folder / "home/nivp/secret").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_run_outside_the_tasks_of_its_job_is_refused(box, processes, tmp_path):
