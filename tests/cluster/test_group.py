@@ -27,7 +27,8 @@ from nivp_dist.settings.model import ClusterSettings
 index, processes, ports, token, startup, silence = json.loads(sys.argv[1])
 settings = ClusterSettings(startup_seconds=startup, silence_seconds=silence)
 try:
-    group = Group(Topology(processes, index, "test"), Meeting("localhost", tuple(ports), token), token.encode(), settings)
+    meeting = Meeting("localhost", tuple(ports), token)
+    group = Group(Topology(processes, index, "test"), meeting, token.encode(), settings)
 except (InputError, RunFailed) as error:
     sys.stderr.write(f"nivp: {error}\\n")
     sys.exit(2)
