@@ -1,6 +1,12 @@
 """Neural IVP: solve evolution equations in many dimensions by evolving the parameters of a network in time."""
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what `__getattr__` below finds, for type checkers and editors
+    from nivp_dist.api import open_run, solve
+    from nivp_dist.problems import Box, Problem
+    from nivp_dist.settings.model import Config
 
 __version__ = "0.2.0"
 
@@ -11,7 +17,7 @@ _PUBLIC = {
     "solve": "nivp_dist.api",
     "open_run": "nivp_dist.api",
 }
-__all__ = list(_PUBLIC)
+__all__ = ["Problem", "Box", "Config", "solve", "open_run"]  # noqa: RUF022  in the order of use
 
 
 def __getattr__(name: str):
