@@ -111,7 +111,10 @@ def connect(settings: ClusterSettings, environment: Mapping[str, str] = os.envir
         return _session
     communicator = _communicator(place, settings.control)
     mpi = None if communicator is None else channel.MpiChannel(communicator)
-    meeting = place.meeting or _agree_on_meeting(mpi)
+    meeting = place.meeting
+    if meeting is None:
+        assert mpi is not None  # only MPI starts processes without telling them where to meet
+        meeting = _agree_on_meeting(mpi)
     secret = shared_secret(meeting.token, environment) if mpi is None else _agree_on_secret(mpi)
     if mpi is not None and settings.control == "coordination":
         mpi.close()  # it was only needed to agree on the meeting

@@ -13,8 +13,9 @@ low-discrepancy sequence (``low_discrepancy``).
 A draw is a function of a key and the density alone: every process makes the same one, on any number of devices.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

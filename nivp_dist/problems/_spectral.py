@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy import fft
@@ -49,7 +50,7 @@ class PeriodicSolution:
         while (finer := self._enough(spectrum, shape)) != shape:
             shape = finer
             spectrum = self._sampled(initial, shape)
-        self._reached = {0: (spectrum, shape)}  # number of steps -> state
+        self._reached: dict[int, Any] = {0: (spectrum, shape)}  # number of steps -> state
         self._steppers = {}
 
     def __call__(self, x, t: float) -> np.ndarray:
@@ -182,7 +183,7 @@ def _padded(spectrum, shape, finer):
         size[axis] = larger // 2 + 1 if half else larger
         padded = np.zeros(size, spectrum.dtype)
         kept = np.flatnonzero(np.abs(_indices(n, half)) < n // 2)
-        place = [slice(None)] * len(shape)
+        place: list[Any] = [slice(None)] * len(shape)
         place[axis] = kept if half else kept + (larger - n) * (kept > n // 2)
         padded[tuple(place)] = np.take(spectrum, kept, axis=axis)
         spectrum = padded

@@ -21,7 +21,8 @@ configuration, and their types and bounds are validated before anything is compi
 """
 
 import dataclasses
-from typing import Annotated, Callable, ClassVar
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, dataclass_transform
 
 import numpy as np
 from pydantic import Field
@@ -33,6 +34,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 
 
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field,))
 class Problem:
     """An initial-value problem u_t = L[u](x, t), u(x, 0) = u0(x), with m outputs on a domain in R^d.
 
@@ -55,6 +57,8 @@ class Problem:
 
     Mistakes in a subclass raise InputError before anything large is compiled (``problems.checks``).
     """
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]  # every subclass has it
 
     outputs: ClassVar[int] = 1
     output_names: ClassVar[tuple[str, ...]] = ("u",)
@@ -83,7 +87,7 @@ class Problem:
         raise TypeError(f"{type(self).__name__} must define the method 'rhs(self, u, x, t)'")
 
     # Optional. Without a reference the report has the residual, but no error.
-    reference: ClassVar[Callable | None] = None
+    reference: ClassVar[Any] = None
     """reference(self, x, t): the solution at points x (n, d) and time t, numpy float64: (n,), or (n, k) for the first
     k outputs.
 
@@ -97,11 +101,11 @@ class Problem:
         leaves out. Outputs at later times have no error. Default inf."""
         return np.inf
 
-    statistics: ClassVar[Callable | None] = None
+    statistics: ClassVar[Any] = None
     """statistics(self, t): a dictionary with exact values at time t of any of "mass" (), "mean" (d,), "covariance"
     (d, d)."""
 
-    invariants: ClassVar[Callable | None] = None
+    invariants: ClassVar[Any] = None
     """invariants(self, u, x): the densities at one point x (d,) of conserved integrals, {"energy": scalar, ...};
     written as ``rhs``.
 

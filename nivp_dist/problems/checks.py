@@ -1,7 +1,7 @@
 """Checks of a problem before the network is built: shapes, finite values, boundary data, declared properties."""
 
 import inspect
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp

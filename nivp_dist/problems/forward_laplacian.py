@@ -128,7 +128,7 @@ def _apply_rule(eqn, inputs, floating):
     if name == "reduce_prod":
         pairs = jax.make_jaxpr(partial(_product, axes=eqn.params["axes"]))(values[0])
         return _evaluate(pairs.jaxpr, pairs.consts, inputs)
-    if name in LINEAR or len(jets) == 1 and (name in ("mul", "dot_general") or name == "div" and where == [0]):
+    if name in LINEAR or (len(jets) == 1 and (name in ("mul", "dot_general") or (name == "div" and where == [0]))):
         kept = _with_few_entries(eqn, inputs, jets, where, values)
         if kept is not None:
             return [_linear(function, jets, *kept)]

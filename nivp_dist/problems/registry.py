@@ -65,10 +65,10 @@ def load(settings: ProblemSettings, base: Path | None = None) -> Problem:
     type or out of range, or an exception in the user's file (the message has file and line).
     """
     if settings.file is None:
-        cls, source = _shipped(settings.name), f"problem {settings.name}"
+        cls, source = _shipped(settings.name or ""), f"problem {settings.name}"
     else:
         path = (Path(base or ".") / Path(settings.file).expanduser()).resolve()
-        cls, source = _class_of(_import(path), settings.class_, path), str(path)
+        cls, source = _class_of(_import(path), settings.class_ or "", path), str(path)
     return _instance(cls, settings.parameters, source)
 
 
@@ -132,7 +132,7 @@ def _import(path: Path) -> ModuleType:
         raise InputError(
             f"{place}: {first_line(error)}; a problem file imports installed packages only, not files beside it"
         ) from None
-    except BaseException as error:  # noqa: BLE001  user code may raise anything, SystemExit too
+    except BaseException as error:
         del sys.modules[name]
         if isinstance(error, KeyboardInterrupt):
             raise

@@ -31,7 +31,7 @@ class Unraisable:
 def warn_in_every_way():
     logging.getLogger("some.library").warning("flooding %d", 7)
     logging.getLogger("nivp_dist.storage").warning("a disk failed once")
-    warnings.warn("of the warnings module")
+    warnings.warn("of the warnings module", stacklevel=1)
     thread = threading.Thread(target=lambda: 1 / 0)
     thread.start()
     thread.join()

@@ -13,6 +13,8 @@ from disks import require
 from process_groups import NIVP, SHORT, local
 from whole_runs import assert_close, assert_same
 
+pytestmark = pytest.mark.timeout(900)  # jobs wait for the scheduler, some of them several times
+
 # An output after every step, at each of which TEST_FAULT lets the run sleep: time to disturb it.
 LONG = ("--devices", "0", f"--output.times={[round(0.01 * i, 2) for i in range(1, 30)]}")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
