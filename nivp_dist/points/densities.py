@@ -1,21 +1,24 @@
-"""Densities as results: importance sampling from a snapshot's mixture, marginals, entropy, samples. Host arithmetic."""
+"""Densities of stored solutions: importance sampling from a snapshot's mixture, marginals, samples. All numpy."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-WIDENED, BROAD, BROAD_SHARE = 1.5, 4.0, 0.2  # factors of the covariance, and the share drawn from the broader
-PROPOSALS = 8  # importance-sampled points for every sample asked for
-SWEEPS = 40  # Metropolis steps that every sample takes: what resampling duplicated has parted by then
+WIDENED = 1.5  # factor of the covariances of the fitted Gaussians, as sampling.inflation by default
+BROAD, BROAD_SHARE = 4.0, 0.2  # a further factor, for this share of the points: twice the width
+PROPOSALS = 8  # importance-sampled points for every sample
+SWEEPS = 40  # Metropolis steps of every sample; duplicates of the resampling have moved apart after them
 SEED = 20240
 
 Values = Callable[[np.ndarray], np.ndarray]  # points (n, d) -> the density there (n,), of any normalisation
 
 
 def draw_points(snapshot: dict[str, np.ndarray], n: int, seed: int = SEED) -> tuple[np.ndarray, np.ndarray]:
-    """Points x (n, d) from the snapshot's mixture, widened, and 1 / q(x) (n,): sum(f(x) / q(x)) / n estimates
-    the integral of f. A share comes from a broader copy, so that a tail of the solution beyond the mixture's
-    cannot meet a vanishing q."""
+    """Points x (n, d) of a density q, and 1 / q(x), (n,): sum(f(x) / q(x)) / n estimates the integral of f.
+
+    q is the snapshot's mixture with larger covariances. A share of it is a still broader copy, so that q does not
+    vanish in tails of the solution that reach beyond the mixture.
+    """
     weights, means, covariances = (snapshot[f"density_{part}"] for part in ("weights", "means", "covariances"))
     d, random = means.shape[1], np.random.default_rng(seed)
     weights = np.concatenate([(1 - BROAD_SHARE) * weights, BROAD_SHARE * weights]) / weights.sum()
@@ -48,14 +51,14 @@ def samples(snapshot: dict[str, np.ndarray], density: Values, n: int, seed: int 
     value = np.maximum(density(x), 0.0)
     cumulative = np.cumsum(value * inverse)
     if not cumulative[-1] > 0:
-        raise ValueError("the density vanishes at all points that were tried: there is nothing to sample")
+        raise ValueError("the density vanishes at all points that were drawn: it cannot be sampled")
     # Systematic resampling: the numbers of copies are as even as they can be.
     chosen = np.searchsorted(cumulative, (np.arange(n) + random.uniform()) / n * cumulative[-1], side="right")
     chosen = random.permutation(np.minimum(chosen, len(x) - 1))
     x, value = x[chosen], value[chosen]
     d, roots = x.shape[1], np.linalg.cholesky(snapshot["density_covariances"])
     for _ in range(SWEEPS):
-        # A component for the scale of each step, by lot: chosen by the place, it would need the way back as well.
+        # The component that scales a step is chosen independently of the position, so that proposals are symmetric.
         root = roots[random.integers(len(roots), size=n)]
         tried = x + 2.38 / np.sqrt(d) * np.einsum("nij,nj->ni", root, random.standard_normal(x.shape))
         tried_value = np.maximum(density(tried), 0.0)

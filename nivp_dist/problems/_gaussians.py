@@ -8,11 +8,11 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 PULSE_WIDTH = 0.05
-PULSE_REACH = 7.0  # widths: beyond them the pulse is below 3e-11 of its peak
+PULSE_REACH = 7.0  # in widths; beyond it the pulse is below 3e-11 of its peak
 
 
 def pulse(x, width, xp):
-    """exp(-|x|^2 / (2 s^2)) / (60 pi s^2) at x (..., d): the initial data of the box problems.
+    """exp(-|x|^2 / (2 s^2)) / (60 pi s^2) at x (..., d): (...), the initial data of the box problems.
 
     The constant is that of two dimensions in any d (Neural IVP, arXiv 2304.14994). At a wall of [-1, 1]^d and
     s = 0.05 the value is e^-200 of the peak, so that it agrees with zero Dirichlet data to rounding.
@@ -21,7 +21,7 @@ def pulse(x, width, xp):
 
 
 def mixture_density(x, weights, means, covariances, xp):
-    """sum_k w_k N(x; m_k, S_k) at x (..., d), for weights (K,), means (K, d), covariances (K, d, d)."""
+    """sum_k w_k N(x; m_k, S_k) at x (..., d): (...), for weights (K,), means (K, d), covariances (K, d, d)."""
     means, covariances = np.asarray(means, np.float64), np.asarray(covariances, np.float64)
     total = 0.0
     for weight, mean, covariance in zip(np.asarray(weights, np.float64), means, covariances):
@@ -55,7 +55,9 @@ def linear_transition(drift, forcing, diffusion, t, rtol=1e-12, atol=1e-14):
 
     Returns:
         E (d, d), p (d,), Sigma (d, d), from E' = A E, p' = A p + b, Sigma' = A Sigma + Sigma A^T + B B^T by
-        Dormand-Prince 8(5,3). Matrix-exponential formulas would subtract numbers of the size of e^(|A| t).
+        Dormand-Prince 8(5,3). Formulas with matrix exponentials would subtract numbers of the size of e^(|A| t).
+
+    Raises RuntimeError: the integration did not reach t.
     """
     d = len(drift)
     start = np.concatenate([np.eye(d).ravel(), np.zeros(d), np.zeros(d * d)])

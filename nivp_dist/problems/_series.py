@@ -1,14 +1,14 @@
 """Sine series on [-1, 1] with zero Dirichlet data, for even functions that are products over the coordinates.
 
-Of the modes sin(pi k (x + 1) / 2) an even function has the odd k only, and these are, up to sign, cos(w x) with
-w = pi k / 2 = (j + 1/2) pi, j = 0, 1, ...: half as many on every axis.
+An even function is a sum of the modes sin(pi k (x + 1) / 2) with odd k. Up to their sign these are cos(w x) with
+w = pi k / 2 = (j + 1/2) pi, j = 0, 1, ...
 """
 
 import numpy as np
 
 
 def frequencies(count):
-    """(count,) the numbers w = (j + 1/2) pi, j = 0..count-1."""
+    """(count,): the numbers w = (j + 1/2) pi, j = 0..count-1."""
     return np.pi * (np.arange(count) + 0.5)
 
 
@@ -18,7 +18,7 @@ def modes(x, count):
 
 
 def pulse_mode_count(width, wavenumber=0.0):
-    """How many modes hold exp(-x^2 / (2 s^2)) cos(2 pi kappa x) to 1e-16 of its peak (s well below 1).
+    """The number of modes that represent exp(-x^2 / (2 s^2)) cos(2 pi kappa x) to 1e-16 of its peak (s well below 1).
 
     Its coefficients decay as exp(-s^2 (w - 2 pi kappa)^2 / 2) in the frequency w.
     """

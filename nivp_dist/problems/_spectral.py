@@ -8,26 +8,27 @@ import numpy as np
 from scipy import fft
 
 FEWEST_MODES = 32
-OUTER = 0.8  # the modes beyond this share of the highest tell whether there are enough; several: parity empties some
-NEGLIGIBLE = 1e-16  # against the largest mode: left out where the series is evaluated
+# Modes above this share of the highest must be small. Several are examined: symmetric data have zeros among them.
+OUTER = 0.8
+NEGLIGIBLE = 1e-16  # modes below this share of the largest are left out where the series is evaluated
 
 
 class PeriodicSolution:
     """u_t = D lap u + r(u) - div(F(u) (1, ..., 1)) from smooth data, at any time and anywhere in the box.
 
     The modes of an axis are doubled while those in its outer fifth exceed ``tolerance`` times the largest, and a
-    step that ends so is taken again: products then need no dealiasing, because what is folded back is as small.
+    step that ends so is repeated. Products then need no dealiasing, because the aliased modes are as small.
     Steps are those of ETDRK4 (Cox and Matthews 2002), fourth order, with diffusion exact; without r and F a
     single step is exact for any time.
 
-    A time t is reached by whole steps from 0 and one shorter one: its solution does not depend on what was asked
-    before. What was reached is kept, so that later times go on from there.
+    A time t is reached by whole steps from 0 and one shorter step, so that the result does not depend on earlier calls.
+    The states after whole steps are kept, and later times continue from them.
 
     Args:
         initial: points (..., d) -> values (...), numpy. lower, upper: the box, (d,) each; one period of the data.
         diffusion: D. reaction, flux: r and F, functions of arrays of values; None: absent.
         step: time step. tolerance: see above.
-        most: modes an axis are not doubled beyond this number (data with a kink need infinitely many).
+        most: the largest number of modes of an axis (data with a kink would need infinitely many).
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class PeriodicSolution:
     # ----------------------------------------------------------------------------------------------
 
     def _step(self, spectrum, shape, stepper):
-        """The state after one step, on a grid that suffices at its end. stepper: shape -> function of the modes."""
+        """The state after one step, on a grid that is fine enough for it. stepper: shape -> function of the modes."""
         while True:
             after = stepper(shape)(spectrum)
             finer = self._enough(after, shape)
@@ -169,7 +170,7 @@ def evaluate(x, spectrum, wavenumbers, chunk=10_000_000):
 
 
 def _indices(n, half):
-    """Mode numbers in the order of the transform."""
+    """Mode numbers of an axis in the order of the transform. half: True for the last axis of a real transform."""
     return np.arange(n // 2 + 1) if half else np.fft.fftfreq(n, 1 / n)
 
 

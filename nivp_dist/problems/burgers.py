@@ -79,7 +79,7 @@ class BurgersFront(Problem):
 
 STEEPNESS, CENTRE = 30.0, -0.5
 HIGHEST, STEEPEST = 0.8, 5.0  # bounds of u0 and |u0'|
-EXPONENT = 38.0  # e^-38 is below rounding
+EXPONENT = 38.0  # e^-38 = 3e-17 is below rounding
 PANEL, ORDER = 4.0, 20  # Gauss-Legendre: a Gaussian is integrated to 1e-15 over panels of 4 widths
 
 

@@ -79,11 +79,14 @@ class DoubleWell(Problem):
 
 TAIL = 8.7  # standard deviations, and the square root of twice the exponent, at which a density is 4e-17 of its peak
 FINEST = 0.12  # spacing of the grid, in the smallest standard deviation: the highest mode is then below 1e-30
-STEP = 0.02  # any will do
+STEP = 0.02  # of time; the result is exact for any step, and short ones keep the rounding error small
 
 
 class WellDensity:
-    """A density in one dimension by its Fourier series on [-L, L), beyond which it vanishes.
+    """A density in one dimension as a Fourier series on [-L, L); it is zero outside.
+
+    Args:
+        reach: L. values: (n,), the density at the points -L + 2 L i / n.
 
     Attributes: mean, variance.
     """
@@ -97,7 +100,7 @@ class WellDensity:
         self._modes, self._wavenumbers = np.fft.rfft(values) / n, np.pi / reach * np.arange(n // 2 + 1)
 
     def __call__(self, y: np.ndarray) -> np.ndarray:
-        """At y (n,): (n,), zero outside [-L, L] and where rounding is all there is."""
+        """The density at y (n,): (n,); zero outside [-L, L], and where rounding errors make it negative."""
         density = np.zeros(len(y))
         inside = np.abs(y) < self.reach
         density[inside] = evaluate(y[inside, None] + self.reach, self._modes, [self._wavenumbers])
@@ -120,7 +123,7 @@ def well_density(t: float, diffusion: float, mean: float, spread: float) -> Well
     factors = np.where(np.arange(n) == n // 2, 0.0, 1j * k), -(k**2)
     transform = np.fft.fft(np.eye(n), axis=0)
     first, second = (np.fft.ifft(factor[:, None] * transform, axis=0).real for factor in factors)
-    # The squarings inside expm double its rounding error: short steps of a vector keep it.
+    # Every squaring inside expm doubles its rounding error; several short steps avoid them.
     steps = max(1, int(np.ceil(t / STEP)))
     propagator = expm(t / steps * (diffusion * second - first * (2 * (y - y**3))))
     values = start

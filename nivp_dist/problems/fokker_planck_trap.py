@@ -68,8 +68,7 @@ class FokkerPlanckTrap(Problem):
         return {"mass": np.array(1.0), "mean": np.full(d, self.drift_target * -np.expm1(-t)), "covariance": covariance}
 
 
-# Gaussians are followed to REACH standard deviations, where they have fallen by 1e-15.
-REACH = 8.3
+REACH = 8.3  # in standard deviations; beyond it a Gaussian is below 1e-15 of its peak
 
 
 def trap_density(x, t, target, alpha, diffusion, chunk=20_000):
@@ -93,7 +92,7 @@ def trap_density(x, t, target, alpha, diffusion, chunk=20_000):
     middle = centred.mean(axis=1, keepdims=True)
     z = np.exp((1 + alpha) * t) * (centred - middle) + np.exp(t) * middle
     s1, s2 = (np.sqrt(diffusion * _growth(rate, t)) for rate in (1.0, 1 + alpha))
-    s2 = s1 if d == 1 else s2  # nothing is across the diagonal in one dimension
+    s2 = s1 if d == 1 else s2  # in one dimension there is no direction across the diagonal
 
     sigma = np.sqrt(complex(s1**2 - s2**2) / d)
     nodes, weights = _shift_quadrature(s1, s2, d)
@@ -106,7 +105,7 @@ def trap_density(x, t, target, alpha, diffusion, chunk=20_000):
             factors = jacobian * smoothed_parabola(part, sigma * node, s2)
             density[begin : begin + rows] += weight * np.prod(factors, axis=1).real
     if s2 > s1:
-        # Where the coupling alone makes the density vanish, the periodic images of the trapezoidal rule do not.
+        # Out there the density vanishes by the coupling alone, but the periodic images of the trapezoidal rule do not.
         density[np.abs(z.sum(axis=1)) > d + _coupling_reach(s1, s2, d)] = 0.0
     return np.maximum(density, 0.0)
 
@@ -162,7 +161,7 @@ def smoothed_parabola(z, shift, s, closed_form_below=1.0):
         edge = scaled_gaussian(sign - z)
         # erf(q) = side (1 - e^(-q^2) w(i side q)) with side the sign of Re q, where w is bounded by 1.
         side = np.where(q.real >= 0, 1.0, -1.0)
-        # The two ones are summed apart from the tails: outside the window they cancel and the tails are the value.
+        # Sides and tails are summed separately: outside [-1, 1] the sides cancel exactly and the tails remain.
         sides = sides + side / 2
         tails = tails + side / 2 * edge * wofz(1j * side * q)
         edges = edges + (1 + sign * centre) * edge

@@ -1,4 +1,4 @@
-"""Particles in a given force field: the Vlasov equation in six dimensions."""
+"""The Vlasov equation of particles in a given force field, in six dimensions."""
 
 from typing import ClassVar
 
@@ -60,7 +60,10 @@ def _flow(z, xp):
 
 
 def trace_back(z, t, rtol=1e-11):
-    """Where particles that are at z (n, 6) at time t have been at time 0: (n, 6). One step size for all of them."""
+    """The points (n, 6) at time 0 of the characteristics that pass through z (n, 6) at time t.
+
+    All are integrated together, with one step size. Raises RuntimeError: the integration did not reach time 0.
+    """
     if t == 0:
         return np.array(z)
     slope = lambda _, state: -_flow(state.reshape(-1, 6), np).ravel()  # noqa: E731

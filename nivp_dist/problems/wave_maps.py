@@ -11,7 +11,7 @@ from nivp_dist.problems import Box, Positive, Problem
 from nivp_dist.problems._gaussians import PULSE_REACH, PULSE_WIDTH, pulse
 from nivp_dist.problems._schwarzschild import solution
 
-HOLE = -2.0  # its place on the x_1 axis
+HOLE = -2.0  # the x_1 coordinate of the hole, which lies on that axis
 
 
 class WaveMaps(Problem):
@@ -20,7 +20,8 @@ class WaveMaps(Problem):
     With y = x - hole, r = |y|, n = y / r and H = 2 M / r, the metric is, in Cartesian coordinates,
 
         schwarzschild  -(1 - H) dt^2 + (delta_ij + H / (1 - H) n_i n_j) dx^i dx^j, as published,
-        kerr_schild    -dt^2 + delta_ij dx^i dx^j + H (dt + n_i dx^i)^2, time shifted so that what falls in gets in.
+        kerr_schild    -dt^2 + delta_ij dx^i dx^j + H (dt + n_i dx^i)^2, in whose time infalling light passes the
+                       horizon.
 
     Both have determinant -1 and an inverse with g^ij = delta_ij - H n_i n_j; g^00 = -1 / (1 - H), g^0i = 0 in the
     first and g^00 = -(1 + H), g^0i = H n_i in the second. So box_g u = d_mu(g^mu,nu d_nu u) = 0 is, with
@@ -29,14 +30,14 @@ class WaveMaps(Problem):
         schwarzschild  u_tt = (1 - H) L u,
         kerr_schild    u_tt = (L u + 2 H n.grad u_t + H / r u_t) / (1 + H).
 
-    The horizon r = 2 M touches the box at (-1, 0, 0) if M = 1/2. There the published metric is singular; the
-    equation is not: it degenerates, u_tt = 0, and its coefficients are bounded in the box (this is why it is written
-    as above, and not by inverting the metric). In the other form nothing happens there at all.
+    The horizon r = 2 M touches the box at (-1, 0, 0) if M = 1/2. There the published metric is singular, but the
+    equation is not: it degenerates to u_tt = 0, and its coefficients are bounded in the box. This is why it is written
+    as above, and not with the inverse of the metric. In Kerr and Schild's coordinates it is regular there.
 
     Data: u0 = exp(-|x|^2 / (2 s^2)) / (60 pi s^2), u_t = 0.
     Source: Neural IVP (Finzi et al. 2023, arXiv 2304.14994): M = 1/2, schwarzschild, to t = 0.36.
     Reference: fourth-order differences on two grids in (x_1, distance from that axis), extrapolated: 4e-6 at
-    t = 0.36. It has no walls, and holds while the pulse, 7 s wide, has not reached them: speeds are at most 1.
+    t = 0.36. It has no walls, and is valid until the pulse, 7 s wide, reaches one; speeds are at most 1.
     """
 
     summary: ClassVar[str] = "waves around a black hole, first-order system (u, u_t), box [-1, 1]^3"
