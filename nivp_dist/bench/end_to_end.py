@@ -100,11 +100,11 @@ def solve(run: Simulation):
     """({seconds, fit_seconds, steps, evaluations}, state at t_end): the main loop without its records."""
     started = time.perf_counter()
     state = _fit(run, run.begin())
-    state = run.after_output(run.finish_initial_fit(state)[0])
+    state = run.after_output(run.fits.finish_initial(state)[0])
     fitted = time.perf_counter()
     while not run.output_due(state):
         if run.reason_to_refit(state):
-            state = run.finish_refit(_fit(run, run.begin_refit(state)))[0]
+            state = run.fits.finish_refit(_fit(run, run.fits.begin_refit(state)))[0]
         state = run.step(state, lambda: None).state
     jax.block_until_ready(state.theta)
     times = {"seconds": time.perf_counter() - started, "fit_seconds": fitted - started}
@@ -112,8 +112,8 @@ def solve(run: Simulation):
 
 
 def _fit(run: Simulation, state):
-    while not run.fit_is_done(state):
-        state = run.fit_round(state)
+    while not run.fits.is_done(state):
+        state = run.fits.advance(state)
     return state
 
 

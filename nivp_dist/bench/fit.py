@@ -86,9 +86,9 @@ def gauss_newton(run, start, error) -> list[tuple[float, float]]:
     """(seconds, error) after every round, of the second of two runs: all is compiled in the first one."""
     for _ in range(2):
         state, seconds, curve = start, 0.0, []
-        while not run.fit_is_done(state):
+        while not run.fits.is_done(state):
             began = time.perf_counter()
-            state = run.fit_round(state)
+            state = run.fits.advance(state)
             jax.block_until_ready(state.fit.theta)
             seconds += time.perf_counter() - began
             curve.append((seconds, error(state.fit.theta)))

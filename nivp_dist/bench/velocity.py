@@ -19,8 +19,8 @@ from nivp_dist.bench.published import Published, Settings
 from nivp_dist.bench.timing import interleaved
 from nivp_dist.galerkin.methods import ITERATIVE
 from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.integration.solver_choice import TELEMETRY_RANK, System
 from nivp_dist.integration.stages import Stages
-from nivp_dist.integration.stepping import TELEMETRY_RANK
 from nivp_dist.integration.tableaus import TABLEAUS, attempt
 from nivp_dist.network.network import build_network
 from nivp_dist.settings.model import IntegratorSettings, SolverSettings
@@ -98,9 +98,9 @@ def fitted(name: str, size: Size):
         fit={"points": size.fit_points, "iterations": size.fit_rounds, "on_miss": "continue"},
     )
     state = run.begin()
-    while not run.fit_is_done(state):
-        state = run.fit_round(state)
-    state, error = run.finish_initial_fit(state)
+    while not run.fits.is_done(state):
+        state = run.fits.advance(state)
+    state, error = run.fits.finish_initial(state)
     return run, state.theta, error
 
 
@@ -122,10 +122,9 @@ class _Ours:
 
     def step(self, theta):
         shared = self.galerkin.prepare(theta, self.points, self.key, self.rank)._replace(mu=jnp.asarray(self.mu))
-        limit = self.galerkin.largest_rank
-        zero = jnp.zeros_like(theta)
-        self.stages = Stages(self.galerkin, self.points, shared, self.rank, limit, self.key, zero, 0.0)
-        self.stages.begin(True, False)
+        system = System(self.galerkin, self.points, shared, self.rank, self.key)
+        self.stages = Stages(system, jnp.zeros_like(theta), 0.0)
+        self.stages.begin(reuse=True)
         return attempt(TABLEAUS[IntegratorSettings().method], self.stages, self.combine, theta, 0.0, STEP, None)
 
     def details(self) -> dict:

@@ -7,11 +7,12 @@ import numpy as np
 
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.methods import ITERATIVE, anew
-from nivp_dist.galerkin.velocity import Galerkin, Regularisation
-from nivp_dist.points.points import Points
+from nivp_dist.integration.solver_choice import System
 
-UNUSABLE = 1e-3  # a linear residual above this is no velocity
-WASTED = 2.0  # reusing a sketch does not pay beyond this many times the iterations with a fresh one
+UNUSABLE = 1e-3  # a velocity whose linear system is solved to no better than this relative residual is refused
+# Iterations with the sketch of an earlier stage, over those with its own, at which CG is stopped for a new sketch; and
+# the count below which iterations are taken as this many.
+REUSE_LIMIT, REUSE_FLOOR = 2.0, 20
 
 
 class StageFailed(Exception):
@@ -19,37 +20,34 @@ class StageFailed(Exception):
 
 
 class Stages:
-    """Velocities on one step's points, with their telemetry; called as (theta, t).
+    """Velocities theta' of one step, called as (theta, t), with what the metrics say of them.
 
     Args:
-        regularisation: that of the step's start, of `rank`, which may grow to `limit` where CG does not end.
-        key: of the sketches. velocity (p,): the one before. start: t of the first stage.
+        system: of the step, at its start. Its rank may grow where CG does not end.
+        velocity (p,): the last one of the step before. start: t of the first stage.
         poll: called before each stage; may raise to interrupt.
+
+    Attributes:
+        first (p,), first_residual: the velocity at the start and its residual |J v - f| / |f|; None until it is taken.
+        rates: J v of the stages of the present attempt, (n, m) each.
+        counts: CG iterations of every velocity, over all attempts. wasted: those with a sketch that did not serve.
+        reuse: whether the first sketch of the step is used at its later stages.
+        worst: the largest relative residual of a linear solve. failure: why the present attempt failed, or None.
     """
 
-    def __init__(
-        self,
-        galerkin: Galerkin,
-        points: Points,
-        regularisation: Regularisation,
-        rank: int,
-        limit: int,
-        key,
-        velocity,
-        start: float,
-        poll: Callable[[], None] = lambda: None,
-    ):
-        self.galerkin, self.points, self.key, self.start, self.poll = galerkin, points, key, start, poll
-        self.regularisation = self.at_start = regularisation
-        self.rank, self.limit = rank, limit
-        self.guess = galerkin.guess(velocity, points)
+    def __init__(self, system: System, velocity, start: float, poll: Callable[[], None] = lambda: None):
+        self.system, self.start, self.poll = system, start, poll
+        self.galerkin, self.points, self.rank = system.galerkin, system.points, system.rank
+        self.regularisation = self.at_start = system.regularisation
+        self.guess = self.galerkin.guess(velocity, self.points)
         self.first = self.first_rate = self.first_residual = self.failure = None
-        self.rates: list = []  # J v of the stages of the present attempt
-        self.counts: list[int] = []  # CG iterations of every velocity
+        self.kept = None
+        self.rates: list = []
+        self.counts: list[int] = []
         self.first_iterations = 0
-        self.wasted = 0  # iterations on a sketch that did not serve: they say nothing of the parametrisation
+        self.wasted = 0
         self.sketched = False  # whether the sketch is of an earlier stage
-        self.reuse = True  # the step's sketch at its later stages
+        self.reuse = True
         self.worst = 0.0
         self.warnings: list[str] = []
 
@@ -61,32 +59,26 @@ class Stages:
     def iterations(self) -> int:
         return sum(self.counts)
 
-    def begin(self, reuse: bool, first_is_known: bool):
-        """Another attempt: a sketch that failed a step too long for it may serve a shorter one."""
-        self.regularisation, self.reuse, self.failure = self.at_start, reuse, None
-        self.rates = [self.first_rate] if first_is_known else []
+    @property
+    def first_velocity(self):
+        """theta' at the start of the step, (p,): taken in it, or kept from the step before; None if neither yet."""
+        return self.first if self.first is not None else self.kept
 
-    def __call__(self, theta, t):
+    def keep_first(self, theta, velocity):
+        """Take the last velocity of the step before, on the same points, as the first of this one."""
+        self.kept, self.first_rate = velocity, self.galerkin.rate(theta, velocity, self.points)
+
+    def begin(self, reuse: bool):
+        """Another attempt, with the sketch of the start: it may serve a shorter step where it failed a longer one."""
+        self.regularisation, self.reuse, self.failure = self.at_start, reuse, None
+        self.rates = [self.first_rate] if self.first_velocity is not None else []
+
+    def __call__(self, theta, t: float):
+        """The velocity (p,) at (theta, t). Raises StageFailed if it cannot be used."""
         self.poll()
-        # A sketch taken elsewhere may serve here, or may not: its leading eigenvectors turn with theta, and with
-        # lambda_1 / mu = 1e7 a turn of a thousandth is felt (measured: 13 iterations become more than 300).
-        stale = self.galerkin.method in ITERATIVE and self.sketched
-        if stale and not self.reuse:
-            self._sketch(theta)
-            stale = False
-        enough = int(WASTED * max(self.first_iterations, 20))
-        result, iterations, code = self._solve(theta, t, enough if stale else None)
-        if stale and code != pcg.CONVERGED:
-            self.reuse, self.wasted = False, self.wasted + iterations
-            self._sketch(theta)
-            result, more, code = self._solve(theta, t)
-            iterations += more
-        elif stale and iterations > self.first_iterations + anew(
-            self.galerkin.method, self.galerkin.network, self.rank
-        ):
-            self.reuse = False
-        while code == pcg.ITERATION_LIMIT and self.rank < self.limit:
-            self.rank, self.guess = min(2 * self.rank, self.limit), result.guess
+        result, iterations, code = self._with_a_sketch(theta, t)
+        while code == pcg.ITERATION_LIMIT and self.rank < self.galerkin.largest_rank:
+            self.rank, self.guess = min(2 * self.rank, self.galerkin.largest_rank), result.guess
             self._sketch(theta)
             if self.first is None:
                 self.at_start = self.regularisation
@@ -94,6 +86,38 @@ class Stages:
             iterations += more
         self.sketched = True
         self.counts.append(iterations)
+        self._require_usable(result, code, t)
+        if self.first is None and t == self.start:
+            self.first, self.first_rate, self.first_residual = result.v, result.rate, float(result.residual)
+            self.first_iterations = iterations
+        self.guess = result.guess
+        self.rates.append(result.rate)
+        return result.v
+
+    def _with_a_sketch(self, theta, t: float):
+        """Solve with the sketch at hand, or with a new one where that does not serve: (result, iterations, code).
+
+        The leading eigenvectors of M turn with theta, and a turn of a thousandth is felt where lambda_1 / mu is 1e7
+        (measured: 13 iterations become more than 300).
+        """
+        stale = self.galerkin.method in ITERATIVE and self.sketched
+        if stale and not self.reuse:
+            self._sketch(theta)
+            stale = False
+        limit = int(REUSE_LIMIT * max(self.first_iterations, REUSE_FLOOR))
+        result, iterations, code = self._solve(theta, t, limit if stale else None)
+        if not stale:
+            return result, iterations, code
+        if code != pcg.CONVERGED:
+            self.reuse, self.wasted = False, self.wasted + iterations
+            self._sketch(theta)
+            result, more, code = self._solve(theta, t)
+            return result, iterations + more, code
+        if iterations > self.first_iterations + anew(self.galerkin.method, self.galerkin.network, self.rank):
+            self.reuse = False
+        return result, iterations, code
+
+    def _require_usable(self, result, code: int, t: float):
         solver_residual = float(result.solver_residual)
         self.worst = max(self.worst, solver_residual)
         if code == pcg.BROKEN or not np.isfinite(float(result.residual)):
@@ -103,14 +127,8 @@ class Stages:
         if code != pcg.CONVERGED:
             mend = "raise solver.max_iterations, max_rank or mu, or solver.rtol"
             self.warnings.append(f"CG {pcg.CODE_NAMES[code]}: {mend}")
-        if self.first is None and t == self.start:
-            self.first, self.first_rate, self.first_residual = result.v, result.rate, float(result.residual)
-            self.first_iterations = iterations
-        self.guess = result.guess
-        self.rates.append(result.rate)
-        return result.v
 
-    def _solve(self, theta, t, iterations: int | None = None):
+    def _solve(self, theta, t: float, iterations: int | None = None):
         regularisation = self.regularisation
         if iterations is not None:
             regularisation = regularisation._replace(limit=jnp.minimum(regularisation.limit, iterations))
@@ -119,5 +137,5 @@ class Stages:
 
     def _sketch(self, theta):
         """A new sketch at this stage; mu stays that of the step, so that the ODE does not change within it."""
-        fresh = self.galerkin.prepare(theta, self.points, self.key, self.rank)
+        fresh = self.galerkin.prepare(theta, self.points, self.system.key, self.rank)
         self.regularisation = fresh._replace(mu=self.regularisation.mu)

@@ -71,9 +71,9 @@ class _Run:
         if state.phase == EVOLVE and simulation.output_due(state):
             return self.output(state)
         if state.phase != EVOLVE:
-            return self.finish_fit(state) if simulation.fit_is_done(state) else self.fit_round(state)
+            return self.finish_fit(state) if simulation.fits.is_done(state) else self.fit_round(state)
         if (reason := simulation.reason_to_refit(state)) is not None:
-            state = simulation.begin_refit(state)
+            state = simulation.fits.begin_refit(state)
             self.say(state, "refit", f"refit at t = {state.t:.6g}: {reason}")
             self.reporter.phase(PHASE_NAMES[state.phase])
             return state
@@ -100,20 +100,20 @@ class _Run:
 
     def fit_round(self, state: State) -> State:
         self.poll("round of a fit")
-        state = self.simulation.fit_round(state)
-        target = self.config.fit.target if state.phase == FIT else self.simulation.refit_bound(state)
-        self.reporter.fit(int(state.fit.round), float(state.fit.error), target, self.simulation.fit_rounds)
+        state = self.simulation.fits.advance(state)
+        target = self.config.fit.target if state.phase == FIT else self.simulation.fits.refit_bound(state)
+        self.reporter.fit(int(state.fit.round), float(state.fit.error), target, self.simulation.fits.most_rounds)
         return state
 
     def finish_fit(self, state: State) -> State:
         if state.phase == FIT:
-            state, error = self.simulation.finish_initial_fit(state)
+            state, error = self.simulation.fits.finish_initial(state)
             self.say(state, "fit", f"initial condition fitted to a relative error of {error:.2e}")
             if error > self.config.fit.target:
                 self.say(state, "warning", f"the initial fit missed fit.target = {self.config.fit.target:g}", warn=True)
         else:
-            bound = self.simulation.refit_bound(state)
-            state, error, accepted = self.simulation.finish_refit(state)
+            bound = self.simulation.fits.refit_bound(state)
+            state, error, accepted = self.simulation.fits.finish_refit(state)
             verdict = "accepted" if accepted else f"refused, the bound is {bound:.2g}"
             self.say(state, "refit", f"refit reached a relative error of {error:.2e}: {verdict}", warn=not accepted)
         self.reporter.phase(PHASE_NAMES[state.phase])

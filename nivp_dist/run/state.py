@@ -1,4 +1,4 @@
-"""State: everything that a run is. What is checkpointed is exactly this."""
+"""State: everything that a run is. A checkpoint holds exactly this."""
 
 from typing import NamedTuple
 
@@ -16,22 +16,24 @@ from nivp_dist.monitoring.signatures import StepHistory
 from nivp_dist.points.mixture import Density
 
 FIT, EVOLVE, REFIT, FINISHED = 0, 1, 2, 3
-ON_HOST = (Estimate, StepHistory, MuAdaptation, PointRefinement)  # numbers and small arrays that no program sees
+ON_HOST = (Estimate, StepHistory, MuAdaptation, PointRefinement)  # plain numbers and small arrays, in no program
 PHASE_NAMES = {FIT: "initial fit", EVOLVE: "evolve", REFIT: "refit", FINISHED: "finished"}
 
 
 class State(NamedTuple):
-    """A run between two of its programs. Arrays are replicated on the mesh; the rest is plain Python.
+    """A run between two transitions. Arrays are replicated on the mesh; the rest is plain Python.
 
-    Every random number comes from `key` and counters in here, every decision from the fields in here,
-    so that two runs from equal states on equal meshes are equal to the last bit. The preconditioner is
-    absent on purpose: it is rebuilt at every step from (theta, points, key).
+    Every random number comes from `key` and counters in here, every decision from the fields in here, so that two runs
+    from equal states on equal meshes are equal to the last bit. The preconditioner is left out: it is made anew at
+    every step from (theta, points, key).
+
+    A transition is a round of a fit, the end of a fit, the begin of a refit, an accepted step, or an output.
     """
 
     phase: int
     key: jax.Array  # raw key data, uint32
     theta: jax.Array  # (p,) float64
-    velocity: jax.Array  # (p,): the last velocity, first stage of the next step if the points are kept
+    velocity: jax.Array  # (p,): the last theta', the first stage of the next step if the points are kept
     density: Density  # from which the step's points are drawn
     fit: FitState  # of the initial fit, or of the refit in progress
     t: float
@@ -39,7 +41,7 @@ class State(NamedTuple):
     previous_error: float  # of the last accepted step, relative to the tolerance
     step: int  # accepted steps
     rank: int  # of the sketch that CG is preconditioned with; 0 for direct solves
-    reuse_sketch: bool  # by all stages of a step, as long as the iteration count allows it
+    reuse_sketch: bool  # whether it paid to use one sketch at all stages of a step
     rejected: int
     evaluations: int
     cg_iterations: int
@@ -47,14 +49,14 @@ class State(NamedTuple):
     refit_attempts: int
     outputs_written: int
     health: Health | None  # at the last accepted step
-    baseline: Health | None  # the same soon after the last fit or refit attempt: what health is judged against
+    baseline: Health | None  # health soon after the last fit or refit attempt, to compare with
     estimate: Estimate  # of the solution's relative error, summed up so far
     history: StepHistory  # the last accepted steps, in which failures are recognised
     mu_adaptation: MuAdaptation  # a factor on solver.mu
     point_refinement: PointRefinement  # a factor on sampling.points
-    fit_step: int  # the step and the time of that fit or attempt
-    fit_t: float
-    transitions: int  # transitions of any kind so far: names the checkpoints
+    fit_step: int  # accepted steps at the last fit or refit attempt
+    fit_t: float  # and its time t
+    transitions: int  # of any kind so far; a checkpoint is named after this number
 
     def after(self, **changes) -> "State":
         """The state after one more transition."""
@@ -66,8 +68,14 @@ class State(NamedTuple):
         return random_keys.from_data(self.key)
 
 
+def replicated(state: State, mesh: Mesh) -> State:
+    """The state with its arrays on every device of the mesh; the density is there already."""
+    arrays = ("key", "theta", "velocity", "fit")
+    return state._replace(**{name: replicate(getattr(state, name), mesh) for name in arrays})
+
+
 def to_tree(state: State) -> dict[str, np.ndarray]:
-    """A flat dictionary of numpy arrays: what a checkpoint holds."""
+    """The state as a flat dictionary of numpy arrays, as a checkpoint holds it."""
     tree = {}
     for name, value in state._asdict().items():
         if isinstance(value, (Density, FitState, *ON_HOST)):

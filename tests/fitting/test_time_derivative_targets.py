@@ -121,8 +121,8 @@ def test_the_residual_of_a_system_at_rest_falls():
         )
         simulation = Simulation(config, Wave(width=0.2))
         state = simulation.begin()
-        while not simulation.fit_is_done(state):
-            state = simulation.fit_round(state)
-        state = simulation.after_output(simulation.finish_initial_fit(state)[0])
+        while not simulation.fits.is_done(state):
+            state = simulation.fits.advance(state)
+        state = simulation.after_output(simulation.fits.finish_initial(state)[0])
         residuals[wanted] = simulation.step(state, lambda: None).metrics["residual_fresh"]
     assert residuals[True] < 0.25 * residuals[False]  # measured: 0.025 and 0.42

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from nivp_dist.integration.stepping import _combine
+from nivp_dist.integration.attempts import combine
 from nivp_dist.integration.tableaus import TABLEAUS, attempt
 from nivp_dist.problems.wave import Wave
 from nivp_dist.run.simulation import Simulation
@@ -33,10 +33,10 @@ def pulse():
     )
     simulation = Simulation(config, Wave(**PULSE))
     state = simulation.begin()
-    while not simulation.fit_is_done(state):
-        state = simulation.fit_round(state)
+    while not simulation.fits.is_done(state):
+        state = simulation.fits.advance(state)
     assert float(state.fit.error) < 2e-3
-    state, _ = simulation.finish_initial_fit(state)
+    state, _ = simulation.fits.finish_initial(state)
     points = simulation.sampler.draw(jax.random.key(0), state.density, config.sampling.points)
     shared = simulation.galerkin.prepare(state.theta, points, jax.random.key(1), 0)
     return SimpleNamespace(galerkin=simulation.galerkin, theta=state.theta, points=points, shared=shared)
@@ -51,7 +51,7 @@ def step(pulse, tableau, theta, t, h):
         rates.append(result.rate)
         return result.v
 
-    return attempt(tableau, velocity, _combine, theta, t, h, None), rates
+    return attempt(tableau, velocity, combine, theta, t, h, None), rates
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_the_error_of_a_step_is_the_one_that_it_has(pulse, method, h):
     one, rates = step(pulse, tableau, pulse.theta, 0.0, h)
     for k in range(SUBSTEPS):
         fine = step(pulse, tableau, fine, k * h / SUBSTEPS, h / SUBSTEPS)[0].theta
-    increments = [_combine(None, h, b, rates) for b in (tableau.b, tableau.b_error)]
+    increments = [combine(None, h, b, rates) for b in (tableau.b, tableau.b_error)]
     told, scale = pulse.galerkin.step_norms(pulse.theta, one.theta, one.error, *increments, pulse.points)
     nothing = 2 * [0 * increments[0]]
     embedded, _ = pulse.galerkin.step_norms(pulse.theta, pulse.theta, one.error, *nothing, pulse.points)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from nivp_dist.integration.tableaus import TABLEAUS, StepControl, attempt
+from nivp_dist.integration.step_size import StepControl
+from nivp_dist.integration.tableaus import TABLEAUS, attempt
 
 ORDERS = {"heun": (2, 1), "bogacki_shampine": (3, 2), "cash_karp": (5, 4), "dormand_prince": (5, 4)}
 

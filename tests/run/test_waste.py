@@ -7,7 +7,7 @@ from jax import monitoring
 
 from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
 from nivp_dist.run.simulation import Simulation
-from nivp_dist.run.state import EVOLVE
+from nivp_dist.run.state import EVOLVE, replicated
 from nivp_dist.settings.model import Config
 
 
@@ -68,7 +68,7 @@ def test_steps_compile_nothing_and_read_scalars(method, compiled, read):
     theta = jax.jit(network.initialise)(jax.random.key(1))
     density = simulation.sampler.start(jax.random.key(2), jax.vmap(lambda x: problem.initial(x)[None]))
     state = start._replace(phase=EVOLVE, outputs_written=1, theta=theta, density=density)
-    state = simulation._replicated(state)
+    state = replicated(state, simulation.mesh)
     for _ in range(2):
         state = simulation.stepper.step(state, lambda: None).state
     del compiled[:], read[:]

@@ -16,14 +16,14 @@ from nivp_dist.fitting.restart import Health
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.methods import after_doubling, direct_work, step_work
 from nivp_dist.galerkin.velocity import Galerkin
-from nivp_dist.integration.stepping import Stepper
 from nivp_dist.integration.tableaus import TABLEAUS
 from nivp_dist.monitoring.adaptation import MuAdaptation
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.base import evaluate_reference
 from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
 from nivp_dist.run.simulation import Simulation
-from nivp_dist.run.state import EVOLVE, REFIT
+from nivp_dist.run.state import EVOLVE, REFIT, replicated
+from nivp_dist.run.steps import Stepper, last_step
 from nivp_dist.settings.model import Config
 
 T_END = 0.5
@@ -85,7 +85,7 @@ class Case:
         theta[quadratic.start : quadratic.stop] = np.linalg.lstsq(np.asarray(inputs), log, rcond=None)[0][:, 0]
         density = self.sampler.start(jax.random.key(2), jax.vmap(lambda x: PROBLEM.initial(x)[None]))
         blank = self.simulation.blank()._replace(phase=EVOLVE, outputs_written=1, density=density)
-        self.state = self.simulation._replicated(blank._replace(theta=theta))
+        self.state = replicated(blank._replace(theta=theta), self.simulation.mesh)
         self.field = jax.jit(self.network.field)
 
     def stepper(self, galerkin=None, output_times=(0.0, T_END), **sections):
@@ -282,30 +282,34 @@ def slow(state, rank):
     return state._replace(step=1, rank=rank, health=Health(cg_iterations=100.0, residual=1e-3, h=0.01))
 
 
+def chosen_rank(stepper, state):
+    """The rank of the next step of a state."""
+    return stepper.choice.system(stepper.discretisation(state), last_step(state)).rank
+
+
 def test_adaptive_rank_doubles_while_iterations_are_dear(exact, by_pcg):
     stepper, ranks, state = exact.stepper(by_pcg, solver=PCG), [], exact.state._replace(rank=2)
     for _ in range(3):
-        ranks.append(stepper._regularise(slow(state, state.rank), stepper._points(state, 0))[2])
+        ranks.append(chosen_rank(stepper, slow(state, state.rank)))
         state = state._replace(rank=ranks[-1])
     assert ranks == [4, 8, exact.network.size]  # and no further than p
     # Until then: nothing is known of the iterations, or they are cheap.
-    points = stepper._points(state, 0)
-    assert stepper._regularise(state._replace(step=1, rank=2), points)[2] == 2
+    assert chosen_rank(stepper, state._replace(step=1, rank=2)) == 2
     cheap = slow(state, 2)._replace(health=Health(5.0, 1e-3, 0.01))
-    assert stepper._regularise(cheap, points)[2] == 2
+    assert chosen_rank(stepper, cheap) == 2
     # Nor do iterations of the network before a refit say anything of this one.
-    assert stepper._regularise(slow(state, 2)._replace(fit_step=1), points)[2] == 2
+    assert chosen_rank(stepper, slow(state, 2)._replace(fit_step=1)) == 2
 
 
 def test_adaptive_rank_stops_at_ten_mu_and_at_its_limit(exact, by_pcg):
-    points = exact.stepper(by_pcg)._points(exact.state, 0)
+    points = exact.stepper(by_pcg).discretisation(exact.state).points
     eigenvalues = np.asarray(by_pcg.prepare(exact.state.theta, points, jax.random.key(0), 4).sketch.eigenvalues)
 
     def rank_from(four, **solver):
         large = Galerkin(
             exact.network, PROBLEM, settings(solver=PCG | solver).solver, exact.sampler.settings, by_pcg.mesh
         )
-        return exact.stepper(large, solver=PCG | solver)._regularise(slow(exact.state, four), points)[2]
+        return chosen_rank(exact.stepper(large, solver=PCG | solver), slow(exact.state, four))
 
     trace = float(by_pcg.prepare(exact.state.theta, points, jax.random.key(0), 4).trace)
     assert rank_from(4, mu=float(eigenvalues[-1]) / trace) == 4  # lambda_4 is about mu: enough
@@ -378,11 +382,11 @@ def test_the_rank_for_the_samples_grows_by_counted_work(exact, by_samples):
     few = next(k for k in range(3, 300) if pays(k, 7))
     many = next(k for k in range(3, 300) if pays(k, 1))
     assert 3 < few < many
-    stepper, points = exact.stepper(by_samples, solver=DUAL), exact.stepper(by_samples)._points(exact.state, 0)
+    stepper = exact.stepper(by_samples, solver=DUAL)
     for iterations, kept, expected in ((few, True, 4), (few, False, 2), (many, False, 4)):
         health = Health(cg_iterations=float(iterations), residual=1e-3, h=0.01)
         state = exact.state._replace(step=1, rank=rank, reuse_sketch=kept, health=health)
-        assert stepper._regularise(state, points)[2] == expected
+        assert chosen_rank(stepper, state) == expected
 
 
 # From conjugate gradients to direct solves ------------------------------------------------------------------------
@@ -400,7 +404,7 @@ def test_a_run_goes_over_to_direct_solves_where_iterations_cost_more(exact, by_s
     beside = step_work("dual_pcg", network, n, rank, 0, 7)
     an_iteration = step_work("dual_pcg", network, n, rank, 1, 7) - beside
     # An approximation of all of so small a network costs more than its matrix.
-    monkeypatch.setattr("nivp_dist.integration.stepping.direct_work", lambda *_: {"primal": directly + beside / 7})
+    monkeypatch.setattr("nivp_dist.integration.solver_choice.direct_work", lambda *_: {"primal": directly + beside / 7})
     even = 7 * directly / an_iteration  # iterations at which a step costs as much
     for iterations, expected in ((0.9 * even, rank), (1.1 * even, 0)):
         health = Health(cg_iterations=iterations, residual=1e-3, h=0.01)
@@ -445,10 +449,10 @@ def test_only_auto_goes_over_and_a_refit_begins_with_cg_again(exact, monkeypatch
     grown = slow(exact.state, 2)._replace(step=100, baseline=Health(1.0, 1e-3, 0.01))
     assert run.reason_to_refit(grown) is None and "CG iterations" in found["pcg"].reason_to_refit(grown)
     state = exact.state._replace(
-        rank=0, baseline=Health(0.0, 1e-3, 0.01), phase=REFIT, fit=run.refitter.start(exact.state.theta)
+        rank=0, baseline=Health(0.0, 1e-3, 0.01), phase=REFIT, fit=run.fits.refit.start(exact.state.theta)
     )
-    monkeypatch.setattr(run, "_measured", lambda state: (state.fit._replace(error=jnp.zeros(())), 0.0))
-    assert run.finish_refit(state)[0].rank == run.galerkin.first_rank > 0
+    monkeypatch.setattr(run.fits, "_measured", lambda state: (state.fit._replace(error=jnp.zeros(())), 0.0))
+    assert run.fits.finish_refit(state)[0].rank == run.galerkin.first_rank > 0
 
 
 # Metrics, residual sampling, devices ----------------------------------------------------------------------------

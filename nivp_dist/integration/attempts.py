@@ -1,0 +1,113 @@
+"""One accepted step: attempts with the embedded pair until the error is within the tolerance."""
+
+from typing import Callable, NamedTuple
+
+import jax
+import numpy as np
+
+from nivp_dist.errors import RunFailed
+from nivp_dist.integration.solver_choice import LastStep
+from nivp_dist.integration.stages import StageFailed, Stages
+from nivp_dist.integration.step_size import StepControl, fit_to_output
+from nivp_dist.integration.tableaus import TABLEAUS, Step, attempt
+from nivp_dist.settings.model import IntegratorSettings
+
+
+class Start(NamedTuple):
+    """Where a step begins: theta (p,) at t, the step size to try, and the last step's error over the tolerance."""
+
+    theta: jax.Array
+    t: float
+    h: float
+    previous_error: float
+
+
+class Taken(NamedTuple):
+    """An accepted step.
+
+    Attributes:
+        step: its result in parameter space. stages: the velocities that it was made of.
+        t: where it ended. h: its length. error: relative to the tolerance. rejected: attempts before it.
+        next_h: the step size for the next one.
+    """
+
+    step: Step
+    stages: Stages
+    t: float
+    h: float
+    error: float
+    rejected: int
+    next_h: float
+
+
+class Integrator:
+    """Takes accepted steps with the pair and the tolerance of [integrator]."""
+
+    def __init__(self, settings: IntegratorSettings):
+        self.settings, self.tableau = settings, TABLEAUS[settings.method]
+        self.control = StepControl(self.tableau.order, settings.min_step, settings.max_step)
+        self._combine = jax.jit(combine)
+
+    def take(
+        self,
+        start: Start,
+        output: float,
+        stages: Stages,
+        last: LastStep,
+        direct_stages: Callable[[], Stages] | None = None,
+    ) -> Taken:
+        """One accepted step towards the next output time, which is met exactly.
+
+        direct_stages: makes the stages anew for a direct solve, where CG finds no velocity at the start of the step.
+
+        Raises RunFailed when the step size falls below integrator.min_step.
+        """
+        h, rejected = start.h, 0
+        while True:
+            length, lands = fit_to_output(start.t, h, output)
+            error, step = self._attempt(start, length, stages, last)
+            if error <= 1.0:
+                break
+            rejected += 1
+            if stages.first_velocity is None and direct_stages is not None:
+                stages, direct_stages = direct_stages(), None  # at any step size the first stage would fail again
+                continue
+            h = self.control.rejected(length, error)
+            self._require_step_size(h, start.t, stages.failure or f"error {error:.1e} of the tolerance")
+        next_h = self.control.accepted(length, error, start.previous_error, rejected > 0)
+        if length < h:  # the output time alone has cut the step, which says nothing against the size before it
+            next_h = max(next_h, h)
+        return Taken(step, stages, output if lands else start.t + length, length, error, rejected, next_h)
+
+    def _attempt(self, start: Start, h: float, stages: Stages, last: LastStep) -> tuple[float, Step | None]:
+        """(error relative to the tolerance, step); an infinite error where a stage failed."""
+        stages.begin(last.reuses_at(stages.rank))
+        try:
+            step = attempt(self.tableau, stages, self._combine, start.theta, start.t, h, stages.first_velocity)
+        except StageFailed as failure:
+            stages.failure = str(failure)
+            return np.inf, None
+        error = self._error(start, h, step, stages)
+        if not np.isfinite(error):
+            stages.failure, error = "the error of the step is not finite", np.inf
+        return error, step
+
+    def _error(self, start: Start, h: float, step: Step, stages: Stages) -> float:
+        """Relative to the tolerance (``Galerkin.step_norms``)."""
+        increments = (self._combine(None, h, b, stages.rates) for b in (self.tableau.b, self.tableau.b_error))
+        norms = stages.galerkin.step_norms
+        size, scale = norms(start.theta, step.theta, step.error, *increments, stages.points)
+        return float(size) / (self.settings.rtol * max(float(scale), 1e-300))
+
+    def _require_step_size(self, h: float, t: float, reason: str) -> None:
+        if h < self.settings.min_step:
+            raise RunFailed(
+                f"step size below integrator.min_step = {self.settings.min_step:g} at t = {t:.6g} "
+                f"({reason}); try a larger solver.mu or sampling.points, or integrator.min_step"
+            )
+
+
+def combine(theta, h, coefficients, stages):
+    """theta + h sum_i coefficients_i stages_i, or without theta where it is None."""
+    total = sum(c * k for c, k in zip(coefficients, stages)) * h
+    return total if theta is None else theta + total

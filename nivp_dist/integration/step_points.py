@@ -1,0 +1,80 @@
+"""The collocation points of a step, the fresh points on which its residual is checked, and the density of both."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from nivp_dist.backend import random_keys
+from nivp_dist.backend.mesh import AXIS
+from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.points import sampling
+from nivp_dist.points.points import Points
+from nivp_dist.points.sampling import Density, Sampler
+from nivp_dist.settings.model import SamplingSettings
+
+DENSITY_SWEEPS = 3  # of expectation-maximisation at a step: the density moves little between two steps
+
+
+class Present(NamedTuple):
+    """The solution that points are drawn for: theta (p,) at t, its last velocity (p,), and the density."""
+
+    theta: jax.Array
+    t: float
+    velocity: jax.Array
+    density: Density
+
+
+class StepPoints:
+    """Draws the points of the steps of one run, as sampling.method says."""
+
+    def __init__(self, settings: SamplingSettings, sampler: Sampler, galerkin: Galerkin):
+        self.settings, self.sampler, self.galerkin = settings, sampler, galerkin
+        self._values = jax.jit(galerkin.network.values)
+        sharding = NamedSharding(galerkin.mesh, P(AXIS))
+        self._select_by_residual = jax.jit(self._by_residual, static_argnames="n", out_shardings=sharding)
+        self._select_by_solution = jax.jit(self._by_solution, static_argnames="n", out_shardings=sharding)
+
+    def draw(self, present: Present, key, n: int, selection_key=None) -> Points:
+        """n points for a step.
+
+        selection_key: of the choice by the residual, with sampling.method = 'residual'; None as long as there is no
+        velocity whose residual could be known.
+        """
+        if self.settings.method != "residual" or selection_key is None:
+            return self._without_residual(present, key, n)
+        candidates = self.sampler.draw(key, present.density, n * self.settings.oversampling)
+        squares = self.galerkin.residual_squares(present.theta, present.t, present.velocity, candidates)
+        return self._select_by_residual(selection_key, candidates, squares, n=n)
+
+    def draw_for_check(self, present: Present, key) -> Points:
+        """Points that no velocity was fitted to: a quarter as many as a step's, but 1000 where it has so many."""
+        n = self.settings.points
+        return self._without_residual(present, key, min(n, max(1000, n // 4)))
+
+    def follow(self, density: Density, points: Points, theta) -> Density:
+        """The density moved to the solution that theta represents, by its values on the points."""
+        if self.settings.method == "uniform":
+            return density
+        return self.sampler.fit(density, points, self._values(theta, points.x), sweeps=DENSITY_SWEEPS)
+
+    def _without_residual(self, present: Present, key, n: int) -> Points:
+        """n points by the density, or with sampling.method = 'solution' by the network itself."""
+        if self.settings.method != "solution":
+            return self.sampler.draw(key, present.density, n)
+        candidates = self.sampler.draw(key, present.density, n * self.settings.oversampling)
+        field = self.galerkin.field(present.theta, candidates.x)
+        return self._select_by_solution(random_keys.solution_selection_key(key), candidates, field, n=n)
+
+    def _by_residual(self, key, candidates, squares, *, n):
+        chosen = sampling.select_by_residual(key, candidates, squares, n)
+        return sampling.pad(chosen, self.galerkin.mesh.size)
+
+    def _by_solution(self, key, candidates, field, *, n):
+        network, settings = self.galerkin.network, self.settings
+        logs = field[:, 0] if network.log_density else jnp.log(jnp.linalg.norm(field, axis=-1))
+        power, log = 1 / settings.inflation, network.log_density
+        chosen = sampling.select_by_solution(key, candidates, logs, n, power, settings.uniform_fraction, log)
+        return sampling.pad(chosen, self.galerkin.mesh.size)

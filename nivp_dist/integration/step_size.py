@@ -1,0 +1,45 @@
+"""The length of a step: what the errors of the last steps allow, and what the next output time asks for."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def fit_to_output(t: float, h: float, output: float) -> tuple[float, bool]:
+    """The length of a step of h at most that does not pass the next output time, and whether it ends there.
+
+    A step that would leave less than another h is halved, so that no tiny step remains before the output.
+    """
+    left = output - t
+    if left <= h * (1 + 1e-9):  # an output that is missed by the rounding of t alone is met
+        return left, True
+    return (left / 2 if left < 2 * h else h), False
+
+
+@dataclass(frozen=True)
+class StepControl:
+    """Proportional-integral control (Gustafsson 1991; Hairer and Wanner II, IV.2).
+
+    h_new = h * safety * error^(-0.7/k) * previous^(0.4/k), where k is the order of the pair and errors are relative to
+    the tolerance; the factor stays within [shrink, grow], and does not exceed one directly after a rejection.
+    """
+
+    order: int
+    min_step: float
+    max_step: float
+    safety: float = 0.9
+    shrink: float = 0.2
+    grow: float = 4.0
+
+    def accepted(self, h: float, error: float, previous: float, after_rejection: bool) -> float:
+        """The step size after an accepted step of h with that error; previous: the error of the step before it."""
+        error, previous = max(error, 1e-10), max(previous, 1e-4)
+        factor = self.safety * error ** (-0.7 / self.order) * previous ** (0.4 / self.order)
+        limit = 1.0 if after_rejection else self.grow
+        return float(np.clip(h * np.clip(factor, self.shrink, limit), self.min_step, self.max_step))
+
+    def rejected(self, h: float, error: float) -> float:
+        """The step size of the next attempt; it is cut by the largest factor where the error is not finite."""
+        if not np.isfinite(error):
+            return h * self.shrink
+        return h * float(np.clip(self.safety * error ** (-1.0 / self.order), self.shrink, 0.9))

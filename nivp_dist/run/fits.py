@@ -1,0 +1,207 @@
+"""The fits of a run as functions from State to State: the initial fit, and refits of a fresh network.
+
+A fit proceeds in rounds, one transition of the run each, so that it can be stopped and resumed between them.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from nivp_dist.backend import random_keys
+from nivp_dist.backend.mesh import replicate
+from nivp_dist.errors import RunFailed
+from nivp_dist.fitting.fit import DONE, FitState, Fitter
+from nivp_dist.fitting.time_derivative_targets import Source, TimeDerivativeTargets
+from nivp_dist.monitoring.adaptation import MuAdaptation
+from nivp_dist.network.network import Network
+from nivp_dist.points import sampling
+from nivp_dist.points.sampling import Density, Sampler
+from nivp_dist.run.solvers import Solvers
+from nivp_dist.run.state import EVOLVE, FIT, REFIT, State
+
+# A refit is accepted below this share of the error that the run estimates already: it then adds little to it.
+REFIT_SHARE = 0.1
+
+
+class Fits:
+    """The initial fit and the refits of one run.
+
+    Args:
+        network: of the run. Where fit.time_derivative_targets asks for it, a wider one is fitted (``fitted``).
+        first_rank: of the sketch with which the steps after a refit begin.
+    """
+
+    def __init__(self, solvers: Solvers, network: Network, sampler: Sampler, first_rank: int):
+        self.config, self.problem, self.mesh = solvers.config, solvers.problem, solvers.mesh
+        self.network, self.sampler, self.first_rank = network, sampler, first_rank
+        self.targets = None
+        if TimeDerivativeTargets.wanted(self.config, network):
+            self.targets = TimeDerivativeTargets(self.config.network, self.problem, network)
+        self.fitted = self.targets.network if self.targets else network
+        galerkin, iterative = solvers.of_fits(self.fitted), solvers.iterative_of_fits(self.fitted)
+        self._initial = Source(self._initial_field, self._initial_function)
+        self._present = Source(self._present_field, self._present_function)
+        self.initial, self.refit = (
+            Fitter(galerkin, sampler, self.config.fit, target, self.problem.outputs, iterative)
+            for target in (self._initial_target, self._present_target)
+        )
+        self._last_scales: tuple = (None, None, None, None)  # of a fit: phase, step, theta, scales
+
+    # Rounds ---------------------------------------------------------------------------------------
+
+    def begin_initial(self) -> tuple[Density, FitState]:
+        """The density of the initial condition, and the initial fit before its first round."""
+        run = random_keys.run_key(self.config.seed)
+        density = self.sampler.start(random_keys.pilot_key(run), self.initial_values)
+        key = random_keys.initial_parameters_key(random_keys.initial_fit_key(run))
+        several = self.config.network.gaussians > 1
+        theta = self._parameters_near(key, density) if several else self.fitted.initialise(key)
+        return density, self.initial.start(theta)
+
+    def begin_refit(self, state: State) -> State:
+        """A fresh network, to be fitted to the present solution; theta stays until it is accepted."""
+        key = random_keys.refit_parameters_key(random_keys.refit_key(state.run_key, state.step))
+        # The solution may have left the place and the scale that the network's coordinates are made for.
+        fit = self.refit.start(self._parameters_near(key, state.density))
+        return state.after(phase=REFIT, fit=replicate(fit, self.mesh))
+
+    def advance(self, state: State) -> State:
+        """One round of the fit in progress; where it is stuck, it begins again with other parameters."""
+        fitter, context, key = self._in_progress(state)
+        fit = fitter.advance(state.fit, key, state.density, context)
+        if fitter.stuck(fit):
+            again = random_keys.reinitialisation_key(key, int(fit.round))
+            near = bool(jax.random.bernoulli(again))
+            theta = self._parameters_near(again, state.density) if near else self.fitted.initialise(again)
+            fit = replicate(fitter.start(theta)._replace(round=fit.round), self.mesh)
+        return state.after(fit=fit)
+
+    def is_done(self, state: State) -> bool:
+        """Whether the fit in progress has no round left to do."""
+        return int(state.fit.stage) == DONE
+
+    @property
+    def most_rounds(self) -> int:
+        """The most rounds that a fit takes."""
+        return self.initial.last_round
+
+    # Ends -----------------------------------------------------------------------------------------
+
+    def finish_initial(self, state: State) -> tuple[State, float]:
+        """The state from which the evolution begins, and the relative error that was reached.
+
+        Raises RunFailed if that misses fit.target and fit.on_miss = "error".
+        """
+        fit, misfit = self._measured(state)
+        error, settings = float(fit.error), self.config.fit
+        if not error <= settings.target and settings.on_miss == "error":
+            raise RunFailed(
+                f"the initial fit reached a relative error of {error:.2e}, fit.target is {settings.target:.0e}: raise "
+                f"network.width, fit.iterations or fit.points, or set fit.on_miss = 'continue'"
+            )
+        theta, estimate = self._network_part(fit.theta), state.estimate._replace(initial=misfit)
+        return state.after(phase=EVOLVE, theta=theta, fit=fit, estimate=estimate), error
+
+    def refit_bound(self, state: State) -> float:
+        """The relative error below which a refit is accepted: restart.bound, or a tenth of the estimated error.
+
+        Where much accuracy is lost already, a refit that adds little to the error is better than a network whose
+        residual shows that it can follow the solution no longer.
+        """
+        return max(self.config.restart.bound, REFIT_SHARE * state.estimate.total)
+
+    def finish_refit(self, state: State) -> tuple[State, float, bool]:
+        """Take the refit if its error is within ``refit_bound``, else keep the old network.
+
+        Returns: the state, the relative error of the refit, and whether it was accepted.
+        """
+        fit, misfit = self._measured(state)
+        error = float(fit.error)
+        accepted = bool(error <= self.refit_bound(state))
+        healthy_step = max(state.h, state.baseline.h) if state.baseline else state.h
+        state = state.after(
+            phase=EVOLVE,
+            refit_attempts=state.refit_attempts + 1,
+            baseline=None,
+            fit_step=state.step,
+            fit_t=state.t,
+        )
+        if accepted:
+            state = state._replace(
+                theta=self._network_part(fit.theta),
+                velocity=jnp.zeros_like(state.velocity),
+                refits=state.refits + 1,
+                estimate=state.estimate._replace(refits=state.estimate.refits + misfit),
+                h=healthy_step,
+                rank=self.first_rank,
+                reuse_sketch=True,
+                history=state.history.after_fit(),
+                mu_adaptation=MuAdaptation(since=state.step),
+            )
+        return state, error, accepted
+
+    # Targets --------------------------------------------------------------------------------------
+
+    def initial_values(self, x):
+        """u0 (n, m) at x (n, d)."""
+        return jax.vmap(lambda point: jnp.reshape(self.problem.initial(point), (self.network.outputs,)))(x)
+
+    def _initial_target(self, context, x):
+        return self._target(self._initial, None, context, x)
+
+    def _present_target(self, context, x):
+        *context, scales = context
+        return self._target(self._present, context, scales, x)
+
+    def _target(self, source, context, scales, x):
+        x = x.astype(self.network.dtype)
+        return self.targets.target(source, context, scales, x) if self.targets else source.field(context, x)
+
+    def _initial_field(self, _, x):
+        return self.network.as_field(self.initial_values(x))
+
+    def _initial_function(self, _):
+        return self.problem.initial, 0.0
+
+    def _present_field(self, context, x):
+        return self.network.field(context[0], x)
+
+    def _present_function(self, context):
+        theta, t = context
+        return self.network.function(theta), t
+
+    # Parts ----------------------------------------------------------------------------------------
+
+    def _parameters_near(self, key, density: Density):
+        """Parameters (p,) whose quadratic forms are the Gaussians of the density."""
+        count = self.config.network.gaussians
+        return self.fitted.initialise_near(key, *sampling.gaussians(density, count))
+
+    def _network_part(self, theta):
+        """The parameters of the network of the run, from those of the fitted one."""
+        return self.targets.restrict(theta) if self.targets else theta
+
+    def _in_progress(self, state: State):
+        """The fitter of the fit in progress, what its target depends on, and its key."""
+        if state.phase == FIT:
+            key = random_keys.initial_fit_key(state.run_key)
+            return self.initial, self._scales(state, key, self._initial, None), key
+        key, context = random_keys.refit_key(state.run_key, state.step), (state.theta, state.t)
+        return self.refit, (*context, self._scales(state, key, self._present, context)), key
+
+    def _scales(self, state: State, key, source, context):
+        """Scales (m,) of the time derivatives: the same in every round of a fit, measured when it begins."""
+        if self.targets is None:
+            return None
+        phase, step, theta, _ = self._last_scales
+        if (phase, step) != (state.phase, state.step) or theta is not state.theta:
+            points = self.sampler.draw(random_keys.rate_scales_key(key), state.density, self.config.fit.points)
+            scales = self.targets.scales(source, context, points)
+            self._last_scales = (state.phase, state.step, state.theta, scales)
+        return self._last_scales[-1]
+
+    def _measured(self, state: State) -> tuple[FitState, float]:
+        """The fit with its error, and its misfit as ``monitoring.estimate`` counts it."""
+        fitter, context, key = self._in_progress(state)
+        arguments = random_keys.fit_measure_key(key), state.density, context
+        fit = fitter.measure(state.fit, *arguments)
+        return fit, fitter.misfit(fit, *arguments)

@@ -1,0 +1,64 @@
+"""What follows from an accepted step: the health of the run, messages to the user, and adapted mu and points.
+
+All of it is a function of the state and the metrics of the step, so that a resumed run does the same.
+"""
+
+import numpy as np
+
+from nivp_dist.fitting.restart import Health
+from nivp_dist.monitoring.signatures import StepRecord
+from nivp_dist.run.state import State
+from nivp_dist.run.steps import Accepted
+from nivp_dist.settings.model import Config
+
+SETTLING_STEPS = 3  # accepted steps after a fit before the baseline of its health is taken: the first are not typical
+
+
+def observe(config: Config, before: State, accepted: Accepted) -> Accepted:
+    """The accepted step as the next transition of the run; before: the state from which it was taken."""
+    metrics, state = accepted.metrics, accepted.state
+    health = _health(metrics)
+    settled = state.baseline is None and state.step - state.fit_step >= SETTLING_STEPS
+    record = _record(health, accepted)
+    history, messages = state.history.after_step(record, state.step)
+    if not before.history.unsolved():  # else the user has been warned of it
+        messages += accepted.warnings
+    if before.rank and not state.rank:
+        messages.append("Cholesky from here on: conjugate gradients have come to cost more, or find no velocity")
+    state = state.after(health=health, baseline=health if settled else state.baseline, history=history)
+    state, adapted = _adapt(config, state)
+    return accepted._replace(state=state, warnings=messages + adapted)
+
+
+def _health(metrics: dict) -> Health:
+    per_velocity = (metrics["cg_iterations"] - metrics["cg_wasted"]) / max(metrics["evaluations"], 1)
+    return Health(per_velocity, metrics["residual_fresh"], metrics["h"])
+
+
+def _record(health: Health, accepted: Accepted) -> StepRecord:
+    names = ("rejected", "residual", "residual_fresh", "coverage", "turn")
+    return StepRecord(
+        h=accepted.state.h,
+        iterations=health.cg_iterations,
+        unsolved=float(bool(accepted.warnings)),
+        **{name: np.nan if accepted.metrics[name] is None else accepted.metrics[name] for name in names},
+    )
+
+
+def _adapt(config: Config, state: State) -> tuple[State, list[str]]:
+    """Another factor on mu or on the points, where the last steps ask for it (``monitoring.adaptation``)."""
+    messages, recent, sampling = [], state.history.recent(), config.sampling
+    if config.solver.adapt_mu:
+        mu = state.mu_adaptation.after_step(recent, state.step)
+        if mu != state.mu_adaptation:
+            messages.append(f"solver.mu is multiplied by {mu.factor:g} from here on")
+            state = state._replace(mu_adaptation=mu)
+    # With sampling.method = 'solution' the fresh points lie in other tails than the step's, which more points of the
+    # same kind do not cure.
+    adapts = sampling.adapt_points and sampling.method != "solution"
+    if adapts and state.step % sampling.redraw_every == 0:
+        points = state.point_refinement.after_step(recent, state.step)
+        if points != state.point_refinement:
+            messages.append(f"{sampling.points * points.factor} points are drawn from here on")
+            state = state._replace(point_refinement=points)
+    return state, messages

@@ -1,0 +1,50 @@
+"""The Galerkin solvers of a run: those of its steps and those of its fits differ in points, network and method."""
+
+from jax.sharding import Mesh
+
+from nivp_dist.galerkin.methods import ITERATIVE, direct_method
+from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.network.network import Network
+from nivp_dist.problems.base import Problem
+from nivp_dist.settings.model import Config
+
+
+class Solvers:
+    """Makes the solvers of one configuration on one mesh."""
+
+    def __init__(self, config: Config, problem: Problem, mesh: Mesh):
+        self.config, self.problem, self.mesh = config, problem, mesh
+
+    def of_steps(self, network: Network) -> Galerkin:
+        """The solver of the velocities, as solver.method says.
+
+        A step changes the field by a few hundredths, so that J v with a relative error of integrator.rtol changes the
+        solution by far less than that.
+        """
+        config = self.config
+        rtol = config.integrator.rtol
+        return Galerkin(network, self.problem, config.solver, config.sampling, self.mesh, rate_rtol=rtol)
+
+    def direct_of_steps(self, network: Network, chosen: Galerkin) -> Galerkin | None:
+        """The direct solver to which a run by CG may go over: None without solver.method = 'auto', or where `chosen`
+        is direct already, or where the matrix would be too large."""
+        config, method = self.config, direct_method(network, self.config.sampling.points)
+        if config.solver.method != "auto" or chosen.method not in ITERATIVE or method is None:
+            return None
+        solver = config.solver.model_copy(update={"method": method})
+        return Galerkin(network, self.problem, solver, config.sampling, self.mesh)
+
+    def of_fits(self, network: Network) -> Galerkin:
+        """The solver of the corrections of a fit, on fit.points."""
+        return self._of_fits(network, self.config.solver)
+
+    def iterative_of_fits(self, network: Network) -> Galerkin | None:
+        """The same by CG for the samples, for the rounds in which that is far cheaper; None if a method is set."""
+        if self.config.solver.method != "auto":
+            return None
+        solver = self.config.solver.model_copy(update={"method": "dual_pcg", "rank": "adaptive"})
+        return self._of_fits(network, solver)
+
+    def _of_fits(self, network: Network, solver) -> Galerkin:
+        points = self.config.sampling.model_copy(update={"points": self.config.fit.points})
+        return Galerkin(network, self.problem, solver, points, self.mesh, fitting=True)
