@@ -1,12 +1,13 @@
 """A fit as a sequence of rounds over a small state, so that it can be watched, stopped and resumed.
 
-Gauss-Newton is the main method: with the same operator and solver as the velocity it reaches in tens of
-rounds what SGD does not reach in tens of thousands (measured: method notes in the README). Each round
-draws fresh points, solves for several dampings at once and keeps what is best *on another fresh draw*:
-damping and step length are chosen by generalisation, so a batch of points cannot be overfitted. Lengths cost forward
-passes only and let the damping be smaller. A smaller fit error is not always a better start: measured at 100 rounds of
-allen_cahn_1d 4.5e-5 in place of 3.3e-4; but fokker_planck_trap_5d, fitted to 4.8e-4 in place of 6.8e-4, has twice the
-error at t = 0.5.
+Gauss-Newton is the main method: with the operator and the solver of the velocity it reaches in tens of rounds errors
+that Adam does not reach in tens of thousands of steps (measured: `nivp bench fit`). A round draws fresh points, solves
+for the corrections of several dampings at once, and keeps the best of them on another fresh draw, so that the points of
+the round cannot be overfitted. With fit.line_search shorter corrections are tried too, which cost forward passes only
+and allow smaller dampings.
+
+A smaller error of the fit is not always a better start. Measured with a line search and without: allen_cahn_1d 4.5e-5
+and 3.3e-4 after 100 rounds, which pays; fokker_planck_trap_5d 4.8e-4 and 6.8e-4, and twice the error at t = 0.5.
 """
 
 from functools import partial
@@ -25,24 +26,28 @@ from nivp_dist.points.points import error_weights
 from nivp_dist.settings.model import FitSettings
 
 ADAM, HEAD, GAUSS_NEWTON, DONE = 0, 1, 2, 3
-DAMPING_FACTORS = (0.1, 1.0, 10.0)
+DAMPING_FACTORS = (0.1, 1.0, 10.0)  # dampings of a round, over the best one of the round before
 LENGTHS = (1.0, 0.5, 0.25, 0.1)  # of each correction, with fit.line_search
-SMALLEST_DAMPING, LARGEST_DAMPING = 1e-14, 1e2
-ADAM_ROUND = 100
-PATIENCE = 8  # Gauss-Newton rounds in a row that gain less than a percent
-# Or so many rounds, below the target, without an error below this part of the least so far: the best of several
-# corrections gains a percent on the points that chose it, also where the fit is as good as it gets.
-ENDURANCE, GAIN = 25, 0.95
-FAR = 10.0  # times the target: a fit that stalls beyond it sits at a stationary point of its initialisation
+FIRST_DAMPING = 1e-4
+SMALLEST_DAMPING, LARGEST_DAMPING = 1e-14, 1e2  # relative to tr M: rounding of float64, and gradient descent
+ADAM_ROUND = 100  # steps of Adam in a round, between two of which a run can be stopped
+FINAL_RATE = 1e-3  # of Adam's cosine schedule, relative to fit.learning_rate
+PATIENCE = 8  # a fit ends after so many Gauss-Newton rounds in a row that each gain less than a percent,
+# or, below its target, after LONG_PATIENCE rounds without an error below REAL_GAIN times the least one so far: the best
+# of several corrections gains a percent on the points that chose it even where the fit gets no better.
+LONG_PATIENCE, REAL_GAIN = 25, 0.95
+FAR = 10.0  # times fit.target: a fit that stalls beyond it is at a stationary point near its initial parameters
 
 
 class FitState(NamedTuple):
-    """All that a fit is, so that it can be checkpointed.
+    """The state of a fit between two rounds, as it is checkpointed.
 
     Attributes:
-        theta (p,). error: relative error of theta on the last fresh points. damping: relative to tr M.
-        stage: ADAM, HEAD, GAUSS_NEWTON or DONE. round: rounds done in all. stale: rounds without gain.
-        first, second (p,): Adam's moments. record: the least error so far, and level: Gauss-Newton rounds since.
+        theta: (p,). error: relative error of theta on the last fresh points. damping: relative to tr M.
+        stage: ADAM, HEAD, GAUSS_NEWTON or DONE. round: rounds done so far.
+        without_gain: the last rounds in a row that gained less than a percent.
+        first_moment, second_moment: (p,), of Adam.
+        least_error: so far. since_least: Gauss-Newton rounds since it fell by a real gain.
     """
 
     theta: jax.Array
@@ -50,18 +55,21 @@ class FitState(NamedTuple):
     damping: jax.Array
     stage: jax.Array
     round: jax.Array
-    stale: jax.Array
-    first: jax.Array
-    second: jax.Array
-    record: jax.Array
-    level: jax.Array
+    without_gain: jax.Array
+    first_moment: jax.Array
+    second_moment: jax.Array
+    least_error: jax.Array
+    since_least: jax.Array
 
 
 class Fitter:
-    """Fits the field to target(context, x): x (n, d) -> (n, m); context is any pytree (or None).
+    """Fits the field of a network to a target.
 
-    ``scored``: outputs that the final error counts (default all; see ``fitting.time_derivative_targets``).
-    ``by_samples``: with `dual_pcg`, for the rounds that it is far cheaper in; None: there are none.
+    Args:
+        galerkin: solves for the corrections. iterative: the same by `dual_pcg`, for the rounds in which that is far
+            cheaper, or None.
+        target: (context, x (n, d)) -> (n, m); the context is any pytree, or None.
+        scored: outputs that the final error counts; None for all (see ``fitting.time_derivative_targets``).
     """
 
     def __init__(
@@ -71,9 +79,9 @@ class Fitter:
         settings: FitSettings,
         target: Callable,
         scored: int | None = None,
-        by_samples: Galerkin | None = None,
+        iterative: Galerkin | None = None,
     ):
-        self.galerkin, self.sampler, self.settings, self.by_samples = galerkin, sampler, settings, by_samples
+        self.galerkin, self.sampler, self.settings, self.iterative = galerkin, sampler, settings, iterative
         self.network = galerkin.network
         self._target = jax.jit(target)
         self._errors = jax.jit(self._relative_errors)
@@ -89,11 +97,18 @@ class Fitter:
         first = GAUSS_NEWTON if self.settings.method == "gauss_newton" else ADAM
         zero = jnp.zeros_like(theta)
         return FitState(
-            theta, _number(np.inf), _number(1e-4), *map(_count, (first, 0, 0)), zero, zero, _number(np.inf), _count(0)
+            theta,
+            _number(np.inf),
+            _number(FIRST_DAMPING),
+            *map(_count, (first, 0, 0)),
+            zero,
+            zero,
+            _number(np.inf),
+            _count(0),
         )
 
     def advance(self, state: FitState, key, density, context=None) -> FitState:
-        """One round. The key is that of the whole fit."""
+        """The state after one round. key: of the whole fit. density: of the points. context: of the target."""
         key = random_keys.fit_round_key(key, int(state.round))
         stage = int(state.stage)
         if stage == ADAM:
@@ -106,8 +121,8 @@ class Fitter:
             dampings = np.array([float(state.damping)])
         else:
             dampings = np.clip(float(state.damping) * np.array(DAMPING_FACTORS), SMALLEST_DAMPING, LARGEST_DAMPING)
-            # Not in the frame of the points: it does not help (a mixture in three dimensions, 60 rounds: 5.0e-3 in the
-            # frame, 2.3e-3 without).
+            # In the basis of the network: that of the points (``network.frames``) does not help a fit. Measured for a
+            # mixture in three dimensions after 60 rounds: 5.0e-3 in the frame of the points, 2.3e-3 without it.
             galerkin, rank = self._solver(float(state.damping))
             shared = galerkin.prepare(state.theta, points, random_keys.fit_sketch_key(key), rank, framed=False)
             corrections = galerkin.correction(state.theta, points, misfit, shared, dampings)
@@ -120,28 +135,29 @@ class Fitter:
     # ----------------------------------------------------------------------------------------------
 
     def _solver(self, damping: float) -> tuple[Galerkin, int]:
-        """What solves a round at that damping, and the rank of its approximation."""
-        if self.by_samples is not None and fits_by_samples(self.network, self.settings.points, damping):
-            return self.by_samples, min(fit_rank(self.network, damping), self.by_samples.largest_rank)
+        """The solver of a round at that damping, and the rank of its approximation."""
+        if self.iterative is not None and fits_by_samples(self.network, self.settings.points, damping):
+            return self.iterative, min(fit_rank(self.network, damping), self.iterative.largest_rank)
         return self.galerkin, self.galerkin.first_rank
 
     def _choose(self, state, candidates, errors, dampings) -> FitState:
+        """The best of the candidates (1 + c, p), of which the first is the present theta, and what follows from it."""
         before, damping = errors[0], float(state.damping)
         errors = np.where(np.isfinite(errors), errors, np.inf)
         best = int(np.argmin(errors))
         gained = best > 0
         damping = dampings[best - 1] if gained else min(damping * 10, LARGEST_DAMPING)
-        # While the least damping is still the best, the fit is on its way, however little it gains yet.
-        on_its_way = gained and damping == np.min(dampings) and damping > SMALLEST_DAMPING
-        stale = 0 if errors[best] < 0.99 * before or on_its_way else int(state.stale) + 1
+        # While the least damping is the best one, the damping is still falling, and larger gains are to come.
+        damping_falls = gained and damping == np.min(dampings) and damping > SMALLEST_DAMPING
+        without_gain = 0 if errors[best] < 0.99 * before or damping_falls else int(state.without_gain) + 1
         stage, settings = int(state.stage), self.settings
         rounds = int(state.round) + 1
-        ahead = errors[best] < GAIN * float(state.record)
-        record, level = (errors[best], 0) if ahead else (float(state.record), int(state.level) + 1)
-        lasting = level >= ENDURANCE and record < settings.target
+        real_gain = errors[best] < REAL_GAIN * float(state.least_error)
+        least, since_least = (errors[best], 0) if real_gain else (float(state.least_error), int(state.since_least) + 1)
+        converged = since_least >= LONG_PATIENCE and least < settings.target
         if stage == HEAD:
-            stage, stale = (GAUSS_NEWTON if settings.method.endswith("gauss_newton") else DONE), 0
-        elif errors[best] < settings.stop_at or stale >= PATIENCE or lasting or rounds >= self.last_round:
+            stage, without_gain = (GAUSS_NEWTON if settings.method.endswith("gauss_newton") else DONE), 0
+        elif errors[best] < settings.stop_at or without_gain >= PATIENCE or converged or rounds >= self.last_round:
             stage = DONE
         return state._replace(
             theta=self._choice(candidates, best),
@@ -149,9 +165,9 @@ class Fitter:
             damping=_number(damping),
             stage=_count(stage),
             round=_count(rounds),
-            stale=_count(stale),
-            record=_number(record),
-            level=_count(level),
+            without_gain=_count(without_gain),
+            least_error=_number(least),
+            since_least=_count(since_least),
         )
 
     @property
@@ -175,18 +191,20 @@ class Fitter:
         settings = self.settings
         points = self.sampler.draw(key, density, settings.adam_batch * ADAM_ROUND)
         moments = optax.ScaleByAdamState(
-            jnp.asarray(np.int32(int(state.round) * ADAM_ROUND)), state.first, state.second
+            jnp.asarray(np.int32(int(state.round) * ADAM_ROUND)), state.first_moment, state.second_moment
         )
         theta, moments = self._adam(state.theta, moments, points, context)
-        return state._replace(theta=theta, first=moments.mu, second=moments.nu, round=_count(int(state.round) + 1))
+        return state._replace(
+            theta=theta, first_moment=moments.mu, second_moment=moments.nu, round=_count(int(state.round) + 1)
+        )
 
     def _adam_round(self, target, theta, moments, points, context):
         """ADAM_ROUND minibatch steps under a cosine schedule; the round's draw is cut into batches."""
         settings = self.settings
-        schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.adam_steps, alpha=1e-3)
+        schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.adam_steps, alpha=FINAL_RATE)
         rule = optax.scale_by_adam()
         batch = len(points.x) // ADAM_ROUND
-        # Strided batches: a draw is stratified in order, so every batch sees all of its parts.
+        # Batches take every ADAM_ROUND-th point: a draw is stratified in order, so each batch has points of all parts.
         batches = jax.tree.map(
             lambda leaf: leaf[: batch * ADAM_ROUND].reshape(batch, ADAM_ROUND, *leaf.shape[1:]).swapaxes(0, 1), points
         )
@@ -214,7 +232,7 @@ class Fitter:
         return state._replace(stage=_count(after))
 
     def stuck(self, state: FitState) -> bool:
-        """Stalled far from the target with rounds left: another initialisation is worth them."""
+        """Whether the fit has stalled far from its target with rounds left: other initial parameters are worth them."""
         left = int(state.stage) == DONE and int(state.round) < self.last_round
         return left and self.settings.method == "gauss_newton" and float(state.error) > FAR * self.settings.target
 
@@ -224,9 +242,9 @@ class Fitter:
         return state._replace(error=self._final(state.theta[None], fresh, self._target(context, fresh.x))[0])
 
     def misfit(self, state: FitState, key, density, context=None) -> float:
-        """Relative error of a measured state in the norm of ``nivp_dist.monitoring.estimate``, on the points of ``measure``."""
+        """Relative error of a measured state in the norm of ``monitoring.estimate``, on the points of ``measure``."""
         if not self.network.log_density:
-            return float(state.error)  # the same norm
+            return float(state.error)  # measured in that norm already
         fresh = self.sampler.draw(key, density, self.settings.points)
         target = self._target(context, fresh.x)
         return float(self._final(state.theta[None], self._reweighted(fresh, target), target)[0])
@@ -247,6 +265,6 @@ def _count(value):
 
 
 def _reweighted(points, target):
-    """The same points under the solution itself, for a field log u."""
+    """The points with weights under the density u = exp(target), for a field log u."""
     weights = error_weights(points, target, log_density=True)
     return points._replace(weights=weights / jnp.sum(weights))

@@ -1,8 +1,8 @@
 """Head tuning: with the features frozen, the last layer is a linear least-squares problem.
 
-The ridge pulls towards the *present* head, not towards zero: a head tuned to a target that vanishes, or
-that the bias alone can meet, would otherwise lose its features, and with them the tangent space of every
-layer below (arXiv 2304.14994, sec. 5.1, tunes towards zero; measured there to raise the residual).
+The ridge penalty is on the change of the head, not on the head itself. With a penalty on the head (arXiv 2304.14994,
+sec. 5.1) a target that vanishes, or that the bias alone can meet, drives the weights of the head to zero, and with them
+the derivatives by all layers below it: the tangent space is lost, and the residual of the velocity rises.
 """
 
 import jax
@@ -14,9 +14,9 @@ from nivp_dist.galerkin.jacobian import Operator
 
 
 class HeadTuning:
-    """(theta, points, misfit (n, m)) -> correction (p,), zero outside the heads.
+    """(theta (p,), points, misfit (n, m)) -> correction delta (p,), zero outside the heads.
 
-    Minimises sum_i w_i |J_head delta - misfit|^2 + ridge tr(M_head) |delta|^2.
+    delta minimises sum_i w_i |J_head delta - misfit|^2 + ridge tr(M_head) |delta|^2.
     """
 
     def __init__(self, galerkin, ridge: float):
@@ -48,7 +48,7 @@ class HeadTuning:
 
 
 class _HeadNetwork:
-    """The part of a network's description that an Operator with cached factors reads."""
+    """The heads as a network of their own: the attributes that ``jacobian.Operator`` reads."""
 
     def __init__(self, layers, outputs, size):
         self.layers, self.outputs, self.size = layers, outputs, size

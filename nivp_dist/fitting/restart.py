@@ -1,4 +1,7 @@
-"""When to refit: a function of the run's state alone, so that a run repeats exactly."""
+"""When to refit: decided by the state of the run alone, so that a run repeats exactly.
+
+Health at the last step is compared with a baseline, the health soon after the last fit or refit attempt.
+"""
 
 from typing import NamedTuple
 
@@ -6,7 +9,11 @@ from nivp_dist.settings.model import RestartSettings
 
 
 class Health(NamedTuple):
-    """How the parametrisation is doing: CG iterations a velocity, residual on fresh points, step size."""
+    """Numbers that get worse as the parameters drift to where they represent the solution badly.
+
+    Attributes:
+        cg_iterations: per velocity. residual: |J v - f| / |f| on fresh points. h: the length of the step.
+    """
 
     cg_iterations: float
     residual: float
@@ -14,22 +21,23 @@ class Health(NamedTuple):
 
 
 def reason_to_refit(
-    settings: RestartSettings, now: Health | None, reference: Health | None, steps: int, elapsed: float
+    settings: RestartSettings, now: Health | None, baseline: Health | None, steps: int, elapsed: float
 ) -> str | None:
     """Why the network should be replaced by a fresh one now, or None.
 
     Args:
-        now: at the last step. reference: a few steps after the last fit or refit attempt. None: not known yet.
+        now: health at the last step. baseline: health a few steps after the last fit or refit attempt. Each is None as
+            long as it is not known.
         steps, elapsed: accepted steps and time t since that fit or attempt.
     """
-    if not settings.enabled or now is None or reference is None or steps < settings.cooldown_steps:
+    if not settings.enabled or now is None or baseline is None or steps < settings.cooldown_steps:
         return None
     if settings.every is not None and elapsed >= settings.every:
-        return f"t advanced by {elapsed:.3g} since the last one"
-    if reference.cg_iterations >= 1 and now.cg_iterations > settings.cg_growth * max(reference.cg_iterations, 10):
-        return f"CG iterations grew from {reference.cg_iterations:.0f} to {now.cg_iterations:.0f} a velocity"
-    if now.residual > settings.residual_growth * reference.residual and now.residual > 1e-2:
-        return f"the residual on fresh points grew from {reference.residual:.1e} to {now.residual:.1e}"
-    if now.h < reference.h / settings.step_shrink:
-        return f"the step size fell from {reference.h:.1e} to {now.h:.1e}"
+        return f"t advanced by {elapsed:.3g} since the last fit"
+    if baseline.cg_iterations >= 1 and now.cg_iterations > settings.cg_growth * max(baseline.cg_iterations, 10):
+        return f"CG iterations grew from {baseline.cg_iterations:.0f} to {now.cg_iterations:.0f} per velocity"
+    if now.residual > settings.residual_growth * baseline.residual and now.residual > 1e-2:
+        return f"the residual on fresh points grew from {baseline.residual:.1e} to {now.residual:.1e}"
+    if now.h < baseline.h / settings.step_shrink:
+        return f"the step size fell from {baseline.h:.1e} to {now.h:.1e}"
     return None

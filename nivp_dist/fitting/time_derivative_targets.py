@@ -1,14 +1,14 @@
 """Fitting the field and its time derivative together.
 
-An output that starts at zero (u_t of a wave at rest) has a head of zeros, and the trunk below it vanishes from its
-tangent space: all that is left to represent its time derivative are the last features, as fitted to something else.
-The same holds for a trunk beside a quadratic form that nearly does without it. So the fit gets a second head that is
-asked for f = L[u], and is dropped when the fit is done: the features then span f.
+An output that starts at zero (u_t of a wave at rest) has a head of zeros. The derivatives by the trunk below it then
+vanish, and its time derivative can be represented by the last features alone, which were fitted to something else. The
+same holds for a trunk beside a quadratic form that represents nearly all of the solution. So the network that is fitted
+has a second head for f = L[u], which is dropped when the fit is done: the features then span f.
 
-Measured: the residual at t = 0 of a wave 42 % without and 2.5 % with; the error of fokker_planck_trap_5d at t = 0.75
-7.3e-3 and 3.1e-3. Of fields log u little is gained: vlasov_6d and double_well_5d have the residuals that they have
-without, a hundredth of a time unit later, and their fits take several times as long. In ten dimensions it is another
-matter: the first residual of double_well_10d is 93 % without, 8 % with.
+Measured without and with it: the residual at t = 0 of a wave 42 % and 2.5 %; the error of fokker_planck_trap_5d at
+t = 0.75 7.3e-3 and 3.1e-3; the first residual of double_well_10d 93 % and 8 %. For other fields log u it gains little:
+vlasov_6d and double_well_5d have the same residuals after a hundredth of a time unit, and their fits take several times
+as long.
 """
 
 from typing import Callable, NamedTuple
@@ -20,21 +20,27 @@ from nivp_dist.network.network import Network, build_network, restrict
 from nivp_dist.problems.base import Problem
 from nivp_dist.settings.model import Config
 
-SHARE = 0.1  # of the field's norm that the companion is scaled to: enough to be seen, too little to take over
+# The norm that the time derivative is scaled to, relative to that of the field: large enough for the fit to see it, and
+# too small to be fitted at the expense of the field.
+SHARE = 0.1
 
 
 class Source(NamedTuple):
-    """What is fitted: field(context, x (n, d)) -> (n, m); function(context) -> (u as a function of one point, t)."""
+    """The function that a fit approximates.
+
+    Attributes:
+        field: (context, x (n, d)) -> (n, m). function: context -> (u as a function of one point, t).
+    """
 
     field: Callable
     function: Callable
 
 
 class TimeDerivativeTargets:
-    """The widened network and its target: the field beside its time derivative, in units of its norm.
+    """The network with a second head, and its target: the field, and beside it the scaled time derivative.
 
     Attributes:
-        network: with 2 m outputs.
+        network: with 2 m outputs. narrow: the network of the run, with m.
     """
 
     def __init__(self, settings, problem: Problem, network: Network):
@@ -44,10 +50,11 @@ class TimeDerivativeTargets:
 
     @staticmethod
     def wanted(config: Config, network: Network) -> bool:
-        """As fit.time_derivative_targets says. auto: where a head may be left at zero, one of several outputs, or one beside a
-        quadratic form of u on a box.
+        """Whether fit.time_derivative_targets asks for it. "auto" does where a head may be zero at the start: with
+        several outputs of one trunk, and beside the quadratic form of an exponential on a box.
 
-        On the whole space the signed factor is free where u vanishes: of four such fits two diverged."""
+        Not on the whole space, where the factor of the time derivative is undetermined where u vanishes: two of four
+        such fits diverged."""
         if config.fit.time_derivative_targets != "auto":
             return config.fit.time_derivative_targets
         if network.outputs > 1:
@@ -55,15 +62,15 @@ class TimeDerivativeTargets:
         return network.form == "exponential" and network.domain.bounded
 
     def scales(self, source: Source, context, points):
-        """SHARE of the field's norm over that of its time derivative: (m,). One where that vanishes."""
+        """Factors (m,) of the time derivatives that give them SHARE of the norm of the field; one where they vanish."""
         return self._norms(source, context, points)
 
     def target(self, source: Source, context, scales, x):
-        """(n, 2 m) at x (n, d)."""
+        """The target (n, 2 m) at x (n, d)."""
         return jnp.concatenate([source.field(context, x), scales * self._rates(source, context, x)], axis=-1)
 
     def restrict(self, theta):
-        """theta of the network proper."""
+        """The parameters of the network of the run, from those of the widened one."""
         return restrict(theta, self.network, self.narrow)
 
     def _rates(self, source, context, x):

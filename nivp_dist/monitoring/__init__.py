@@ -1,1 +1,1 @@
-"""What a run knows of itself: an estimate of its error, signs of failure and the reaction to them, scores."""
+"""What a run measures of itself: its estimated error, signatures of failure, adaptation of mu and points, scores."""

@@ -1,9 +1,9 @@
-"""What a run does by itself, by its state alone, before it asks for help: a factor on solver.mu, and one on the points.
+"""What a run adapts by itself, from its state alone: a factor on solver.mu, and a factor on sampling.points.
 
-A larger mu takes the least determined directions out of the velocity. It costs residual, and gives step size: where the
-steps are what is lost, that is the obvious first thing to try. It is taken back when steps have been sound for a while.
+A larger mu takes the least determined directions out of the velocity. That raises the residual and allows larger steps.
+mu is therefore raised while steps are rejected or shrink, and lowered again after a number of steps without trouble.
 
-More points are what a velocity needs that fits its own points only: on others it is then no velocity at all.
+The number of points is doubled where a velocity solves the equation only on the points that it was fitted to.
 """
 
 from typing import NamedTuple
@@ -12,57 +12,69 @@ import numpy as np
 
 from nivp_dist.monitoring.signatures import ENOUGH, StepRecord, points_overfitted, thirds
 
-FACTOR, LARGEST = 10.0, 1e4
-STRUGGLES = 3  # rejected attempts in two steps
-LASTING, LASTING_STRUGGLES = 8, 6  # or so many in so many steps
-COLLAPSE = 10.0  # of the step size, within the window
-SETTLE = 3  # steps before the effect of a change, or of a first guess at the step size, is judged
-SOUND = 12  # steps without a rejection before it is taken back
-MOST_POINTS = 4  # times sampling.points: what memory and time are to be reckoned with
+# A factor of mu changes little below ten; beyond 1e4 times the mu that the user chose it would be another problem.
+MU_FACTOR, LARGEST_MU_FACTOR = 10.0, 1e4
+REJECTED_IN_TWO = 3  # mu is raised at so many rejected attempts in two steps,
+LONG, REJECTED_IN_LONG = 8, 6  # or at so many in LONG steps
+COLLAPSE = 10.0  # or where the step size has fallen by this ratio within the window, and the residual has risen
+SETTLING_STEPS = 3  # steps after a change, or after the first guess at a step size, that show its effect
+UNTROUBLED_STEPS = 12  # steps without a rejection after which mu is lowered again
+LARGEST_POINT_FACTOR = 4  # bounds memory and time at four times those that the user chose
 
 
 class MuAdaptation(NamedTuple):
-    """The factor, and the accepted step at which it changed last."""
+    """The factor on solver.mu, and the accepted step at which it changed last."""
 
     factor: float = 1.0
     since: int = 0
 
     def after_step(self, recent: StepRecord, step: int) -> "MuAdaptation":
-        """recent: series of the steps since the last fit, the newest last. step: accepted steps so far."""
+        """The factor for the next step.
+
+        Args:
+            recent: series of the steps since the last fit, the newest last. step: accepted steps so far.
+        """
         elapsed = step - self.since
-        if elapsed >= SETTLE and self.factor < LARGEST and _struggles(recent, elapsed):
-            return MuAdaptation(self.factor * FACTOR, step)
-        if self.factor > 1 and elapsed >= SOUND and _is_sound(recent):
-            return MuAdaptation(self.factor / FACTOR, step)
+        if elapsed >= SETTLING_STEPS and self.factor < LARGEST_MU_FACTOR and _in_trouble(recent, elapsed):
+            return MuAdaptation(self.factor * MU_FACTOR, step)
+        if self.factor > 1 and elapsed >= UNTROUBLED_STEPS and _is_untroubled(recent):
+            return MuAdaptation(self.factor / MU_FACTOR, step)
         return self
 
 
 class PointRefinement(NamedTuple):
-    """How many times sampling.points are drawn, and the accepted step at which that changed last."""
+    """The factor on sampling.points, and the accepted step at which it changed last."""
 
     factor: int = 1
     since: int = 0
 
     def after_step(self, recent: StepRecord, step: int) -> "PointRefinement":
-        """Twice as many, if the steps since the last change fit their own points only. Arguments as above."""
+        """The factor for the next step: doubled if the velocities since the last change overfit their points.
+
+        Arguments as for ``MuAdaptation.after_step``.
+        """
         elapsed = step - self.since
-        if self.factor == MOST_POINTS or elapsed < ENOUGH or len(recent.h) < ENOUGH:
+        if self.factor == LARGEST_POINT_FACTOR or elapsed < ENOUGH or len(recent.h) < ENOUGH:
             return self
         overfitted = points_overfitted(StepRecord(*(series[-elapsed:] for series in recent)))
         return PointRefinement(2 * self.factor, step) if overfitted else self
 
 
-def _struggles(recent: StepRecord, elapsed: int) -> bool:
-    if recent.rejected[-2:].sum() >= STRUGGLES:
+def _in_trouble(recent: StepRecord, elapsed: int) -> bool:
+    if recent.rejected[-2:].sum() >= REJECTED_IN_TWO:
         return True
-    if elapsed >= LASTING and recent.rejected[-LASTING:].sum() >= LASTING_STRUGGLES:
+    if elapsed >= LONG and recent.rejected[-LONG:].sum() >= REJECTED_IN_LONG:
         return True
-    # Without rejections: a controller that gives way step by step, while the velocities get worse.
+    # There may be no rejection where the step size falls at every step while the velocities get worse.
     fell = recent.h[-1] < recent.h.max() / COLLAPSE
     early, _, late = thirds(recent.residual_fresh)
     return bool(fell and late > 2 * early)
 
 
-def _is_sound(recent: StepRecord) -> bool:
-    last = slice(-SOUND, None)
-    return len(recent.h) >= SOUND and recent.rejected[last].sum() == 0 and recent.h[-1] >= np.max(recent.h[last]) / 2
+def _is_untroubled(recent: StepRecord) -> bool:
+    last = slice(-UNTROUBLED_STEPS, None)
+    return (
+        len(recent.h) >= UNTROUBLED_STEPS
+        and recent.rejected[last].sum() == 0
+        and recent.h[-1] >= np.max(recent.h[last]) / 2
+    )

@@ -1,4 +1,7 @@
-"""The errors and integrals that a run reports: against the problem's reference, on points of their own."""
+"""The errors against the reference, and the integrals of the solution, that a run reports at its output times.
+
+They are evaluated on points that are used for nothing else.
+"""
 
 from typing import NamedTuple
 
@@ -14,12 +17,12 @@ from nivp_dist.points.mixture import Density, component_log_densities
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.base import Problem, evaluate_reference, has_reference
 
-# Covariances of the fitted Gaussians are multiplied by these. The squares that a relative L2 error weighs live where
-# u^2, under the reference's weight u^3, is: a third of the covariance. From points of the density itself hardly any of
-# 20,000 would count in 20 dimensions, from these three fifths of a third do.
-NARROW = 0.4
-SPREADS = (1.5, 1.0, NARROW)
-OF_DENSITIES = ("relative_l2_normalised", "log_rms", "log_normalisation", "entropy")
+# The points are drawn from Gaussians whose covariances are those of the fitted ones times these factors. The integrand
+# of a relative L2 error weighted by the reference is as narrow as u^3, which has a third of the covariance of u: of
+# 20,000 points drawn by u itself hardly any would contribute in 20 dimensions; of those with the factor 0.4, a third of
+# all, three fifths do.
+SPREADS = (1.5, 1.0, 0.4)
+ONLY_OF_DENSITIES = ("relative_l2_normalised", "log_rms", "log_normalisation", "entropy")
 
 
 class Score(NamedTuple):
@@ -32,8 +35,8 @@ class Score(NamedTuple):
         effective_points: how many points the relative error rests on (Kish 1965).
         mass, mass_error: the integral of the first output, and the standard error of that number.
         mean (d,), covariance (d, d): of the first output over its mass.
-        log_normalisation: log of the mass, to be taken off log u. entropy: - int p log p, p = u over its mass.
-            Densities only.
+        log_normalisation: log of the mass, which is subtracted from log u to normalise it. entropy: - int p log p with
+            p = u over its mass. Densities only.
         invariants: name -> (integral, its standard error), see ``Problem.invariants``.
     """
 
@@ -50,21 +53,27 @@ class Score(NamedTuple):
     invariants: dict[str, tuple[float, float]]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """For a snapshot: an invariant as invariant_NAME (2,); what only densities have is left out elsewhere."""
+        """The arrays of a snapshot: an invariant as invariant_NAME (2,); fields of densities where they are known."""
         fields = self._asdict()
         named = {f"invariant_{name}": np.asarray(value) for name, value in fields.pop("invariants").items()}
-        return {name: value for name, value in fields.items() if name not in OF_DENSITIES or value == value} | named
+        return {
+            name: value for name, value in fields.items() if name not in ONLY_OF_DENSITIES or value == value
+        } | named
 
 
 class Scorer:
-    """Scores of one run."""
+    """Computes the scores of one run.
+
+    Args:
+        sampler: of the run. points: how many are drawn for a score.
+    """
 
     def __init__(self, problem: Problem, network, sampler: Sampler, points: int, seed: int):
         self.problem, self.points = problem, points
         self.is_density = problem.density or sampler.log_density
         self.everywhere = not problem.domain.bounded
         self.key = random_keys.run_key(seed)
-        # Every process holds all the points: the reference is computed on the host, by each for itself.
+        # The arrays are on every process, because each computes the reference on its host.
         replicated = NamedSharding(sampler.mesh, P())
 
         def evaluate(key, density, theta):
@@ -80,9 +89,9 @@ class Scorer:
         self._evaluate = jax.jit(evaluate, out_shardings=replicated)
 
     def score(self, theta, density: Density, t: float, number: int) -> Score:
-        """At time t, the number-th output."""
+        """The score of theta (p,) at time t; number: of the output, which decides the points."""
         evaluated = self._evaluate(random_keys.evaluation_key(self.key, number), density, theta)
-        # The devices' padding is cut off.
+        # Padding to a multiple of the devices is removed.
         evaluated = jax.tree.map(lambda leaf: np.asarray(to_host(leaf), np.float64)[: self.points], evaluated)
         x, measure, u, log, gaussians, integrands = evaluated
         mass_at = measure * u[:, 0]
@@ -118,10 +127,10 @@ class Scorer:
         return [plain, relative(u[:, :outputs] / mass), rms, effective]
 
     def _mass(self, mass_at, gaussians) -> tuple[float, float]:
-        """The integral of u, and its standard error, from measure * u (n,) and measure * N_k (n, K).
+        """The integral of u and its standard error, from measure * u (n,) and measure * N_k (n, K).
 
-        On the whole space the fitted Gaussians, whose integrals are known to be one, are control variates: what is left
-        to be sampled is the part of u that is not their combination.
+        On the whole space the fitted Gaussians, whose integrals are one, are control variates: only the part of u that
+        is no combination of them is integrated by sampling.
         """
         if not (self.is_density and self.everywhere):
             return integral(mass_at)
@@ -134,13 +143,13 @@ class Scorer:
 def integral(terms: np.ndarray) -> tuple[float, float]:
     """The sum of measure * g (n,), which estimates the integral of g, and its standard error (Monte Carlo).
 
-    The draw is stratified, so that the error is an upper bound.
+    The formula is that of independent draws. These are stratified, so that the standard error is an upper bound.
     """
     return float(np.sum(terms)), float(np.sqrt(len(terms)) * np.std(terms))
 
 
 def _spread(density: Density, inflation: float) -> Density:
-    """Three copies of the mixture with covariances times SPREADS; ``inflation`` is what a draw multiplies by."""
+    """A copy of the mixture for each of SPREADS, covariances times it; a draw multiplies them by `inflation` again."""
     copies = [density._replace(covariances=spread / inflation * density.covariances) for spread in SPREADS]
     together = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *copies)
     return together._replace(weights=together.weights / len(SPREADS))

@@ -1,36 +1,46 @@
-"""Failure signatures: what goes wrong in a run, recognised in its last steps and named, with what to try.
+"""Failure signatures: a function each, which recognises one kind of failure in the last steps and says what to try.
 
-Everything here is a function of the numbers of at most WINDOW accepted steps since the last fit, which the state of the
-run carries, so that a resumed run finds the same things at the same steps.
+A signature sees the numbers of at most WINDOW accepted steps since the last fit. The state of the run carries them, so
+that a resumed run gives the same messages at the same steps. Messages change nothing in a run.
+
+The thresholds below were set on the shipped configurations, so that a run that goes well gives no message, and on runs
+made to fail in one way each (tests/monitoring/test_signatures.py).
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-WINDOW = 24  # accepted steps that are looked at
-ENOUGH = 9  # fewer say nothing yet
+WINDOW = 24  # accepted steps that the signatures see
+ENOUGH = 9  # accepted steps since the last fit before the first message: three for each third of the series
 
-ITERATIONS_GROW, ITERATIONS_FEW = 3.0, 10.0  # by this factor within the window; counts below are all the same
-REJECTED_SHARE = 0.5  # rejected attempts an accepted step
-COLLAPSE = 20.0  # of the step size, from the window's largest to its last
-LARGE_RESIDUAL = 0.05  # a tangent space that misses a twentieth of the right-hand side at all times
-RESIDUAL_GROWS, RESIDUAL_SMALL = 4.0, 5e-3  # by this factor, to no less than this
-OVERFITTED, EXACT = 5.0, 1e-4  # residual on fresh points over that on the step's own, where it is no smaller than this
+ITERATIONS_GROW = 3.0  # growth of the CG iterations within the window; counts below ITERATIONS_FEW are not told apart
+ITERATIONS_FEW = 10.0
+REJECTED_SHARE = 0.5  # rejected attempts per accepted step
+COLLAPSE = 20.0  # ratio of the largest step size in the window to the last ones
+LARGE_RESIDUAL = 0.05  # the tangent space misses a twentieth of the right-hand side
+RESIDUAL_FALLS = 0.8  # ratio of the last third to the first: larger ones may be the noise of fresh points
+STEPS_GROW = 2.0  # ratio of the step sizes in the last third to those in the first, in an initial transient
+RESIDUAL_GROWS, RESIDUAL_SMALL = 4.0, 5e-3  # the residual grows by this ratio, to no less than this value
+OVERFITTED = 5.0  # ratio of the residual on fresh points to that on the points of the step
+EXACT = 1e-4  # a residual on fresh points below this is no failure, whatever the ratio
 FEW_POINTS = 0.02  # effective share of the points for integrals of |u|
-TURNING = 0.4  # share of the steps whose velocity points back against the one before
+TURNING = 0.4  # share of the steps whose velocity is opposed to the one before
 
 
 class StepRecord(NamedTuple):
-    """One accepted step.
+    """The numbers of one accepted step, or a series (n,) of each over several steps.
 
     Attributes:
-        h: the step size proposed for the next one: that of the step itself may have been cut by an output.
-        rejected: attempts. residual, residual_fresh: |J v - f| / |f| on the step's points, and on fresh ones; the
-            first is NaN where the points were kept, and the velocity with them.
-        iterations: of CG, a velocity; 0 with direct solves. coverage: see ``galerkin.velocity.ResidualCheck``.
-        turn: cosine between the step's first velocity and the last one before it; NaN if there is none.
-        unsolved: 1 if CG missed its tolerance in it.
+        h: the step size proposed for the next step (the step itself may have been cut short by an output time).
+        rejected: rejected attempts before it.
+        residual, residual_fresh: |J v - f| / |f| on the points of the step, and on fresh points. The first is NaN where
+            the points, and the velocity with them, were kept from the step before.
+        iterations: CG iterations per velocity; 0 with direct solves.
+        coverage: effective share of the points, see ``galerkin.velocity.ResidualCheck``.
+        turn: cosine of the angle between the first velocity of the step and the last one of the step before; NaN if
+            there is none.
+        unsolved: 1 if CG missed its tolerance in the step, else 0.
     """
 
     h: float
@@ -44,11 +54,11 @@ class StepRecord(NamedTuple):
 
 
 class StepHistory(NamedTuple):
-    """What a run remembers of its last steps.
+    """The last steps of a run.
 
     Attributes:
-        records: (WINDOW, fields of StepRecord), the newest last, NaN before the last fit.
-        seen: (signatures,) the step at which each was last present, -1 never.
+        records: (WINDOW, fields of StepRecord), the newest last; NaN for steps before the last fit.
+        seen: (signatures,), the step at which each signature was last present; -1 for never.
     """
 
     records: np.ndarray
@@ -56,12 +66,14 @@ class StepHistory(NamedTuple):
 
     @staticmethod
     def begin() -> "StepHistory":
-        """Nothing has happened yet."""
+        """The history of a run before its first step."""
         return StepHistory(np.full((WINDOW, len(StepRecord._fields)), np.nan), np.full(len(SIGNATURES), -1))
 
     def after_step(self, record: StepRecord, step: int) -> tuple["StepHistory", list[str]]:
-        """With one step more, and what to say of it: a signature speaks when it appears, and again only after it has
-        been absent for a whole window."""
+        """The history with one step more, and the messages to the user.
+
+        A signature gives its message when it appears, and again only after it has been absent for a whole window.
+        """
         history = self._replace(records=np.concatenate([self.records[1:], [record]]))
         recent, seen, messages = history.recent(), self.seen.copy(), []
         for number, signature in enumerate(SIGNATURES):
@@ -73,23 +85,23 @@ class StepHistory(NamedTuple):
         return history._replace(seen=seen), messages
 
     def after_fit(self) -> "StepHistory":
-        """Another network: what was before says nothing of it."""
+        """The history after a refit: earlier steps belong to another network."""
         return self._replace(records=np.full_like(self.records, np.nan))
 
     def unsolved(self) -> bool:
-        """Whether CG missed its tolerance in any of the steps."""
+        """Whether CG missed its tolerance in any of these steps."""
         return bool(np.any(self.recent().unsolved > 0))
 
     def recent(self) -> StepRecord:
-        """The steps since the last fit, a series (n,) each."""
+        """The steps since the last fit, n <= WINDOW of them, as series (n,)."""
         return StepRecord(*self.records[~np.isnan(self.records[:, 0])].T)
 
 
-# Signatures: StepRecord of series (n,) -> what is seen and what to try, or None --------------------------------------
+# Signatures: StepRecord of series (n,) -> message, or None -----------------------------------------------------------
 
 
 def iterations_grow(recent: StepRecord) -> str | None:
-    """Conditioning: the parameters drift to where M is nearly singular."""
+    """The parameters drift to where M is nearly singular."""
     early, _, late = thirds(recent.iterations)
     if not _rises(recent.iterations, ITERATIONS_GROW, floor=ITERATIONS_FEW):
         return None
@@ -100,7 +112,7 @@ def iterations_grow(recent: StepRecord) -> str | None:
 
 
 def steps_rejected(recent: StepRecord) -> str | None:
-    """Stiffness at a step size that stays; conditioning where the residual rises along."""
+    """Stiffness where the residual stays, bad conditioning where it rises too."""
     rejected, n = int(recent.rejected.sum()), len(recent.h)
     if rejected < REJECTED_SHARE * n:
         return None
@@ -114,7 +126,7 @@ def steps_rejected(recent: StepRecord) -> str | None:
 
 
 def steps_collapse(recent: StepRecord) -> str | None:
-    """Tiny steps."""
+    """The step size falls and does not recover."""
     largest, last = recent.h.max(), thirds(recent.h)[2]
     if last > largest / COLLAPSE:
         return None
@@ -125,8 +137,16 @@ def steps_collapse(recent: StepRecord) -> str | None:
 
 
 def residual_stays_large(recent: StepRecord) -> str | None:
-    """A plateau: capacity, the initial fit, or points."""
-    if np.median(recent.residual_fresh) < LARGE_RESIDUAL or _residual_grows(recent):
+    """The tangent space never contains the right-hand side: too small a network, a poor initial fit, too few points.
+
+    A residual that is falling does not stay large. Nor can it be said to stay in an initial transient, such as a
+    boundary layer that forms, while the steps grow: all steps so far cover less time than the next ones will. That
+    excuse ends when the window is full.
+    """
+    residual = recent.residual_fresh
+    if min(np.median(residual), thirds(residual)[2]) < LARGE_RESIDUAL or _residual_grows(recent):
+        return None
+    if _residual_falls(recent) or _in_initial_transient(recent):
         return None
     return (
         f"capacity: the residual on fresh points stays at {np.median(recent.residual_fresh):.1e}; "
@@ -136,7 +156,7 @@ def residual_stays_large(recent: StepRecord) -> str | None:
 
 
 def residual_grows(recent: StepRecord) -> str | None:
-    """The tangent space loses the solution."""
+    """The tangent space loses the right-hand side as the run goes on."""
     if not _residual_grows(recent):
         return None
     early, _, late = thirds(recent.residual_fresh)
@@ -147,7 +167,7 @@ def residual_grows(recent: StepRecord) -> str | None:
 
 
 def points_overfitted(recent: StepRecord) -> str | None:
-    """The velocity fits its own points only."""
+    """The velocity solves the equation on the points that it was fitted to, and not between them."""
     measured = ~np.isnan(recent.residual)
     if not measured.any():
         return None
@@ -161,17 +181,17 @@ def points_overfitted(recent: StepRecord) -> str | None:
 
 
 def points_miss_the_solution(recent: StepRecord) -> str | None:
-    """Effective sample size."""
+    """Few points lie where the solution is, by the effective sample size."""
     if np.median(recent.coverage) >= FEW_POINTS:
         return None
     return (
-        f"points: of 100 points {100 * np.median(recent.coverage):.1g} count where the solution is; "
+        f"points: of 100 points only {100 * np.median(recent.coverage):.1g} lie where the solution is; "
         "try sampling.method = 'density', more sampling.components, or more sampling.points"
     )
 
 
 def velocities_turn(recent: StepRecord) -> str | None:
-    """Parameters that swing to and fro: high frequencies of the embedding that nothing damps."""
+    """The parameters oscillate: high frequencies of the embedding are not damped."""
     turns = recent.turn[~np.isnan(recent.turn)]
     if len(turns) < ENOUGH or np.mean(turns < 0) < TURNING:
         return None
@@ -197,12 +217,12 @@ SIGNATURES = (
 
 
 def thirds(series: np.ndarray) -> tuple[float, float, float]:
-    """Medians of its first, middle and last third: single steps decide nothing."""
+    """Medians of the first, middle and last third: no single step decides."""
     return tuple(float(np.median(part)) for part in np.array_split(series, 3))
 
 
 def _rises(series: np.ndarray, factor: float, floor: float) -> bool:
-    """From third to third, by a factor in all; values below the floor count as the floor."""
+    """Whether a series rises from third to third, by the factor in all; values below the floor count as the floor."""
     early, middle, late = (max(value, floor) for value in thirds(series))
     return early <= middle <= late and late > factor * early
 
@@ -211,6 +231,18 @@ def _residual_grows(recent: StepRecord) -> bool:
     return _rises(recent.residual_fresh, RESIDUAL_GROWS, floor=RESIDUAL_SMALL / RESIDUAL_GROWS)
 
 
+def _residual_falls(recent: StepRecord) -> bool:
+    early, _, late = thirds(recent.residual_fresh)
+    return late < RESIDUAL_FALLS * early
+
+
+def _in_initial_transient(recent: StepRecord) -> bool:
+    """Whether the run has begun a short while ago and its steps still grow."""
+    early, _, late = thirds(recent.h)
+    return len(recent.h) < WINDOW and late > STEPS_GROW * early
+
+
 def _ill_conditioned(recent: StepRecord) -> bool:
-    """Milder than the signatures of their own: it only tells two causes of small steps apart."""
+    """Whether iterations or residual rise. The thresholds are lower than those of the signatures of their own, because
+    this only distinguishes two causes of small steps."""
     return _rises(recent.iterations, 2.0, ITERATIONS_FEW) or _rises(recent.residual_fresh, 2.0, RESIDUAL_SMALL / 10)

@@ -1,4 +1,8 @@
-"""The main loop. Process 0 decides (go on, save, stop); what is done next follows from the state alone."""
+"""The main loop of a run: ``MainLoop.run``.
+
+Process 0 decides whether to go on, save or stop, by its clock and by signals; every process obeys. Which transition
+comes next (a round of a fit, a refit, a step, an output) follows from the state alone, on every process alike.
+"""
 
 import contextlib
 from pathlib import Path
@@ -14,23 +18,28 @@ from nivp_dist.problems import registry
 from nivp_dist.run.record import Record
 from nivp_dist.run.reporter import SilentReporter
 from nivp_dist.run.simulation import Simulation
-from nivp_dist.run.state import EVOLVE, FINISHED, FIT, PHASE_NAMES, State
+from nivp_dist.run.state import FINISHED, FIT, PHASE_NAMES, REFIT, State
 from nivp_dist.settings.model import Config
 
 
-class _Interrupted(Exception):
-    """A stop was requested in the middle of a step: the state before it is the one to keep."""
+class Interrupted(Exception):
+    """A stop was requested in the middle of a transition: the state before it is kept."""
 
 
 def evolve(
     config: Config, directory: Path, *, resume: bool = False, reporter=None, problem=None, draw_pictures=None
 ) -> dict:
-    """Run, or go on with, the run in `directory` until integrator.t_end. Returns the summary.
+    """Run, or go on with, the run in `directory` until integrator.t_end. Every process calls it.
 
-    draw_pictures: called with the directory and the problem when the run has finished (output.plots), or None.
+    Args:
+        resume: go on from the newest checkpoint.
+        reporter: shows progress (``run.reporter``), on process 0. problem: an instance, or None to load config.problem.
+        draw_pictures: called with the directory and the problem when the run has finished, or None (output.plots).
 
-    Raises InputError (bad input), RunStopped (on request, after a checkpoint), RunFailed (cannot go on;
-    what it has is kept). Every process calls it.
+    Returns: the summary, as summary.json holds it.
+
+    Raises InputError (bad input), RunStopped (on request, after a checkpoint), RunFailed (it cannot go on; what was
+    written is kept).
     """
     reporter = reporter if reporter is not None and jax.process_index() == 0 else SilentReporter()
     problem = problem if problem is not None else registry.load(config.problem)
@@ -38,15 +47,22 @@ def evolve(
         simulation = Simulation(config, problem)
         record = Record(config, directory, simulation, clock)
         control = Control(config.checkpoint, request)
-        return _Run(config, simulation, record, reporter, control, draw_pictures).loop(resume)
+        return MainLoop(simulation, record, control, reporter, draw_pictures).run(resume)
 
 
-class _Run:
-    def __init__(self, config, simulation: Simulation, record: Record, reporter, control: Control, draw_pictures):
-        self.config, self.simulation, self.record = config, simulation, record
-        self.reporter, self.control, self.draw_pictures = reporter, control, draw_pictures
+class MainLoop:
+    """One run from its start, or its checkpoint, to its end.
 
-    def loop(self, resume: bool) -> dict:
+    Args:
+        simulation: computes. record: writes files. control: decides on saving and stopping. reporter: shows progress.
+    """
+
+    def __init__(self, simulation: Simulation, record: Record, control: Control, reporter, draw_pictures=None):
+        self.config, self.simulation, self.record = simulation.config, simulation, record
+        self.control, self.reporter, self.draw_pictures = control, reporter, draw_pictures
+
+    def run(self, resume: bool = False) -> dict:
+        """Transition by transition until the run has finished. Returns the summary; raises as ``evolve``."""
         state = self.start(resume)
         try:
             while state.phase != FINISHED:
@@ -57,7 +73,7 @@ class _Run:
                     self.stop(state)
                 try:
                     state = self.advance(state)
-                except _Interrupted:
+                except Interrupted:
                     self.save(state)
                     self.stop(state)
             return self.finish(state)
@@ -66,22 +82,25 @@ class _Run:
             raise
 
     def advance(self, state: State) -> State:
-        """The next transition. Nothing but the state decides which."""
+        """The next transition: nothing but the state decides which."""
         simulation = self.simulation
-        if state.phase == EVOLVE and simulation.output_due(state):
-            return self.output(state)
-        if state.phase != EVOLVE:
+        if state.phase in (FIT, REFIT):
             return self.finish_fit(state) if simulation.fits.is_done(state) else self.fit_round(state)
+        if simulation.output_due(state):
+            return self.output(state)
         if (reason := simulation.reason_to_refit(state)) is not None:
-            state = simulation.fits.begin_refit(state)
-            self.say(state, "refit", f"refit at t = {state.t:.6g}: {reason}")
-            self.reporter.phase(PHASE_NAMES[state.phase])
-            return state
+            return self.begin_refit(state, reason)
         if state.step >= self.config.integrator.max_steps:
-            raise RunFailed(f"integrator.max_steps = {state.step} reached at t = {state.t:.6g}: raise it and resume")
+            raise RunFailed(
+                f"integrator.max_steps = {self.config.integrator.max_steps} reached at t = {state.t:.6g}: "
+                "raise it and resume"
+            )
         return self.step(state)
 
+    # Transitions ----------------------------------------------------------------------------------
+
     def step(self, state: State) -> State:
+        """An accepted step, with its line in metrics.jsonl."""
         result = self.simulation.step(state, self.poll)
         self.reporter.step(self.record.step(result.metrics), self.config.integrator.t_end)
         for warning in result.warnings:
@@ -89,6 +108,7 @@ class _Run:
         return result.state
 
     def output(self, state: State) -> State:
+        """A snapshot with its errors."""
         self.control.begin("output")
         score = self.simulation.score(state)
         self.record.output(state, score)
@@ -99,55 +119,73 @@ class _Run:
         return state
 
     def fit_round(self, state: State) -> State:
+        """A round of the initial fit or of a refit."""
         self.poll("round of a fit")
-        state = self.simulation.fits.advance(state)
-        target = self.config.fit.target if state.phase == FIT else self.simulation.fits.refit_bound(state)
-        self.reporter.fit(int(state.fit.round), float(state.fit.error), target, self.simulation.fits.most_rounds)
+        fits = self.simulation.fits
+        state = fits.advance(state)
+        target = self.config.fit.target if state.phase == FIT else fits.refit_bound(state)
+        self.reporter.fit(int(state.fit.round), float(state.fit.error), target, fits.most_rounds)
         return state
 
     def finish_fit(self, state: State) -> State:
+        """The end of the initial fit or of a refit: back to the evolution."""
+        fits = self.simulation.fits
         if state.phase == FIT:
-            state, error = self.simulation.fits.finish_initial(state)
+            state, error = fits.finish_initial(state)
             self.say(state, "fit", f"initial condition fitted to a relative error of {error:.2e}")
             if error > self.config.fit.target:
                 self.say(state, "warning", f"the initial fit missed fit.target = {self.config.fit.target:g}", warn=True)
         else:
-            bound = self.simulation.fits.refit_bound(state)
-            state, error, accepted = self.simulation.fits.finish_refit(state)
+            bound = fits.refit_bound(state)
+            state, error, accepted = fits.finish_refit(state)
             verdict = "accepted" if accepted else f"refused, the bound is {bound:.2g}"
             self.say(state, "refit", f"refit reached a relative error of {error:.2e}: {verdict}", warn=not accepted)
         self.reporter.phase(PHASE_NAMES[state.phase])
         return state
 
-    # ----------------------------------------------------------------------------------------------
+    def begin_refit(self, state: State, reason: str) -> State:
+        state = self.simulation.fits.begin_refit(state)
+        self.say(state, "refit", f"refit at t = {state.t:.6g}: {reason}")
+        self.reporter.phase(PHASE_NAMES[state.phase])
+        return state
+
+    # Beginning and ends ---------------------------------------------------------------------------
 
     def start(self, resume: bool) -> State:
+        """The state from which the run begins, or goes on."""
         found = self.record.restore() if resume else None
-        if found is None:
+        if found is not None:
+            state = self.restored(*found)
+            if state.phase == FINISHED:
+                return state
+        else:
             if resume and self.record.began:
                 self.reporter.note("no checkpoint was written before the run ended: it begins again from t = 0")
             self.reporter.phase(PHASE_NAMES[FIT])
             state = self.simulation.begin()
-        else:
-            state, messages = found
-            for message in messages:
-                self.say(state, "warning", message, warn=True)
-            t_end = self.config.integrator.t_end
-            if state.t > t_end * (1 + 1e-12):
-                raise InputError(f"integrator.t_end = {t_end:g} lies before the checkpoint, t = {state.t:g}: raise it")
-            state = self.simulation.resumed(state)
-            if state.phase == FINISHED:  # nothing happens any more
-                return state
-            self.say(state, "resume", f"resumed at t = {state.t:.6g}, step {state.step}")
-            self.reporter.phase(PHASE_NAMES[state.phase])
         self.record.summary(state, "running")
         return state
 
+    def restored(self, state: State, messages: list[str]) -> State:
+        """A state from a checkpoint, under settings that may have changed."""
+        for message in messages:
+            self.say(state, "warning", message, warn=True)
+        t_end = self.config.integrator.t_end
+        if state.t > t_end * (1 + 1e-12):
+            raise InputError(f"integrator.t_end = {t_end:g} lies before the checkpoint, t = {state.t:g}: raise it")
+        state = self.simulation.resumed(state)
+        if state.phase != FINISHED:
+            self.say(state, "resume", f"resumed at t = {state.t:.6g}, step {state.step}")
+            self.reporter.phase(PHASE_NAMES[state.phase])
+        return state
+
     def poll(self, label: str = "stage of a step") -> None:
+        """Called between the parts of a transition. Raises Interrupted if a stop was requested."""
         if self.control.stop_requested(label):
-            raise _Interrupted
+            raise Interrupted
 
     def save(self, state: State) -> bool:
+        """Write a checkpoint. False if it was there already."""
         self.control.begin("save")
         written = self.record.save(state)
         if written:
@@ -156,7 +194,8 @@ class _Run:
         return written
 
     def finish(self, state: State) -> dict:
-        if self.save(state):  # else the run had been finished before
+        """The last checkpoint, the summary and the pictures. Returns the summary."""
+        if self.save(state):  # else the run had finished before this resume
             self.record.event(state, "finish", f"finished at t = {state.t:g} after {state.step} steps")
         summary = self.record.summary(state, "finished")
         self.draw()
@@ -164,27 +203,30 @@ class _Run:
         return summary
 
     def fail(self, state: State, failure: RunFailed) -> None:
-        """What can still be written, is. A refused write of process 0 is known to no other: nothing collective then."""
+        """Write what can still be written. After a failed write, which process 0 alone knows of, nothing collective may
+        follow, and so no checkpoint."""
         if not isinstance(failure, DiskFailed):
-            with contextlib.suppress(RunFailed):  # that it cannot be saved either is not what went wrong first
+            with contextlib.suppress(RunFailed):  # the first failure is the one to report
                 self.save(state)
         with contextlib.suppress(DiskFailed):
             self.record.summary(state, "failed", str(failure))
             self.record.event(state, "fail", str(failure))
 
     def stop(self, state: State) -> None:
-        signal = self.control.request.received  # known to process 0, which writes it down
-        reason = f"stopped on request ({signal}) at t = {state.t:.6g}, with a checkpoint"
+        """Write down why the run stops, and raise RunStopped."""
+        signal = self.control.request.received  # None on other processes than 0, which write nothing
+        reason = f"stopped on request ({signal}) at t = {state.t:.6g}, step {state.step}, with a checkpoint"
         self.record.event(state, "stop", reason)
         self.record.summary(state, "stopped", reason, signal=signal)
         raise RunStopped(f"{reason}; to go on: nivp resume {self.record.directory}")
 
     def say(self, state: State, kind: str, message: str, warn: bool = False) -> None:
+        """A line in events.jsonl and on the screen."""
         self.record.event(state, kind, message)
         (self.reporter.warn if warn else self.reporter.note)(message)
 
     def draw(self) -> None:
-        """Pictures are a courtesy: that one could not be drawn must not fail a finished run."""
+        """Draw the pictures. A run whose pictures cannot be drawn has finished all the same."""
         if self.draw_pictures is None or not (self.config.output.plots and self.record.writes):
             return
         try:

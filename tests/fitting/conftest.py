@@ -34,16 +34,16 @@ class Setting:
         self.network = build_network(NetworkSettings(**network), problem)
         settings = SamplingSettings(points=points, **sampling)
         self.sampler = Sampler(settings, problem.domain, self.network.log_density, mesh)
-        self.galerkin, self.by_samples = (
+        self.galerkin, self.iterative = (
             Galerkin(self.network, problem, SolverSettings(method=method), settings, mesh, fitting=True)
             for method in ("primal", "dual_pcg")
         )
         self.density, self.points, self.mesh = self.sampler.broadest(), points, mesh
         self.theta = jax.jit(self.network.initialise)(jax.random.key(0))
 
-    def fitter(self, target, /, by_samples=None, **settings):
+    def fitter(self, target, /, iterative=None, **settings):
         settings = {"points": self.points, "adam_batch": 50} | settings
-        return Fitter(self.galerkin, self.sampler, FitSettings(**settings), target, by_samples=by_samples)
+        return Fitter(self.galerkin, self.sampler, FitSettings(**settings), target, iterative=iterative)
 
     def draw(self, key):
         return self.sampler.draw(key, self.density)

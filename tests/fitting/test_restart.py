@@ -9,13 +9,13 @@ SETTINGS = RestartSettings(cg_growth=4, residual_growth=20, step_shrink=50, cool
 WELL = Health(cg_iterations=20, residual=1e-3, h=1e-2)
 
 
-def reason(now, reference=WELL, steps=10, elapsed=0.1, **changes):
-    return reason_to_refit(SETTINGS.model_copy(update=changes), now, reference, steps, elapsed)
+def reason(now, baseline=WELL, steps=10, elapsed=0.1, **changes):
+    return reason_to_refit(SETTINGS.model_copy(update=changes), now, baseline, steps, elapsed)
 
 
 def test_a_healthy_run_goes_on():
     assert reason(WELL) is None
-    assert reason(Health(80, 2e-2, 2e-4)) is None  # exactly at every bound
+    assert reason(Health(80, 2e-2, 2e-4)) is None  # exactly at every threshold
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_each_trigger(now, words):
     assert words in reason(now)
     assert reason(now, enabled=False) is None
     assert reason(now, steps=9) is None
-    assert reason(now, reference=None) is None
+    assert reason(now, baseline=None) is None
 
 
 def test_elapsed_time():

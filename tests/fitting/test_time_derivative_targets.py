@@ -74,7 +74,7 @@ def test_a_derivative_that_vanishes_is_not_scaled(time_derivative_targets):
     np.testing.assert_array_equal(scales, 1.0)
 
 
-def test_companions_of_an_exponential():
+def test_time_derivative_targets_of_an_exponential():
     """Beside u = B exp(q) its derivative B exp(q) q_t: what is B exp(q) times a signed function."""
     problem, settings = Moved(), NetworkSettings(width=6, depth=2, frequencies=0, form="exponential")
     density = TimeDerivativeTargets(settings, problem, build_network(settings, problem))
@@ -91,7 +91,7 @@ def test_companions_of_an_exponential():
     np.testing.assert_allclose(density.scales(start, None, POINTS), scale, rtol=1e-10)
 
 
-def test_who_has_companions():
+def test_which_fits_have_time_derivative_targets():
     def wanted(problem, time_derivative_targets="auto", **settings):
         network = {"width": 4, "depth": 1} | settings
         fit = {"time_derivative_targets": time_derivative_targets}

@@ -130,9 +130,8 @@ def advanced(runs):
     def advanced(moment, crash, change, transitions):
         config, record, state = crashed(moment, crash)
         state = record.simulation.resumed(state._replace(**change(state)))
-        loop = controller._Run(
-            config, record.simulation, record, SilentReporter(), Control(config.checkpoint, StopRequest()), None
-        )
+        control = Control(config.checkpoint, StopRequest())
+        loop = controller.MainLoop(record.simulation, record, control, SilentReporter())
         for _ in range(transitions):
             state = loop.advance(state)
         return state
