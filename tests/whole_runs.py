@@ -1,4 +1,4 @@
-"""Whole runs of a tiny problem, in this process and in others: what tests/runs and tests/cluster are made of."""
+"""Whole runs of a tiny problem, in this process and in others, for tests/run and tests/cluster."""
 
 import dataclasses
 import json
@@ -257,7 +257,7 @@ def assert_close(ran, other, t=0.3):
     assert len(mine) == len(theirs)
 
 
-def ticks_after(undisturbed, moment) -> int:
+def transitions_after(undisturbed, moment) -> int:
     """Transitions of the run when a round of its fit, or a step, is done."""
     kind, number = moment
     events = read_lines(undisturbed.directory / "events.jsonl")

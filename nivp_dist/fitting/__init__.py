@@ -1,1 +1,1 @@
-"""Fits of the network: to the initial condition, and to the present solution at a restart."""
+"""Fits of the initial condition, refits of the present solution, and when to refit."""

@@ -1,1 +1,1 @@
-"""Explicit Runge-Kutta steps of the parameters: tableaus, step control, stages, one accepted step."""
+"""Time integration: tableaus, step control, and one accepted step. Nothing here knows the state of a run."""

@@ -1,4 +1,4 @@
-"""What solves for the velocities of a step: conjugate gradients with an approximation of some rank, or a direct solve."""
+"""The solver of the velocities of a step: conjugate gradients with an approximation of some rank, or a direct solve."""
 
 from functools import partial
 from typing import NamedTuple

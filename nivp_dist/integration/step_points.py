@@ -10,9 +10,10 @@ from jax.sharding import PartitionSpec as P
 from nivp_dist.backend import random_keys
 from nivp_dist.backend.mesh import AXIS
 from nivp_dist.galerkin.velocity import Galerkin
-from nivp_dist.points import sampling
-from nivp_dist.points.points import Points
-from nivp_dist.points.sampling import Density, Sampler
+from nivp_dist.points import selection
+from nivp_dist.points.mixture import Density
+from nivp_dist.points.points import Points, pad
+from nivp_dist.points.sampling import Sampler
 from nivp_dist.settings.model import SamplingSettings
 
 DENSITY_SWEEPS = 3  # of expectation-maximisation at a step: the density moves little between two steps
@@ -69,12 +70,12 @@ class StepPoints:
         return self._select_by_solution(random_keys.solution_selection_key(key), candidates, field, n=n)
 
     def _by_residual(self, key, candidates, squares, *, n):
-        chosen = sampling.select_by_residual(key, candidates, squares, n)
-        return sampling.pad(chosen, self.galerkin.mesh.size)
+        chosen = selection.select_by_residual(key, candidates, squares, n)
+        return pad(chosen, self.galerkin.mesh.size)
 
     def _by_solution(self, key, candidates, field, *, n):
         network, settings = self.galerkin.network, self.settings
         logs = field[:, 0] if network.log_density else jnp.log(jnp.linalg.norm(field, axis=-1))
         power, log = 1 / settings.inflation, network.log_density
-        chosen = sampling.select_by_solution(key, candidates, logs, n, power, settings.uniform_fraction, log)
-        return sampling.pad(chosen, self.galerkin.mesh.size)
+        chosen = selection.select_by_solution(key, candidates, logs, n, power, settings.uniform_fraction, log)
+        return pad(chosen, self.galerkin.mesh.size)

@@ -1,5 +1,7 @@
-"""Embedded Runge-Kutta pairs, and one step with them. A step is a handful of velocities and linear combinations of them,
-on the host: whoever controls it must see every stage."""
+"""Embedded Runge-Kutta pairs, and one step with them.
+
+A step runs on the host, because its velocities, of which there are two to seven, may each be refused or interrupted.
+"""
 
 from dataclasses import dataclass
 from typing import Callable

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nivp_dist.monitoring.signatures import ENOUGH, StepRecord, points_overfitted, thirds
+from nivp_dist.monitoring.signatures import ENOUGH, StepSeries, points_overfitted, thirds
 
 # A factor of mu changes little below ten; beyond 1e4 times the mu that the user chose it would be another problem.
 MU_FACTOR, LARGEST_MU_FACTOR = 10.0, 1e4
@@ -28,7 +28,7 @@ class MuAdaptation(NamedTuple):
     factor: float = 1.0
     since: int = 0
 
-    def after_step(self, recent: StepRecord, step: int) -> "MuAdaptation":
+    def after_step(self, recent: StepSeries, step: int) -> "MuAdaptation":
         """The factor for the next step.
 
         Args:
@@ -48,7 +48,7 @@ class PointRefinement(NamedTuple):
     factor: int = 1
     since: int = 0
 
-    def after_step(self, recent: StepRecord, step: int) -> "PointRefinement":
+    def after_step(self, recent: StepSeries, step: int) -> "PointRefinement":
         """The factor for the next step: doubled if the velocities since the last change overfit their points.
 
         Arguments as for ``MuAdaptation.after_step``.
@@ -56,11 +56,11 @@ class PointRefinement(NamedTuple):
         elapsed = step - self.since
         if self.factor == LARGEST_POINT_FACTOR or elapsed < ENOUGH or len(recent.h) < ENOUGH:
             return self
-        overfitted = points_overfitted(StepRecord(*(series[-elapsed:] for series in recent)))
+        overfitted = points_overfitted(StepSeries(*(series[-elapsed:] for series in recent)))
         return PointRefinement(2 * self.factor, step) if overfitted else self
 
 
-def _in_trouble(recent: StepRecord, elapsed: int) -> bool:
+def _in_trouble(recent: StepSeries, elapsed: int) -> bool:
     if recent.rejected[-2:].sum() >= REJECTED_IN_TWO:
         return True
     if elapsed >= LONG and recent.rejected[-LONG:].sum() >= REJECTED_IN_LONG:
@@ -71,7 +71,7 @@ def _in_trouble(recent: StepRecord, elapsed: int) -> bool:
     return bool(fell and late > 2 * early)
 
 
-def _is_untroubled(recent: StepRecord) -> bool:
+def _is_untroubled(recent: StepSeries) -> bool:
     last = slice(-UNTROUBLED_STEPS, None)
     return (
         len(recent.h) >= UNTROUBLED_STEPS

@@ -29,7 +29,7 @@ TURNING = 0.4  # share of the steps whose velocity is opposed to the one before
 
 
 class StepRecord(NamedTuple):
-    """The numbers of one accepted step, or a series (n,) of each over several steps.
+    """The numbers of one accepted step.
 
     Attributes:
         h: the step size proposed for the next step (the step itself may have been cut short by an output time).
@@ -51,6 +51,19 @@ class StepRecord(NamedTuple):
     coverage: float
     turn: float
     unsolved: float
+
+
+class StepSeries(NamedTuple):
+    """The same numbers of several steps, (n,) each, the newest last."""
+
+    h: np.ndarray
+    rejected: np.ndarray
+    residual: np.ndarray
+    residual_fresh: np.ndarray
+    iterations: np.ndarray
+    coverage: np.ndarray
+    turn: np.ndarray
+    unsolved: np.ndarray
 
 
 class StepHistory(NamedTuple):
@@ -92,15 +105,15 @@ class StepHistory(NamedTuple):
         """Whether CG missed its tolerance in any of these steps."""
         return bool(np.any(self.recent().unsolved > 0))
 
-    def recent(self) -> StepRecord:
+    def recent(self) -> StepSeries:
         """The steps since the last fit, n <= WINDOW of them, as series (n,)."""
-        return StepRecord(*self.records[~np.isnan(self.records[:, 0])].T)
+        return StepSeries(*self.records[~np.isnan(self.records[:, 0])].T)
 
 
-# Signatures: StepRecord of series (n,) -> message, or None -----------------------------------------------------------
+# Signatures: StepSeries -> message, or None -------------------------------------------------------------------------
 
 
-def iterations_grow(recent: StepRecord) -> str | None:
+def iterations_grow(recent: StepSeries) -> str | None:
     """The parameters drift to where M is nearly singular."""
     early, _, late = thirds(recent.iterations)
     if not _rises(recent.iterations, ITERATIONS_GROW, floor=ITERATIONS_FEW):
@@ -111,7 +124,7 @@ def iterations_grow(recent: StepRecord) -> str | None:
     )
 
 
-def steps_rejected(recent: StepRecord) -> str | None:
+def steps_rejected(recent: StepSeries) -> str | None:
     """Stiffness where the residual stays, bad conditioning where it rises too."""
     rejected, n = int(recent.rejected.sum()), len(recent.h)
     if rejected < REJECTED_SHARE * n:
@@ -125,7 +138,7 @@ def steps_rejected(recent: StepRecord) -> str | None:
     )
 
 
-def steps_collapse(recent: StepRecord) -> str | None:
+def steps_collapse(recent: StepSeries) -> str | None:
     """The step size falls and does not recover."""
     largest, last = recent.h.max(), thirds(recent.h)[2]
     if last > largest / COLLAPSE:
@@ -136,7 +149,7 @@ def steps_collapse(recent: StepRecord) -> str | None:
     return f"stiffness: {seen} while the residual stays; try a larger solver.mu, or a larger integrator.rtol"
 
 
-def residual_stays_large(recent: StepRecord) -> str | None:
+def residual_stays_large(recent: StepSeries) -> str | None:
     """The tangent space never contains the right-hand side: too small a network, a poor initial fit, too few points.
 
     A residual that is falling does not stay large. Nor can it be said to stay in an initial transient, such as a
@@ -155,7 +168,7 @@ def residual_stays_large(recent: StepRecord) -> str | None:
     )
 
 
-def residual_grows(recent: StepRecord) -> str | None:
+def residual_grows(recent: StepSeries) -> str | None:
     """The tangent space loses the right-hand side as the run goes on."""
     if not _residual_grows(recent):
         return None
@@ -166,7 +179,7 @@ def residual_grows(recent: StepRecord) -> str | None:
     )
 
 
-def points_overfitted(recent: StepRecord) -> str | None:
+def points_overfitted(recent: StepSeries) -> str | None:
     """The velocity solves the equation on the points that it was fitted to, and not between them."""
     measured = ~np.isnan(recent.residual)
     if not measured.any():
@@ -180,7 +193,7 @@ def points_overfitted(recent: StepRecord) -> str | None:
     )
 
 
-def points_miss_the_solution(recent: StepRecord) -> str | None:
+def points_miss_the_solution(recent: StepSeries) -> str | None:
     """Few points lie where the solution is, by the effective sample size."""
     if np.median(recent.coverage) >= FEW_POINTS:
         return None
@@ -190,7 +203,7 @@ def points_miss_the_solution(recent: StepRecord) -> str | None:
     )
 
 
-def velocities_turn(recent: StepRecord) -> str | None:
+def velocities_turn(recent: StepSeries) -> str | None:
     """The parameters oscillate: high frequencies of the embedding are not damped."""
     turns = recent.turn[~np.isnan(recent.turn)]
     if len(turns) < ENOUGH or np.mean(turns < 0) < TURNING:
@@ -218,7 +231,8 @@ SIGNATURES = (
 
 def thirds(series: np.ndarray) -> tuple[float, float, float]:
     """Medians of the first, middle and last third: no single step decides."""
-    return tuple(float(np.median(part)) for part in np.array_split(series, 3))
+    early, middle, late = (float(np.median(part)) for part in np.array_split(series, 3))
+    return early, middle, late
 
 
 def _rises(series: np.ndarray, factor: float, floor: float) -> bool:
@@ -227,22 +241,22 @@ def _rises(series: np.ndarray, factor: float, floor: float) -> bool:
     return early <= middle <= late and late > factor * early
 
 
-def _residual_grows(recent: StepRecord) -> bool:
+def _residual_grows(recent: StepSeries) -> bool:
     return _rises(recent.residual_fresh, RESIDUAL_GROWS, floor=RESIDUAL_SMALL / RESIDUAL_GROWS)
 
 
-def _residual_falls(recent: StepRecord) -> bool:
+def _residual_falls(recent: StepSeries) -> bool:
     early, _, late = thirds(recent.residual_fresh)
     return late < RESIDUAL_FALLS * early
 
 
-def _in_initial_transient(recent: StepRecord) -> bool:
+def _in_initial_transient(recent: StepSeries) -> bool:
     """Whether the run has begun a short while ago and its steps still grow."""
     early, _, late = thirds(recent.h)
     return len(recent.h) < WINDOW and late > STEPS_GROW * early
 
 
-def _ill_conditioned(recent: StepRecord) -> bool:
+def _ill_conditioned(recent: StepSeries) -> bool:
     """Whether iterations or residual rise. The thresholds are lower than those of the signatures of their own, because
     this only distinguishes two causes of small steps."""
     return _rises(recent.iterations, 2.0, ITERATIONS_FEW) or _rises(recent.residual_fresh, 2.0, RESIDUAL_SMALL / 10)

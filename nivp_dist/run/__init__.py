@@ -1,1 +1,1 @@
-"""A run: its state, the transitions from state to state, the main loop, and what is stored."""
+"""One run: its state, the transitions of that state, the main loop, its files, and runs that are stored."""

@@ -13,8 +13,9 @@ from nivp_dist.fitting.fit import DONE, FitState, Fitter
 from nivp_dist.fitting.time_derivative_targets import Source, TimeDerivativeTargets
 from nivp_dist.monitoring.adaptation import MuAdaptation
 from nivp_dist.network.network import Network
-from nivp_dist.points import sampling
-from nivp_dist.points.sampling import Density, Sampler
+from nivp_dist.points import mixture
+from nivp_dist.points.mixture import Density
+from nivp_dist.points.sampling import Sampler
 from nivp_dist.run.solvers import Solvers
 from nivp_dist.run.state import EVOLVE, FIT, REFIT, State
 
@@ -174,7 +175,7 @@ class Fits:
     def _parameters_near(self, key, density: Density):
         """Parameters (p,) whose quadratic forms are the Gaussians of the density."""
         count = self.config.network.gaussians
-        return self.fitted.initialise_near(key, *sampling.gaussians(density, count))
+        return self.fitted.initialise_near(key, *mixture.gaussians(density, count))
 
     def _network_part(self, theta):
         """The parameters of the network of the run, from those of the fitted one."""

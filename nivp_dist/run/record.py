@@ -1,5 +1,5 @@
-"""What a run leaves behind: checkpoints, metrics, events, snapshots, the summary. Process 0 writes files;
-checkpoints are saved by all."""
+"""The files of a run in progress: checkpoints, metrics, events, snapshots, the summary. All processes save checkpoints,
+process 0 writes everything else."""
 
 import hashlib
 import time
@@ -24,7 +24,12 @@ from nivp_dist.storage.metrics import EVENTS, METRICS, Lines, read_tail
 
 
 class Record:
-    """The run directory of a run in progress. Wall time is told here, and decides nothing."""
+    """The run directory of a run in progress. It measures wall time, which decides nothing in the run.
+
+    Attributes:
+        writes: whether this is process 0. began: whether the run was started before; known to process 0 only.
+        outputs: t -> the entry of that output time in the summary.
+    """
 
     def __init__(self, config: Config, directory: Path, simulation: Simulation, clock: CompileClock):
         self.config, self.directory, self.simulation, self.clock = config, Path(directory), simulation, clock
@@ -33,24 +38,24 @@ class Record:
         self.metrics, self.events = Lines(self.directory / METRICS), Lines(self.directory / EVENTS)
         self._started = time.monotonic()
         previous = (run_directory.read_summary(self.directory) or {}) if self.writes else {}
-        self.began = bool(previous)  # whether the run was ever started; process 0 only
-        self._reached = previous.get("transitions") or 0  # the last checkpoint that was told of
+        self.began = bool(previous)
+        self._reached = previous.get("transitions") or 0  # transitions at the last checkpoint of which the summary says
         self._earlier = float(previous.get("wall_seconds") or 0.0)
         self._compiled_earlier = float(previous.get("compile_seconds") or 0.0)
         self._hash = np.frombuffer(hashlib.sha256(config_hash(config).encode()).digest(), np.uint8)
-        self.outputs: dict[float, dict] = {}  # t -> what the summary says of it
+        self.outputs: dict[float, dict] = {}
 
     def save(self, state: State) -> bool:
-        """A checkpoint of the whole state; False if it was there already. Every process calls it."""
-        for lines in (self.metrics, self.events):  # what is before the checkpoint must be there when it is
+        """Save a checkpoint of the state. False if it was there already. Every process calls it."""
+        for lines in (self.metrics, self.events):  # lines from before the checkpoint must be on the disk before it is
             self._write(lines.path.name, lines.sync)
         return self.checkpoints.save(state.transitions, to_tree(state) | {"config_hash": self._hash})
 
     def restore(self) -> tuple[State, list[str]] | None:
-        """The newest checkpoint that can be read, with what was wrong with newer ones; None if there is none.
+        """The state of the newest checkpoint that can be read, with messages on damaged ones; None if there is none.
 
-        Metrics and events after it are cut off: they will be written again. Raises RunFailed if there is none any
-        more, or if a file of the run is damaged.
+        Lines of metrics and events after it are removed, because the run will write them again. Raises RunFailed if the
+        checkpoints of the run have been lost, belong to another configuration, or if another file is damaged.
         """
         template = to_tree(self.simulation.blank()) | {"config_hash": self._hash}
         found = self.checkpoints.restore_latest(template)
@@ -63,7 +68,7 @@ class Record:
         state = from_tree(tree, self.simulation.mesh)
         try:
             self._write(METRICS, lambda: self.metrics.truncate_to(state.step))
-            # By transitions: several events of a fit or an output share a step.
+            # Events by transitions, because several of them, in a fit or at an output, belong to one step.
             self._write(EVENTS, lambda: self.events.truncate_to(state.transitions, key="transitions"))
             self._write(snapshots.FOLDER, lambda: self._read_outputs(state.t))
         except ValueError as error:
@@ -71,18 +76,18 @@ class Record:
         return state, messages
 
     def step(self, metrics: dict) -> dict:
-        """One accepted step: the metrics with the wall time, as written."""
+        """Write the metrics of an accepted step. Returns them with the wall time, as written."""
         metrics = metrics | {"wall_seconds": round(self.wall_seconds, 3)}
         self._write(METRICS, lambda: self.metrics.append(metrics))
         return metrics
 
     def event(self, state: State, kind: str, message: str) -> None:
-        """Something worth a line in events.jsonl. state: the one after the transition that it belongs to."""
+        """Write a line of events.jsonl. state: after the transition that the event belongs to."""
         line = {"step": state.step, "t": state.t, "transitions": state.transitions, "kind": kind, "message": message}
         self._write(EVENTS, lambda: self.events.append(line))
 
     def output(self, state: State, score) -> None:
-        """The snapshot of an output time, with its score. It replaces one from before a crash."""
+        """Write the snapshot of an output time with its score, in place of one from before a crash."""
         density = {f"density_{name}": to_host(value) for name, value in state.density._asdict().items()}
         arrays = {"theta": to_host(state.theta), "step": state.step}
         arrays |= density | score.arrays() | state.estimate.entries()
@@ -90,7 +95,7 @@ class Record:
         self._write(snapshots.FOLDER, lambda: snapshots.save(self.directory, state.t, arrays))
 
     def summary(self, state: State, status: str, message: str = "", **more) -> dict:
-        """Write summary.json and return it. more: what else there is to say of this status."""
+        """Write summary.json and return it. more: further entries, which some statuses have."""
         simulation, config = self.simulation, self.config
         summary = {
             "status": status,
@@ -113,7 +118,7 @@ class Record:
             "processes": jax.process_count(),
             "solver": simulation.stepper.method(state),
             "wall_seconds": round(self.wall_seconds, 3),
-            "compile_seconds": round(self._compiled_earlier + self.clock.seconds, 3),  # a part of them
+            "compile_seconds": round(self._compiled_earlier + self.clock.seconds, 3),  # contained in wall_seconds
             "versions": run_directory.versions(),
         } | more
         self._write(run_directory.SUMMARY, lambda: run_directory.write_summary(self.directory, summary))
@@ -121,13 +126,13 @@ class Record:
 
     @property
     def wall_seconds(self) -> float:
-        """Of this run, over all its resumes."""
+        """Wall time of this run, over all its resumes."""
         return self._earlier + time.monotonic() - self._started
 
     # On process 0 alone ---------------------------------------------------------------------------
 
     def _write(self, name: str, action) -> None:
-        """A refusal is known to process 0 alone: nothing collective may follow it."""
+        """Call action(), which writes to the file of that name. Raises DiskFailed, on process 0 alone, if it cannot."""
 
         def write():
             require_ours(self.directory)
@@ -142,10 +147,10 @@ class Record:
                 self.outputs[snapshot.t] = _entry(snapshot.t, snapshots.load(snapshot.path))
 
     def _require_no_progress(self) -> None:
-        """A run without checkpoints begins again only if it had come nowhere."""
+        """A run without checkpoints may begin again only if it had made no transition."""
         steps, events = (read_tail(self.directory / name) for name in (METRICS, EVENTS))
         if self.writes and (self._reached or steps or any(event.get("transitions") for event in events)):
-            at = f"t = {steps[-1]['t']:g}" if steps else "its initial fit"
+            at = f"step {steps[-1]['step']}, t = {steps[-1]['t']:g}" if steps else "its initial fit"
             raise RunFailed(
                 f"{self.checkpoints.folder} is empty, and the run had come to {at}: restore the folder from a copy, "
                 "or start a new run"
@@ -153,7 +158,7 @@ class Record:
 
 
 def _entry(t: float, arrays: dict) -> dict:
-    """What the summary says of a snapshot: its errors, and the conserved integrals with their standard errors."""
+    """The entry of a snapshot in the summary: its errors, and conserved integrals with their standard errors."""
     always, densities, prefix = ("relative_l2", "estimate"), ("relative_l2_normalised", "log_rms"), "invariant_"
     numbers = {name: float(arrays.get(name, np.nan)) for name in (*always, *densities)}
     known = {name: value for name, value in numbers.items() if not np.isnan(value)}

@@ -1,8 +1,8 @@
-"""What the main loop tells of its progress, and to whom. ``nivp_dist.report.progress`` shows it on a screen."""
+"""The interface through which the main loop shows progress. ``nivp_dist.report.progress`` implements it on a screen."""
 
 
 class SilentReporter:
-    """The face of a reporter, which says nothing: for library use, and for every process but the first."""
+    """A reporter that shows nothing: for library use, and for every process but the first."""
 
     def __enter__(self):
         return self
@@ -11,25 +11,25 @@ class SilentReporter:
         self.close()
 
     def close(self):
-        """Nothing."""
+        """The run has ended, in whatever way."""
 
     def phase(self, name):
-        """Nothing."""
+        """A phase begins: one of ``run.state.PHASE_NAMES``."""
 
     def fit(self, iteration, error, target, iterations):
-        """Nothing."""
+        """A round of a fit is done; iterations: the most rounds."""
 
     def step(self, metrics, t_end):
-        """Nothing."""
+        """A step was accepted; metrics: its line of metrics.jsonl."""
 
     def note(self, message):
-        """Nothing."""
+        """A message to the user."""
 
     def warn(self, message):
-        """Nothing."""
+        """A warning to the user."""
 
     def output(self, t, relative_l2, estimate=None):
-        """Nothing."""
+        """An output time was reached; the error is NaN without a reference."""
 
     def finish(self, summary, directory):
-        """Nothing."""
+        """The run has finished."""

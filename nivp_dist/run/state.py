@@ -1,6 +1,6 @@
 """State: everything that a run is. A checkpoint holds exactly this."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -93,12 +93,13 @@ def from_tree(tree: dict[str, np.ndarray], mesh: Mesh) -> State:
     def group(cls, name):
         return replicate(cls(*(tree[f"{name}.{part}"] for part in cls._fields)), mesh)
 
-    fields = {}
+    kind: Any  # of a field, as annotated above
+    fields: dict[str, Any] = {}
     for name, kind in State.__annotations__.items():
         if kind in (Density, FitState):
             fields[name] = group(kind, name)
         elif kind in ON_HOST:
-            parts = {part: np.array(tree[f"{name}.{part}"]) for part in kind._fields}
+            parts: dict[str, Any] = {part: np.array(tree[f"{name}.{part}"]) for part in kind._fields}
             fields[name] = kind(**{part: value if value.ndim else value.item() for part, value in parts.items()})
         elif name in ("health", "baseline"):
             numbers = tree[name].tolist()

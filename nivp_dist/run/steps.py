@@ -12,8 +12,9 @@ from nivp_dist.integration.attempts import Integrator, Start, Taken
 from nivp_dist.integration.solver_choice import Discretisation, LastStep, SolverChoice, System
 from nivp_dist.integration.stages import Stages
 from nivp_dist.integration.step_points import Present, StepPoints
-from nivp_dist.points import sampling
-from nivp_dist.points.sampling import Density, Sampler
+from nivp_dist.points.mixture import Density
+from nivp_dist.points.points import effective_sample_size
+from nivp_dist.points.sampling import Sampler
 from nivp_dist.run.state import State
 from nivp_dist.settings.model import Config
 
@@ -150,8 +151,8 @@ class Stepper:
 
 def last_step(state: State) -> LastStep:
     """What the choice of the solver knows from the steps before."""
-    known = state.health is not None and state.step != state.fit_step
-    iterations = state.health.cg_iterations if known else None
+    health = state.health if state.step != state.fit_step else None  # else of the network before the refit
+    iterations = health.cg_iterations if health is not None else None
     return LastStep(state.step, state.rank, state.reuse_sketch, iterations)
 
 
@@ -171,6 +172,6 @@ def _spectrum(theta, velocity, before, regularisation, weights) -> dict:
         "lambda_min": eigenvalues[-1],
         "condition": (eigenvalues[0] + mu) / mu,
         "effective_dimension": effective_dimension(regularisation),
-        "effective_sample_size": sampling.effective_sample_size(weights),
+        "effective_sample_size": effective_sample_size(weights),
         "turn": jnp.vdot(velocity, before) / (jnp.linalg.norm(velocity) * jnp.linalg.norm(before)),
     }

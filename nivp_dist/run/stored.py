@@ -1,4 +1,4 @@
-"""A run as it stands on the disk: its solution, errors, metrics, and what a density has to say."""
+"""A run on the disk, read: its solution, errors, metrics and integrals."""
 
 import dataclasses
 import functools
@@ -22,17 +22,17 @@ METRIC_NAMES = (
     "estimate_initial estimate_residual estimate_steps estimate_refits wall_seconds"
 ).split()
 DENSITY_ERRORS = ("relative_l2_normalised", "log_rms")
-CHUNK = 1 << 16  # points evaluated at once
+CHUNK = 1 << 16  # points evaluated at once, which bounds the memory of ``solution``
 
 Field = Callable[[np.ndarray], np.ndarray]
 
 
 class Run:
-    """A run as it stands on the disk; every call reads anew, so that a run in progress can be watched.
+    """A run on the disk. Every call reads the files anew, so that a run in progress can be watched.
 
     Attributes:
         directory: its run directory, absolute.
-        config: its settings, resolved.
+        config: its settings, defaults included.
     """
 
     def __init__(self, directory: Path, problem: Problem | None = None):
@@ -52,7 +52,7 @@ class Run:
 
     @property
     def summary(self) -> dict:
-        """summary.json; {} before there is one."""
+        """The contents of summary.json; {} before there is one."""
         return run_directory.read_summary(self.directory) or {}
 
     @property
@@ -62,7 +62,7 @@ class Run:
 
     @functools.cached_property
     def problem(self) -> Problem:
-        """The problem. Raises InputError if its class cannot be found."""
+        """The problem, with its parameters. Raises InputError if its class cannot be found."""
         settings = self.config.problem
         if self._problem is not None:
             return self._problem
@@ -104,7 +104,7 @@ class Run:
         return lambda points: evaluate_reference(problem, self._points(points), float(t))
 
     def snapshot(self, t: float) -> dict[str, np.ndarray]:
-        """All arrays stored at a stored time. Raises ValueError if t is none."""
+        """All arrays stored at a stored time, by name. Raises ValueError if t is not a stored time."""
         stored = snapshots.list_snapshots(self.directory)
         near = [entry for entry in stored if np.isclose(entry.t, t, rtol=1e-9, atol=1e-12)]
         if not near:
@@ -113,8 +113,9 @@ class Run:
         return snapshots.load(min(near, key=lambda entry: abs(entry.t - t)).path)
 
     def errors(self) -> dict[str, np.ndarray]:
-        """At the stored times {"t", "relative_l2", "estimate"}: against the reference (NaN where there is none), and as
-        the run itself estimates it (``nivp_dist.monitoring.estimate``); of densities also "relative_l2_normalised", "log_rms"."""
+        """Errors at the stored times, each (times,): "t"; "relative_l2" against the reference, NaN where there is none;
+        "estimate" by the run itself (``monitoring.estimate``); of densities also "relative_l2_normalised", "log_rms".
+        """
         stored = self._snapshots()
         names = ["relative_l2", "estimate"] + [
             name for name in DENSITY_ERRORS if any(name in entry for entry in stored)
@@ -135,8 +136,9 @@ class Run:
 
     def statistics(self) -> dict[str, np.ndarray]:
         """Integrals of the solution at the stored times: "t" (times,), "mass" (times,), "mean" (times, d),
-        "covariance" (times, d, d), of densities also "log_normalisation" and "entropy" (times,), and what the problem
-        conserves, as "invariant_NAME" (times, 2) with its standard error. What is not stored at every time is left out.
+        "covariance" (times, d, d), of densities also "log_normalisation" and "entropy" (times,), and the invariants of
+        the problem with their standard errors as "invariant_NAME" (times, 2). Arrays that are not stored at every time
+        are left out.
         """
         stored = self._snapshots()
         names = ["mass", "mass_error", "mean", "covariance", "log_normalisation", "entropy"]
@@ -148,7 +150,7 @@ class Run:
     # Densities ------------------------------------------------------------------------------------
 
     def entropy(self, t: float) -> float:
-        """- int p log p at a stored time, p the first output over its mass. Raises ValueError if u is no density."""
+        """- int p log p at a stored time, p the first output over its mass. Raises ValueError if u is not a density."""
         entropy = float(self.snapshot(t).get("entropy", np.nan))
         if np.isnan(entropy):
             raise ValueError(f"there is no entropy at t = {t:g}: u is not a density (Problem.density)")
@@ -212,12 +214,13 @@ def open_run(directory: str | Path, problem: Problem | None = None) -> Run:
 
     Raises InputError if the directory holds no run, or another problem's.
     """
-    run_directory.read_summary(directory)  # refuses what is no run
+    run_directory.read_summary(directory)  # raises InputError if it is not a run directory
     return Run(Path(directory).resolve(), problem)
 
 
 def recorded(problem: Problem) -> ProblemSettings:
-    """What a run directory says of an instance: a shipped problem's name, or the class's; and the parameters."""
+    """The section [problem] of config.toml for an instance: the name of a shipped problem, or of the class, and the
+    parameters."""
     cls = type(problem)
     shipped = {(f"nivp_dist.problems.{module}", name): key for key, (module, name) in SHIPPED.items()}
     name = shipped.get((cls.__module__, cls.__name__), cls.__name__)
@@ -226,7 +229,7 @@ def recorded(problem: Problem) -> ProblemSettings:
 
 
 def _storable(value: Any) -> Any:
-    """What TOML can hold: arrays as lists, and of what is no number or text the name only."""
+    """A value that TOML can hold: an array as a list; for anything but numbers and text the name of its type."""
     if isinstance(value, dict):
         return {str(key): _storable(entry) for key, entry in value.items()}
     value = plain(value)

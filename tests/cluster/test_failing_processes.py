@@ -9,7 +9,7 @@ import time
 
 import pytest
 from process_groups import GONE, alive, local, members, mpirun, since_the_fault
-from whole_runs import ticks_after
+from whole_runs import transitions_after
 
 HOST = socket.gethostname()
 EVERY = 2  # checkpoint.every_steps of the run that is killed: the most transitions that can be lost
@@ -36,7 +36,7 @@ def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bits(processes, un
 
     def lost_now():
         """Transitions that a kill would lose, from the steps in the metrics; None before the first step."""
-        return ticks_after(undisturbed, ("step", len(ran.metrics))) - saved() if ran.metrics else None
+        return transitions_after(undisturbed, ("step", len(ran.metrics))) - saved() if ran.metrics else None
 
     while (number := sum(kills.values())) < 20:
         if ran is None:

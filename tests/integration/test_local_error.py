@@ -1,7 +1,7 @@
-"""The error that a step is told to have against the one that it has: what sixteen steps in its place differ by.
+"""The estimated error of a step against its true error, the difference to sixteen steps in its place.
 
-The network is one whose derivative turns within a step, as in every real run; the exact network of test_stepping has a
-derivative that hardly does.
+The Jacobian of this network changes direction within a step, as in every real run; that of the exact network in
+tests/run/test_steps.py hardly does.
 """
 
 from types import SimpleNamespace
@@ -58,17 +58,17 @@ def step(pulse, tableau, theta, t, h):
     "method, h",
     [("bogacki_shampine", 0.01), ("bogacki_shampine", 0.02), ("cash_karp", 0.01), ("dormand_prince", 0.005)],
 )
-def test_the_error_of_a_step_is_the_one_that_it_has(pulse, method, h):
+def test_the_estimated_error_of_a_step_is_its_true_error(pulse, method, h):
     tableau, fine = TABLEAUS[method], pulse.theta
     one, rates = step(pulse, tableau, pulse.theta, 0.0, h)
     for k in range(SUBSTEPS):
         fine = step(pulse, tableau, fine, k * h / SUBSTEPS, h / SUBSTEPS)[0].theta
     increments = [combine(None, h, b, rates) for b in (tableau.b, tableau.b_error)]
-    told, scale = pulse.galerkin.step_norms(pulse.theta, one.theta, one.error, *increments, pulse.points)
+    estimated, scale = pulse.galerkin.step_norms(pulse.theta, one.theta, one.error, *increments, pulse.points)
     nothing = 2 * [0 * increments[0]]
     embedded, _ = pulse.galerkin.step_norms(pulse.theta, pulse.theta, one.error, *nothing, pulse.points)
     field = lambda theta: pulse.galerkin.network.field(theta, pulse.points.x)  # noqa: E731
     difference = pulse.points.weights[:, None] * (field(one.theta) - field(fine)) ** 2
     true = float(jnp.sqrt(jnp.sum(difference)) / scale)
-    assert float(told / scale) == pytest.approx(true, rel=0.2)
-    assert float(embedded / scale) < true / 2  # what the pair alone would have said
+    assert float(estimated / scale) == pytest.approx(true, rel=0.2)
+    assert float(embedded / scale) < true / 2  # the embedded error alone is too small

@@ -1,4 +1,4 @@
-"""Tableaus against the order conditions, observed orders on an ODE, and the step-size controller."""
+"""Tableaus against the order conditions, and observed orders on an ODE."""
 
 from fractions import Fraction
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from nivp_dist.integration.step_size import StepControl
 from nivp_dist.integration.tableaus import TABLEAUS, attempt
 
 ORDERS = {"heun": (2, 1), "bogacki_shampine": (3, 2), "cash_karp": (5, 4), "dormand_prince": (5, 4)}
@@ -149,48 +148,3 @@ def test_a_known_first_stage_is_not_taken_again(name):
         np.testing.assert_allclose(without.last, slope(without.theta, 0.1), rtol=1e-13)
     else:
         assert without.last is None
-
-
-# Step-size control ----------------------------------------------------------------------------------------------
-
-CONTROL = StepControl(order=3, min_step=1e-3, max_step=10.0)
-
-
-def test_factors_stay_within_their_limits():
-    assert CONTROL.accepted(1.0, 0.0, 1.0, False) == 4.0
-    assert CONTROL.accepted(1.0, 1e-30, 1e30, False) == 4.0
-    assert CONTROL.accepted(5.0, 1e-9, 1.0, False) == 10.0  # max_step
-    assert CONTROL.accepted(1.1e-3, 1.0, 1e-4, False) == 1e-3  # min_step
-    assert CONTROL.rejected(1.0, 1e30) == pytest.approx(0.2)
-    assert CONTROL.rejected(1.0, 1.0 + 1e-12) == pytest.approx(0.9)
-
-
-def test_no_growth_after_a_rejection():
-    assert CONTROL.accepted(1.0, 1e-6, 1.0, False) > 1
-    assert CONTROL.accepted(1.0, 1e-6, 1.0, True) == 1.0
-    assert CONTROL.accepted(1.0, 0.99, 1.0, True) < 1.0
-
-
-@pytest.mark.parametrize("error", [np.nan, np.inf])
-def test_an_error_that_is_not_finite_cuts_by_the_most_allowed(error):
-    assert CONTROL.rejected(1.0, error) == pytest.approx(0.2)
-
-
-def test_control_settles_on_the_tolerance():
-    """For error = (h / 0.1)^3 the step tends to the fixed point of its rule."""
-    h, previous, history = 1e-2, 1.0, []
-    for _ in range(200):
-        error = (h / 0.1) ** 3
-        if error > 1:
-            h = CONTROL.rejected(h, error)
-            continue
-        h, previous = CONTROL.accepted(h, error, previous, False), error
-        history.append(h)
-    # Fixed point: 1 = safety * error^(-0.7/3) error^(0.4/3), so that error = safety^10.
-    np.testing.assert_allclose(history[-1], 0.1 * (0.9**10) ** (1 / 3), rtol=1e-6)
-
-
-def test_the_exponents_are_those_of_proportional_integral_control():
-    expected = 0.9 * 0.5 ** (-0.7 / 3) * 0.3 ** (0.4 / 3)
-    assert CONTROL.accepted(1.0, 0.5, 0.3, False) == pytest.approx(expected, rel=1e-14)
-    assert CONTROL.rejected(1.0, 8.0) == pytest.approx(0.45, rel=1e-14)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nivp_dist.monitoring.signatures import ENOUGH, SIGNATURES, WINDOW, StepHistory, StepRecord, thirds
+from nivp_dist.monitoring.signatures import ENOUGH, SIGNATURES, WINDOW, StepHistory, StepRecord, StepSeries, thirds
 
 GOOD_STEP = StepRecord(
     h=0.01, rejected=0, residual=9e-4, residual_fresh=1e-3, iterations=20, coverage=0.3, turn=0.9, unsolved=0
@@ -35,13 +35,13 @@ FAILURES = {
 }
 
 
-def series(changes: dict) -> StepRecord:
+def series(changes: dict) -> StepSeries:
     columns = GOOD_STEP._asdict() | changes
-    return StepRecord(*(np.broadcast_to(np.asarray(column, float), (WINDOW,)) for column in columns.values()))
+    return StepSeries(*(np.broadcast_to(np.asarray(column, float), (WINDOW,)) for column in columns.values()))
 
 
-def seen(record: StepRecord) -> dict:
-    found = {signature.__name__: signature(record) for signature in SIGNATURES}
+def seen(recent: StepSeries) -> dict:
+    found = {signature.__name__: signature(recent) for signature in SIGNATURES}
     return {name: message for name, message in found.items() if message is not None}
 
 

@@ -1,4 +1,4 @@
-"""What a run says of itself: the estimate of its error beside the true one, and failures named as they appear."""
+"""The estimated error of a run against the true one, and failures that are named as they appear."""
 
 import numpy as np
 import pytest
@@ -12,12 +12,12 @@ def test_the_estimate_bounds_the_error_and_is_not_far_from_it(undisturbed):
     for output in outputs:
         assert output["relative_l2"] < 1.1 * output["estimate"] < 20 * output["relative_l2"], output
     estimates = [line["estimate"] for line in undisturbed.metrics]
-    assert np.all(np.diff(estimates) > 0)  # every step adds something
+    assert np.all(np.diff(estimates) > 0)  # every step adds to it
     assert outputs[-1]["estimate"] == estimates[-1]
     stored = open_run(undisturbed.directory).errors()
     np.testing.assert_array_equal(stored["estimate"], [output["estimate"] for output in outputs])
-    said = [message for kind, message in undisturbed.events if kind == "output"]
-    assert said[-1].endswith(f", estimated {estimates[-1]:.2e}")
+    messages = [message for kind, message in undisturbed.events if kind == "output"]
+    assert messages[-1].endswith(f", estimated {estimates[-1]:.2e}")
 
 
 def test_accepted_refits_are_part_of_the_estimate(runs):
@@ -29,7 +29,7 @@ def test_accepted_refits_are_part_of_the_estimate(runs):
     assert ran.summary["errors"][-1]["relative_l2"] < 1.1 * last["estimate"]
 
 
-def test_a_sound_run_is_warned_of_nothing(undisturbed):
+def test_a_good_run_gives_no_warning(undisturbed):
     assert not [message for kind, message in undisturbed.events if kind == "warning"]
 
 
@@ -43,15 +43,15 @@ FEW = {"sampling__points": 12, "solver__mu": 1e-12, "solver__adapt_mu": False, "
 def test_too_few_points_are_named(runs):
     """12 points for 41 parameters: the velocity fits them and nothing else."""
     ran = runs.run(**FEW, sampling__adapt_points=False)
-    said = [message for message in warnings(ran) if message.startswith("points: the residual is")]
-    assert len(said) == 1 and "try more sampling.points" in said[0]
+    messages = [message for message in warnings(ran) if message.startswith("points: the residual is")]
+    assert len(messages) == 1 and "try more sampling.points" in messages[0]
 
 
 def test_too_few_points_become_more(runs, same, crash):
-    """By itself the run draws four times as many, and its velocities hold between them; also through a crash."""
+    """The run itself draws four times as many, with smaller residuals between them; also through a crash."""
     few, ran = runs.run(**FEW, sampling__adapt_points=False), runs.run(**FEW)
-    said = [message for message in warnings(ran) if "points are drawn from here on" in message]
-    assert said == ["24 points are drawn from here on", "48 points are drawn from here on"]
+    messages = [message for message in warnings(ran) if "points are drawn from here on" in message]
+    assert messages == ["24 points are drawn from here on", "48 points are drawn from here on"]
     assert [line["points"] for line in ran.metrics][:: len(ran.metrics) - 1] == [12, 48]
     late = lambda ran: np.median([line["residual_fresh"] for line in ran.metrics[len(ran.metrics) // 2 :]])  # noqa: E731
     assert late(ran) < late(few) / 4
@@ -69,5 +69,7 @@ def test_points_of_the_solution_do_not_become_more(runs):
 def test_a_network_that_is_too_small_is_named(runs):
     fit = {"fit__on_miss": "continue", "fit__target": 1e-6}
     ran = runs.run(network__width=1, network__frequencies=0, **fit, solver__adapt_mu=False, restart__enabled=False)
-    said = [message for message in warnings(ran) if message.startswith("capacity: the residual on fresh points stays")]
-    assert len(said) == 1 and "network.width" in said[0]
+    messages = [
+        message for message in warnings(ran) if message.startswith("capacity: the residual on fresh points stays")
+    ]
+    assert len(messages) == 1 and "network.width" in messages[0]

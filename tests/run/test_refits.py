@@ -20,10 +20,10 @@ def refitted(runs):
 
 
 def test_refits_happen_and_are_judged(refitted):
-    said = [message for kind, message in refitted.events if kind == "refit"]
-    begun = [message for message in said if "advanced by" in message]
-    accepted = [message for message in said if message.endswith("accepted")]
-    refused = [message for message in said if f"refused, the bound is {BOUND}" in message]
+    messages = [message for kind, message in refitted.events if kind == "refit"]
+    begun = [message for message in messages if "advanced by" in message]
+    accepted = [message for message in messages if message.endswith("accepted")]
+    refused = [message for message in messages if f"refused, the bound is {BOUND}" in message]
     assert len(begun) == len(accepted) + len(refused) and accepted and refused
     assert refitted.summary["refits"] == len(accepted)
     # A refit below its bound costs the solution no more than that bound.
@@ -52,8 +52,8 @@ def test_where_much_is_lost_a_refit_that_costs_little_is_taken(runs):
     """Refits above restart.bound, but below a tenth of what the run estimates that it has lost already."""
     # A mu so large that the velocity misses the right-hand side: what is lost adds up, however well refits go.
     ran = runs.run(**OFTEN | {"restart__bound": 1e-9}, solver__mu=1e-2)
-    said = [message for kind, message in ran.events if kind == "refit" and message.endswith("accepted")]
-    accepted = [float(re.search(r"error of (\S+): ", message)[1]) for message in said]
+    messages = [message for kind, message in ran.events if kind == "refit" and message.endswith("accepted")]
+    accepted = [float(re.search(r"error of (\S+): ", message)[1]) for message in messages]
     estimates = [line["estimate"] for line in ran.metrics]
     assert accepted and min(accepted) > 1e-9 and max(accepted) < max(estimates) / 10
 

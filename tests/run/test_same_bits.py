@@ -149,12 +149,12 @@ LOST = {
     "step": lambda state: {"step": state.step + 2},
     "t": lambda state: {"t": state.t + 1e-6},
     "phase": lambda state: {"phase": REFIT},
-    # Judged against another level, or from another step: the run takes a refit that it did not need.
+    # With another health, baseline or step of the last fit the run begins a refit that it does not need.
     "health": lambda state: {"health": state.health._replace(h=1e-9), "fit_step": -100},
     "baseline": lambda state: {"baseline": state.baseline._replace(h=1e9), "fit_step": -100},
     "fit_step": lambda state: {"health": state.health._replace(h=1e-9), "fit_step": -100},
 }
-AFTER_THREE = ("step", 4)  # crashed in the fourth step: points are kept, levels of health are taken
+AFTER_THREE = ("step", 4)  # crashed in the fourth step: points are kept, and the baseline of health is known
 
 
 def outcome(state):

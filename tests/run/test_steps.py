@@ -55,7 +55,7 @@ def settings(**sections):
 
 
 class Recorder:
-    """A Galerkin whose velocities are watched, and can be spoilt: spoil(t, velocity) -> velocity."""
+    """A Galerkin that records its calls, and may replace velocities: spoil(t, velocity) -> velocity."""
 
     def __init__(self, galerkin, spoil=lambda t, velocity: velocity):
         self.inner, self.spoil, self.calls = galerkin, spoil, []
@@ -176,23 +176,23 @@ def nan_after(limit):
 
 
 def test_a_velocity_that_is_not_finite_rejects_the_step(exact):
-    watched = Recorder(exact.simulation.galerkin, nan_after(0.021))
-    result = exact.stepper(watched).step(exact.state._replace(h=0.1), lambda: None)
+    recorder = Recorder(exact.simulation.galerkin, nan_after(0.021))
+    result = exact.stepper(recorder).step(exact.state._replace(h=0.1), lambda: None)
     assert result.metrics["rejected"] == result.state.rejected == 1
     assert result.state.t == pytest.approx(0.02) and result.state.h <= 0.1 * 0.2  # no growth after a rejection
     assert np.isfinite(result.state.theta).all()
     # The first stage is taken once; the points are those of the first attempt.
-    assert [t for t, _ in watched.calls].count(0.0) == 1
-    assert all(np.array_equal(x, watched.calls[0][1]) for _, x in watched.calls)
-    assert result.metrics["evaluations"] == len(watched.calls)
+    assert [t for t, _ in recorder.calls].count(0.0) == 1
+    assert all(np.array_equal(x, recorder.calls[0][1]) for _, x in recorder.calls)
+    assert result.metrics["evaluations"] == len(recorder.calls)
     plain = exact.stepper().step(exact.state._replace(h=0.1 * 0.2), lambda: None)
     np.testing.assert_array_equal(result.state.theta, plain.state.theta)
 
 
 def test_velocities_that_stay_bad_end_the_run(exact):
-    watched = Recorder(exact.simulation.galerkin, nan_after(-1.0))
+    recorder = Recorder(exact.simulation.galerkin, nan_after(-1.0))
     with pytest.raises(RunFailed, match="the velocity at t = 0 is not finite"):
-        exact.stepper(watched, integrator={"min_step": 1e-3}).step(exact.state, lambda: None)
+        exact.stepper(recorder, integrator={"min_step": 1e-3}).step(exact.state, lambda: None)
 
 
 def test_conjugate_gradients_that_failed(exact):
@@ -208,11 +208,11 @@ def test_conjugate_gradients_that_failed(exact):
 
 
 def test_points_are_kept_for_redraw_every_steps_and_the_first_stage_with_them(exact):
-    watched = Recorder(exact.simulation.galerkin)
-    results = exact.run(exact.stepper(watched, sampling={"points": 61, "redraw_every": 2}), steps=4)
+    recorder = Recorder(exact.simulation.galerkin)
+    results = exact.run(exact.stepper(recorder, sampling={"points": 61, "redraw_every": 2}), steps=4)
     assert not any(result.metrics["rejected"] for result in results)
     assert [result.metrics["evaluations"] for result in results] == [7, 6, 7, 6]
-    draws = [x for _, x in watched.calls]
+    draws = [x for _, x in recorder.calls]
     same = [np.array_equal(a, b) for a, b in zip(draws, draws[1:])]
     assert same == [True] * 12 + [False] + [True] * 12
     every = exact.run(exact.stepper(), steps=2)
@@ -458,7 +458,7 @@ def test_only_auto_goes_over_and_a_refit_begins_with_cg_again(exact, monkeypatch
 # Metrics, residual sampling, devices ----------------------------------------------------------------------------
 
 
-def test_metrics_say_what_happened(exact):
+def test_metrics_describe_the_step(exact):
     result = exact.stepper().step(exact.state._replace(h=0.05), lambda: None)
     metrics, state = result.metrics, result.state
     assert metrics["step"] == state.step == 1 and metrics["t"] == state.t == metrics["h"] == 0.05
@@ -472,19 +472,19 @@ def test_metrics_say_what_happened(exact):
     assert state.velocity.shape == state.theta.shape
 
 
-def test_the_factor_on_mu_and_what_is_said_of_it(exact, monkeypatch):
+def test_the_factor_on_mu_changes_with_a_message(exact, monkeypatch):
     damped = exact.state._replace(mu_adaptation=MuAdaptation(100.0, 0))
     metrics = exact.stepper().step(damped, lambda: None).metrics
     np.testing.assert_allclose(metrics["mu"], 100 * 1e-13 * metrics["trace"])
-    # Steps that struggle, as far as their metrics tell, raise it for the steps that follow.
+    # Metrics with many rejections raise the factor for the next steps.
     simulation, take = exact.simulation, exact.simulation.stepper.step
     spoilt = lambda *arguments: (result := take(*arguments))._replace(metrics=result.metrics | {"rejected": 3})  # noqa: E731
     monkeypatch.setattr(simulation.stepper, "step", spoilt)
-    state, said = exact.state, []
+    state, messages = exact.state, []
     for _ in range(4):
         result = simulation.step(state, lambda: None)
-        state, said = result.state, said + result.warnings
-    assert state.mu_adaptation == MuAdaptation(10.0, 3) and said == ["solver.mu is multiplied by 10 from here on"]
+        state, messages = result.state, messages + result.warnings
+    assert state.mu_adaptation == MuAdaptation(10.0, 3) and messages == ["solver.mu is multiplied by 10 from here on"]
     np.testing.assert_allclose(result.metrics["mu"], 10 * 1e-13 * result.metrics["trace"])
 
 
@@ -492,19 +492,19 @@ def test_the_factor_on_mu_and_what_is_said_of_it(exact, monkeypatch):
 def test_points_selected_among_candidates(exact, method):
     sampling = {"points": 61, "method": method, "oversampling": 4}
     config = settings(sampling=sampling)
-    watched = Recorder(exact.simulation.galerkin)
+    recorder = Recorder(exact.simulation.galerkin)
     sampler = Sampler(config.sampling, PROBLEM.domain, True, exact.simulation.mesh)
-    stepper = Stepper(config, watched, sampler, [0.0, T_END])
+    stepper = Stepper(config, recorder, sampler, [0.0, T_END])
     results = exact.run(stepper, steps=3)
     assert exact.error(results[-1].state) < 1e-4
-    assert {x.shape for _, x in watched.calls} == {(61, 2)}
+    assert {x.shape for _, x in recorder.calls} == {(61, 2)}
     # All are candidates, and not the points of a plain draw: the selection did take place.
-    second = watched.calls[results[0].metrics["evaluations"] + 1][1]
+    second = recorder.calls[results[0].metrics["evaluations"] + 1][1]
     key, density = random_keys.step_points_key(exact.state.run_key, 1), results[0].state.density
     plain, candidates = (np.asarray(sampler.draw(key, density, n).x) for n in (61, 244))
     assert {*map(tuple, second)} <= {*map(tuple, candidates)} and {*map(tuple, second)} != {*map(tuple, plain)}
     if method == "residual":  # some are chosen twice; before there is a residual, none
-        assert len(np.unique(second, axis=0)) < 61 == len(np.unique(watched.calls[0][1], axis=0))
+        assert len(np.unique(second, axis=0)) < 61 == len(np.unique(recorder.calls[0][1], axis=0))
     again = exact.run(Stepper(config, exact.simulation.galerkin, sampler, [0.0, T_END]), steps=3)
     np.testing.assert_array_equal(again[-1].state.theta, results[-1].state.theta)
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from disks import FailingCall
-from whole_runs import Runs, ticks_after
+from whole_runs import Runs, transitions_after
 
 from nivp_dist import cli
 from nivp_dist.cluster.compile_clock import CompileClock
@@ -46,7 +46,7 @@ def saved(ran):
 def goes_on(runs, ran, undisturbed, same, moment):
     """Resumed, it loses at most one interval of what it had done, and ends with the same bits."""
     last = ("step", len(ran.metrics)) if ran.metrics else moment
-    assert ticks_after(undisturbed, last) - saved(ran)[-1] <= EVERY
+    assert transitions_after(undisturbed, last) - saved(ran)[-1] <= EVERY
     same(runs.resume(ran), undisturbed)
     assert not list(ran.directory.rglob("*.part*"))
 
