@@ -85,7 +85,7 @@ class Fitter:
         self.network = galerkin.network
         self._target = jax.jit(target)
         self._errors = jax.jit(self._relative_errors)
-        self._final = jax.jit(lambda *arguments: self._relative_errors(*arguments, scored))
+        self._final = jax.jit(partial(self._relative_errors, scored=scored))
         self._adam = jax.jit(partial(self._adam_round, target))
         self._reweighted = jax.jit(_reweighted)
         self._misfit = jax.jit(lambda theta, x, target: target - self.network.field(theta, x))
@@ -97,14 +97,16 @@ class Fitter:
         first = GAUSS_NEWTON if self.settings.method == "gauss_newton" else ADAM
         zero = jnp.zeros_like(theta)
         return FitState(
-            theta,
-            _number(np.inf),
-            _number(FIRST_DAMPING),
-            *map(_count, (first, 0, 0)),
-            zero,
-            zero,
-            _number(np.inf),
-            _count(0),
+            theta=theta,
+            error=_number(np.inf),
+            damping=_number(FIRST_DAMPING),
+            stage=_count(first),
+            round=_count(0),
+            without_gain=_count(0),
+            first_moment=zero,
+            second_moment=zero,
+            least_error=_number(np.inf),
+            since_least=_count(0),
         )
 
     def advance(self, state: FitState, key, density, context=None) -> FitState:

@@ -66,7 +66,7 @@ class Integrator:
         while True:
             length, lands = fit_to_output(start.t, h, output)
             error, step = self._attempt(start, length, stages, last)
-            if error <= 1.0:
+            if step is not None and error <= 1.0:
                 break
             rejected += 1
             if stages.first_velocity is None and direct_stages is not None:

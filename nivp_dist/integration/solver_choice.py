@@ -87,11 +87,11 @@ class SolverChoice:
             return self.direct_system(at)
         if last.cg_iterations is None or galerkin.method not in ITERATIVE:
             return self._system(galerkin, at, rank)
-        rank, cost = self._rank_by_work(at, last, rank)
-        if self.direct is not None and self._direct_work(at, last) < cost:
+        rank, cost = self._rank_by_work(at, last, last.cg_iterations, rank)
+        if self.direct is not None and self._direct_work(self.direct, at, last) < cost:
             return self.direct_system(at)
         if galerkin.method == "pcg":
-            return self._by_spectrum(at, last, rank)
+            return self._by_spectrum(at, last.cg_iterations, rank)
         return self._system(galerkin, at, rank)
 
     def direct_system(self, at: Discretisation) -> System:
@@ -104,9 +104,9 @@ class SolverChoice:
         galerkin = self.direct if self.direct is not None and rank == 0 else self.iterative
         return galerkin.linear_solver.method_for(points)
 
-    def _rank_by_work(self, at: Discretisation, last: LastStep, rank: int) -> tuple[int, float]:
+    def _rank_by_work(self, at: Discretisation, last: LastStep, iterations: float, rank: int) -> tuple[int, float]:
         """The rank and the work of a step with it. Only ranks of "dual_pcg" are chosen by counted work."""
-        galerkin, n, iterations = self.iterative, len(at.points.x), last.cg_iterations
+        galerkin, n = self.iterative, len(at.points.x)
         work = partial(step_work, galerkin.method, galerkin.network, n, velocities=self._velocities(last))
         cost, larger = work(rank, iterations), min(2 * rank, galerkin.largest_rank)
         if galerkin.method == "dual_pcg" and rank < larger:
@@ -114,21 +114,21 @@ class SolverChoice:
             rank, cost = (larger, doubled) if doubled < cost else (rank, cost)
         return rank, cost
 
-    def _by_spectrum(self, at: Discretisation, last: LastStep, rank: int) -> System:
-        """ "pcg": the rank is doubled at most until the least eigenvalue of the sketch comes near mu.
+    def _by_spectrum(self, at: Discretisation, iterations: float, rank: int) -> System:
+        """The rank of "pcg" doubles where iterations are many, until the least eigenvalue of the sketch comes near mu.
 
         A sketch is made of matrix products at the full rate of the processor, an iteration runs at that of memory.
         """
         system, larger = self._system(self.iterative, at, rank), min(2 * rank, self.iterative.largest_rank)
-        if rank < larger and last.cg_iterations > max(FEW_ITERATIONS, WORTH_DOUBLING * rank):
+        if rank < larger and iterations > max(FEW_ITERATIONS, WORTH_DOUBLING * rank):
             regularisation = system.regularisation
             if float(regularisation.sketch.eigenvalues[-1]) > SPECTRUM_REACHED * float(regularisation.mu):
                 return self._system(self.iterative, at, larger)
         return system
 
-    def _direct_work(self, at: Discretisation, last: LastStep) -> float:
+    def _direct_work(self, direct: Galerkin, at: Discretisation, last: LastStep) -> float:
         n = len(at.points.x)
-        return self._velocities(last) * direct_work(self.iterative.network, n)[self.direct.linear_solver.method_for(n)]
+        return self._velocities(last) * direct_work(self.iterative.network, n)[direct.linear_solver.method_for(n)]
 
     def _velocities(self, last: LastStep) -> int:
         """Velocities that share an approximation."""

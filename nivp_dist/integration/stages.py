@@ -40,8 +40,8 @@ class Stages:
         self.galerkin, self.points, self.rank = system.galerkin, system.points, system.rank
         self.regularisation = self.at_start = system.regularisation
         self.guess = self.galerkin.guess(velocity, self.points)
-        self.first = self.first_rate = self.first_residual = self.failure = None
-        self.kept = None
+        self.first = self.first_rate = self.first_residual = self.kept = None
+        self.failure: str | None = None
         self.rates: list = []
         self.counts: list[int] = []
         self.first_iterations = 0

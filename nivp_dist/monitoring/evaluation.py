@@ -76,12 +76,14 @@ class Scorer:
         # The arrays are on every process, because each computes the reference on its host.
         replicated = NamedSharding(sampler.mesh, P())
 
+        invariants = problem.invariants
+
         def evaluate(key, density, theta):
             drawn = sampler.draw_traced(key, _spread(density, sampler.settings.inflation), n=points)
             u, integrands = network.values(theta, drawn.x), {}
             log = network.field(theta, drawn.x) if sampler.log_density else jnp.log(jnp.maximum(u, 0.0))
-            if callable(problem.invariants):
-                densities = lambda point: problem.invariants(network.function(theta), point)  # noqa: E731
+            if callable(invariants):
+                densities = lambda point: invariants(network.function(theta), point)  # noqa: E731
                 integrands = jax.vmap(densities)(drawn.x.astype(network.dtype))
             gaussians = jnp.exp(component_log_densities(density, drawn.x))
             return drawn.x, drawn.measure, u, log[:, 0], gaussians, integrands
@@ -102,7 +104,7 @@ class Scorer:
             log_mass = float(_log(mass))
             entropy = log_mass - _mean(log, np.maximum(mass_at, 0.0))
             invariants = {"mass": (mass, mass_error)} | invariants
-        errors = [np.nan, np.nan, np.nan, 0.0]
+        errors = np.nan, np.nan, np.nan, 0.0
         if has_reference(self.problem, t):
             errors = self._errors(measure, u, log, mass, evaluate_reference(self.problem, x, t))
         mean = mass_at @ x / np.sum(mass_at)
@@ -110,7 +112,7 @@ class Scorer:
         covariance = (mass_at[:, None] * centred).T @ centred / np.sum(mass_at)
         return Score(*errors, mass, mass_error, mean, covariance, log_mass, entropy, invariants)
 
-    def _errors(self, measure, u, log, mass, reference) -> list[float]:
+    def _errors(self, measure, u, log, mass, reference) -> tuple[float, float, float, float]:
         """The first four fields of a Score."""
         outputs = reference.shape[1]
         weight = measure[:, None] * np.abs(reference if self.everywhere else 1.0)
@@ -120,11 +122,11 @@ class Scorer:
         effective = np.sum(parts) ** 2 / max(np.sum(parts**2), np.finfo(float).tiny)
         plain = relative(u[:, :outputs])
         if not self.is_density:
-            return [plain, np.nan, np.nan, effective]
+            return plain, np.nan, np.nan, effective
         known = reference[:, 0] > 0
         difference = (log - _log(reference[:, 0]))[known]
         rms = float(np.sqrt(_mean(difference**2, (measure * reference[:, 0])[known])))
-        return [plain, relative(u[:, :outputs] / mass), rms, effective]
+        return plain, relative(u[:, :outputs] / mass), rms, effective
 
     def _mass(self, mass_at, gaussians) -> tuple[float, float]:
         """The integral of u and its standard error, from measure * u (n,) and measure * N_k (n, K).
