@@ -10,8 +10,9 @@ A smaller error of the fit is not always a better start. Measured with a line se
 and 3.3e-4 after 100 rounds, which pays; fokker_planck_trap_5d 4.8e-4 and 6.8e-4, and twice the error at t = 0.5.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

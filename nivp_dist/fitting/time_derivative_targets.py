@@ -11,7 +11,8 @@ vlasov_6d and double_well_5d have the same residuals after a hundredth of a time
 as long.
 """
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -1,6 +1,7 @@
 """One accepted step: attempts with the embedded pair until the error is within the tolerance."""
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np

@@ -1,6 +1,6 @@
 """The velocities at the stages of one step, and when the approximation that CG is preconditioned with is made anew."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np

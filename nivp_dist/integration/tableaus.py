@@ -3,8 +3,8 @@
 A step runs on the host, because its velocities, of which there are two to seven, may each be refused or interrupted.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """One run, assembled from its fits, its steps and its outputs: what the main loop calls."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import jax.numpy as jnp
 

@@ -1,7 +1,8 @@
 """One accepted step of a run, from State to State. The numerics are in ``integration``; its effects on what the run
 monitors are in ``run.observation``."""
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
