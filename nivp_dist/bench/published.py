@@ -1,7 +1,7 @@
 """The published Neural IVP procedure (Finzi et al. 2023, arXiv 2304.14994, and its code), to be compared with.
 
 Written from the paper and from what its code does, for this comparison alone. Nothing of ``galerkin``, ``fitting``,
-``sampling`` or ``stepping`` is used: what it shares with the package is the network as a function of (theta, x), the
+``points`` or ``run`` is used: what it shares with the package is the network as a function of (theta, x), the
 problem's equation, and the coefficients of the Runge-Kutta pairs.
 
 - M v by differentiating again on every product: the gradient of v -> mean |J v|^2 / 2, J v by forward mode; several
