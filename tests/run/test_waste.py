@@ -1,4 +1,4 @@
-"""A step under way: nothing is compiled again, and the host reads a few numbers."""
+"""A step compiles nothing after the first ones, and the host reads single numbers only."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from nivp_dist.settings.model import Config
 
 
 @pytest.fixture
-def compiled():
+def compilations():
     """Durations of compilations, as they happen."""
     durations = []
 
@@ -47,13 +47,13 @@ def test_the_host_notices_what_it_reads(read):
     assert read == [1, 3]
 
 
-def test_a_new_shape_is_noticed(compiled):
+def test_a_new_shape_is_noticed(compilations):
     jax.jit(lambda x: x * 17.0)(jnp.ones(1237))
-    assert compiled
+    assert compilations
 
 
 @pytest.mark.parametrize("method", ["primal", "dual", "pcg", "dual_pcg"])
-def test_steps_compile_nothing_and_read_scalars(method, compiled, read):
+def test_steps_compile_nothing_and_read_scalars(method, compilations, read):
     problem = LinearFokkerPlanck(dimension=2)
     config = Config(
         problem={"name": "linear_fokker_planck"},
@@ -71,10 +71,10 @@ def test_steps_compile_nothing_and_read_scalars(method, compiled, read):
     state = replicated(state, simulation.mesh)
     for _ in range(2):
         state = simulation.stepper.step(state, lambda: None).state
-    del compiled[:], read[:]
+    del compilations[:], read[:]
     before = state.evaluations
     for _ in range(3):
         state = simulation.stepper.step(state, lambda: None).state
     evaluations = state.evaluations - before
-    assert evaluations >= 3 * 6 and compiled == []
+    assert evaluations >= 3 * 6 and compilations == []
     assert max(read) == 1 and len(read) < 5 * evaluations + 3 * 40
