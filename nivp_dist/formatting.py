@@ -5,16 +5,16 @@ import math
 MISSING = "-"
 
 
-def number(value) -> str:
+def number(value: object) -> str:
     """A number with up to four digits: 0.3125, 1.20e-07, 34; "-" for None and NaN, other values as str."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return MISSING
     if isinstance(value, float):
-        return f"{value:.4g}" if value == 0 or 1e-2 <= abs(value) < 1e4 else f"{value:.2e}"
+        return f"{value:.4g}" if value == 0.0 or 1e-2 <= abs(value) < 1e4 else f"{value:.2e}"
     return str(value)
 
 
-def scientific(value) -> str:
+def scientific(value: float | None) -> str:
     """An error or a residual, such as 3.21e-03; "-" for None and NaN."""
     return MISSING if value is None or math.isnan(value) else f"{value:.2e}"
 

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from nivp_dist.errors import DiskFailed
 
@@ -66,7 +66,7 @@ def append_line(path: str | Path, line: str) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
-def _cut_torn_line(file) -> None:
+def _cut_torn_line(file: BinaryIO) -> None:
     length = file.seek(0, os.SEEK_END)
     if length == 0 or os.pread(file.fileno(), 1, length - 1) == b"\n":
         return
