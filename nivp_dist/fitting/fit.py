@@ -12,7 +12,7 @@ and 3.3e-4 after 100 rounds, which pays; fokker_planck_trap_5d 4.8e-4 and 6.8e-4
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -221,6 +221,7 @@ class Fitter:
                 misfit = self.network.field(theta, batch.x) - goal
                 return jnp.sum(weights[:, None] * misfit**2)
 
+            update: Any  # an array like theta; optax declares any tree of arrays
             update, new = rule.update(jax.grad(loss)(theta), moments)
             return (theta - schedule(moments.count) * update, new), None
 

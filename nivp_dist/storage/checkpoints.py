@@ -8,7 +8,7 @@ import contextlib
 import errno
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +55,7 @@ class Checkpoints:
         self._last: tuple[int, dict[str, str]] | None = None  # number and digests of the last save or restore
         self._on_process_zero(self._open)
 
-    def save(self, number: int, tree: dict[str, np.ndarray | jax.Array]) -> bool:
+    def save(self, number: int, tree: Mapping[str, np.ndarray | jax.Array]) -> bool:
         """Write a whole state. number: transitions of the run so far; tree: name -> array, the same on every process.
 
         Returns False, and writes nothing, if this very state was the last one saved or restored. Another state of the
