@@ -101,12 +101,13 @@ class _Status(click.Command):
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def status(directory, watch, as_json):
     """Show where the run in DIRECTORY stands, from any host that sees the directory."""
-    from nivp_dist.report import status
+    from nivp_dist.report.follow import follow
+    from nivp_dist.report.status_text import status_text
 
     if watch is None:
-        click.echo(status.text(directory, as_json))
+        click.echo(status_text(directory, as_json))
     else:
-        status.watch(directory, sys.stdout, watch, as_json)
+        follow(directory, sys.stdout, watch, as_json)
 
 
 @nivp.command(epilog="Example: nivp plot runs/heat-001")

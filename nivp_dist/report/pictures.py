@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from nivp_dist.problems.base import Problem
 from nivp_dist.report.health import error_figure, health_figure
 from nivp_dist.report.marginals import marginals_figure
-from nivp_dist.report.solution import SLICED, solution_figure
+from nivp_dist.report.solution import SLICES_FROM, solution_figure
 from nivp_dist.run.stored import open_run
 from nivp_dist.storage.files import write_whole
 from nivp_dist.storage.metrics import EVENTS, read_lines
@@ -18,14 +18,15 @@ DOTS_PER_INCH = 130
 
 
 def draw(directory: str | Path, problem: Problem | None = None) -> list[Path]:
-    """Draw what the run has to show so far; the paths of the pictures written. Each is replaced as a whole.
+    """Draw the pictures of a run as far as it has come, and return their paths.
 
-    health.png always; error.png where there is a reference, or steps to estimate from; solution.png and, from three
-    dimensions on, marginals.png once there are snapshots.
+    health.png is always drawn; error.png if an error or an estimate is known; solution.png, and from three dimensions
+    on marginals.png, if there are snapshots. A picture is replaced as a whole, never left half-written.
 
     problem: the instance, if the run was started from Python with one.
 
-    Raises InputError if the directory holds no run, or its problem cannot be loaded (what does not need it is drawn).
+    Raises InputError if the directory holds no run, or if its problem cannot be loaded (after the pictures that do
+    not need the problem).
     """
     run = open_run(directory, problem)
     folder = run.directory / FOLDER
@@ -37,7 +38,7 @@ def draw(directory: str | Path, problem: Problem | None = None) -> list[Path]:
         paths.append(_save(figure, folder / "error.png"))
     if len(run.times):
         paths.append(_save(solution_figure(run), folder / "solution.png"))
-        if run.problem.domain.dimension >= SLICED:
+        if run.problem.domain.dimension >= SLICES_FROM:
             paths.append(_save(marginals_figure(run), folder / "marginals.png"))
     return paths
 

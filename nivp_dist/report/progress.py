@@ -1,4 +1,4 @@
-"""Progress of a run on the screen, or in the log file of a batch job. Decides nothing."""
+"""The progress of a run on the screen or in the log file of a batch job. Nothing here influences the run."""
 
 import atexit
 import math
@@ -16,33 +16,34 @@ from rich.text import Text
 
 from nivp_dist.formatting import count, describe_error, duration, number, scientific
 from nivp_dist.report import tables
-from nivp_dist.report.rate import Rate
+from nivp_dist.report.rate import RemainingTime
 from nivp_dist.run.reporter import SilentReporter
 from nivp_dist.storage.metrics import METRICS, read_lines
 
+# The files and folders of a run directory that the end of a run lists, where they exist.
 CONTENTS = {
-    "config.toml": "the configuration, resolved, with versions",
+    "config.toml": "the complete configuration, with versions",
     "summary.json": "the result in numbers",
     "metrics.jsonl": "a line for every accepted step",
     "events.jsonl": "fits, refits, outputs, warnings",
     "snapshots": "the network at the output times",
-    "checkpoints": "what a resume starts from",
+    "checkpoints": "the states from which a run can be resumed",
     "logs": "warnings and failures of each process",
     "pictures": "pictures",
 }
 
 
 class Reporter(SilentReporter):
-    """Says what a run does: a live line on a terminal, plain lines anywhere else.
+    """Shows the progress of a run: a line that is redrawn on a terminal, plain lines anywhere else.
 
-    Plain output holds no escape codes and no carriage returns: at most one line of progress every ``every``
-    seconds, and one for every phase, note, warning and output. If the stream breaks (a closed pipe, a
-    terminal that is gone) the reporter falls silent: all it says is also in the run directory.
-    Can be used as a context manager; leaving it gives the terminal's last line back.
+    Plain output contains no escape codes and no carriage returns. It has at most one line of progress every ``every``
+    seconds, and a line for every phase, note, warning and output. If the stream breaks (a closed pipe, a terminal that
+    was closed) the reporter writes nothing more; the run goes on, and its directory holds the same information.
+    A reporter is a context manager; leaving it removes the redrawn line and shows the cursor again.
 
     Args:
-        stream: default standard output.
-        clock: seconds, monotonic.
+        stream: where to write; standard output by default.
+        clock: a monotonic clock in seconds.
         every: seconds between two plain lines of progress.
     """
 
@@ -51,34 +52,37 @@ class Reporter(SilentReporter):
         self._clock, self._every = clock, every
         self._started, self._progress_at = clock(), -math.inf
         self._phase, self._detail = "start", ""
-        self._fit_rate, self._step_rate = Rate(), Rate()
+        self._fit_left, self._steps_left = RemainingTime(), RemainingTime()
         terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._console = Console(file=self._stream, force_terminal=True, highlight=False) if terminal else None
         self._live: Live | None = None
         self._broken = False
 
     def phase(self, name: str) -> None:
-        """What the run does from now on, such as "initial fit" or "evolve"."""
+        """A new phase begins, such as "initial fit" or "evolve"."""
         if name == self._phase:
             return
         self._phase, self._detail = name, ""
-        self._fit_rate = Rate()  # another fit counts from the beginning; t goes on where it was
+        self._fit_left = RemainingTime()  # every fit counts its iterations from 1
         if self._console:
             self._refresh()
         else:
             self._write(f"{self._elapsed()} {name}")
 
     def fit(self, iteration: int, error: float, target: float, iterations: int) -> None:
-        """One iteration of a fit: iteration of at most ``iterations``; relative L2 error, and the one aimed at."""
-        left = self._fit_rate.left(self._clock(), iteration, iterations)
+        """Iteration number `iteration` of at most `iterations` of a fit: its relative L2 error, and the target."""
+        left = self._fit_left.update(self._clock(), iteration, iterations)
         parts = [f"iteration {iteration} of {iterations}", f"error {scientific(error)}"]
         parts += [f"target {scientific(target)}"]
         self._progress(parts + ([f"left at most {_clock_time(left)}"] if left is not None else []))
 
     def step(self, metrics: dict, t_end: float) -> None:
-        """One accepted step, with its line of metrics.jsonl. The residual shown is the one on fresh points, if any."""
+        """An accepted step, given as its line of metrics.jsonl.
+
+        The residual shown is that on fresh points, or that on the step's own points where it was not measured.
+        """
         t = metrics["t"]
-        left = self._step_rate.left(self._clock(), t, t_end)
+        left = self._steps_left.update(self._clock(), t, t_end)
         residual = metrics.get("residual_fresh")
         residual = metrics.get("residual") if residual is None else residual
         parts = [f"t {number(t)} of {number(t_end)}", f"h {scientific(metrics.get('h'))}"]
@@ -86,55 +90,58 @@ class Reporter(SilentReporter):
         self._progress(parts + ([f"left {_clock_time(left)}"] if left is not None else []))
 
     def note(self, message: str) -> None:
-        """Something worth a line."""
+        """A message that gets a line of its own."""
         self._write(f"{self._elapsed()} {message}")
 
     def warn(self, message: str) -> None:
-        """Something that may need the user."""
+        """A message about which the user may have to do something."""
         self._write(f"{self._elapsed()} warning: {message}", style="yellow")
 
     def output(self, t: float, relative_l2: float | None, estimate: float | None = None) -> None:
-        """A snapshot was written: its relative L2 error, None or NaN without a reference, and its estimate."""
+        """A snapshot was written: its relative L2 error (None or NaN without a reference), and the run's estimate."""
         self._write(f"{self._elapsed()} output at t = {number(t)}: {describe_error(relative_l2, estimate)}")
 
     def finish(self, summary: dict, directory: str | Path) -> None:
-        """The end of a run: errors against time, where everything is, and the commands that go on from there."""
+        """The end of a run: the table of errors, the files written, and the commands for what may follow."""
         self.close()
         directory = Path(directory)
-        metrics = [] if tables.has_errors(summary) else read_lines(directory / METRICS)
         self._write("")
         self._write(_headline(summary))
         self._write("")
-        if self._console:
-            title, columns, rows = tables.error_rows(summary, metrics)
-            table = Table(title=title, title_justify="left", title_style="bold")
-            for column in columns:
-                table.add_column(column, justify="right")
-            for row in rows:
-                table.add_row(*row)
-            self._guard(lambda: self._console.print(table))
-        else:
-            for line in tables.error_lines(summary, metrics):
-                self._write(line)
+        self._write_errors(summary, [] if tables.has_errors(summary) else read_lines(directory / METRICS))
         self._write("")
         self._write(f"written to {directory}")
-        for name, what in CONTENTS.items():
+        for name, meaning in CONTENTS.items():
             if (directory / name).exists():
-                self._write(f"  {name:<14} {what}")
+                self._write(f"  {name:<14} {meaning}")
         self._write("")
         quoted = shlex.quote(str(directory))
-        self._write(f"pictures: nivp plot {quoted}")
         further = " --integrator.t_end T" if summary.get("status") == "finished" else ""
+        self._write(f"pictures: nivp plot {quoted}")
         self._write(f"go on:    nivp resume {quoted}{further}")
 
     def close(self) -> None:
-        """Take the live line away and give the terminal back. What follows starts a new one."""
+        """Remove the redrawn line and show the cursor again. Further progress starts a new line."""
         live, self._live = self._live, None
         if live:
             atexit.unregister(self.close)
             self._guard(live.stop)
 
     # ----------------------------------------------------------------------------------------------
+
+    def _write_errors(self, summary: dict, metrics: list[dict]) -> None:
+        console = self._console
+        if console is None:
+            for line in tables.error_lines(summary, metrics):
+                self._write(line)
+            return
+        title, columns, rows = tables.error_rows(summary, metrics)
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for column in columns:
+            table.add_column(column, justify="right")
+        for row in rows:
+            table.add_row(*row)
+        self._guard(lambda: console.print(table))
 
     def _progress(self, parts: list[str]) -> None:
         self._detail = "  ".join(parts)
@@ -156,11 +163,11 @@ class Reporter(SilentReporter):
 
         def show():
             if self._live is None:
-                # Refreshed by a thread: the elapsed time goes on during a long step or a compilation.
+                # A thread refreshes the line, so that the elapsed time advances during a long step or a compilation.
                 live = Live(console=self._console, get_renderable=render, refresh_per_second=2, transient=True)
                 live.start()
                 self._live = live
-                atexit.register(self.close)  # an error may end the program without us: the cursor must come back
+                atexit.register(self.close)  # shows the cursor again if an error ends the program
             else:
                 self._live.refresh()
 
@@ -173,18 +180,18 @@ class Reporter(SilentReporter):
             if self._console:
                 self._console.print(Text(line, style=style), soft_wrap=True)
             else:
-                self._stream.write(f"{line}\n")  # in one piece: standard error may end in the same file
+                self._stream.write(f"{line}\n")  # one call, so that no text of standard error can cut the line
                 self._stream.flush()
 
         self._guard(show)
 
     def _guard(self, action: Callable[[], None]) -> None:
-        """A broken stream must not end a computation of hours."""
+        """Run an action that writes. If the stream is broken, write nothing from now on, and let the run continue."""
         if self._broken:
             return
         try:
             action()
-        except (OSError, ValueError):  # ValueError: a stream that was closed
+        except (OSError, ValueError):  # a closed stream raises ValueError
             self._broken = True
 
 

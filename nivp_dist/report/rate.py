@@ -1,38 +1,43 @@
-"""How fast a run advances, and how long it will take: said only when it means something. Imports no jax."""
+"""The rate at which a run advances, and the time that it still needs. Imports no jax."""
 
 from collections import deque
 from collections.abc import Sequence
 
-WINDOW_SECONDS, WINDOW_SAMPLES = 60.0, 5  # over which a rate is taken: whichever reaches further back
-SETTLED = 2.0  # factor by which the rates of the window's two halves may differ
+# A rate is taken over the last WINDOW_SECONDS or the last WINDOW_SAMPLES steps, whichever is longer: short steps are
+# averaged, and a run whose steps take minutes has a rate too.
+WINDOW_SECONDS, WINDOW_SAMPLES = 60.0, 5
+SETTLED_RATIO = 2.0  # the largest ratio of the rates in the two halves of the window for which the time left is shown
 
 
 def settled_rate(samples: Sequence[tuple[float, float]]) -> float | None:
-    """Advance a second over (seconds, position), in order of time.
+    """The mean advance per second over samples (seconds, position) in order of time, or None if it is not settled.
 
-    None before it means anything: too few samples, or a rate that still changes by more than a factor of two within
-    them. The first steps of a run are tiny, and would promise years.
+    It is not settled with fewer than WINDOW_SAMPLES samples, or while the rates of the two halves differ by more than
+    SETTLED_RATIO. The first steps of a run are tiny, and a time extrapolated from them would be years.
     """
     if len(samples) < WINDOW_SAMPLES:
         return None
     middle = len(samples) // 2
-    early, late, whole = (_rate(samples[i], samples[j]) for i, j in ((0, middle), (middle, -1), (0, -1)))
-    return whole if min(early, late) > 0 and max(early, late) <= SETTLED * min(early, late) else None
+    early, late, whole = (_mean_rate(samples[i], samples[j]) for i, j in ((0, middle), (middle, -1), (0, -1)))
+    return whole if min(early, late) > 0 and max(early, late) <= SETTLED_RATIO * min(early, late) else None
 
 
-def _rate(first: tuple[float, float], last: tuple[float, float]) -> float:
+def _mean_rate(first: tuple[float, float], last: tuple[float, float]) -> float:
     seconds, advance = last[0] - first[0], last[1] - first[1]
     return advance / seconds if seconds > 0 else 0.0
 
 
-class Rate:
-    """The rate over recent wall time."""
+class RemainingTime:
+    """Estimates the time left from the advance over the recent wall time."""
 
     def __init__(self):
         self._samples: deque[tuple[float, float]] = deque()
 
-    def left(self, now: float, position: float, end: float) -> float | None:
-        """Seconds until ``end`` at the recent rate; None before there is one that means something."""
+    def update(self, now: float, position: float, end: float) -> float | None:
+        """Add a sample; the seconds until `end` at the recent rate, or None while that rate is not settled.
+
+        now: seconds, monotonic. position: t, or the number of iterations; a smaller one than before starts anew.
+        """
         samples = self._samples
         if samples and position < samples[-1][1]:
             samples.clear()

@@ -1,20 +1,23 @@
-"""Tables of errors as rows of text. Imports no jax: `nivp status` must answer at once."""
+"""Tables of errors as rows of text. Imports no jax, so that `nivp status` answers at once."""
 
 import math
+from collections.abc import Sequence
 
 from nivp_dist.formatting import MISSING, number, scientific
 
 
 def has_errors(summary: dict) -> bool:
-    """Whether a reference stood behind at least one output."""
+    """Whether the error against a reference is known for at least one output."""
     return any(entry.get("relative_l2") is not None for entry in summary.get("errors") or [])
 
 
-def error_rows(summary: dict, metrics: list[dict] = ()) -> tuple[str, list[str], list[list[str]]]:
-    """Error, the run's own estimate and the drift of conserved integrals against time; without a reference the residual
-    for the error: (title, column names, rows of text).
+def error_rows(summary: dict, metrics: Sequence[dict] = ()) -> tuple[str, list[str], list[list[str]]]:
+    """The table of the outputs: (title, column names, rows of text).
 
-    summary: of a run (summary.json). metrics: its steps (metrics.jsonl), for the residual.
+    Columns: t, the relative L2 error (the relative residual where no reference is known), the run's estimate of the
+    error, and the drift of every conserved integral.
+
+    summary: the content of summary.json. metrics: the lines of metrics.jsonl, used for the residual.
     """
     outputs = summary.get("errors") or []
     title = "relative L2 error against the reference"
@@ -35,7 +38,7 @@ def error_rows(summary: dict, metrics: list[dict] = ()) -> tuple[str, list[str],
 def drift(first: dict, entry: dict, name: str) -> tuple[float, float] | None:
     """Relative change of a conserved integral since the first output, and its standard error; None if not known.
 
-    An entry's invariants: name -> (integral, standard error).
+    first, entry: entries of the summary's "errors", whose "invariants" are name -> (integral, standard error).
     """
     start, now = ((output.get("invariants") or {}).get(name) for output in (first, entry))
     if not start or not now or not start[0] or None in (*start, *now):
@@ -44,12 +47,12 @@ def drift(first: dict, entry: dict, name: str) -> tuple[float, float] | None:
 
 
 def drift_text(change: tuple[float, float] | None) -> str:
-    """-1.2e-04 +- 3e-04."""
+    """A drift and its standard error: -1.2e-04 +- 3e-04."""
     return MISSING if change is None else f"{change[0]:+.1e} +- {change[1]:.0e}"
 
 
-def error_lines(summary: dict, metrics: list[dict] = ()) -> list[str]:
-    """``error_rows`` as aligned plain text."""
+def error_lines(summary: dict, metrics: Sequence[dict] = ()) -> list[str]:
+    """The table of ``error_rows`` as lines of aligned text."""
     title, columns, rows = error_rows(summary, metrics)
     return [title] + ([f"  {line}" for line in aligned([columns, *rows])] if rows else ["  (no output yet)"])
 
@@ -61,5 +64,5 @@ def aligned(rows: list[list[str]]) -> list[str]:
 
 
 def _residual_at(t: float, measured: list[dict]) -> float | None:
-    """Of the step that reached t; at the start, of the first step, which measures it there."""
+    """The residual of the step that ended nearest to t: at t = 0 that of the first step, which is measured there."""
     return min(measured, key=lambda line: abs(line["t"] - t))["residual_fresh"] if measured else None

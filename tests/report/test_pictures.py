@@ -1,3 +1,5 @@
+"""The pictures of a run: what each panel shows, its labels, and the files written."""
+
 import json
 
 import jax
@@ -9,7 +11,7 @@ from nivp_dist.api import open_run
 from nivp_dist.errors import InputError
 from nivp_dist.network.network import build_network
 from nivp_dist.problems.registry import load
-from nivp_dist.report import marginals, pictures, solution
+from nivp_dist.report import marginals, pictures, solution, window
 from nivp_dist.report.health import error_figure, health_figure
 from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory, snapshots
@@ -20,7 +22,7 @@ from nivp_dist import Problem
 from nivp_dist.problems import Box
 
 class Plain(Problem):
-    "No reference, three outputs of which two have no name."
+    "A problem without a reference, with three outputs of which two have no name."
     dimension: int = 1
     outputs = 3
 
@@ -71,7 +73,7 @@ def curves(axis):
     return {line.get_label(): line.get_xydata() for line in axis.lines}
 
 
-def test_every_picture_is_written_whole_and_shows_something(tmp_path):
+def test_every_picture_replaces_its_file_and_is_not_blank(tmp_path):
     path = make_run(tmp_path / "run", {"name": "linear_fokker_planck"}, times=(0.0, 0.5))
     (path / "pictures").mkdir()
     (path / "pictures" / "health.png").write_bytes(b"an older picture")
@@ -83,7 +85,7 @@ def test_every_picture_is_written_whole_and_shows_something(tmp_path):
     assert sorted(file.name for file in (path / "pictures").iterdir()) == sorted(file.name for file in drawn)
 
 
-def test_health_shows_every_series_and_the_refits(tmp_path):
+def test_the_health_figure_shows_every_series_and_the_refits(tmp_path):
     path = make_run(tmp_path / "run", {"name": "heat"})
     events = [{"t": 0.2, "kind": "refit"}, {"t": 0.2, "kind": "refit"}, {"t": 0.3, "kind": "output"}]
     metrics = open_run(path).metrics()
@@ -105,50 +107,50 @@ def test_health_shows_every_series_and_the_refits(tmp_path):
     assert all(figure.axes[i].get_yscale() == "log" for i in (0, 2, 3))
 
 
-def test_health_says_what_is_missing_instead_of_an_empty_panel():
-    def said(figure):
+def test_a_health_panel_without_data_shows_a_message():
+    def messages(figure):
         return [axis.texts[0].get_text() if axis.texts else "" for axis in figure.axes]
 
-    assert said(health_figure({}, [])) == ["no steps yet"] * 6
+    assert messages(health_figure({}, [])) == ["no steps yet"] * 6
     t = np.linspace(0.1, 1, 5)
     direct = {"t": t, "h": t, "cg_iterations": 0 * t, "rejected": 0 * t, "residual": np.full(5, np.nan)}
     figure = health_figure(direct, [])
     missing = "not measured in this run"
-    assert said(figure) == ["", "no CG iterations: solved directly", missing, missing, "", missing]
+    assert messages(figure) == ["", "no CG iterations: solved directly", missing, missing, "", missing]
 
 
-def test_an_effective_dimension_cut_off_by_the_sketch_is_called_so():
+def test_the_title_says_where_the_rank_of_the_sketch_limits_the_effective_dimension():
     metrics = {"t": np.array([0.1, 0.2]), "effective_dimension": np.array([20.0, 63.9]), "rank": np.array([64.0, 64.0])}
     title = health_figure(metrics, []).axes[5].get_title("left")
-    assert title == "effective dimension: more than the sketch's rank 64 tells"
+    assert title == "effective dimension, at least (sketch rank 64)"
     metrics["effective_dimension"][1] = 30.0
     assert health_figure(metrics, []).axes[5].get_title("left") == "effective dimension"
-    # After CG, a direct solve is watched by a smaller sketch: no fall of the dimension.
+    # A direct solve is measured with a smaller sketch than CG uses: the dimension has not fallen.
     metrics |= {"effective_dimension": np.array([63.9, 31.9]), "rank": np.array([64.0, 32.0])}
     title = health_figure(metrics, []).axes[5].get_title("left")
-    assert title == "effective dimension: more than the sketch's rank 32 to 64 tells"
+    assert title == "effective dimension, at least (sketch rank 32 to 64)"
 
 
-def test_error_picture_only_where_there_is_a_reference(tmp_path):
+def test_the_error_figure_shows_what_is_known_of_the_error():
     t = np.array([0.0, 0.5, 1.0])
     assert error_figure({"t": t, "relative_l2": np.full(3, np.nan)}) is None
     (axis,) = error_figure({"t": t, "relative_l2": np.array([1e-4, np.nan, 2e-3])}).axes
     np.testing.assert_array_equal(axis.lines[0].get_xydata(), [[0.0, 1e-4], [1.0, 2e-3]])
     assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_yscale()) == ("time t", "relative L2 error", "log")
-    # Without a reference there is still what the run estimates; parts that are zero have no place on a log axis.
+    # Without a reference the estimate is shown. Parts that are zero cannot be drawn on a logarithmic axis.
     estimated = {"t": t, "estimate": np.array([1e-3, 2e-3, 3e-3]), "estimate_refits": np.zeros(3)}
     (axis,) = error_figure({"t": t, "relative_l2": np.full(3, np.nan)}, estimated).axes
     assert list(curves(axis)) == ["estimate"]
 
 
-def test_one_dimension_curves_of_network_and_reference(tmp_path):
+def test_one_dimension_is_shown_by_curves_of_network_and_reference(tmp_path):
     run = open_run(make_run(tmp_path / "run", {"name": "advection", "parameters": {"dimension": 1}}))
     figure = solution.solution_figure(run)
     assert labels(figure) == [
-        ("t = 0", "$x_{1}$", "u"),
-        ("t = 0.1", "$x_{1}$", ""),
-        ("t = 0.3", "$x_{1}$", ""),
-        ("t = 0.5", "$x_{1}$", ""),
+        ("t = 0", "$x$", "u"),
+        ("t = 0.1", "$x$", ""),
+        ("t = 0.3", "$x$", ""),
+        ("t = 0.5", "$x$", ""),
     ]
     for axis, t in zip(figure.axes, (0.0, 0.1, 0.3, 0.5)):
         drawn = curves(axis)
@@ -158,7 +160,7 @@ def test_one_dimension_curves_of_network_and_reference(tmp_path):
         np.testing.assert_allclose(drawn["reference"][:, 1], np.exp(-((x + t) ** 2) / 0.005) / (60 * np.pi * 0.0025))
 
 
-def test_two_dimensions_images_share_their_colours_but_the_difference(tmp_path):
+def test_images_of_network_and_reference_share_a_colour_scale(tmp_path):
     run = open_run(make_run(tmp_path / "run", {"name": "wave"}, times=(0.0, 0.5)))
     figure = solution.solution_figure(run)
     grid = [axis for axis in figure.axes if axis.images]
@@ -183,8 +185,8 @@ def test_two_dimensions_images_share_their_colours_but_the_difference(tmp_path):
     np.testing.assert_allclose(axis.images[0].get_array()[40, 100], u([[x[100], x[40]]])[0, 0], rtol=1e-10)
 
 
-def test_images_of_a_time_past_the_reference_show_the_network_alone(tmp_path):
-    """The advected pulse meets the wall at t = 0.65."""
+def test_at_times_past_the_reference_only_the_network_is_shown(tmp_path):
+    """The reference of advection ends at t = 0.65, when the pulse meets the wall."""
     run = open_run(make_run(tmp_path / "run", {"name": "advection"}, times=(0.0, 0.9)))
     figure = solution.solution_figure(run)
     assert [axis.get_title() for axis in figure.axes[:2]] == ["t = 0", "t = 0.9"]
@@ -192,7 +194,7 @@ def test_images_of_a_time_past_the_reference_show_the_network_alone(tmp_path):
     assert run.reference(0.0) is not None and run.reference(0.9) is None
 
 
-def test_many_dimensions_slices_through_the_mean_of_the_points(tmp_path):
+def test_slices_pass_through_the_mean_of_the_density_of_points(tmp_path):
     problem = {"name": "fokker_planck_trap", "parameters": {"dimension": 5}}
     run = open_run(make_run(tmp_path / "run", problem, times=(0.0, 1.0)))
     figure = solution.solution_figure(run)
@@ -206,7 +208,7 @@ def test_many_dimensions_slices_through_the_mean_of_the_points(tmp_path):
     np.testing.assert_allclose(drawn["reference"][:, 1], run.problem.reference(x, 1.0))
 
 
-def test_a_problem_of_the_users_without_reference_or_names_is_drawn(tmp_path):
+def test_a_users_problem_without_reference_and_output_names_is_drawn(tmp_path):
     file = tmp_path / "plain.py"
     file.write_text(PROBLEM_FILE)
     for d in (1, 2, 3):
@@ -220,30 +222,30 @@ def test_a_problem_of_the_users_without_reference_or_names_is_drawn(tmp_path):
         assert [patch.get_label() for patch in axis.patches] == ["network"]
 
 
-def test_a_run_without_snapshots_has_its_health_drawn(tmp_path):
+def test_a_run_without_snapshots_gets_its_health_figure_only(tmp_path):
     path = make_run(tmp_path / "run", {"name": "heat"}, times=(), steps=0)
     assert [file.name for file in pictures.draw(path)] == ["health.png"]
 
 
-def test_a_directory_without_a_run_is_refused(tmp_path):
+def test_a_directory_without_a_run_is_an_error(tmp_path):
     with pytest.raises(InputError, match="not the directory of a run"):
         pictures.draw(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_moments_of_the_mixture_of_points_against_its_samples():
+def test_moments_of_the_mixture_agree_with_those_of_its_samples():
     random = np.random.default_rng(1)
     root = random.normal(size=(2, 3, 3))
     weights, means, covariances = np.array([0.3, 0.7]), random.normal(size=(2, 3)), root @ root.swapaxes(1, 2)
     parts = [random.multivariate_normal(means[k], covariances[k], int(4e5 * weights[k])) for k in range(2)]
     sample = np.concatenate(parts)
     stored = {"density_weights": 2 * weights, "density_means": means, "density_covariances": covariances}
-    mean, covariance = solution.mixture_moments(stored)
+    mean, covariance = window.mixture_moments(stored)
     np.testing.assert_allclose(mean, sample.mean(axis=0), atol=0.02)
     np.testing.assert_allclose(covariance, np.cov(sample.T), atol=0.05)
 
 
-def test_marginals_of_a_run_on_a_box_ignore_points_outside(tmp_path):
+def test_marginals_on_a_box_ignore_points_outside(tmp_path):
     path = make_run(tmp_path / "run", {"name": "fokker_planck_trap", "parameters": {"dimension": 3}}, times=(0.0,))
     run = open_run(path)
     fitted = {"density_weights": np.ones(1), "density_means": np.zeros((1, 3))}
@@ -251,7 +253,7 @@ def test_marginals_of_a_run_on_a_box_ignore_points_outside(tmp_path):
     snapshots.save(path, 0.0, run.snapshot(0.0) | fitted)
     figure = marginals.marginals_figure(run)
     assert [axis.get_xlabel() for axis in figure.axes] == ["$x_{1}$", "$x_{2}$", "$x_{3}$"]
-    assert figure.axes[0].get_ylabel() == "marginal of u at t = 0"
+    assert figure.axes[0].get_ylabel() == "marginal of u\nat t = 0"
     for axis in figure.axes:
         network, reference = axis.patches
         edges = reference.get_data().edges

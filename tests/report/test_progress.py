@@ -1,3 +1,5 @@
+"""The reporter: its lines in a batch log, its redrawn line on a terminal, and the end of a run."""
+
 import inspect
 import io
 import json
@@ -69,7 +71,7 @@ def step(t, **more):
     return {"step": 1, "t": t, "h": 0.0125, "residual": 1e-4, "residual_fresh": 3.44e-4, "cg_iterations": 45} | more
 
 
-def test_the_lines_of_a_batch_log_to_the_letter(log, clock):
+def test_the_lines_of_a_batch_log(log, clock):
     log.phase("initial fit")
     clock.now += 2
     for iteration in range(1, 6):
@@ -107,7 +109,7 @@ def test_the_lines_of_a_batch_log_to_the_letter(log, clock):
     ]
 
 
-def test_at_most_one_line_of_progress_every_ten_seconds(log, clock):
+def test_a_log_gets_at_most_one_line_of_progress_every_ten_seconds(log, clock):
     for i in range(1, 101):  # 100 steps, a second each
         log.step(step(i / 200), 1.0)
         clock.now += 1.0
@@ -128,15 +130,15 @@ def test_the_time_left_follows_the_recent_rate(log, clock):
     assert abs(3600 * hours + 60 * minutes + seconds - expected) < 0.01 * expected
 
 
-def test_no_estimate_while_t_does_not_advance(log, clock):
+def test_no_time_left_is_shown_while_t_does_not_advance(log, clock):
     for _ in range(10):
         log.step(step(0.1), 1.0)
         clock.now += 20
     assert "left" not in "".join(log.lines())
 
 
-def test_no_estimate_from_the_first_tiny_steps(log, clock):
-    """The step size grows from 1e-6 to 0.01: what the first steps promise is years, and is not said."""
+def test_no_time_left_is_shown_during_the_first_tiny_steps(log, clock):
+    """The step size grows from 1e-6 to 0.01: a time extrapolated from the first steps would be years."""
     h, t = 1e-6, 0.0
     while t < 0.9:
         t, h = t + h, min(2 * h, 0.01)
@@ -151,7 +153,7 @@ def test_no_estimate_from_the_first_tiny_steps(log, clock):
 
 
 @pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE", "COLORTERM"])
-def test_a_log_holds_no_control_characters_whatever_the_environment(monkeypatch, run_directory, clock, variable):
+def test_a_log_contains_no_control_characters_in_any_environment(monkeypatch, run_directory, clock, variable):
     monkeypatch.setenv(variable, "1")
     stream = io.StringIO()
     reporter = Reporter(stream, clock=clock)
@@ -163,7 +165,7 @@ def test_a_log_holds_no_control_characters_whatever_the_environment(monkeypatch,
     assert all(character == "\n" or 32 <= ord(character) < 127 for character in stream.getvalue())
 
 
-def test_the_end_of_a_run_to_the_letter(log, run_directory):
+def test_the_text_at_the_end_of_a_run(log, run_directory):
     log.finish(SUMMARY, run_directory)
     assert log.lines() == [
         "",
@@ -175,7 +177,7 @@ def test_the_end_of_a_run_to_the_letter(log, run_directory):
         "  0.25     1.90e-03",
         "",
         f"written to {run_directory}",
-        "  config.toml    the configuration, resolved, with versions",
+        "  config.toml    the complete configuration, with versions",
         "  metrics.jsonl  a line for every accepted step",
         "  snapshots      the network at the output times",
         "",
@@ -184,7 +186,7 @@ def test_the_end_of_a_run_to_the_letter(log, run_directory):
     ]
 
 
-def test_without_a_reference_the_end_says_so_and_shows_the_residual(log, run_directory):
+def test_without_a_reference_the_end_of_a_run_shows_the_residual(log, run_directory):
     errors = [{"t": t, "relative_l2": None} for t in (0.0, 0.25)]
     log.finish(SUMMARY | {"errors": errors, "status": "stopped", "message": "on request"}, run_directory)
     text = "\n".join(log.lines())
@@ -199,7 +201,7 @@ def test_a_path_with_spaces_is_quoted_in_the_commands(log, tmp_path):
     assert f"pictures: nivp plot '{tmp_path}/my run'" in log.lines()
 
 
-def test_a_terminal_gets_a_live_line_and_its_cursor_back(monkeypatch, run_directory, clock):
+def test_a_terminal_gets_a_redrawn_line_and_shows_its_cursor_at_the_end(monkeypatch, run_directory, clock):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "100")
     stream = Terminal()
@@ -215,7 +217,7 @@ def test_a_terminal_gets_a_live_line_and_its_cursor_back(monkeypatch, run_direct
     assert "a remark" in text and "1.90e-03" in text and f"nivp plot {run_directory}" in text
 
 
-def test_leaving_the_reporter_gives_the_cursor_back_after_an_error(monkeypatch, clock):
+def test_after_an_error_the_cursor_is_shown_again(monkeypatch, clock):
     monkeypatch.setenv("TERM", "xterm-256color")
     stream = Terminal()
     with pytest.raises(RuntimeError), Reporter(stream, clock=clock) as reporter:
@@ -237,7 +239,7 @@ def test_a_broken_pipe_does_not_end_the_run(clock, run_directory):
     reporter.note("one")
     reporter.note("two")
     reporter.finish(SUMMARY, run_directory)
-    assert stream.writes == 1  # it was tried once, and never again
+    assert stream.writes == 1  # the first failure is the last attempt
 
 
 def test_standard_output_is_the_default(capsys):
@@ -245,7 +247,7 @@ def test_standard_output_is_the_default(capsys):
     assert capsys.readouterr().out == "0:00:00 hello\n"
 
 
-def test_silent_overrides_everything_and_says_nothing(capsys, tmp_path):
+def test_the_silent_reporter_overrides_every_method_and_writes_nothing(capsys, tmp_path):
     public = [name for name, _ in inspect.getmembers(Reporter, inspect.isfunction) if not name.startswith("_")]
     assert set(public) <= set(vars(SilentReporter))
     with SilentReporter() as silent:

@@ -1,8 +1,8 @@
-"""A rate is given when it means something, and not before."""
+"""The rate of a run and the time left are shown only once the rate is steady."""
 
 import pytest
 
-from nivp_dist.report.rate import Rate, settled_rate
+from nivp_dist.report.rate import RemainingTime, settled_rate
 
 
 def line(rates, seconds=10.0):
@@ -24,19 +24,19 @@ def line(rates, seconds=10.0):
         ([0, 0, 1, 1], None),
     ],
 )
-def test_settled_rate(rates, expected):
+def test_the_rate_is_the_mean_of_samples_whose_halves_agree_within_a_factor_of_two(rates, expected):
     assert settled_rate(line(rates)) == expected
 
 
-def test_steps_slower_than_the_window_count_too():
-    rate, left = Rate(), None
+def test_steps_longer_than_the_window_give_a_rate_too():
+    remaining, left = RemainingTime(), None
     for now, position in line([1e-4] * 6, seconds=600.0):
-        left = rate.left(now, position, 1.0)
+        left = remaining.update(now, position, 1.0)
     assert left == pytest.approx((1 - 0.36) / 1e-4)
 
 
-def test_what_goes_backwards_begins_anew():
-    rate = Rate()
+def test_a_position_that_falls_starts_a_new_rate():
+    remaining = RemainingTime()
     for now, position in line([1.0] * 6):
-        rate.left(now, position, 100.0)
-    assert rate.left(70.0, 5.0, 100.0) is None
+        remaining.update(now, position, 100.0)
+    assert remaining.update(70.0, 5.0, 100.0) is None

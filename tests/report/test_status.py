@@ -1,4 +1,4 @@
-"""Where a run stands, told from its directory, to the letter; and followed to its end."""
+"""The status of a run: read from its directory, as text, and followed to its end."""
 
 import io
 import json
@@ -13,8 +13,10 @@ import pytest
 import nivp_dist
 from nivp_dist.errors import InputError
 from nivp_dist.report import status
+from nivp_dist.report.follow import follow
+from nivp_dist.report.status import read_status
+from nivp_dist.report.status_text import status_lines
 from nivp_dist.storage import heartbeat, run_directory
-from nivp_dist.storage.lock import hold
 from nivp_dist.storage.metrics import Lines
 
 SUMMARY = {
@@ -59,7 +61,7 @@ FACTS = {
 
 TEXT = """\
 status                    running
-where                     process 123 on node3 (job 77), heard of 8 s ago
+where                     process 123 on node3 (job 77), last sign of life 8 s ago
 problem                   heat
 phase                     evolve
 t                         0.125 of 0.25
@@ -90,7 +92,7 @@ def utc(monkeypatch):
 
 @pytest.fixture
 def directory(tmp_path):
-    """A run in its tenth step, a minute each, 0.01 a step after smaller ones."""
+    """A run after 30 steps of a minute each: 15 steps of 0.001 in t, then 15 of 0.01."""
     (tmp_path / "config.toml").write_text('[problem]\nname = "heat"\n')
     (tmp_path / "checkpoints/47").mkdir(parents=True)
     run_directory.write_summary(tmp_path, SUMMARY)
@@ -116,50 +118,50 @@ def beat(directory, host="node3", age=5.0, job=None):
     (directory / ".alive").write_text(json.dumps(content))
 
 
-def test_a_run_in_progress_to_the_letter(utc):
-    assert "\n".join(status.lines(FACTS)) == TEXT
+def test_the_text_of_a_run_in_progress(utc):
+    assert "\n".join(status_lines(FACTS)) == TEXT
 
 
-def test_a_run_that_has_written_nothing_yet(tmp_path):
+def test_the_status_of_a_run_that_has_written_nothing_yet(tmp_path):
     (tmp_path / "config.toml").touch()
-    assert status.lines(status.look(tmp_path)) == ["status  not started"]
+    assert status_lines(read_status(tmp_path)) == ["status  not started"]
     Lines(tmp_path / "jobs.jsonl").append({"job": "12", "time": 0.0})
-    assert status.lines(status.look(tmp_path)) == ["status     queued", "Slurm job  12"]
-    with hold(tmp_path):
-        assert status.look(tmp_path)["status"] == "starting"
+    assert status_lines(read_status(tmp_path)) == ["status     queued", "Slurm job  12"]
+    with run_directory.lock(tmp_path):
+        assert read_status(tmp_path)["status"] == "starting"
 
 
-def test_a_failed_run_says_why_and_a_finished_one_has_no_phase(directory):
+def test_a_failed_run_shows_its_message_and_a_finished_run_no_phase(directory):
     write(directory, status="failed", message="step too small")
-    assert status.lines(status.look(directory))[0].endswith("  failed: step too small")
+    assert status_lines(read_status(directory))[0].endswith("  failed: step too small")
     write(directory, status="finished")
-    assert not any(line.startswith(("phase", "left")) for line in status.lines(status.look(directory)))
+    assert not any(line.startswith(("phase", "left")) for line in status_lines(read_status(directory)))
 
 
-def test_rate_and_end_come_from_the_recent_steps(directory):
-    """Of 30 steps the last 11 are looked at: 0.01 a minute, the first 15 were ten times smaller."""
+def test_rate_and_end_are_computed_from_the_recent_steps(directory):
+    """The rate is taken over ten minutes, the last 11 of the 30 steps: 0.01 a minute."""
     beat(directory)
-    facts = status.look(directory)
+    facts = read_status(directory)
     assert facts["rate_per_hour"] == pytest.approx(0.6)
     assert facts["seconds_left"] == pytest.approx((0.25 - 0.165) / 0.6 * 3600, abs=2)
     assert facts["ends_at"] == pytest.approx(time.time() + facts["seconds_left"], abs=2)
 
 
-def test_no_end_is_foretold_while_the_steps_still_grow(directory):
+def test_no_end_is_shown_while_the_steps_still_grow(directory):
     beat(directory)
     (directory / "metrics.jsonl").write_bytes(
         b"\n".join((directory / "metrics.jsonl").read_bytes().split(b"\n")[:19]) + b"\n"
     )
-    facts = status.look(directory)
+    facts = read_status(directory)
     assert facts["rate_per_hour"] == pytest.approx(60 * 0.046 / 10)
     assert facts["seconds_left"] is None and facts["ends_at"] is None
 
 
-def test_an_end_that_is_overdue_is_now(directory):
+def test_the_time_left_is_never_negative(directory):
     beat(directory)
     write(directory, t_end=0.1650001)
     os.utime(directory / "metrics.jsonl", (0, 0))
-    assert status.look(directory)["seconds_left"] == 0
+    assert read_status(directory)["seconds_left"] == 0
 
 
 @pytest.mark.parametrize(
@@ -167,38 +169,40 @@ def test_an_end_that_is_overdue_is_now(directory):
     [
         ("node3", 5.0, "running"),
         ("node3", 59.0, "running"),
-        ("node3", -100.0, "running"),  # its clock is ahead
+        ("node3", -100.0, "running"),  # the clock of that host is ahead of ours
         ("node3", 61.0, "interrupted"),
-        (None, 5.0, "interrupted"),  # on this host the lock decides
+        (None, 5.0, "interrupted"),  # on this host the lock decides, and nobody holds it
     ],
 )
-def test_running_or_interrupted_without_a_lock_to_be_seen(directory, monkeypatch, host, age, expected):
-    with hold(directory):
-        pass  # leaves the lock's file, free
+def test_the_heartbeat_tells_running_from_interrupted_where_the_lock_cannot(
+    directory, monkeypatch, host, age, expected
+):
+    with run_directory.lock(directory):
+        pass  # the file of the lock stays, the lock is released
     beat(directory, host or heartbeat.socket.gethostname(), age)
-    assert status.look(directory)["status"] == expected
+    assert read_status(directory)["status"] == expected
 
 
-def test_a_lock_that_is_held_is_a_run_that_goes_on(directory):
-    with hold(directory):
-        assert status.look(directory)["status"] == "running"
+def test_a_held_lock_means_running_or_starting(directory):
+    with run_directory.lock(directory):
+        assert read_status(directory)["status"] == "running"
         os.utime(directory / "summary.json", (0, 0))
         os.utime(directory / ".lock", (1, 1))
         write(directory, status="stopped")
-        assert status.look(directory)["status"] == "stopped"  # on its way out
+        assert read_status(directory)["status"] == "stopped"  # the process has not exited yet
         (directory / "summary.json").touch()
         os.utime(directory / ".lock", (time.time() + 9, time.time() + 9))
-        assert status.look(directory)["status"] == "starting"  # another one has come
-    assert status.look(directory)["status"] == "stopped"
+        assert read_status(directory)["status"] == "starting"  # another process has taken the lock
+    assert read_status(directory)["status"] == "stopped"
 
 
 def test_the_newest_checkpoint_and_its_age(directory):
     (directory / "checkpoints/51.partial").mkdir()
     os.utime(directory / "checkpoints/47", (time.time() - 90, time.time() - 90))
-    found = status.look(directory)["checkpoint"]
+    found = read_status(directory)["checkpoint"]
     assert (found["transitions"], found["step"], found["t"]) == (47, 30, 0.1) and 89 < found["age_seconds"] < 95
-    (directory / "checkpoints/52").mkdir()  # written this moment, the summary is not yet
-    assert status.look(directory)["checkpoint"] | {"age_seconds": 0} == {
+    (directory / "checkpoints/52").mkdir()  # the summary of this checkpoint is not written yet
+    assert read_status(directory)["checkpoint"] | {"age_seconds": 0} == {
         "transitions": 52,
         "step": None,
         "t": None,
@@ -206,7 +210,7 @@ def test_the_newest_checkpoint_and_its_age(directory):
     }
 
 
-def test_resumes_warnings_and_jobs(directory):
+def test_resumes_requeues_warnings_and_jobs_are_counted(directory):
     for kind in (
         "fit",
         "resume",
@@ -224,18 +228,18 @@ def test_resumes_warnings_and_jobs(directory):
     for job in ("12", "13"):
         Lines(directory / "jobs.jsonl").append({"job": job})
     Lines(directory / "requeues.jsonl").append({"transitions": 3})
-    facts = status.look(directory)
+    facts = read_status(directory)
     assert (facts["resumes"], facts["refits"], facts["job"], facts["requeues"]) == (2, 1, "13", 1)
     assert [line["kind"] for line in facts["events"]] == ["output"] * 3
     assert [line["kind"] for line in facts["warnings"]] == ["warning"] * 2
     beat(directory, job="14")
-    assert status.look(directory)["job"] == "14"
+    assert read_status(directory)["job"] == "14"
 
 
-def test_a_torn_or_damaged_line_hides_nothing_else(directory):
+def test_torn_and_damaged_lines_of_the_metrics_are_left_out(directory):
     with open(directory / "metrics.jsonl", "ab") as file:
         file.write(b'\0\0\0\n{"step": 31, "t": 0.175, "wall_seconds": 1860.0}\n{"step": 32, "t"')
-    assert status.look(directory)["last_step"]["step"] == 31
+    assert read_status(directory)["last_step"]["step"] == 31
 
 
 def test_only_the_end_of_a_long_file_is_read(directory, monkeypatch):
@@ -246,13 +250,13 @@ def test_only_the_end_of_a_long_file_is_read(directory, monkeypatch):
             file.write(json.dumps({"step": number, "t": 0.17, "pad": padding}).encode() + b"\n")
     taken = []
     monkeypatch.setattr(status, "_rate", lambda steps: taken.append(len(steps)) or (None, False))
-    assert status.look(directory)["last_step"]["step"] == 9_999
+    assert read_status(directory)["last_step"]["step"] == 9_999
     assert 100 < taken[0] < 1_000
 
 
-def test_what_is_no_run_is_refused(tmp_path):
+def test_a_directory_without_a_run_is_an_error(tmp_path):
     with pytest.raises(InputError, match="not the directory of a run"):
-        status.look(tmp_path / "none")
+        read_status(tmp_path / "none")
 
 
 # Following -------------------------------------------------------------------------------------------
@@ -264,7 +268,7 @@ class Terminal(io.StringIO):
 
 
 def script(directory, *actions):
-    """A `sleep` that does one thing after another to the run, in place of waiting."""
+    """A replacement for `sleep` that changes the run by one action at every call instead of waiting."""
     rest = list(actions)
 
     def sleep(seconds):
@@ -274,7 +278,7 @@ def script(directory, *actions):
     return sleep
 
 
-def test_following_in_a_log_appends_what_changes_until_the_run_ends(directory, utc):
+def test_following_in_a_log_writes_a_line_for_every_change_until_the_run_ends(directory, utc):
     beat(directory)
     stream, steps = io.StringIO(), Lines(directory / "metrics.jsonl")
     sleep = script(
@@ -284,7 +288,7 @@ def test_following_in_a_log_appends_what_changes_until_the_run_ends(directory, u
         lambda: event(directory, "warning", "CG hit its limit", 31),
         lambda: write(directory, status="finished", steps=31),
     )
-    status.watch(directory, stream, 7.0, sleep=sleep)
+    follow(directory, stream, 7.0, sleep=sleep)
     assert all(character == "\n" or 32 <= ord(character) < 127 for character in stream.getvalue())
     lines = [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()]
     lines = [
@@ -299,20 +303,20 @@ def test_following_in_a_log_appends_what_changes_until_the_run_ends(directory, u
     ]
 
 
-def test_following_as_json_is_a_line_for_every_change(directory):
+def test_following_as_json_writes_a_line_for_every_change(directory):
     beat(directory)
     stream = io.StringIO()
     sleep = script(directory, lambda: None, lambda: write(directory, status="failed"))
-    status.watch(directory, stream, 7.0, as_json=True, sleep=sleep)
+    follow(directory, stream, 7.0, as_json=True, sleep=sleep)
     assert [json.loads(line)["status"] for line in stream.getvalue().splitlines()] == ["running", "failed"]
 
 
-def test_following_on_a_terminal_redraws_and_gives_it_back(directory, monkeypatch):
+def test_following_on_a_terminal_redraws_and_shows_the_cursor_again(directory, monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "100")
     beat(directory)
     stream = Terminal()
-    status.watch(directory, stream, 7.0, sleep=script(directory, lambda: write(directory, status="stopped")))
+    follow(directory, stream, 7.0, sleep=script(directory, lambda: write(directory, status="stopped")))
     shown = stream.getvalue()
     assert "\x1b[?25l" in shown and shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
     end = shown[shown.rindex("\x1b[?25h") :]
@@ -320,18 +324,18 @@ def test_following_on_a_terminal_redraws_and_gives_it_back(directory, monkeypatc
 
 
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
-def test_ctrl_c_leaves_cleanly(directory, stream):
+def test_ctrl_c_ends_following_without_an_error(directory, stream):
     def interrupted(seconds):
         raise KeyboardInterrupt
 
     beat(directory)
-    status.watch(directory, stream(), sleep=interrupted)
+    follow(directory, stream(), sleep=interrupted)
 
 
-def test_a_directory_that_vanishes_while_it_is_followed(directory):
+def test_following_a_directory_that_is_moved_away_is_an_error(directory):
     beat(directory)
     with pytest.raises(InputError, match="not the directory of a run"):
-        status.watch(directory, io.StringIO(), sleep=lambda seconds: directory.rename(f"{directory}.old"))
+        follow(directory, io.StringIO(), sleep=lambda seconds: directory.rename(f"{directory}.old"))
 
 
 # Without jax -----------------------------------------------------------------------------------------
@@ -351,11 +355,11 @@ def test_nivp_status_needs_no_jax(directory, options):
     assert "interrupted" in done.stdout and "0.165" in done.stdout
 
 
-def test_the_guard_of_these_tests_bites():
+def test_without_jax_the_numerical_modules_cannot_be_imported():
     assert "ModuleNotFoundError" in without_jax("import nivp_dist.api").stderr
 
 
-def test_the_files_of_a_run_are_read_with_the_standard_library_alone(directory):
+def test_metrics_and_events_are_standard_json(directory):
     event(directory, "warning", "CG hit its limit")
     Lines(directory / "metrics.jsonl").append({"step": 31, "residual": float("nan")})
     code = (

@@ -1,18 +1,20 @@
+"""Tables of errors, estimates and drifts as text."""
+
 import pytest
 
 from nivp_dist.report import tables
 
 
-def test_outputs_without_an_error_are_dashes_beside_those_with_one():
+def test_an_output_without_an_error_has_a_dash_in_its_column():
     summary = {"errors": [{"t": 0.0, "relative_l2": 1e-3}, {"t": 10.5, "relative_l2": None}]}
     assert tables.error_lines(summary)[1:] == ["     t  relative L2", "     0     1.00e-03", "  10.5            -"]
 
 
-def test_a_run_that_ended_before_its_first_output():
+def test_a_run_without_outputs_has_an_empty_table():
     assert tables.error_lines({"errors": []})[-1] == "  (no output yet)"
 
 
-def test_the_estimate_and_what_is_conserved_beside_the_error():
+def test_columns_for_the_estimate_and_for_the_drift_of_conserved_integrals():
     def entry(t, error, estimate, energy):
         return {"t": t, "relative_l2": error, "estimate": estimate, "invariants": {"energy": energy}}
 
@@ -26,4 +28,4 @@ def test_the_estimate_and_what_is_conserved_beside_the_error():
     assert tables.drift(*summary["errors"], "energy") == pytest.approx((0.05, 0.025))
     assert tables.drift(*summary["errors"], "mass") is None
     start = {"invariants": {"energy": [0.0, 0.1]}}
-    assert tables.drift(start, start, "energy") is None  # relative to nothing
+    assert tables.drift(start, start, "energy") is None  # a drift relative to zero is not defined

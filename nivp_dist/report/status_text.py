@@ -1,0 +1,119 @@
+"""The status of a run as text: a table of lines for `nivp status`, one line for `nivp status --watch` in a log."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+from nivp_dist.formatting import count, duration, number, scientific
+from nivp_dist.report.status import read_status
+from nivp_dist.report.tables import has_errors
+
+Facts = dict[str, Any]  # as read_status returns them
+Row = tuple[str, str]
+
+
+def status_text(directory: str | Path, as_json: bool = False) -> str:
+    """The status of the run in a directory, for a reader or as JSON; for a reader with the command that resumes it.
+
+    Raises InputError as ``read_status``.
+    """
+    facts = read_status(directory)
+    if as_json:
+        return json.dumps(facts, indent=2)
+    can_resume = facts["status"] in ("interrupted", "stopped", "failed") and facts["checkpoint"]
+    return "\n".join(status_lines(facts) + ([f"to go on: nivp resume {directory}"] if can_resume else []))
+
+
+def status_lines(facts: Facts) -> list[str]:
+    """The facts of ``read_status`` as lines of aligned text, one fact a line."""
+    rows = [*_place_rows(facts), *_step_rows(facts), *_error_rows(facts)]
+    rows += [event_row(event) for event in facts["events"]]
+    rows += [event_row(event) for event in facts["warnings"] if event not in facts["events"]]
+    width = max(len(name) for name, _ in rows)
+    return [f"{name.ljust(width)}  {text}" for name, text in rows]
+
+
+def status_line(facts: Facts) -> str:
+    """The most important facts in one line."""
+    summary, last = facts["summary"], facts["last_step"]
+    parts = [facts["status"]] + ([summary["phase"]] if facts["status"] == "running" else [])
+    if facts["t"] is not None:
+        parts.append(f"t {number(facts['t'])} of {number(summary.get('t_end'))}")
+    parts += [f"step {last['step']}"] if "step" in last else []
+    parts += [f"{number(facts['rate_per_hour'])} per hour"] if facts["rate_per_hour"] is not None else []
+    parts += [f"until {_date(facts['ends_at'])}"] if facts["ends_at"] is not None else []
+    parts += [f"checkpoint {facts['checkpoint']['transitions']}"] if facts["checkpoint"] else []
+    return "  ".join(parts)
+
+
+def event_row(event: dict) -> Row:
+    """The kind of an event, and its step and message."""
+    place = f"step {event['step']}: " if event.get("step") is not None else ""
+    return str(event.get("kind", "event")), f"{place}{event.get('message', '')}"
+
+
+def _place_rows(facts: Facts) -> list[Row]:
+    """Whether and where the run is computed, and how far it is."""
+    summary, beat = facts["summary"], facts["heartbeat"]
+    rows = [("status", facts["status"] + (f": {summary['message']}" if summary.get("message") else ""))]
+    if facts["status"] in ("starting", "running", "interrupted") and beat:
+        rows.append(("where", f"{beat['holder']}, last sign of life {_ago(beat)}"))
+    rows += _row("problem", summary.get("problem"))
+    if facts["status"] != "finished":
+        rows += _row("phase", summary.get("phase"))
+    rows += _row("t", facts["t"], lambda t: f"{number(t)} of {number(summary.get('t_end'))}")
+    rows += _row("rate", facts["rate_per_hour"], lambda rate: f"{number(rate)} per hour")
+    rows += _row("left", facts["seconds_left"], lambda left: f"{duration(left)}, until {_date(facts['ends_at'])}")
+    rows += _row("checkpoint", facts["checkpoint"], _checkpoint)
+    if summary:
+        rows.append(("restarts", f"{count(facts['resumes'], 'resume')}, {count(facts['refits'], 'refit')}"))
+    requeued = f", queued again {count(facts['requeues'], 'time')}" if facts["requeues"] else ""
+    return rows + _row("Slurm job", facts["job"], lambda job: f"{job}{requeued}")
+
+
+def _step_rows(facts: Facts) -> list[Row]:
+    """The last step, and the sizes of the computation."""
+    summary, last = facts["summary"], facts["last_step"]
+    rows = _row("step size h", last.get("h"))
+    rows += _row("residual", last.get("residual"), scientific)
+    rows += _row("residual, fresh points", last.get("residual_fresh"), scientific)
+    rows += _row("CG iterations, last step", last.get("cg_iterations"))
+    rows += _row("accepted steps", last.get("step", summary.get("steps")))
+    rows += _row("rejected steps", summary.get("rejected"))
+    for name in ("parameters", "points", "devices", "processes"):
+        rows += _row(name, summary.get(name))
+    return rows + _row("wall time", last.get("wall_seconds", summary.get("wall_seconds")), duration)
+
+
+def _error_rows(facts: Facts) -> list[Row]:
+    """The error at every output; without a reference, the estimate of the last step."""
+    summary, rows = facts["summary"], []
+    for entry in summary.get("errors") or []:
+        error, estimate = entry.get("relative_l2"), entry.get("estimate")
+        if error is not None:
+            estimated = f", estimated {scientific(estimate)}" if estimate is not None else ""
+            rows.append((f"error at t = {number(entry['t'])}", scientific(error) + estimated))
+    if summary.get("errors") and not has_errors(summary):
+        rows += _row("estimated error", facts["last_step"].get("estimate"), scientific)
+    return rows
+
+
+def _row(name: str, value: Any, form: Callable[[Any], str] = number) -> list[Row]:
+    """A row, or none if the value is not known."""
+    return [] if value is None else [(name, form(value))]
+
+
+def _ago(facts: Facts) -> str:
+    return f"{duration(max(facts['age_seconds'], 0.0))} ago"
+
+
+def _date(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment))
+
+
+def _checkpoint(checkpoint: Facts) -> str:
+    place = ""
+    if checkpoint["step"] is not None:
+        place = f" (step {checkpoint['step']}, t = {number(checkpoint['t'])})"
+    return f"number {checkpoint['transitions']}{place}, {_ago(checkpoint)}"
