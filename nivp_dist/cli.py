@@ -193,18 +193,18 @@ def speed(sections, output, quick, profile):
 @click.option(
     "--output", metavar="DIR", default="accuracy", help="Runs and accuracy.json; finished runs there are read."
 )
-@click.option("--markdown", is_flag=True, help="Print the table of the README.")
+@click.option("--markdown", is_flag=True, help="Print the table in Markdown.")
 @click.option("--list", "list_", is_flag=True, help="Print the rows with their commands; run nothing.")
 def accuracy(names, output, markdown, list_):
-    """Run the rows of the score sheet called NAMES (default: all) and print their errors beside what is asked."""
-    from nivp_dist.bench import accuracy
+    """Run the rows of the score sheet called NAMES (default: all) and print their errors beside the bounds."""
+    from nivp_dist.bench import accuracy, score_sheet
 
     if list_:
         for row in accuracy.select(names):
             click.echo(f"{row.name}: {accuracy.command(row)}")
         return FINISHED
     sheet = accuracy.run(names, output, click.echo)
-    for line in accuracy.markdown(sheet) if markdown else accuracy.lines(sheet):
+    for line in score_sheet.markdown(sheet) if markdown else score_sheet.lines(sheet):
         click.echo(line)
     return FAILED if any(row["failed"] for row in sheet["rows"]) else FINISHED
 

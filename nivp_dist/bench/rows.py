@@ -1,7 +1,6 @@
-"""The score sheet as data: which configuration is run how far, and what its error has to come below.
+"""The score sheet as data: the configurations, the times to which they are run, and the bounds on their errors.
 
-Every row is reproduced by the one command that `nivp bench accuracy` prints with it. A row whose settings are those of
-another shares its run.
+`nivp bench accuracy` prints with every row the command that reproduces it. Rows with the same settings share a run.
 """
 
 import dataclasses
@@ -15,14 +14,16 @@ class Row:
     """A line of the score sheet.
 
     Attributes:
-        name: what selects it, and the name of its run directory.
-        problem: what the table calls it.
-        configuration: a shipped one.
-        must, goal: bounds on the error at the end, or None.
-        minutes: within which it has to be done.
-        t: where the run ends; None: where the configuration says.
-        settings: further keys of the command line, and their values as typed there.
-        score: which error. relative_l2 is the run's own; sampled is on the problem's samples, see ``bench.scores``.
+        name: selects the row on the command line; also the name of its run directory.
+        problem: the name in the table.
+        configuration: the name of a shipped configuration.
+        must, goal: bounds on the relative error at the end, or None. The project requires the first and aims at the
+            second.
+        minutes: the wall time within which the run must end, on two cores.
+        t: the end of the run; None: that of the configuration.
+        settings: further keys and values for the command line.
+        score: the kind of error. relative_l2 is what the run reports itself; sampled is taken on samples of the
+            problem (``bench.scores``).
     """
 
     name: str
@@ -37,7 +38,7 @@ class Row:
 
     @property
     def overrides(self) -> dict[str, str]:
-        """All that the command line adds to the configuration."""
+        """Keys and values that the command line adds to the configuration."""
         return ({} if self.t is None else {"integrator.t_end": f"{self.t:g}"}) | self.settings
 
 
@@ -78,7 +79,7 @@ ROWS = (
         Row(f"double_well_{d}d", f"rotated double well, d = {d}", f"double_well_{d}d", 1e-1, 2e-2, LONGER)
         for d in (5, 10)
     ),
-    # The unknown is log u, an MLP alone, in a box: its run scores it on uniform points.
+    # The unknown is log u in a box. The run takes its error on uniform points, the second row under the density.
     Row("log_9d_uniform", "log Fokker-Planck 9d, uniform points", "log_fokker_planck_9d", 1e-4, 1e-5, CPU, t=1.0),
     Row(
         "log_9d_density", "the same under the density", "log_fokker_planck_9d", 1e-4, 1e-5, CPU, t=1.0, score="sampled"

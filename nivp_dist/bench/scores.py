@@ -1,6 +1,6 @@
-"""An error of a finished run that its own outputs do not hold: on points of the problem's choice.
+"""The error of a finished run on samples that the problem provides, which the run itself does not compute.
 
-``python -m nivp_dist.bench.scores DIR T`` prints one number: jax starts fresh, as for every row.
+``python -m nivp_dist.bench.scores DIR T`` prints that one number.
 """
 
 import sys
@@ -11,18 +11,18 @@ from nivp_dist.api import open_run
 from nivp_dist.errors import InputError
 from nivp_dist.run.stored import Run
 
-POINTS, SEED = 40_000, 7
+POINTS, SEED = 40_000, 7  # twice the points of the runs' own errors; any fixed seed
 
 
 def sampled_error(run: Run, t: float) -> float:
-    """RMS(u - r) / RMS(r) at a stored time over the points of ``problem.samples(n, t, seed)`` (n, d), r the reference's
-    outputs. For a problem whose unknown is the log of a density that is the error under the density.
+    """RMS(u - r) / RMS(r) at a stored time t over the points ``problem.samples(n, t, seed)`` (n, d); r is the reference.
 
+    If the unknown is the logarithm of a density and the samples are drawn from it, this is the error under the density.
     Raises InputError if the problem has no samples.
     """
     draw = getattr(run.problem, "samples", None)
     if draw is None:
-        raise InputError(f"{type(run.problem).__name__} has no samples(n, t, seed) to be scored on")
+        raise InputError(f"{type(run.problem).__name__} has no samples(n, t, seed); it is needed for the score "sampled"")
     x = np.asarray(draw(POINTS, t, SEED), np.float64)
     reference = run.reference(t)(x)
     misfit = run.solution(t)(x)[:, : reference.shape[1]] - reference

@@ -1,4 +1,4 @@
-"""The score sheet: its rows as data, its bounds, its tables, and rows that are really run."""
+"""The score sheet: its rows as data, its bounds, its tables, and small rows that are run."""
 
 import json
 import shlex
@@ -9,7 +9,7 @@ import pytest
 from whole_runs import CONFIG, PROBLEM
 
 from nivp_dist import Box, Problem, cli
-from nivp_dist.bench import accuracy, scores
+from nivp_dist.bench import accuracy, score_sheet, scores
 from nivp_dist.bench.rows import ROWS, Row
 from nivp_dist.errors import InputError
 from nivp_dist.settings.files import read_config
@@ -19,7 +19,7 @@ from nivp_dist.storage import run_directory
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_every_row_is_a_configuration_that_reads(row):
+def test_the_configuration_of_every_row_can_be_read(row):
     config = read_config(row.configuration, row.overrides)
     assert config.integrator.t_end == (row.t or config.integrator.t_end)
     assert config.output.evaluation_points >= 20_000
@@ -28,7 +28,7 @@ def test_every_row_is_a_configuration_that_reads(row):
     assert run == "run" and read_config(name, dict(zip((w[2:] for w in words[::2]), words[1::2]))) == config
 
 
-def test_rows_have_names_of_their_own_and_bounds_in_order():
+def test_rows_have_unique_names_and_a_goal_below_the_must():
     assert len({row.name for row in ROWS}) == len(ROWS)
     for row in ROWS:
         assert row.minutes > 0
@@ -61,31 +61,31 @@ ROW = Row("tiny", "a tiny problem", "tiny", must=1e-2, goal=1e-3, minutes=2)
     [(1e-3, 1, "goal"), (2e-3, 1, "must"), (1e-2, 1, "must"), (2e-2, 1, "no"), (None, 1, "no")]
     + [(1e-3, 121, "goal, late"), (2e-2, 121, "no, late")],
 )
-def test_verdicts(error, seconds, met):
-    assert accuracy.verdict(ROW, {"error": error, "wall_seconds": seconds}) == met
+def test_a_verdict_names_the_best_bound_met_and_a_late_run(error, seconds, met):
+    assert score_sheet.verdict(ROW, {"error": error, "wall_seconds": seconds}) == met
 
 
-def test_a_row_without_bounds_has_none_to_meet():
+def test_a_row_without_bounds_has_no_verdict():
     row = Row("long", "a long run", "tiny", must=None, goal=None, minutes=2)
-    assert accuracy.verdict(row, {"error": 1e-3, "wall_seconds": 1}) == "-"
-    assert accuracy.verdict(row, {"error": 1e-3, "wall_seconds": 121}) == "-, late"
+    assert score_sheet.verdict(row, {"error": 1e-3, "wall_seconds": 1}) == "-"
+    assert score_sheet.verdict(row, {"error": 1e-3, "wall_seconds": 121}) == "-, late"
     unbounded = accuracy.describe(row, "somewhere") | {"error": 1e-3, "met": "-"}
-    assert accuracy.tally({"rows": [entry("a", error=5e-4), unbounded]}) == "1 of 1 must, 1 of 1 goals"
+    assert score_sheet.tally({"rows": [entry("a", error=5e-4), unbounded]}) == "1 of 1 must, 1 of 1 goals"
 
 
 def entry(name, must=1e-2, **more):
     row = Row(name, f"problem {name}", "heat_2d", must, 1e-3, 2, t=0.5)
     entry = accuracy.describe(row, "somewhere") | {"failed": None, "wall_seconds": 75.0, "velocity_evaluations": 84}
     entry |= more
-    return entry | {"met": accuracy.verdict(row, entry)}
+    return entry | {"met": score_sheet.verdict(row, entry)}
 
 
 SHEET = {"rows": [entry("a", error=5e-4, estimate=2e-3), entry("b", None, error=4e-3, estimate=None)]}
 SHEET["rows"].append(entry("c", failed="step size below its bound", velocity_evaluations=None, wall_seconds=None))
 
 
-def test_the_table_of_the_screen():
-    assert accuracy.lines(SHEET) == [
+def test_the_table_for_the_screen():
+    assert score_sheet.lines(SHEET) == [
         "  problem    t     error        time  evaluations  must   goal     met  estimate",
         "problem a  0.5  5.00e-04  1 min 15 s           84  0.01  0.001    goal  2.00e-03",
         "problem b  0.5  4.00e-03  1 min 15 s           84     -  0.001      no         -",
@@ -95,8 +95,8 @@ def test_the_table_of_the_screen():
     ]
 
 
-def test_the_table_of_the_readme():
-    lines = accuracy.markdown(SHEET)
+def test_the_table_in_markdown():
+    lines = score_sheet.markdown(SHEET)
     assert lines[0] == "| problem | t | error | estimate | time | evaluations | must | goal | met |"
     named = "problem a (`heat_2d --integrator.t_end 0.5`)"
     assert lines[2] == f"| {named} | 0.5 | 5.00e-04 | 2.00e-03 | 1 min 15 s | 84 | 0.01 | 0.001 | goal |"
@@ -104,7 +104,7 @@ def test_the_table_of_the_readme():
     assert len({line.count("|") for line in lines}) == 1
 
 
-def test_a_list_of_the_rows_with_their_commands(capsys):
+def test_the_command_line_lists_the_rows_with_their_commands(capsys):
     assert cli.main(["bench", "accuracy", "wave_2d", "heat_2d", "--list"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "heat_2d: nivp run heat_2d --integrator.t_end 1",
@@ -131,8 +131,8 @@ class Quadratic(Problem):
         return -(x[:, 0] ** 2) / 2
 
 
-def test_the_error_under_a_density():
-    """u = r + eps x: eps sqrt(4/3), whatever u does where the density has no mass."""
+def test_the_sampled_error_is_the_error_under_the_density():
+    """u = r + eps x has the relative error eps sqrt(E x^2 / E r^2) = eps sqrt(4/3) under the density."""
     problem = Quadratic()
     off = lambda t: lambda x: -(x**2) / 2 + 1e-3 * x  # noqa: E731
     run = SimpleNamespace(problem=problem, solution=off, reference=lambda t: lambda x: problem.reference(x, t)[:, None])
@@ -143,7 +143,7 @@ def test_the_error_under_a_density():
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    """Rows of a run of a second, of one that fails in it, and of a configuration that is not there."""
+    """A row that takes a second, one whose run fails, and one whose configuration does not exist."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "modes.py").write_text(PROBLEM)
     (tmp_path / "modes.toml").write_text(CONFIG.replace("evaluation_points = 2000", "evaluation_points = 20000"))
@@ -152,9 +152,9 @@ def tiny(tmp_path, monkeypatch):
     return good, bad, Row("gone", "not there", "modez.toml", 1e-2, 1e-3, 2)
 
 
-def test_rows_are_run_once_and_a_failure_does_not_stop_the_rest(tiny, tmp_path):
-    said = []
-    sheet = accuracy.run((), "sheet", said.append, tiny[::-1])
+def test_rows_are_run_once_and_after_a_failure_the_others_are_still_run(tiny, tmp_path):
+    written = []
+    sheet = accuracy.run((), "sheet", written.append, tiny[::-1])
     by_name = {row["name"]: row for row in sheet["rows"]}
     good = by_name["good"]
     assert good["failed"] is None and good["met"] == "must" and 1e-9 < good["error"] < 1e-2
@@ -164,22 +164,22 @@ def test_rows_are_run_once_and_a_failure_does_not_stop_the_rest(tiny, tmp_path):
     assert "modez.toml: no such configuration file" in by_name["gone"]["failed"]
     assert {"processor", "cores"} <= set(sheet["machine"]) and "jax" in sheet["versions"]
     assert json.loads((tmp_path / "sheet/accuracy.json").read_text()) == sheet
-    # Once more, by name: read, not run. The other rows stay in the file.
+    # The second time the finished run is only read, and the other rows stay in the file.
     before = (tmp_path / "sheet/good/summary.json").stat().st_mtime_ns
-    again = accuracy.run(("good",), "sheet", said.append, tiny)
+    again = accuracy.run(("good",), "sheet", written.append, tiny)
     assert again["rows"] == [good] and (tmp_path / "sheet/good/summary.json").stat().st_mtime_ns == before
     assert {row["name"] for row in json.loads((tmp_path / "sheet/accuracy.json").read_text())["rows"]} == set(by_name)
-    # The row has changed: its old run is not taken for it.
+    # A row with other settings does not take the old run for its own.
     other = Row("good", "two modes", "modes.toml", 1e-2, 1e-9, 2, t=0.3)
-    assert "holds a run of other settings" in accuracy.run((), "sheet", said.append, (other,))["rows"][0]["failed"]
+    assert "holds a run of other settings" in accuracy.run((), "sheet", written.append, (other,))["rows"][0]["failed"]
 
 
-def test_a_row_out_of_time_is_stopped_with_a_checkpoint_and_goes_on_the_next_time(tiny, tmp_path, monkeypatch):
+def test_a_run_that_is_out_of_time_is_stopped_with_a_checkpoint_and_resumed_the_next_time(tiny, tmp_path, monkeypatch):
     good = tiny[0]
-    monkeypatch.setattr(accuracy, "PATIENCE", 1e-9)
+    monkeypatch.setattr(accuracy, "TIME_FACTOR", 1e-9)
     entry = accuracy.run((), "sheet", print, (good,))["rows"][0]
     assert entry["failed"] and entry["error"] is None and entry["met"] == "no"
-    monkeypatch.setattr(accuracy, "PATIENCE", 3.0)
+    monkeypatch.setattr(accuracy, "TIME_FACTOR", 3.0)
     entry = accuracy.run((), "sheet", print, (good,))["rows"][0]
     assert entry["failed"] is None and entry["met"] == "must"
     assert run_directory.read_summary(tmp_path / "sheet/good")["status"] == "finished"
