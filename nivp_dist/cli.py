@@ -179,10 +179,10 @@ def bench():
 @bench.command(epilog="Example: nivp bench speed products laplacian --quick --output speed.json")
 @click.argument("sections", nargs=-1)
 @click.option("--output", metavar="FILE", help="A new JSON file, kept up to date section by section.")
-@click.option("--quick", is_flag=True, help="A smaller grid and small problems: a minute or two.")
-@click.option("--profile", metavar="DIR", help="Where the section gpu leaves its trace. Default: trace.")
+@click.option("--quick", is_flag=True, help="Small sizes: a minute or two.")
+@click.option("--profile", metavar="DIR", help="Folder for the profile of section gpu. Default: trace.")
 def speed(sections, output, quick, profile):
-    """Time SECTIONS: products velocity fit end_to_end scaling laplacian (default: all of these), gpu."""
+    """Time SECTIONS: products velocity precision fit end_to_end scaling cost_model laplacian (default: all), gpu."""
     from nivp_dist.bench import speed
 
     speed.run(sections, output, quick, profile, click.echo)

@@ -1,4 +1,4 @@
-"""The problems that both procedures are set to, and the network that they share."""
+"""The problems and the network on which ours and the published procedure are compared."""
 
 import jax
 import jax.numpy as jnp
@@ -14,32 +14,33 @@ from nivp_dist.problems.vlasov import Vlasov
 from nivp_dist.run.simulation import Simulation
 from nivp_dist.settings.model import Config, ProblemSettings
 
-# The published architecture: 3 layers of 100, L = 5; one trunk, without which the wave does not evolve at all.
+# The published architecture: 3 layers of 100, L = 5. One trunk for all outputs: with several, the published procedure
+# does not evolve the wave at all.
 NETWORK = {"form": "direct", "width": 100, "depth": 3, "frequencies": 5, "alpha": 1.0, "trunk": "shared"}
 SMALL = NETWORK | {"width": 8, "depth": 1, "frequencies": 2}
 RIGHT_HAND_SIDES = ("advection", "wave", "fokker_planck_trap", "vlasov")
 
 
 class BoxedVlasov(Vlasov):
-    """As published: u itself, on [-1, 1]^6 with zero on the walls; it has no solution there, but it has velocities."""
+    """Vlasov as published: u itself on [-1, 1]^6, zero on the walls. It has velocities there, but no solution."""
 
     density = False
     domain = Box(6, -1.0, 1.0)
 
 
 def problem(settings: ProblemSettings) -> Problem:
-    """A shipped problem, on a box: uniform points are all that the published procedure knows."""
+    """A shipped problem on a box: the published procedure draws uniform points only."""
     return BoxedVlasov() if settings.name == "vlasov" else registry.load(settings)
 
 
 def simulation(name: str, network: dict, **sections) -> Simulation:
-    """Our procedure for a shipped problem. sections: of the configuration, as dictionaries."""
+    """Our procedure for a shipped problem. sections: further sections of the configuration, as dictionaries."""
     config = Config(problem={"name": name}, network=network, devices=1, **sections)
     return Simulation(config, problem(config.problem))
 
 
 def uniform_points(sampler, key, domain, n: int) -> Points:
-    """n uniform points of equal weight on our mesh: those of the published procedure."""
+    """n uniform points of equal weight on our mesh, as the published procedure draws them."""
     lower, upper = jnp.asarray(domain.lower), jnp.asarray(domain.upper)
     x = lower + (upper - lower) * jax.random.uniform(key, (n, domain.dimension))
     points = Points(x, jnp.full(n, 1.0 / n), jnp.full(n, domain.volume / n))

@@ -1,20 +1,26 @@
-"""What a velocity costs on many devices: a model with three constants, and what it predicts (README, "Scaling").
+"""A model of the time that a velocity takes on many devices. `nivp bench speed cost_model` prints its table.
 
-Communication (asserted on the compiled programs in tests/galerkin/test_velocity.py): "pcg" sends p numbers a CG
-iteration and p x rank a sketch; "dual_pcg" p, `rank` and two groups of dot products an iteration, and for its
-approximation rank x rank and the candidates for its columns.
+The time is the number of operations over the rate of the devices, plus that of the all-reduces:
+
+- "pcg" sums p numbers over the devices in every CG iteration, and p x rank once for the sketch;
+- "dual_pcg" sums p numbers, `rank` numbers and two groups of dot products in every iteration, and once, for its
+  approximation, rank x rank numbers and the candidates for its columns.
+
+tests/galerkin/test_velocity.py asserts these numbers on the compiled programs.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from nivp_dist.galerkin.kernel import CANDIDATES
 
-FLOAT64 = 8  # bytes: the vectors of CG
+FLOAT64 = 8  # bytes of an entry: the vectors of CG are float64 whatever the precision of products
+COUNTS = (8, 64, 512, 1024)  # devices in the table
 
 
 class Link(NamedTuple):
-    """What an all-reduce runs over. latency: seconds a hop; start: seconds a call; bandwidth: bytes/s of one device."""
+    """A network. latency: seconds of a hop; start: seconds of a call; bandwidth: bytes/s of one device."""
 
     latency: float
     start: float
@@ -22,7 +28,8 @@ class Link(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """flops: sustained in the products, of one device. inside: among the `node` devices of a host. between: hosts."""
+    """flops: operations/s that one device sustains in the products. node: devices of a host. inside: the link among
+    the devices of a host. between: the link between hosts."""
 
     flops: float
     node: int
@@ -31,8 +38,8 @@ class Machine(NamedTuple):
 
 
 class Work(NamedTuple):
-    """One velocity: p parameters, n points over all devices, CG iterations, the rank of what CG is preconditioned with,
-    dimension d, outputs m. sides: the sum of rows and columns of the layers for "dual_pcg"; 0 for "pcg"."""
+    """A velocity: p parameters, n points over all devices, CG iterations, rank of the preconditioner, dimension d,
+    outputs m. sides: the sum of the rows and columns of all layers for "dual_pcg"; 0 for "pcg"."""
 
     p: int
     n: int
@@ -43,23 +50,24 @@ class Work(NamedTuple):
     sides: int = 0
 
 
-# H200 on NVLink 4 and InfiniBand NDR (400 Gb/s a GPU): published peak rates times what is usually reached (40 % of the
-# float32 rate, 80 % of the links); latencies are those of NCCL's own tests. Assumptions, not measurements of ours.
+# An H200 has 67 TFlop/s in float32, NVLink 4 450 GB/s and InfiniBand NDR 400 Gb/s for each GPU (published peak rates).
+# 40 % of the first and 80 % of the others are assumed to be reached; the latencies are of the order that NCCL's tests
+# report. Nothing here was measured by this project.
 H200 = Machine(0.4 * 67e12, 8, Link(1e-6, 10e-6, 0.8 * 450e9), Link(5e-6, 10e-6, 0.8 * 50e9))
-# A long run in 20 dimensions, and one ten times larger: three layers of 218 and of 700; for "dual_pcg" the ranks that
-# it begins with, and three times the iterations of `nivp bench speed velocity`.
-TYPICAL = (Work(100_000, 2**20, 150, 256, 20), Work(1_000_000, 2**20, 150, 256, 20))
-BY_SAMPLES = (
-    TYPICAL[0]._replace(iterations=30, rank=768, sides=1_330),
-    TYPICAL[1]._replace(iterations=30, rank=2000, sides=4_220),
+# Runs in 20 dimensions with three layers of width 218 and 700. For "dual_pcg" the ranks are those with which a run
+# begins, and the iterations three times those that `nivp bench speed velocity` shows.
+PRIMAL = (Work(100_000, 2**20, 150, 256, 20), Work(1_000_000, 2**20, 150, 256, 20))
+DUAL = (
+    PRIMAL[0]._replace(iterations=30, rank=768, sides=1_330),
+    PRIMAL[1]._replace(iterations=30, rank=2000, sides=4_220),
 )
 
 
 def flops(work: Work) -> tuple[float, float, float]:
-    """(right-hand side with its layer factors, approximation, CG), over all devices.
+    """Operations of all devices together: (right-hand side and layer factors, approximation, CG).
 
-    A product with J, or with its transpose, is 2 n p operations from the layer factors; one of a sketch 2 n m p a
-    column; a value with gradient and Laplacian in d dimensions about 3 d + 3 forward passes of 2 n p.
+    A product with J or with its transpose takes 2 n p operations with the layer factors, each column of a sketch
+    2 n m p, and a value with gradient and Laplacian in d dimensions about 3 d + 3 forward passes of 2 n p.
     """
     once, rows = 2.0 * work.n * work.p, work.n * work.m
     approximation, iterations = 2 * work.m * work.rank * once, 2 * work.iterations * once
@@ -70,14 +78,17 @@ def flops(work: Work) -> tuple[float, float, float]:
 
 
 def flops_everywhere(work: Work) -> float:
-    """What every device does for itself: the choice of the columns of "dual_pcg" among candidates, factorisations."""
+    """Operations that every device repeats: "dual_pcg" chooses columns among candidates, and factorises."""
     if not work.sides:
         return 0.0
     return CANDIDATES * work.rank**2 * (2.0 * work.sides + 2.0 * work.rank) + work.rank**3
 
 
 def all_reduce(numbers: float, devices: int, machine: Machine) -> float:
-    """Seconds for a sum of so many float64 over all devices: rings in the hosts, then, of each one's share, between."""
+    """Seconds of the sum of float64 numbers over all devices.
+
+    A ring in each host sums there; then a ring between the hosts sums the share of each device.
+    """
     inside = min(devices, machine.node)
     hosts = math.ceil(devices / machine.node)
     seconds, size = 0.0, FLOAT64 * numbers
@@ -103,38 +114,54 @@ def velocity(work: Work, devices: int, machine: Machine) -> tuple[float, float]:
 
 
 def efficiency(work: Work, devices: int, machine: Machine) -> float:
-    """Of strong scaling: the time on one device over `devices` times that on all."""
+    """The efficiency of strong scaling: the time on one device over `devices` times the time on all of them."""
     return sum(velocity(work, 1, machine)) / devices / sum(velocity(work, devices, machine))
 
 
 def limit(work: Work, machine: Machine) -> int:
-    """The largest power of two of devices that still work at half of their efficiency or more."""
+    """The largest number of devices, a power of two, with an efficiency of at least one half."""
     devices = 1
     while efficiency(work, 2 * devices, machine) >= 0.5:
         devices *= 2
     return devices
 
 
-def table(machine: Machine = H200, counts=(8, 64, 512, 1024)) -> list[str]:
-    """The README's table, in Markdown."""
-    lines = ["| | p | n | GPUs | computation | communication | efficiency | the same with n 8 times larger |"]
-    lines += ["|---|---|---|---|---|---|---|---|"]
-    for work in (*TYPICAL, *BY_SAMPLES):
-        larger, method = work._replace(n=8 * work.n), "dual_pcg" if work.sides else "pcg"
+def rows(machine: Machine = H200, counts: Sequence[int] = COUNTS) -> list[dict]:
+    """Times and efficiencies of the velocities PRIMAL and DUAL on these numbers of devices."""
+    found = []
+    for work in (*PRIMAL, *DUAL):
+        larger = work._replace(n=8 * work.n)
         for devices in counts:
             computation, communication = velocity(work, devices, machine)
-            lines.append(
-                f"| `{method}` | {work.p:,} | {work.n:,} | {devices:,} | {_time(computation)} | {_time(communication)} "
-                f"| {efficiency(work, devices, machine):.0%} | {efficiency(larger, devices, machine):.0%} |"
+            found.append(
+                {
+                    "method": "dual_pcg" if work.sides else "pcg",
+                    "p": work.p,
+                    "n": work.n,
+                    "devices": devices,
+                    "computation": computation,
+                    "communication": communication,
+                    "efficiency": efficiency(work, devices, machine),
+                    "efficiency_larger": efficiency(larger, devices, machine),
+                }
             )
+    return found
+
+
+def table(machine: Machine = H200, counts: Sequence[int] = COUNTS) -> list[str]:
+    """The rows as a table in Markdown."""
+    lines = ["| | p | n | GPUs | computation | communication | efficiency | the same with n 8 times larger |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    for row in rows(machine, counts):
+        lines.append(
+            f"| `{row['method']}` | {row['p']:,} | {row['n']:,} | {row['devices']:,} | {_time(row['computation'])} "
+            f"| {_time(row['communication'])} | {row['efficiency']:.0%} | {row['efficiency_larger']:.0%} |"
+        )
     return lines
 
 
 def _time(seconds: float) -> str:
-    return (
-        f"{seconds:.2f} s"
-        if seconds >= 1
-        else f"{1e3 * seconds:.0f} ms"
-        if seconds >= 0.01
-        else f"{1e3 * seconds:.1f} ms"
-    )
+    """Two digits are as many as the model is good for."""
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{1e3 * seconds:.0f} ms" if seconds >= 0.01 else f"{1e3 * seconds:.1f} ms"

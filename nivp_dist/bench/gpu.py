@@ -1,10 +1,10 @@
-"""A loan of an accelerator in one go: check, time, profile. Runs on any backend; small sizes test it on a CPU.
+"""Accuracy, times and a profile on an accelerator, by one command. It runs on any backend.
 
-- Products against a dense Jacobian in float64, at every precision (`solver.precision`).
-- Products at large widths as a share of the matrix rate measured at the same precision.
-- One whole evaluation (right-hand side, layer factors, CG) of the trap in 20 dimensions with a million parameters, and
-  the parts that it is made of.
-- A trace of that evaluation, for TensorBoard or Perfetto.
+- Errors of products against a dense Jacobian in float64, at every precision (`solver.precision`).
+- Rates of products with wide networks, relative to the rate of matrix products at the same precision.
+- The time of a velocity (right-hand side, layer factors, CG) of the trap in 20 dimensions with a million parameters,
+  and of its parts.
+- A profile of that velocity, for TensorBoard or Perfetto.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ import numpy as np
 
 from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.bench.precision import PRECISIONS
-from nivp_dist.bench.products import stored
+from nivp_dist.bench.products import stored_operator
 from nivp_dist.bench.timing import interleaved
 from nivp_dist.galerkin.jacobian import COARSE
 from nivp_dist.galerkin.velocity import Galerkin
@@ -26,13 +26,13 @@ from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
 from nivp_dist.settings.model import NetworkSettings, SamplingSettings, SolverSettings
 
-TRACED = "float32"
-FOURFOLD = 4.0  # operations a product, a point and a parameter
+TRACED = "float32"  # the precision whose velocity is profiled
+PRODUCT_OPERATIONS = 4.0  # of a product M v, for each point and parameter: 2 for J v and 2 for the transpose
 
 
 class Size(NamedTuple):
-    """matrix: rows of the square ones. widths, n, columns: of the products. width, rank: of the evaluation; iterations:
-    of CG, at most."""
+    """matrix: rows of the square matrices. n: points. d: dimension. widths: of the networks for the products.
+    columns: of a sketch. width, rank, iterations: of the velocity, the last at most."""
 
     matrix: int
     widths: tuple[int, ...]
@@ -50,7 +50,7 @@ QUICK = Size(128, (16,), 256, 3, 12, 5, 8, 16, 1)
 
 
 def measure(size: Size, trace: Path, rounds: int) -> dict:
-    """All of it. trace: folder of the profile."""
+    """All measurements, a row for each precision. trace: the folder for the profile."""
     rows = []
     for precision in PRECISIONS:
         rate = _matrix_rate(size.matrix, precision, rounds)
@@ -61,7 +61,7 @@ def measure(size: Size, trace: Path, rounds: int) -> dict:
 
 
 def errors(precision: str) -> dict[str, float]:
-    """Relative errors of M v and M V by the operator, against a dense Jacobian in float64 by jax.jacrev."""
+    """Relative errors of M v ("product") and M V ("sketch") against a dense Jacobian in float64 by jax.jacrev."""
     problem, n = FokkerPlanckTrap(dimension=3), 200
     network = build_network(NetworkSettings(width=16, depth=2, frequencies=2), problem)
     theta = network.initialise(jax.random.key(0))
@@ -69,10 +69,10 @@ def errors(precision: str) -> dict[str, float]:
     x, v = random.uniform(-1, 1, (n, 3)), random.standard_normal((network.size, 4))
     j = np.asarray(jax.jit(jax.jacrev(lambda theta: network.field(theta, x)[:, 0]))(theta))
     exact, found = j.T @ (j @ v) / n, {}
-    kept, product = stored(network, theta, jnp.asarray(x), jnp.full(n, 1.0 / n), 0, precision)
-    for name, columns, want in (("product", v[:, 0], exact[:, 0]), ("sketch", v, exact)):
-        got = np.asarray(jax.jit(product)(kept, jnp.asarray(columns)))
-        found[name] = float(np.linalg.norm(got - want) / np.linalg.norm(want))
+    kept, product = stored_operator(network, theta, jnp.asarray(x), jnp.full(n, 1.0 / n), 0, precision)
+    for name, columns, wanted in (("product", v[:, 0], exact[:, 0]), ("sketch", v, exact)):
+        result = np.asarray(jax.jit(product)(kept, jnp.asarray(columns)))
+        found[name] = float(np.linalg.norm(result - wanted) / np.linalg.norm(wanted))
     return found
 
 
@@ -95,12 +95,12 @@ def _product(width: int, size: Size, precision: str, rate: float, rounds: int) -
     keys = jax.random.split(jax.random.key(0), 4)
     x = jax.random.uniform(keys[1], (size.n, size.d), dtype, -1.0, 1.0)
     weights = jnp.full(size.n, 1.0 / size.n)
-    kept, product = stored(network, network.initialise(keys[0]), x, weights, 0, precision)
+    kept, product = stored_operator(network, network.initialise(keys[0]), x, weights, 0, precision)
     v = jax.random.normal(keys[2], (network.size,), dtype)
     columns = jax.random.normal(keys[3], (network.size, size.columns), dtype)
     program = jax.jit(product)
     samples = interleaved({"product": partial(program, kept, v), "sketch": partial(program, kept, columns)}, rounds)
-    work = FOURFOLD * size.n * network.size
+    work = PRODUCT_OPERATIONS * size.n * network.size
     line = {"width": width, "n": size.n, "p": network.size}
     for name, count in (("product", 1), ("sketch", size.columns)):
         seconds = samples.median(name)
@@ -109,7 +109,7 @@ def _product(width: int, size: Size, precision: str, rate: float, rounds: int) -
 
 
 def _evaluation(size: Size, precision: str, rounds: int, trace: Path | None) -> dict:
-    """A velocity of the trap, and its parts: the approximation of K, an evaluation with one product, the norms."""
+    """The times of a velocity of the trap, and of its parts: the approximation of K, one product, the norms."""
     problem, mesh = FokkerPlanckTrap(dimension=size.d), make_mesh(1)
     network = build_network(
         NetworkSettings(width=size.width, depth=size.depth, dtype=_dtype(precision), frequencies=2), problem

@@ -1,7 +1,7 @@
-"""How the time and the memory of a product grow: with the parameters at fixed n, and with n in bounded memory.
+"""The growth of the time and the memory of a product, with the parameters at fixed n, and with n in chunks.
 
-Time: the slope of log(time) against log(size) over the last two decades; 1 is linear. Memory: what the operator keeps
-besides theta and points, and what XLA allocates for the product, against ``galerkin.jacobian.product_bytes``.
+Time: the slope of log(time) against log(size) over the last two decades; 1 is linear. Memory: what the operator stores
+besides theta and points, plus what XLA allocates for the product, beside ``galerkin.jacobian.product_bytes``.
 """
 
 from functools import partial
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nivp_dist.bench.products import stored
+from nivp_dist.bench.products import stored_operator
 from nivp_dist.bench.timing import interleaved
 from nivp_dist.galerkin.jacobian import product_bytes
 from nivp_dist.network.network import build_network
@@ -25,7 +25,7 @@ DIMENSION, DEPTH = 5, 3
 
 
 def measure(what: str, quick: bool, rounds: int) -> dict:
-    """The table of growth with `p` or with `n`, and its slope."""
+    """The table of the growth with `p` or with `n`, and its slope."""
     fixed, chunk = (64, 128) if quick else (FIXED_POINTS, CHUNK)
     if what == "p":
         lines = [_line(width, fixed, 0, rounds) for width in (QUICK_WIDTHS if quick else WIDTHS)]
@@ -35,7 +35,7 @@ def measure(what: str, quick: bool, rounds: int) -> dict:
 
 
 def slope(pairs: list[tuple[float, float]]) -> float:
-    """Of log(seconds) against log(size), least squares, over the last two decades of the sizes."""
+    """The slope of log(seconds) against log(size) by least squares over the last two decades of the sizes."""
     last = [pair for pair in pairs if pair[0] >= max(pairs)[0] / 100]
     x, y = np.log(np.array(last)).T
     return float(np.polyfit(x, y, 1)[0])
@@ -47,18 +47,18 @@ def _line(width: int, n: int, chunk: int, rounds: int) -> dict:
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.uniform(keys[1], (n, DIMENSION), jnp.float64, -1.0, 1.0)
     v = jax.random.normal(keys[2], (network.size,))
-    kept, product = stored(network, network.initialise(keys[0]), x, jnp.full(n, 1.0 / n), chunk, jnp.float32)
+    kept, product = stored_operator(network, network.initialise(keys[0]), x, jnp.full(n, 1.0 / n), chunk, jnp.float32)
     program = jax.jit(product).lower(kept, v).compile()
     samples = interleaved({"product": partial(program, kept, v)}, rounds)
-    given = network.size + n * (DIMENSION + 1)  # theta, points and weights, float64
-    held = sum(leaf.nbytes for leaf in kept) - 8 * given
+    inputs = network.size + n * (DIMENSION + 1)  # theta, points and weights, float64
+    stored_bytes = sum(leaf.nbytes for leaf in kept) - 8 * inputs
     return {
         "p": network.size,
         "n": n,
         "chunk": chunk,
         "seconds": samples.median("product"),
         "flops_rate": 4 * n * network.size / samples.median("product"),
-        "bytes": held + program.memory_analysis().temp_size_in_bytes,
+        "bytes": stored_bytes + program.memory_analysis().temp_size_in_bytes,
         "predicted_bytes": product_bytes(network, n, chunk, jnp.float32),
         "spread": samples.spread("product"),
     }

@@ -1,5 +1,8 @@
-"""What a right-hand side with a Laplacian costs a point, against the dimension: ours, and the trace of a Hessian by
-forward mode over reverse mode, as published. One value of the network is the unit."""
+"""The time of a right-hand side with a Laplacian for one point, against the dimension.
+
+Ours is compared with the published way, the trace of a Hessian by forward over reverse differentiation, and with one
+value of the network.
+"""
 
 from functools import partial
 
@@ -13,12 +16,12 @@ from nivp_dist.settings.model import NetworkSettings
 
 DIMENSIONS, QUICK = (2, 5, 10, 20, 50, 100), (2, 5)
 WIDTH, DEPTH, FREQUENCIES = 100, 3, 2
-MOST_POINTS, PASSES = 2000, 40_000  # points; points times dimensions
+MAX_POINTS, MAX_PASSES = 2000, 40_000  # points; points times dimensions, which bounds the time of a call
 
 
 def measure(d: int, rounds: int, width: int = WIDTH) -> dict:
-    """A line of the table: seconds a point of a value, of the trap's right-hand side, and of the Hessian's way."""
-    problem, n = FokkerPlanckTrap(dimension=d), min(MOST_POINTS, PASSES // d)
+    """A line of the table: seconds for a point of a value, of the trap's right-hand side, and of that by a Hessian."""
+    problem, n = FokkerPlanckTrap(dimension=d), min(MAX_POINTS, MAX_PASSES // d)
     settings = NetworkSettings(form="direct", width=width, depth=DEPTH, frequencies=FREQUENCIES)
     network = build_network(settings, problem)
     theta = network.initialise(jax.random.key(0))
@@ -44,7 +47,7 @@ def measure(d: int, rounds: int, width: int = WIDTH) -> dict:
 
 
 def _by_hessian(problem, u, x):
-    """The trap's equation by jax.grad and the Jacobian of that."""
+    """The right-hand side of the trap, its Laplacian as the trace of a Hessian."""
 
     def flux(x):
         return u(x) * (problem.drift_target - x + problem.alpha * (jnp.mean(x) - x))

@@ -1,15 +1,17 @@
-"""One product M v, and one sketch: ours against other ways to the same numbers.
+"""The time of a product M v, and of a sketch: ours and other ways.
 
-(a) differentiating again on every product, as published; (b) one stored linearisation; (c) an explicit J, where it
-fits. What is timed is a call of a compiled program whose arguments are what can be kept between products: theta and
-points for (a), the residuals of the linearisation for (b), J for (c), the operator for ours. Inside one program XLA
-moves what (a) repeats out of a loop: "a in a loop" is (a) within such a program, what a product costs the published
-solver.
+- "again": differentiation of the network at every product, as published;
+- "linearised": one stored linearisation;
+- "explicit": the Jacobian J in memory, where it fits.
 
-A sketch is what CG is preconditioned with. The published one is M Omega: by (a), (b), (c), "c and J" for which J is
-made first, as it has to be at a new theta, and our "columns". Ours is the whole approximation of K of the same rank
-(``galerkin.kernel``, in float64 whatever the case), which is not the same numbers: `nivp bench speed velocity` shows
-what both are worth in iterations.
+Each way is a compiled program, called with what can be kept between products: theta and points for "again", the
+residuals of the linearisation, J, and the layer factors for ours. Within one program XLA moves repeated work out of a
+loop, and "in a loop" is "again" in such a program, as in the published solver.
+
+A sketch is the product M Omega with several columns, from which the published procedure makes its preconditioner. "J
+anew" is "explicit" with the computation of J, which every new theta needs, and "columns" is our product with several
+columns. Our own preconditioner is an approximation of K of the same rank (``galerkin.kernel``, always in float64),
+which is another matrix: `nivp bench speed velocity` shows the iterations that result from both.
 """
 
 import itertools
@@ -34,13 +36,14 @@ WIDTHS, POINTS, DIMENSIONS = (32, 128, 512, 1024), (1_000, 10_000, 100_000), (2,
 QUICK = (32, 128), (1_000, 10_000), (2, 10)
 RANKS, QUICK_RANKS = (128, 250), (32,)
 DEPTH = 3
-MOST_WORK, MOST_BYTES = 2.5e11, 3e9  # operations of one call; bytes of an explicit J
-LOOP = 8
-OURS, OTHERS, IN_A_LOOP, MADE, COLUMNS = "ours", ("a", "b", "c"), "a in a loop", "c and J", "columns"
+MAX_WORK, MAX_BYTES = 2.5e11, 3e9  # operations of a call, and bytes of an explicit J: some seconds, and common memory
+LOOP = 8  # products in a call of "in a loop"
+OURS, IN_A_LOOP, EXPLICIT_ANEW, COLUMNS = "ours", "in a loop", "J anew", "columns"
+OTHERS = AGAIN, LINEARISED, EXPLICIT = "again", "linearised", "explicit"
 
 
 class Case(NamedTuple):
-    """A network of DEPTH hidden layers of `width` in d dimensions, at n points. rank: of the sketch; 0: a product."""
+    """A network with DEPTH hidden layers of `width` in d dimensions, n points, the rank of a sketch (0: a product)."""
 
     width: int
     n: int
@@ -50,27 +53,27 @@ class Case(NamedTuple):
 
 
 def cases(quick: bool = False) -> list[Case]:
-    """The grid in float32, the middle dimension in float64 too, sketches; without what takes too long."""
+    """Products and sketches on the grid in float32, for d = 10 in float64 too, without those of more than MAX_WORK."""
     grid = QUICK if quick else (WIDTHS, POINTS, DIMENSIONS)
     single = [Case(*values) for values in itertools.product(*grid)]
     double = [case._replace(dtype="float64") for case in single if case.d == 10]
     sketches = [case._replace(rank=r) for r in (QUICK_RANKS if quick else RANKS) for case in single + double]
-    return [case for case in single + double + sketches if work(network_of(case), case) <= MOST_WORK]
+    return [case for case in single + double + sketches if work(network_of(case), case) <= MAX_WORK]
 
 
 def network_of(case: Case):
-    """The network of a case, in a box."""
+    """The network of a case, on a box."""
     settings = NetworkSettings(width=case.width, depth=DEPTH, dtype=case.dtype)
     return build_network(settings, FokkerPlanckTrap(dimension=case.d))
 
 
 def work(network, case: Case) -> float:
-    """Operations of M V from layer factors: 4 n p a column."""
+    """Operations of M V with the layer factors: 4 n p for each column."""
     return 4.0 * case.n * network.size * max(case.rank, 1)
 
 
 def measure(case: Case, roofline: Roofline, rounds: int) -> dict:
-    """A line of the table. difference: of the others' results from ours, relative, the largest."""
+    """A line of the table. difference: the largest relative difference between a result of the others and ours."""
     network = network_of(case)
     calls = candidates(network, case)
     samples = interleaved(calls, rounds, parts={IN_A_LOOP: LOOP})
@@ -97,7 +100,7 @@ def measure(case: Case, roofline: Roofline, rounds: int) -> dict:
 
 
 def candidates(network, case: Case) -> dict[str, Callable]:
-    """name -> a call that gives M v (p,), or M V (p, l)."""
+    """name -> a call that computes M v (p,), or M V (p, l)."""
     dtype = jnp.dtype(case.dtype)
     keys = jax.random.split(jax.random.key(0), 3)
     theta = network.initialise(keys[0]).astype(dtype)
@@ -105,26 +108,26 @@ def candidates(network, case: Case) -> dict[str, Callable]:
     weights = jnp.full(case.n, 1.0 / case.n)
     v = jax.random.normal(keys[2], (network.size, case.rank) if case.rank else (network.size,), dtype)
     published = Published(network, None)
-    again = jax.jit(published.products if case.rank else published.product)
-    kept, product = stored(network, theta, x, weights, 0, dtype)
+    differentiated = jax.jit(published.products if case.rank else published.product)
+    kept, product = stored_operator(network, theta, x, weights, 0, dtype)
     calls = {
         OURS: partial(jax.jit(product), kept, v),
-        "a": partial(again, theta, x, v),
-        "b": _linearised(network, theta, x, v),
+        AGAIN: partial(differentiated, theta, x, v),
+        LINEARISED: _linearised(network, theta, x, v),
     }
     if case.rank:
         calls |= {OURS: _approximation(network, theta, x, weights, case.rank), COLUMNS: calls[OURS]}
-    if case.n * network.size * dtype.itemsize <= MOST_BYTES:
-        calls["c"], made = _explicit(network, theta, x, v)
-        if case.rank:  # of which one is taken at a theta, so that J is made for it
-            calls[MADE] = made
-    if not case.rank and work(network, case) * LOOP <= MOST_WORK:
+    if case.n * network.size * dtype.itemsize <= MAX_BYTES:
+        calls[EXPLICIT], anew = _explicit(network, theta, x, v)
+        if case.rank:  # there is one sketch at each theta, and J is computed for it
+            calls[EXPLICIT_ANEW] = anew
+    if not case.rank and work(network, case) * LOOP <= MAX_WORK:
         calls[IN_A_LOOP] = _in_a_loop(published, theta, x, v)
     return calls
 
 
-def stored(network, theta, x, weights, chunk: int, precision):
-    """Our operator, kept: (arrays, product), product(arrays, v) = M v or M V."""
+def stored_operator(network, theta, x, weights, chunk: int, precision):
+    """Our operator with its layer factors: (arrays, product), where product(arrays, v) = M v or M V."""
     statics = {}
 
     def build(theta, x, weights):
@@ -142,7 +145,7 @@ def stored(network, theta, x, weights, chunk: int, precision):
 
 
 def _approximation(network, theta, x, weights, rank: int):
-    """That of K, the layers' factors included."""
+    """A call that computes the approximation of K, the layer factors included."""
 
     def program(theta, x, weights):
         operator = Operator.build(network, theta, x.astype(jnp.float64), weights)
@@ -154,7 +157,7 @@ def _approximation(network, theta, x, weights, rank: int):
 
 
 def _linearised(network, theta, x, v):
-    """J v and J^T r from the residuals of one linearisation of the whole batch; columns by vmap."""
+    """A call with the residuals of one linearisation of the whole batch; several columns by vmap."""
     linear = jax.jit(lambda theta, x: jax.linearize(lambda theta: network.field(theta, x), theta)[1])(theta, x)
 
     def product(linear, v):
@@ -164,8 +167,10 @@ def _linearised(network, theta, x, v):
 
 
 def _explicit(network, theta, x, v):
-    """Calls with J (n m, p) in memory, and with J made for it: J^T (J v), for one v as (J v) J, row by row: XLA's code
-    for J.T @ r is 50 times slower on a CPU."""
+    """A call with J (n m, p) in memory, and one that computes J too.
+
+    For one v the product is (J v) J, because XLA's code for J.T @ r is 50 times slower on a CPU.
+    """
 
     def jacobian(theta, x):
         row = jax.jacrev(lambda theta, x: network.field(theta, x[None])[0])
@@ -174,18 +179,18 @@ def _explicit(network, theta, x, v):
     def product(j, v):
         return (j.T @ (j @ v) if v.ndim == 2 else (j @ v) @ j) / len(x)
 
-    made = jax.jit(lambda theta, x, v: product(jacobian(theta, x), v))
-    return partial(jax.jit(product), jax.jit(jacobian)(theta, x), v), partial(made, theta, x, v)
+    anew = jax.jit(lambda theta, x, v: product(jacobian(theta, x), v))
+    return partial(jax.jit(product), jax.jit(jacobian)(theta, x), v), partial(anew, theta, x, v)
 
 
 def _in_a_loop(published, theta, x, v):
-    """LOOP products of (a) after one another."""
+    """A call that does LOOP products of "again" one after another."""
 
     def program(theta, x, v):
-        def again(_, v):
+        def multiply(_, v):
             product = published.product(theta, x, v)
             return product / jnp.linalg.norm(product)
 
-        return jax.lax.fori_loop(0, LOOP, again, v)
+        return jax.lax.fori_loop(0, LOOP, multiply, v)
 
     return partial(jax.jit(program), theta, x, v)

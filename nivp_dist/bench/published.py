@@ -1,40 +1,49 @@
-"""The published Neural IVP procedure (Finzi et al. 2023, arXiv 2304.14994, and its code), to be compared with.
+"""The published Neural IVP procedure (Finzi et al. 2023, arXiv 2304.14994, and its code), with which ours is compared.
 
-Written from the paper and from what its code does, for this comparison alone. Nothing of ``galerkin``, ``fitting``,
-``points`` or ``run`` is used: what it shares with the package is the network as a function of (theta, x), the
-problem's equation, and the coefficients of the Runge-Kutta pairs.
+It is written from the paper and its code, for this comparison only, and uses nothing of the rooms ``galerkin``,
+``fitting``, ``points`` and ``run``. It shares with the package the network as a function of (theta, x), the equation of the
+problem, and the Runge-Kutta pairs.
 
-- M v by differentiating again on every product: the gradient of v -> mean |J v|^2 / 2, J v by forward mode; several
-  columns by vmap of that.
-- At every Runge-Kutta stage a fresh Nystrom sketch of fixed rank, mu relative to its largest eigenvalue, CG from zero
-  with float64 vectors and float32 products, stopped by the recurrence's residual; one compiled program a stage.
-- Uniform points, the same for the stages of a step, new ones for every attempt.
-- Embedded Runge-Kutta with |e| <= rtol |theta_0| in parameter space, nothing kept from one step to the next.
-- Initial fit by Adam at a constant rate on uniform points, then ridge regression of the head.
+- A product M v is the gradient of v -> mean |J v|^2 / 2 with J v by forward differentiation, so that the network is
+  differentiated again for every product. Several columns are a vmap of that.
+- Every Runge-Kutta stage draws a new Nystrom sketch of fixed rank. mu is relative to the sketch's largest eigenvalue.
+  CG starts from zero, with float64 vectors and float32 products, and stops by the residual of its recurrence. A stage
+  is one compiled program.
+- The points are uniform, the same for all stages of a step, and new for every attempt.
+- The embedded Runge-Kutta pair accepts a step with |e| <= rtol |theta_0| in the parameters. Nothing is kept from one
+  step to the next.
+- The initial fit is in ``published_fit``.
 
-Left out, all to its advantage in time: refits (by wall clock there) and logging. Mended, because it would end in NaN:
-the shift of the sketch is float32's rounding instead of 1e-8.
+Refits, which depend on the wall time there, and logging are left out; without them it is faster. One defect is mended,
+because it leads to NaN: the shift of the sketch is the rounding error of float32 instead of 1e-8.
 """
 
 import math
 import time
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from nivp_dist.integration.tableaus import TABLEAUS, attempt
+from nivp_dist.network.network import Network
+from nivp_dist.problems.base import Problem
 
-BLOCK = 1 << 27  # entries of the widest array of a vmapped product: points are summed in batches below it
+MAX_ENTRIES = 1 << 27  # of the largest array of a vmapped product, 512 MiB in float32: points are taken in batches
 
 
 class Settings(NamedTuple):
-    """The defaults of the published code and of its README, with the rank and tolerance of the paper.
+    """The defaults are those of the published code and its README; rank and tolerance are those of the paper.
 
     Attributes:
-        mu: relative to the largest eigenvalue of M. rtol: of a step, |e| / |theta_0|.
-        head_ridge: the penalty is head_ridge * points / columns, for sums over the points.
+        points: for the velocities.
+        rank: of the sketch.
+        mu: regularisation relative to the largest eigenvalue of M.
+        tolerance, max_iterations: of CG.
+        method, rtol: the Runge-Kutta pair, and the largest |e| / |theta_0| of a step.
+        learning_rate, batch, epochs: of Adam; an epoch is a step on `batch` new points.
+        head_points, head_ridge: points of the regression of the head; its penalty is head_ridge * points / columns,
+            where the squares are summed over the points.
     """
 
     points: int = 5000
@@ -61,29 +70,30 @@ class Velocity(NamedTuple):
 
 
 class Failed(Exception):
-    """The evolution ended in numbers that are none, or ran out of time."""
+    """The evolution ended with NaN, or ran out of time."""
+
+
+def uniform_points(problem: Problem, dtype, key: jax.Array, n: int) -> jax.Array:
+    """Uniform points in the box of a problem: (n, d)."""
+    domain = problem.domain
+    lower, upper = jnp.asarray(domain.lower, dtype), jnp.asarray(domain.upper, dtype)
+    return lower + (upper - lower) * jax.random.uniform(key, (n, domain.dimension), dtype)
 
 
 class Published:
-    """The procedure for one network and problem.
+    """The velocities and the evolution for one network and problem.
 
-    network: what represents u, `field(theta, x)`; its dtype is that of the products (float32 as published).
+    The products have the dtype of the network (float32 as published).
     """
 
-    def __init__(self, network, problem, settings: Settings | None = None):
+    def __init__(self, network: Network, problem: Problem, settings: Settings | None = None):
         self.network, self.problem, self.settings = network, problem, settings or Settings()
         self.dtype = network.dtype
         self.velocity = jax.jit(self._velocity)
-        self._update = jax.jit(self._adam_update, static_argnums=2)
-        self._equations = jax.jit(self._head_equations)
-        self._optimiser = optax.adam(self.settings.learning_rate)
 
-    def sample(self, key, n: int | None = None):
-        """Uniform points in the box: (n, d)."""
-        domain = self.problem.domain
-        lower, upper = jnp.asarray(domain.lower, self.dtype), jnp.asarray(domain.upper, self.dtype)
-        shape = (n or self.settings.points, self.network.dimension)
-        return lower + (upper - lower) * jax.random.uniform(key, shape, self.dtype)
+    def sample(self, key: jax.Array) -> jax.Array:
+        """The points of a step: (n, d)."""
+        return uniform_points(self.problem, self.dtype, key, self.settings.points)
 
     # Products -------------------------------------------------------------------------------------
 
@@ -99,9 +109,9 @@ class Published:
     def products(self, theta, x, columns):
         """J^T J V / n: (p, l) for V (p, l)."""
         widest = max(max(layer.rows, layer.columns) for layer in self.network.layers)
-        size = max(1, BLOCK // (widest * columns.shape[1]))
+        size = max(1, MAX_ENTRIES // (widest * columns.shape[1]))
         total, several = 0.0, jax.vmap(self.product, (None, None, 1), 1)
-        for start in range(0, len(x), size):  # unrolled, as published
+        for start in range(0, len(x), size):  # unrolled in the program, as published
             batch = x[start : start + size]
             total = total + several(theta, batch, columns) * len(batch)
         return total / len(x)
@@ -137,7 +147,7 @@ class Published:
         return Velocity(v, iterations, residual, mu)
 
     def _sketch(self, theta, x, key):
-        """Eigenvectors (p, l) and eigenvalues (l,), descending, of the Nystrom approximation of M, by an SVD."""
+        """Eigenvectors (p, l) and descending eigenvalues (l,) of the Nystrom approximation of M, by an SVD."""
         rank = min(self.settings.rank, self.network.size)
         omega = jnp.linalg.qr(jax.random.normal(key, (self.network.size, rank), self.dtype))[0]
         y = self.products(theta, x, omega)
@@ -149,7 +159,7 @@ class Published:
         return vectors, jnp.maximum(singular**2 - shift, 0.0)
 
     def _conjugate_gradients(self, operator, b, precondition):
-        """(x, iterations, residual relative to |b|) of preconditioned CG from zero."""
+        """Preconditioned CG from zero: (x, iterations, residual of the recurrence relative to |b|)."""
         size = jnp.linalg.norm(b)
 
         def go_on(state):
@@ -172,9 +182,9 @@ class Published:
     # Evolution ------------------------------------------------------------------------------------
 
     def evolve(self, theta, t_end: float, key, seconds: float = float("inf")) -> tuple[jax.Array, int, int]:
-        """From theta (p,) at t = 0 to t_end: (theta, accepted steps, velocities).
+        """From theta (p,) at t = 0 to t_end: (theta, accepted steps, evaluations of the velocity).
 
-        Raises Failed when a step's error is not a number, or after `seconds`.
+        Raises Failed if the error of a step is not finite, or after `seconds`.
         """
         tableau, started = TABLEAUS[self.settings.method], time.perf_counter()
         bound = self.settings.rtol * float(jnp.linalg.norm(theta))
@@ -200,53 +210,12 @@ class Published:
     def _on_points(self, x, key):
         return lambda theta, t: self.velocity(theta, t, x, key).v
 
-    # Initial fit ----------------------------------------------------------------------------------
-
-    def begin_fit(self, theta):
-        """The state of Adam."""
-        return theta.astype(self.dtype), self._optimiser.init(theta.astype(self.dtype))
-
-    def fit_step(self, state, target: Callable, key):
-        """One update on a fresh batch. target: x (n, d) -> (n, m), always the same function."""
-        return self._update(*state, target, key)
-
-    def _adam_update(self, theta, moments, target, key):
-        x = self.sample(key, self.settings.batch)
-        goal = target(x)
-        gradient = jax.grad(lambda theta: jnp.mean((self.network.field(theta, x) - goal) ** 2))(theta)
-        change, moments = self._optimiser.update(gradient, moments, theta)
-        return optax.apply_updates(theta, change), moments
-
-    def tune_head(self, theta, target: Callable, key):
-        """theta with the last layer replaced by that of a ridge regression on fresh points, towards zero."""
-        heads = [layer for layer in self.network.layers if layer.path[-1] == "head"]
-        entries = jnp.concatenate([jnp.arange(layer.start, layer.stop) for layer in heads])
-        theta, size = theta.astype(self.dtype), len(entries)
-        matrix, b = jnp.zeros((size, size)), jnp.zeros(size)
-        rows = min(self.settings.batch, self.settings.head_points)
-        for part in range(self.settings.head_points // rows):
-            x = self.sample(jax.random.fold_in(key, part), rows)
-            more = self._equations(theta, entries, x, target(x))
-            matrix, b = matrix + more[0], b + more[1]
-        penalty = self.settings.head_ridge * self.settings.head_points / (size // len(heads))
-        return theta.at[entries].set(jnp.linalg.solve(matrix + penalty * jnp.eye(size), b).astype(self.dtype))
-
-    def _head_equations(self, theta, entries, x, goal):
-        """Phi^T Phi and Phi^T y, Phi: what the field is linear in, the columns of J that belong to the head."""
-
-        def row(x):
-            return jax.jacrev(lambda head: self._at(theta.at[entries].set(head), x))(theta[entries])
-
-        phi = jax.vmap(row)(x).reshape(-1, len(entries)).astype(jnp.float64)
-        return phi.T @ phi, phi.T @ goal.reshape(-1).astype(jnp.float64)
-
-    # ----------------------------------------------------------------------------------------------
-
     def _at(self, theta, x):
         """The field at one point x (d,): (m,)."""
         return self.network.field(theta, x[None])[0]
 
     def _rate(self, theta, t, x):
+        """The rate of the field that the equation asks for at one point: (m,)."""
         f = jnp.reshape(self.problem.rhs(self.network.function(theta), x, t), (self.network.outputs,))
         return self.network.as_field_rate(f, self.network.values(theta, x[None])[0])
 

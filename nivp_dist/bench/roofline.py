@@ -1,4 +1,4 @@
-"""What this machine can do: the rates that the figures are to be held against, measured in the same run."""
+"""The rates of this machine in matrix products and memory traffic, with which measured times are compared."""
 
 from functools import partial
 from typing import NamedTuple
@@ -8,23 +8,23 @@ import jax.numpy as jnp
 
 from nivp_dist.bench.timing import interleaved
 
-MATRIX, STREAM = 2048, 2**26  # rows of the square matrices; entries (float32) of the arrays, far beyond a cache
+MATRIX, STREAM = 2048, 2**26  # rows of the square matrices; float32 entries of the arrays, far larger than a cache
 
 
 class Roofline(NamedTuple):
-    """flops: of matrix products, operations/s by dtype. bandwidth: bytes/s, read and written. Of all local devices
-    that one program uses, which is one."""
+    """Rates of one device. flops: operations/s of matrix products for each dtype. bandwidth: bytes/s, read and
+    written."""
 
     flops: dict[str, float]
     bandwidth: float
 
     def seconds(self, flops: float, bytes_: float, dtype: str) -> float:
-        """The least time that so much work can take."""
+        """The least time for these operations and this memory traffic."""
         return max(flops / self.flops[dtype], bytes_ / self.bandwidth)
 
 
 def measure(quick: bool = False, dtypes=("float32", "float64")) -> Roofline:
-    """Square matrix products, and an array read and written."""
+    """Measure products of square matrices, and the addition of a number to a large array."""
     side, entries = (MATRIX // 4, STREAM // 16) if quick else (MATRIX, STREAM)
     product, stream = jax.jit(jnp.matmul), jax.jit(lambda a: a + 1)
     matrices = {dtype: jnp.ones((side, side), dtype) for dtype in dtypes}

@@ -1,8 +1,8 @@
-"""Weak and strong scaling of one velocity over devices and processes, each with cores of its own.
+"""Weak and strong scaling of a velocity over devices and processes, each on cores of its own.
 
-Every layout runs in processes of its own, which take their cores before jax starts, and the layouts take turns: a
-velocity of ITERATIONS products of CG, the right-hand side included, median of its repeats. What is divided are medians
-over the turns. Devices beyond the cores share them, and cannot be faster.
+Every layout runs in new processes, which are bound to their cores before jax starts (``worker``). They time a velocity,
+right-hand side included, with a fixed number of CG iterations, and take the median. The layouts are run in turn several
+times; speed-ups are ratios of the medians over these turns. More devices than cores share them, and are not faster.
 """
 
 import itertools
@@ -13,12 +13,13 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+from nivp_dist.bench import machine
 from nivp_dist.errors import RunFailed
 from nivp_dist.settings.files import shipped
 
 
 class Layout(NamedTuple):
-    """processes, with so many devices each, on `cores` cores in all."""
+    """A number of processes with `devices` devices each, on `cores` cores altogether."""
 
     processes: int
     devices: int
@@ -30,7 +31,8 @@ class Layout(NamedTuple):
 
 
 class Size(NamedTuple):
-    """n: points, of strong scaling in all, of weak scaling a device."""
+    """strong: all points of strong scaling. weak: points of each device of weak scaling. rounds: velocities timed in a
+    process. turns: processes started for each layout. The others describe network and solver."""
 
     strong: int
     weak: int
@@ -45,18 +47,18 @@ class Size(NamedTuple):
 
 FULL = Size(40_000, 10_000, 40, 5, 16, 25, 5, 3)
 QUICK = Size(2_000, 500, 8, 2, 4, 3, 2, 1, 1)
-TIMEOUT = 600
+TIMEOUT = 600  # seconds for the processes of one layout
 
 
 def layouts(cores: int) -> list[Layout]:
-    """One device on one core first: what the others are compared with."""
+    """The layouts; the first, one device on one core, is the one with which the others are compared."""
     found = [Layout(1, devices, min(devices, cores)) for devices in (1, 2, 4)]
     return found + [Layout(2, 1, min(2, cores))]
 
 
 def measure(kind: str, size: Size) -> list[dict]:
     """The lines of the table of `strong` or `weak` scaling."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count()))
+    cores = machine.cores()
     seconds: dict[Layout, list[float]] = {layout: [] for layout in layouts(len(cores))}
     for _, layout in itertools.product(range(size.turns), seconds):
         n = size.strong if kind == "strong" else size.weak * layout.parts
@@ -73,7 +75,7 @@ def measure(kind: str, size: Size) -> list[dict]:
 
 
 def run(layout: Layout, cores: list[int], n: int, size: Size) -> dict:
-    """What the worker says. Raises RunFailed with its last line if it fails."""
+    """The result of the worker: its seconds and CG iterations. Raises RunFailed with the last line of a failed one."""
     share = layout.cores // layout.processes or 1
     pinned = [[cores[(i * share + k) % len(cores)] for k in range(share)] for i in range(layout.processes)]
     wanted = {"n": n, "cores": pinned, "width": size.width, "depth": size.depth, "d": size.d, "rank": size.rank}

@@ -15,14 +15,14 @@ POINTS, SEED = 40_000, 7  # twice the points of the runs' own errors; any fixed 
 
 
 def sampled_error(run: Run, t: float) -> float:
-    """RMS(u - r) / RMS(r) at a stored time t over the points ``problem.samples(n, t, seed)`` (n, d); r is the reference.
+    """RMS(u - r) / RMS(r) at a stored time t over the points ``problem.samples(n, t, seed)`` (n, d), r the reference.
 
     If the unknown is the logarithm of a density and the samples are drawn from it, this is the error under the density.
     Raises InputError if the problem has no samples.
     """
     draw = getattr(run.problem, "samples", None)
     if draw is None:
-        raise InputError(f"{type(run.problem).__name__} has no samples(n, t, seed); it is needed for the score "sampled"")
+        raise InputError(f"{type(run.problem).__name__} has no samples(n, t, seed) to take its error on")
     x = np.asarray(draw(POINTS, t, SEED), np.float64)
     reference = run.reference(t)(x)
     misfit = run.solution(t)(x)[:, : reference.shape[1]] - reference

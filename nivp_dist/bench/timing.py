@@ -1,4 +1,4 @@
-"""Timings that can be compared: in one process, interleaved, warm, medians of rounds."""
+"""Comparable timings: taken in turn in one process, after a first call, as medians over rounds."""
 
 import statistics
 import time
@@ -6,13 +6,13 @@ from typing import Callable
 
 import jax
 
-SHORTEST = 5e-3  # seconds of one sample: shorter calls are repeated within it, so that the clock and dispatch drown
-ROUNDS, FEWEST = 7, 3
-PATIENCE = 20.0  # seconds for all rounds of one comparison; FEWEST are taken anyway
+SHORTEST = 5e-3  # seconds of a sample: shorter calls are repeated, so that the clock and the dispatch do not matter
+ROUNDS, MIN_ROUNDS = 7, 3
+TIME_LIMIT = 20.0  # seconds after which no further round begins, but MIN_ROUNDS are always taken
 
 
 class Samples:
-    """Seconds of a call of every candidate, name -> one entry a round."""
+    """Seconds of a call: candidate -> one entry for each round."""
 
     def __init__(self, seconds: dict[str, list[float]]):
         self.seconds = seconds
@@ -21,12 +21,14 @@ class Samples:
         return statistics.median(self.seconds[name])
 
     def ratio(self, slow: str, fast: str) -> float:
-        """How many times longer `slow` takes: the median over rounds of the ratio within a round, in which the two
-        met the same machine."""
+        """How many times longer `slow` takes: the median over the rounds of the ratio within a round.
+
+        Within a round the load of the machine is nearly the same for both.
+        """
         return statistics.median(a / b for a, b in zip(self.seconds[slow], self.seconds[fast], strict=True))
 
     def spread(self, name: str) -> float:
-        """(largest - smallest) / median: how quiet the machine was."""
+        """(largest - smallest) / median, which is small on an idle machine."""
         values = self.seconds[name]
         return (max(values) - min(values)) / self.median(name)
 
@@ -34,13 +36,14 @@ class Samples:
 def interleaved(
     candidates: dict[str, Callable],
     rounds: int = ROUNDS,
-    patience: float = PATIENCE,
+    time_limit: float = TIME_LIMIT,
     parts: dict[str, int] | None = None,
 ) -> Samples:
-    """Time calls without arguments that return arrays. parts: of a call that does the same so many times over.
+    """Time calls without arguments that return arrays; a call ends when its arrays are computed.
 
-    Each is called once before the clock starts (compilation, first touch of memory), then once a round in an order
-    that turns from round to round; a call ends when its arrays are there.
+    Each candidate is called once before the clock starts, for compilation and allocation, and then once a round; the
+    order is rotated from round to round. parts: by how many the time of a candidate is divided, for a call that does
+    the same work several times.
     """
     inner = {}
     for name, call in candidates.items():
@@ -49,10 +52,10 @@ def interleaved(
     names, seconds = list(candidates), {name: [] for name in candidates}
     started = time.perf_counter()
     for round_ in range(max(rounds, 1)):
-        if round_ >= min(FEWEST, rounds) and time.perf_counter() - started > patience:
+        if round_ >= min(MIN_ROUNDS, rounds) and time.perf_counter() - started > time_limit:
             break
-        turn = round_ % len(names)
-        for name in names[turn:] + names[:turn]:
+        shift = round_ % len(names)
+        for name in names[shift:] + names[:shift]:
             seconds[name].append(_seconds(candidates[name], inner[name]) / (parts or {}).get(name, 1))
     return Samples(seconds)
 

@@ -1,7 +1,7 @@
 """One process of a scaling measurement:  python -m nivp_dist.bench.worker '{"n": 40000, ...}'
 
-Started by ``scaling``, alone or by launch/local. Takes its cores before anything of jax, times a velocity of a fixed
-number of CG iterations on all the devices there are, and process 0 prints the result as one line of JSON.
+``scaling`` starts it, alone or by launch/local. The process is bound to its cores before jax is imported, and times a
+velocity with a fixed number of CG iterations on all devices. Process 0 prints the result as one line of JSON.
 """
 
 import json
@@ -40,7 +40,7 @@ def _measure(wanted: dict) -> tuple[list[float], int]:
     problem, mesh = FokkerPlanckTrap(dimension=wanted["d"]), make_mesh()
     network = build_network(NetworkSettings(width=wanted["width"], depth=wanted["depth"]), problem)
     sampling = SamplingSettings(points=wanted["n"])
-    # A tolerance that cannot be met: the same number of products everywhere.
+    # The tolerance cannot be met, so that every layout does the same number of iterations.
     solver = SolverSettings(method="pcg", rtol=1e-30, max_iterations=wanted["iterations"])
     galerkin = Galerkin(network, problem, solver, sampling, mesh)
     sampler = Sampler(sampling, problem.domain, network.log_density, mesh)

@@ -1,4 +1,4 @@
-"""The cost model: against compiled programs, and against its own limits."""
+"""The cost model: its operations against compiled programs, and its limits."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from nivp_dist.network.network import build_network
 from nivp_dist.problems import registry
 from nivp_dist.settings.model import NetworkSettings, ProblemSettings
 
-WORK = cost_model.TYPICAL[0]
+WORK = cost_model.PRIMAL[0]
 
 
 def test_the_operations_of_an_iteration_are_those_of_the_compiled_product():
@@ -43,7 +43,7 @@ def test_the_operations_by_samples_are_those_that_methods_are_chosen_by():
 
 def test_one_device_sends_nothing():
     assert cost_model.all_reduce(WORK.p, 1, cost_model.H200) == 0
-    assert all(cost_model.efficiency(work, 1, cost_model.H200) == 1 for work in (WORK, *cost_model.BY_SAMPLES))
+    assert all(cost_model.efficiency(work, 1, cost_model.H200) == 1 for work in (WORK, *cost_model.DUAL))
 
 
 def test_a_ring_is_bound_by_its_slowest_link():

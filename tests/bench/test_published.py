@@ -1,4 +1,4 @@
-"""The published procedure against dense algebra, against SciPy's integrator, and against ours."""
+"""The published procedure agrees with dense algebra, with SciPy's integrator, and with ours."""
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import scipy.integrate
 from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.bench import cases
 from nivp_dist.bench.published import Failed, Published, Settings
+from nivp_dist.bench.published_fit import PublishedFit
 from nivp_dist.galerkin.jacobian import Operator
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import build_network
@@ -57,7 +58,9 @@ def close(got, want, tolerance):
 
 
 def test_products_equal_those_of_a_dense_jacobian(wave, monkeypatch):
-    monkeypatch.setattr("nivp_dist.bench.published.BLOCK", 9 * COLUMNS * 16)  # several batches, the last one partial
+    monkeypatch.setattr(
+        "nivp_dist.bench.published.MAX_ENTRIES", 9 * COLUMNS * 16
+    )  # several batches, the last one partial
     dtype = wave.network.dtype
     tolerance = 1e-13 if dtype == jnp.float64 else 2e-6
     j, f = map(np.asarray, wave.dense(wave.theta))
@@ -65,12 +68,12 @@ def test_products_equal_those_of_a_dense_jacobian(wave, monkeypatch):
     theta, columns = wave.theta.astype(dtype), jnp.asarray(v, dtype)
 
     @jax.jit
-    def all_of_them(theta, x, columns):
+    def all_products(theta, x, columns):
         published = wave.published
         products = published.product(theta, x, columns[:, 0]), published.products(theta, x, columns)
         return *products, published.force(theta, 0.0, x)
 
-    one, several, force = all_of_them(theta, wave.x, columns)
+    one, several, force = all_products(theta, wave.x, columns)
     close(one, j.T @ (j @ v[:, 0]) / POINTS, tolerance)
     close(several, j.T @ (j @ v) / POINTS, tolerance)
     close(force, j.T @ f / POINTS, tolerance)
@@ -108,9 +111,9 @@ def test_our_products_and_the_published_ones_agree(trap):
     close(published, np.asarray(ours), 1e-12)
 
 
-def test_evolution_against_scipy(trap, monkeypatch):
-    """On points that are kept, the ODE of the parameters has one solution."""
-    monkeypatch.setattr(trap.published, "sample", lambda key, n=None: trap.x)
+def test_the_evolution_agrees_with_scipys_integrator(trap, monkeypatch):
+    """On fixed points the ODE of the parameters has one solution, which SciPy finds too."""
+    monkeypatch.setattr(trap.published, "sample", lambda key: trap.x)
 
     @jax.jit
     def rate(theta):
@@ -124,11 +127,11 @@ def test_evolution_against_scipy(trap, monkeypatch):
     ).y[:, -1]
     theta, steps, evaluations = trap.published.evolve(trap.theta, 0.1, jax.random.key(0))
     assert steps > 2
-    assert evaluations >= 4 * steps  # nothing is kept from a step to the next
+    assert evaluations >= 4 * steps  # every step evaluates all its stages
     close(theta - trap.theta, exact - np.asarray(trap.theta), 1e-2)
 
 
-def test_evolution_ends_where_it_cannot_go_on(trap):
+def test_the_evolution_fails_on_nan_and_out_of_time(trap):
     with pytest.raises(Failed, match="not a number"):
         trap.published.evolve(trap.theta * jnp.nan, 0.1, jax.random.key(0))
     with pytest.raises(Failed, match="not done in 0 s"):
@@ -137,31 +140,33 @@ def test_evolution_ends_where_it_cannot_go_on(trap):
 
 def test_the_first_step_of_adam_is_the_learning_rate_along_the_sign_of_the_gradient(trap):
     settings = SETTINGS._replace(batch=30, learning_rate=1e-2)
-    published, key = Published(trap.network, trap.problem, settings), jax.random.key(7)
-    x = published.sample(key, settings.batch)
+    key = jax.random.key(7)
 
     def target(x):
         return jnp.sum(x**2, axis=1, keepdims=True)
 
+    fit = PublishedFit(trap.network, trap.problem, settings, target)
+    x = fit.sample(key, settings.batch)
     loss = lambda theta: jnp.mean((trap.network.field(theta, x) - target(x)) ** 2)  # noqa: E731
     gradient = np.asarray(jax.grad(loss)(trap.theta))
-    moved, _ = published.fit_step(published.begin_fit(trap.theta), target, key)
-    felt = np.abs(gradient) > 1e-4
-    assert felt.sum() > 5
-    step = np.asarray(moved - trap.theta)[felt]
-    np.testing.assert_allclose(step, -1e-2 * np.sign(gradient[felt]), rtol=1e-3)
+    moved, _ = fit.step(fit.begin(trap.theta), key)
+    large = np.abs(gradient) > 1e-4
+    assert large.sum() > 5
+    step = np.asarray(moved - trap.theta)[large]
+    np.testing.assert_allclose(step, -1e-2 * np.sign(gradient[large]), rtol=1e-3)
 
 
 def test_head_tuning_is_a_ridge_regression_on_the_features(trap):
     settings = SETTINGS._replace(batch=25, head_points=50, head_ridge=1e-4)
-    published, key = Published(trap.network, trap.problem, settings), jax.random.key(8)
+    key = jax.random.key(8)
 
     def target(x):
         return jnp.cos(jnp.sum(x, axis=1, keepdims=True))
 
-    x = np.concatenate([published.sample(jax.random.fold_in(key, part), 25) for part in (0, 1)])
+    fit = PublishedFit(trap.network, trap.problem, settings, target)
+    x = np.concatenate([fit.sample(jax.random.fold_in(key, part), 25) for part in (0, 1)])
     head = next(layer for layer in trap.network.layers if layer.path[-1] == "head")
-    # The field is linear in the head: its features are its values at the unit vectors.
+    # The field is linear in the parameters of the head: its features are its values at the unit vectors.
     features = []
     for entry in range(head.start, head.stop):
         unit = np.asarray(trap.theta).copy()
@@ -172,7 +177,7 @@ def test_head_tuning_is_a_ridge_regression_on_the_features(trap):
     penalty = 1e-4 * 50 / phi.shape[1]
     stacked = np.vstack([phi, np.sqrt(penalty) * np.eye(phi.shape[1])])
     exact = np.linalg.lstsq(stacked, np.concatenate([y, np.zeros(phi.shape[1])]), rcond=None)[0]
-    tuned = np.asarray(published.tune_head(trap.theta, target, key))
+    tuned = np.asarray(fit.tune_head(trap.theta, key))
     np.testing.assert_allclose(tuned[head.start : head.stop], exact, rtol=1e-9)
     rest = np.delete(np.arange(len(tuned)), np.arange(head.start, head.stop))
     np.testing.assert_array_equal(tuned[rest], np.asarray(trap.theta)[rest])
