@@ -4,8 +4,8 @@ with the bounds."""
 import fnmatch
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 from nivp_dist.bench import machine
 from nivp_dist.bench.child_process import evolve, sampled_error

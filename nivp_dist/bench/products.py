@@ -15,8 +15,9 @@ which is another matrix: `nivp bench speed velocity` shows the iterations that r
 """
 
 import itertools
+from collections.abc import Callable
 from functools import partial
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -1,6 +1,6 @@
 """The initial fit of the published procedure: Adam on uniform points, then ridge regression of the last layer."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp

@@ -18,13 +18,16 @@ def sampled_error(run: Run, t: float) -> float:
     """RMS(u - r) / RMS(r) at a stored time t over the points ``problem.samples(n, t, seed)`` (n, d), r the reference.
 
     If the unknown is the logarithm of a density and the samples are drawn from it, this is the error under the density.
-    Raises InputError if the problem has no samples.
+    Raises InputError if the problem has no samples, or no reference at t.
     """
     draw = getattr(run.problem, "samples", None)
     if draw is None:
         raise InputError(f"{type(run.problem).__name__} has no samples(n, t, seed) to take its error on")
     x = np.asarray(draw(POINTS, t, SEED), np.float64)
-    reference = run.reference(t)(x)
+    exact = run.reference(t)
+    if exact is None:
+        raise InputError(f"{type(run.problem).__name__} has no reference at t = {t:g} to compare with")
+    reference = exact(x)
     misfit = run.solution(t)(x)[:, : reference.shape[1]] - reference
     return float(np.sqrt(np.sum(misfit**2) / np.sum(reference**2)))
 

@@ -1,8 +1,9 @@
 """The sections of `nivp bench speed`: each measures its lines, writes them as a table, and returns them for JSON."""
 
 import statistics
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 from nivp_dist.bench import (
     cases,

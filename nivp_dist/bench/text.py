@@ -1,6 +1,7 @@
 """Tables and units of `nivp bench speed` as text."""
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from nivp_dist.formatting import number
 

@@ -8,7 +8,7 @@ of a whole step, sketch included, divided by the number of its stages.
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from nivp_dist.network.network import build_network
 from nivp_dist.settings.model import IntegratorSettings, SolverSettings
 
 TOLERANCES = (1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
-METHODS = ("auto", "pcg")
+METHODS: tuple[Literal["auto", "pcg"], ...] = ("auto", "pcg")
 STEP = 1e-2  # step size: it only has to be small, because the step is not kept
 
 
@@ -132,7 +132,7 @@ class _Step:
     mu: absolute, where the settings are relative to the trace of M.
     """
 
-    def __init__(self, run, method: str, points, mu: float, trace: float, tolerance: float):
+    def __init__(self, run, method: Literal["auto", "pcg"], points, mu: float, trace: float, tolerance: float):
         self.tolerance, self.evaluations = tolerance, 0
         solver = SolverSettings(method=method, rtol=tolerance, mu=mu / trace)
         self.galerkin = Galerkin(run.network, run.problem, solver, run.config.sampling, run.mesh)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import ScalarFormatter
 
 from nivp_dist.report.health import BLUE, ORANGE
 from nivp_dist.report.window import chosen_times, window
@@ -64,10 +66,10 @@ class _Fields(NamedTuple):
 
     def colours(self, kind: str, k: int) -> dict:
         """The colour scale: network and reference share one, that of the difference is symmetric about zero."""
-        if kind == "difference":
-            return _colours(self.image(kind, k), symmetric=True)
-        images = [self.image(name, k) for name in ("network", "reference")]
-        return _colours(np.concatenate([image for image in images if image is not None]), symmetric=False)
+        shared = ("difference",) if kind == "difference" else ("network", "reference")
+        images = [self.image(name, k) for name in shared]
+        present = np.concatenate([image for image in images if image is not None])
+        return _colours(present, symmetric=kind == "difference")
 
 
 def images_figure(run: Run) -> Figure:
@@ -103,10 +105,10 @@ def _fields(run: Run, t: float) -> _Fields:
 
 def _draw_image(figure: Figure, axis: Axes, image: np.ndarray, extent, scale: dict) -> None:
     square = image.reshape(IMAGE_POINTS, IMAGE_POINTS)
+    formatter = ScalarFormatter(useMathText=True)
+    formatter.set_powerlimits((-2, 3))
     drawn = axis.imshow(square, origin="lower", extent=extent, aspect="auto", **scale)
-    bar = figure.colorbar(drawn, cax=axis.inset_axes((1.03, 0.0, 0.05, 1.0)))  # as high as the image
-    bar.formatter.set_powerlimits((-2, 3))
-    bar.formatter.set_useMathText(True)
+    bar = figure.colorbar(drawn, cax=axis.inset_axes((1.03, 0.0, 0.05, 1.0)), format=formatter)  # as high as the image
     bar.ax.tick_params(labelsize=8)
     axis.tick_params(labelsize=8)
     axis.set_box_aspect(1)
@@ -148,8 +150,8 @@ def slices_figure(run: Run) -> Figure:
 def panel_grid(run: Run, times: np.ndarray) -> tuple[Figure, np.ndarray]:
     """A figure of panels (times, coordinates) for the first coordinates, with their names below the last row."""
     columns = min(run.problem.domain.dimension, MAX_COLUMNS)
-    figure = Figure(figsize=(3.3 * columns + 0.8, 2.5 * len(times) + 0.9), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.05)  # keeps the tick labels of neighbouring panels apart
+    layout = ConstrainedLayoutEngine(wspace=0.05)  # keeps the tick labels of neighbouring panels apart
+    figure = Figure(figsize=(3.3 * columns + 0.8, 2.5 * len(times) + 0.9), layout=layout)
     axes = figure.subplots(len(times), columns, squeeze=False, sharey="row")
     for i, axis in enumerate(axes[-1]):
         axis.set_xlabel(coordinate(i))

@@ -2,8 +2,9 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from nivp_dist.formatting import count, duration, number, scientific
 from nivp_dist.report.status import read_status

@@ -258,6 +258,6 @@ def test_marginals_on_a_box_ignore_points_outside(tmp_path):
         network, reference = axis.patches
         edges = reference.get_data().edges
         exact = np.diff(0.75 * (edges - edges**3 / 3)) / np.diff(edges)
-        assert -1 <= edges[0] and edges[-1] <= 1
+        assert edges[0] >= -1 and edges[-1] <= 1
         np.testing.assert_allclose(reference.get_data().values, exact, atol=0.1 * exact.max())
         assert network.get_label() == "network" and reference.get_label() == "reference"
