@@ -1,0 +1,107 @@
+"""The status of a run as text, and `nivp status` without jax."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from example_run import SUMMARY, event, write
+
+import nivp_dist
+from nivp_dist.report.status import read_status
+from nivp_dist.report.status_text import status_lines
+from nivp_dist.storage.metrics import Lines
+
+FACTS = {
+    "status": "running",
+    "summary": SUMMARY,
+    "last_step": {
+        "step": 34,
+        "t": 0.125,
+        "h": 0.00371,
+        "residual": 1e-4,
+        "residual_fresh": 2e-4,
+        "cg_iterations": 45,
+        "wall_seconds": 3900.0,
+    },
+    "t": 0.125,
+    "rate_per_hour": 0.04,
+    "seconds_left": 11250.0,
+    "ends_at": 1748957100.0,
+    "checkpoint": {"transitions": 47, "step": 30, "t": 0.1, "age_seconds": 133.0},
+    "resumes": 2,
+    "refits": 1,
+    "job": "77",
+    "requeues": 1,
+    "heartbeat": {"holder": "process 123 on node3 (job 77)", "age_seconds": 8.0},
+    "events": [{"step": 20, "t": 0.1, "kind": "refit", "message": "CG grew"}],
+    "warnings": [{"step": 11, "t": 0.05, "kind": "warning", "message": "CG hit its limit"}],
+}
+
+TEXT = """\
+status                    running
+where                     process 123 on node3 (job 77), last sign of life 8 s ago
+problem                   heat
+phase                     evolve
+t                         0.125 of 0.25
+rate                      0.04 per hour
+left                      3 h 07 min, until 2025-06-03 13:25
+checkpoint                number 47 (step 30, t = 0.1), 2 min 13 s ago
+restarts                  2 resumes, 1 refit
+Slurm job                 77, queued again 1 time
+step size h               3.71e-03
+residual                  1.00e-04
+residual, fresh points    2.00e-04
+CG iterations, last step  45
+accepted steps            34
+wall time                 1 h 05 min
+error at t = 0            1.25e-04
+refit                     step 20: CG grew
+warning                   step 11: CG hit its limit"""
+
+
+def test_the_text_of_a_run_in_progress(utc):
+    assert "\n".join(status_lines(FACTS)) == TEXT
+
+
+def test_a_failed_run_shows_its_message_and_a_finished_run_no_phase(directory):
+    write(directory, status="failed", message="step too small")
+    assert status_lines(read_status(directory))[0].endswith("  failed: step too small")
+    write(directory, status="finished")
+    assert not any(line.startswith(("phase", "left")) for line in status_lines(read_status(directory)))
+
+
+# Without jax ------------------------------------------------------------------------------------
+
+
+def without_jax(code: str) -> subprocess.CompletedProcess:
+    """Run code in a Python where jax and what needs it cannot be imported, nor matplotlib."""
+    banned = "import sys\nfor name in ('jax', 'jaxlib', 'flax', 'orbax', 'matplotlib'): sys.modules[name] = None\n"
+    environment = os.environ | {"PYTHONPATH": str(Path(nivp_dist.__file__).parents[1])}
+    return subprocess.run([sys.executable, "-c", banned + code], capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("options", [["--watch"], ["--watch", "0.5"], ["--json"], []])
+def test_nivp_status_needs_no_jax(directory, options):
+    done = without_jax(f"from nivp_dist.cli import main\nsys.exit(main(['status', *{options!r}, {str(directory)!r}]))")
+    assert done.returncode == 0, done.stderr
+    assert "interrupted" in done.stdout and "0.165" in done.stdout
+
+
+def test_without_jax_the_numerical_modules_cannot_be_imported():
+    assert "ModuleNotFoundError" in without_jax("import nivp_dist.api").stderr
+
+
+def test_metrics_and_events_are_standard_json(directory):
+    event(directory, "warning", "CG hit its limit")
+    Lines(directory / "metrics.jsonl").append({"step": 31, "residual": float("nan")})
+    code = (
+        "import json, sys\n"
+        "refuse = lambda name: sys.exit(name)\n"
+        f"for name in ('metrics', 'events'):\n"
+        f"    for line in open({str(directory)!r} + f'/{{name}}.jsonl'):\n"
+        "        print(json.loads(line, parse_constant=refuse)['step'])\n"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == [str(n) for n in range(1, 32)] + ["30"], done.stderr
