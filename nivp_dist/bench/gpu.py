@@ -7,6 +7,7 @@
 - A profile of that velocity, for TensorBoard or Perfetto.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from nivp_dist.bench.products import stored_operator
 from nivp_dist.bench.timing import interleaved
 from nivp_dist.galerkin.jacobian import COARSE
 from nivp_dist.galerkin.velocity import Galerkin
-from nivp_dist.network.network import build_network
+from nivp_dist.network.network import Network, build_network
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
 from nivp_dist.settings.model import NetworkSettings, SamplingSettings, SolverSettings
@@ -109,29 +110,11 @@ def _product(width: int, size: Size, precision: str, rate: float, rounds: int) -
 
 
 def _evaluation(size: Size, precision: str, rounds: int, trace: Path | None) -> dict:
-    """The times of a velocity of the trap, and of its parts: the approximation of K, one product, the norms."""
-    problem, mesh = FokkerPlanckTrap(dimension=size.d), make_mesh(1)
-    network = build_network(
-        NetworkSettings(width=size.width, depth=size.depth, dtype=_dtype(precision), frequencies=2), problem
-    )
-    sampling = SamplingSettings(points=size.n)
-    sampler = Sampler(sampling, problem.domain, network.log_density, mesh)
-    points = sampler.draw(jax.random.key(1), sampler.broadest())
-    theta, zero = network.initialise(jax.random.key(0)), jnp.zeros(network.size)
+    """The times of a velocity of the trap, and of its parts: the approximation of K, one product, the norms.
 
-    def galerkin(iterations):
-        solver = SolverSettings(method="dual_pcg", rtol=1e-4, max_iterations=iterations, precision=precision)
-        return Galerkin(network, problem, solver, sampling, mesh)
-
-    whole, single = galerkin(size.iterations), galerkin(1)
-    shared = whole.prepare(theta, points, jax.random.key(2), size.rank)
-    arguments = (theta, 0.0, points, shared, whole.guess(zero, points))
-    calls = {
-        "evaluation": lambda: whole.velocity(*arguments),
-        "evaluation with one product": lambda: single.velocity(*arguments),
-        "approximation": lambda: whole.prepare(theta, points, jax.random.key(2), size.rank),
-        "norms": lambda: whole.step_norms(theta, theta, zero, *2 * [whole.rate(theta, zero, points)], points),
-    }
+    trace: the folder for a profile of the velocity, or None for no profile.
+    """
+    network, calls = _evaluation_calls(size, precision)
     samples = interleaved(calls, rounds)
     result = calls["evaluation"]()
     if trace is not None:
@@ -149,4 +132,28 @@ def _evaluation(size: Size, precision: str, rounds: int, trace: Path | None) -> 
         "cg_residual": float(result.solver_residual),
         "seconds": seconds,
         "seconds_an_iteration": more,
+    }
+
+
+def _evaluation_calls(size: Size, precision: str) -> tuple[Network, dict[str, Callable]]:
+    """The network of the trap, and calls that compute its velocity and parts of it."""
+    problem, mesh = FokkerPlanckTrap(dimension=size.d), make_mesh(1)
+    settings = NetworkSettings(width=size.width, depth=size.depth, dtype=_dtype(precision), frequencies=2)
+    network, sampling = build_network(settings, problem), SamplingSettings(points=size.n)
+    sampler = Sampler(sampling, problem.domain, network.log_density, mesh)
+    points = sampler.draw(jax.random.key(1), sampler.broadest())
+    theta, zero = network.initialise(jax.random.key(0)), jnp.zeros(network.size)
+
+    def galerkin(iterations):
+        solver = SolverSettings(method="dual_pcg", rtol=1e-4, max_iterations=iterations, precision=precision)
+        return Galerkin(network, problem, solver, sampling, mesh)
+
+    whole, single = galerkin(size.iterations), galerkin(1)
+    shared = whole.prepare(theta, points, jax.random.key(2), size.rank)
+    arguments = (theta, 0.0, points, shared, whole.guess(zero, points))
+    return network, {
+        "evaluation": lambda: whole.velocity(*arguments),
+        "evaluation with one product": lambda: single.velocity(*arguments),
+        "approximation": lambda: whole.prepare(theta, points, jax.random.key(2), size.rank),
+        "norms": lambda: whole.step_norms(theta, theta, zero, *2 * [whole.rate(theta, zero, points)], points),
     }
