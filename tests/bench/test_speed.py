@@ -8,6 +8,7 @@ import pytest
 
 from nivp_dist import cli
 from nivp_dist.bench import (
+    cost_model,
     end_to_end,
     fit,
     gpu,
@@ -130,6 +131,12 @@ def test_the_section_gpu_measures_errors_and_writes_a_profile(tiny, tmp_path):
     assert double["product"] < 1e-13 and double["sketch"] < 1e-13
     assert 1e-9 < single["product"] < 1e-5 and 1e-9 < single["sketch"] < 1e-5
     assert list((tmp_path / "trace").rglob("*.xplane.pb"))
+
+
+def test_the_section_cost_model_prints_its_table(tiny, tmp_path, capsys):
+    rows = measured("cost_model", tmp_path)["rows"]
+    assert [row["devices"] for row in rows[:4]] == [8, 64, 512, 1024]
+    assert set(cost_model.table()) <= set(capsys.readouterr().out.splitlines())
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import re
 import pytest
 from documents import content, table
 
-from nivp_dist.bench import accuracy, cost_model
+from nivp_dist.bench import accuracy, cost_model, score_sheet
 from nivp_dist.bench.rows import ROWS
 from nivp_dist.settings.rules import settings_for_accuracy
 
@@ -29,7 +29,7 @@ def test_the_headline_rows_of_the_readme_are_rows_of_the_guide():
 
 @pytest.mark.parametrize("document", ["README", "accuracy"])
 def test_the_head_of_the_score_sheet_is_that_of_the_command(document):
-    head = accuracy.markdown({"rows": []})
+    head = score_sheet.markdown({"rows": []})
     assert f"<!-- {SHEET} -->\n" + "\n".join(head) + "\n" in content(document)
 
 
