@@ -11,7 +11,8 @@ from nivp_dist.errors import InputError
 from nivp_dist.report import status
 from nivp_dist.report.status import read_status
 from nivp_dist.report.status_text import status_lines
-from nivp_dist.storage import heartbeat, run_directory
+from nivp_dist.storage import heartbeat
+from nivp_dist.storage.lock import hold
 from nivp_dist.storage.metrics import Lines
 
 
@@ -20,7 +21,7 @@ def test_the_status_of_a_run_that_has_written_nothing_yet(tmp_path):
     assert status_lines(read_status(tmp_path)) == ["status  not started"]
     Lines(tmp_path / "jobs.jsonl").append({"job": "12", "time": 0.0})
     assert status_lines(read_status(tmp_path)) == ["status     queued", "Slurm job  12"]
-    with run_directory.lock(tmp_path):
+    with hold(tmp_path):
         assert read_status(tmp_path)["status"] == "starting"
 
 
@@ -63,14 +64,14 @@ def test_the_time_left_is_never_negative(directory):
 def test_the_heartbeat_tells_running_from_interrupted_where_the_lock_cannot(
     directory, monkeypatch, host, age, expected
 ):
-    with run_directory.lock(directory):
+    with hold(directory):
         pass  # the file of the lock stays, the lock is released
     beat(directory, host or heartbeat.socket.gethostname(), age)
     assert read_status(directory)["status"] == expected
 
 
 def test_a_held_lock_means_running_or_starting(directory):
-    with run_directory.lock(directory):
+    with hold(directory):
         assert read_status(directory)["status"] == "running"
         os.utime(directory / "summary.json", (0, 0))
         os.utime(directory / ".lock", (1, 1))
