@@ -10,7 +10,7 @@ from nivp_dist.settings.model import ClusterSettings
 
 
 def enable(settings: ClusterSettings, topology: Topology, warn: Callable[[str], object]) -> None:
-    """Use the cache that the settings name. warn(message) is called if its folder cannot be made."""
+    """Use the cache that the settings name. If it cannot be used, warn(message) is called and the run has none."""
     import jax
 
     from nivp_dist.backend import private_api
@@ -24,9 +24,13 @@ def enable(settings: ClusterSettings, topology: Topology, warn: Callable[[str], 
         return
     folder = default_folder() if automatic else Path(wanted).expanduser()
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # a program that others put here would run as the user
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        status = folder.stat()
     except OSError as error:
         warn(f"no compilation cache: {folder}: {error.strerror}")
+        return
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:  # programs that others put there would run as the user
+        warn(f"no compilation cache: {folder} belongs to others or can be written by them: chmod go-w, or name another")
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # JAX leaves out programs that compile quickly; a run has hundreds of them, and together they take the longest.

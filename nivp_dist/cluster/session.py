@@ -33,6 +33,7 @@ class Session:
     def __init__(self, place: Topology, group: Group | None = None, watchdog: Watchdog | None = None):
         self.topology, self.group, self.watchdog = place, group, watchdog
         self.log: Log | None = None
+        self._before_log: list[str] = []  # messages from before the log is open
 
     def begin(self, label: str) -> None:
         """This process begins a command that all processes carry out together: the watchdog's deadline starts again."""
@@ -47,6 +48,9 @@ class Session:
         self.log, place = Log(directory, self.topology.index), self.topology
         control = f", decisions over {channel.current().name}" if place.processes > 1 else ""
         self.write_log(f"one of {place.processes} on {socket.gethostname()}{control}, pid {os.getpid()}")
+        for message in self._before_log:
+            self.write_log(message)
+        self._before_log = []
         if self.group is not None and self.watchdog is not None:
             self.watchdog.write_to(self.log)
             self.group.on_end = self.log.write_last_line
@@ -55,8 +59,10 @@ class Session:
         return self.log
 
     def write_log(self, message: str) -> None:
-        """Append a message to the log of this process, if it has one."""
-        if self.log is not None:
+        """Append a message to the log of this process. Before it is open, the message is kept for it."""
+        if self.log is None:
+            self._before_log.append(message)
+        else:
             self.log.write_line(message)
 
     def fail(self, cause: str, code: int, consequence: bool) -> None:
@@ -105,7 +111,7 @@ def connect(settings: ClusterSettings, environment: Mapping[str, str] = os.envir
     global _session
     place = topology.detect(environment)
     if place.processes == 1:
-        compilation_cache.enable(settings, place, _session.write_log)
+        compilation_cache.enable(settings, place, _warn)
         if check:
             startup_checks.require_gpus(environment)
         return _session
@@ -123,7 +129,7 @@ def connect(settings: ClusterSettings, environment: Mapping[str, str] = os.envir
     group = Group(place, meeting, secret, settings)
     _session = Session(place, group, Watchdog(group, 60 * settings.deadline_minutes))
     _start_jax(place, group, settings, environment)
-    compilation_cache.enable(settings, place, _session.write_log)
+    compilation_cache.enable(settings, place, _warn)
     channel.use(mpi or channel.over_coordination(group.met.run_key, 60 * settings.deadline_minutes))
     if check:
         startup_checks.require_same_software(place)
@@ -160,6 +166,13 @@ def _communicator(place: Topology, control: str):
             f"built for another MPI ({library}); use that one's mpirun, or srun without MPI, or launch/local"
         )
     return MPI.COMM_WORLD
+
+
+def _warn(message: str) -> None:
+    """Write a message into the log, and on process 0 also to the screen."""
+    _session.write_log(f"WARNING {message}")
+    if _session.topology.index == 0:
+        sys.stderr.write(f"nivp: warning: {message}\n")
 
 
 def _agree_on_meeting(mpi: channel.MpiChannel) -> Meeting:
