@@ -20,6 +20,7 @@ from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.bench.precision import PRECISIONS
 from nivp_dist.bench.products import stored_operator
 from nivp_dist.bench.timing import interleaved
+from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.jacobian import COARSE
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import Network, build_network
@@ -146,11 +147,11 @@ def _evaluation_calls(size: Size, precision: str) -> tuple[Network, dict[str, Ca
 
     def galerkin(iterations):
         solver = SolverSettings(method="dual_pcg", rtol=1e-4, max_iterations=iterations, precision=precision)
-        return Galerkin(network, problem, solver, sampling, mesh)
+        return Galerkin(Discretisation(network, problem, sampling, mesh), solver)
 
     whole, single = galerkin(size.iterations), galerkin(1)
     shared = whole.prepare(theta, points, jax.random.key(2), size.rank)
-    arguments = (theta, 0.0, points, shared, whole.guess(zero, points))
+    arguments = (theta, 0.0, points, shared, whole.initial_guess(zero, points))
     return network, {
         "evaluation": lambda: whole.velocity(*arguments),
         "evaluation with one product": lambda: single.velocity(*arguments),

@@ -18,6 +18,7 @@ from nivp_dist.bench.published import Settings
 from nivp_dist.bench.timing import interleaved
 from nivp_dist.bench.velocity import DenseVelocity, Size, fitted
 from nivp_dist.galerkin import pcg
+from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.settings.model import SolverSettings
 
@@ -66,6 +67,6 @@ def measure(name: str, size: Size, rounds: int) -> list[dict]:
 def _velocity(run, theta, points, mu: float, precision: str):
     """The preconditioner and mu, and a call that solves with them."""
     solver = SolverSettings(method="pcg", mu=mu, max_iterations=MAX_ITERATIONS, precision=precision)
-    galerkin = Galerkin(run.network, run.problem, solver, run.config.sampling, run.mesh)
-    shared = galerkin.prepare(theta, points, jax.random.key(6), galerkin.first_rank)
+    galerkin = Galerkin(Discretisation(run.network, run.problem, run.config.sampling, run.mesh), solver)
+    shared = galerkin.prepare(theta, points, jax.random.key(6), galerkin.initial_rank)
     return shared, partial(galerkin.velocity, theta, 0.0, points, shared, jnp.zeros_like(theta))

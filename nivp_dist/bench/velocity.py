@@ -18,6 +18,7 @@ import scipy.linalg
 from nivp_dist.bench import cases
 from nivp_dist.bench.published import Published, Settings
 from nivp_dist.bench.timing import interleaved
+from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.methods import ITERATIVE
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.solver_choice import TELEMETRY_RANK, System
@@ -135,9 +136,9 @@ class _Step:
     def __init__(self, run, method: Literal["auto", "pcg"], points, mu: float, trace: float, tolerance: float):
         self.tolerance, self.evaluations = tolerance, 0
         solver = SolverSettings(method=method, rtol=tolerance, mu=mu / trace)
-        self.galerkin = Galerkin(run.network, run.problem, solver, run.config.sampling, run.mesh)
+        self.galerkin = Galerkin(Discretisation(run.network, run.problem, run.config.sampling, run.mesh), solver)
         self.points, self.mu, self.key = points, mu, jax.random.key(6)
-        self.rank = self.galerkin.first_rank or TELEMETRY_RANK
+        self.rank = self.galerkin.initial_rank or TELEMETRY_RANK
         self.combine = jax.jit(
             lambda theta, h, row, stages: (0 if theta is None else theta) + h * sum(c * k for c, k in zip(row, stages))
         )

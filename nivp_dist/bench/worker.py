@@ -31,6 +31,7 @@ def _measure(wanted: dict) -> tuple[list[float], int]:
     import jax.numpy as jnp
 
     from nivp_dist.backend.mesh import make_mesh, replicate
+    from nivp_dist.galerkin.discretisation import Discretisation
     from nivp_dist.galerkin.velocity import Galerkin
     from nivp_dist.network.network import build_network
     from nivp_dist.points.sampling import Sampler
@@ -42,7 +43,7 @@ def _measure(wanted: dict) -> tuple[list[float], int]:
     sampling = SamplingSettings(points=wanted["n"])
     # The tolerance cannot be met, so that every layout does the same number of iterations.
     solver = SolverSettings(method="pcg", rtol=1e-30, max_iterations=wanted["iterations"])
-    galerkin = Galerkin(network, problem, solver, sampling, mesh)
+    galerkin = Galerkin(Discretisation(network, problem, sampling, mesh), solver)
     sampler = Sampler(sampling, problem.domain, network.log_density, mesh)
     theta = replicate(network.initialise(jax.random.key(0)), mesh)
     guess = replicate(jnp.zeros(network.size), mesh)

@@ -21,7 +21,7 @@ import optax
 
 from nivp_dist.backend import random_keys
 from nivp_dist.fitting.head import HeadTuning
-from nivp_dist.galerkin.methods import fit_rank, fits_by_samples
+from nivp_dist.galerkin.methods import dual_pcg_suits_fit, fit_rank
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.points.points import error_weights
 from nivp_dist.settings.model import FitSettings
@@ -127,7 +127,7 @@ class Fitter:
             # In the basis of the network: that of the points (``network.frames``) does not help a fit. Measured for a
             # mixture in three dimensions after 60 rounds: 5.0e-3 in the frame of the points, 2.3e-3 without it.
             galerkin, rank = self._solver(float(state.damping))
-            shared = galerkin.prepare(state.theta, points, random_keys.fit_sketch_key(key), rank, framed=False)
+            shared = galerkin.prepare(state.theta, points, random_keys.fit_sketch_key(key), rank, adapted_basis=False)
             corrections = galerkin.correction(state.theta, points, misfit, shared, dampings)
             lengths = LENGTHS if self.settings.line_search else LENGTHS[:1]
             dampings = np.tile(dampings, len(lengths))
@@ -139,9 +139,9 @@ class Fitter:
 
     def _solver(self, damping: float) -> tuple[Galerkin, int]:
         """The solver of a round at that damping, and the rank of its approximation."""
-        if self.iterative is not None and fits_by_samples(self.network, self.settings.points, damping):
+        if self.iterative is not None and dual_pcg_suits_fit(self.network, self.settings.points, damping):
             return self.iterative, min(fit_rank(self.network, damping), self.iterative.largest_rank)
-        return self.galerkin, self.galerkin.first_rank
+        return self.galerkin, self.galerkin.initial_rank
 
     def _choose(self, state, candidates, errors, dampings) -> FitState:
         """The best of the candidates (1 + c, p), of which the first is the present theta, and what follows from it."""

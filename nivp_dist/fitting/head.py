@@ -37,7 +37,7 @@ class HeadTuning:
             start += layer.rows * layer.columns
         factors = tuple(network.factors(theta, points.x)[1][i] for i in self.heads)
         part = _HeadNetwork(tuple(layers), network.outputs, start)
-        operator = Operator.of_factors(part, points.weights, factors)
+        operator = Operator.from_factors(part, points.weights, factors)
         matrix, b = jax.lax.psum((operator.matrix(), operator.transpose(misfit)), axis)
         solution = solve_positive(matrix, self.ridge * jnp.trace(matrix), b)
         correction = jnp.zeros(network.size)

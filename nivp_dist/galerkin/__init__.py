@@ -1,1 +1,1 @@
-"""The heart: M(theta) v = F(theta), by Jacobian products over sharded points."""
+"""The velocity theta' = v from M(theta) v = F(theta, t), by Jacobian products over sharded points."""

@@ -1,12 +1,13 @@
-"""The algebra of one block of Jacobian rows, from the factors of the layers (see ``Network.factors``).
+"""The algebra of one block of B Jacobian rows, from the factors of the layers (see ``Network.factors``).
 
 Points lie along the last axis: A_l (rows, B), D_l (k, columns, B) for a layer that feeds k outputs. For layers of
 the usual widths that axis is the long one, so sums over columns and products with weights run along it at full
-vector length, and both matrix products of a layer read it contiguously. With W_l^T in place of the slice of v,
+vector length, and both matrix products of a layer read it contiguously. With the slice of v that belongs to layer l
+as a matrix V_l (rows, columns),
 
-    J v   = sum_l  sum_c (V_l^T A_l) * D_lk,         (J^T r)_l^T = (sum_k r_k D_lk) A_l^T,
+    (J v)_k = sum_l sum_columns (V_l^T A_l) * D_lk,         (J^T r)_l^T = (sum_k r_k D_lk) A_l^T,
 
-two matrix products a layer, 4 B p flops for a pair. Nothing here knows of chunks or devices.
+two matrix products a layer, 4 B p operations for both J v and J^T r. Chunks and devices are the callers' concern.
 """
 
 import jax
@@ -15,12 +16,12 @@ import numpy as np
 
 
 def lay_out(factors):
-    """Factors as the network gives them, A (B, rows) and D (B, k, columns), as a block."""
+    """A block from factors as the network returns them, A (B, rows) and D (B, k, columns)."""
     return tuple((a.T, jnp.moveaxis(d, 0, -1)) for a, d in factors)
 
 
 def split(layers, v):
-    """v (p,) as matrices V_l^T (columns, rows)."""
+    """v (p,) as a list of matrices V_l^T (columns, rows)."""
     return [v[layer.start : layer.stop].reshape(layer.rows, layer.columns).T for layer in layers]
 
 
@@ -30,7 +31,7 @@ def join(matrices):
 
 
 def apply(layers, block, matrices, multiply=jnp.matmul):
-    """J v: (m, B), v as its matrices. multiply: of two matrices."""
+    """J v: (m, B), for v as the matrices of ``split``. multiply: (a, b) -> a @ b, perhaps coarsely."""
     rows = [0.0] * max(layer.outputs[1] for layer in layers)
     for layer, (a, d), matrix in zip(layers, block, matrices):
         forward = multiply(matrix, a)
@@ -40,7 +41,7 @@ def apply(layers, block, matrices, multiply=jnp.matmul):
 
 
 def transpose(layers, block, r, multiply=jnp.matmul):
-    """J^T r as matrices, for r (m, B). multiply: of two matrices."""
+    """J^T r as the matrices of ``split``, for r (m, B). multiply: as in ``apply``."""
     matrices = []
     for layer, (a, d) in zip(layers, block):
         weighted = sum(r[k] * d[position] for position, k in enumerate(range(*layer.outputs)))
@@ -61,10 +62,14 @@ def explicit(layers, block):
 
 
 def kernel(layers, block, pivots):
-    """J J^T between other points and this block's: (b, m, m, B), pivot, its output, this block's output, point.
+    """J J^T between b other points, called pivots, and those of this block.
 
-    K_(ik)(jl) = sum over layers of (A_i . A_j) (D_ik . D_jl): 2 b B sum(rows + outputs^2 columns) operations, not
-    2 b B m^2 p. pivots: factors as the network gives them, A (b, rows) and D (b, k, columns) a layer.
+    K_(ik)(jl) = sum over layers of (A_i . A_j) (D_ik . D_jl): 2 b B sum(rows + outputs^2 columns) operations, instead
+    of 2 b B m^2 p with explicit rows of J.
+
+    Args:
+        pivots: factors as the network returns them, A (b, rows) and D (b, k, columns) for each layer.
+    Returns: (b, m, m, B), by pivot, output of the pivot, output of this block's point, and point.
     """
     outputs = max(layer.outputs[1] for layer in layers)
     entries = [[0.0] * outputs for _ in range(outputs)]
@@ -73,11 +78,11 @@ def kernel(layers, block, pivots):
         for i, k in enumerate(range(*layer.outputs)):
             for j, other in enumerate(range(*layer.outputs)):
                 entries[k][other] = entries[k][other] + inputs * (d_pivots[:, i] @ d[j])
-    nothing = jnp.zeros_like(entries[0][0])
-    return jnp.stack([jnp.stack([nothing + entry for entry in row], axis=1) for row in entries], axis=1)
+    zero = jnp.zeros_like(entries[0][0])  # for pairs of outputs that no layer feeds both of
+    return jnp.stack([jnp.stack([zero + entry for entry in row], axis=1) for row in entries], axis=1)
 
 
-def squares(layers, block):
+def squared_row_norms(layers, block):
     """|row of J|^2: (m, B), the diagonal of J J^T."""
     rows = [0.0] * max(layer.outputs[1] for layer in layers)
     for layer, (a, d) in zip(layers, block):
@@ -88,7 +93,7 @@ def squares(layers, block):
 
 
 def traces(block, weights):
-    """tr(J^T W J) by layers, in float64: sum_i w_i |A_i|^2 |D_i|^2 each, (L,)."""
+    """Each layer's part of tr(J^T W J), sum_i w_i |A_i|^2 |D_i|^2, in float64: (L,)."""
     squares = [jnp.sum(a.astype(jnp.float64) ** 2, 0) * jnp.sum(d.astype(jnp.float64) ** 2, (0, 1)) for a, d in block]
     return jnp.stack(squares) @ weights
 
@@ -100,19 +105,22 @@ def _rows(a, d):
 
 # The matrix J^T W J, layer by layer ------------------------------------------------------------------------------
 #
-# Its block of layers l, l' is sum_i (A_i A'_i) (x) (sum_k D_ik D'_ik): with the products in brackets formed first, one
-# matrix product over the points, whatever the number of outputs. On the diagonal both brackets are symmetric, and a
-# quarter of the work is left; blocks below the diagonal mirror those above. Measured on one core in float64,
-# against an explicit J: 0.4 to 0.46 of the time with one output (p = 2,900), 0.28 with two on a shared trunk.
+# The block of layers l and l' is sum_i (A_i A'_i) (x) (sum_k D_ik D'_ik), (x) the Kronecker product. With the brackets
+# formed first for every point it is one matrix product over the points, whatever the number of outputs. On the diagonal
+# both brackets are symmetric, so that a quarter of the work is left; blocks below the diagonal are transposes of those
+# above. Measured on one core in float64, against an explicit J: 0.4 to 0.46 of the time with one output (p = 2,900),
+# 0.28 with two on a shared trunk.
 #
-# For a layer of many rows and few columns (a quadratic form of 50 coordinates has 1,326 and one) those products are
-# more than the entries of the block, a point: there the block is the product of the explicit rows of both.
+# A layer of many rows and few columns (a quadratic form of 50 coordinates has 1,326 and one) has more numbers in its
+# brackets than in its rows of J. There the block is the product of the explicit rows of both layers.
 
-FORMED = 8  # operations of a matrix product in the time of an entry that is formed and written for it
+# Operations of a matrix product in the time of forming and writing one number of its factors: an estimate, on which
+# only the choice of the cheaper form depends, and that is clear for the layers in use.
+FORMED = 8
 
 
 def pairs(layers):
-    """The pairs (l, l') of layers, l <= l', whose block is not zero: they feed a common output."""
+    """The pairs (l, l') of layers, l <= l', that feed a common output: the blocks of all others are zero."""
     indices = range(len(layers))
     return [(i, j) for i in indices for j in indices[i:] if _common(layers[i], layers[j])]
 
@@ -122,7 +130,7 @@ def _common(one, other):
 
 
 def gram(layers, block, weights):
-    """J^T W J by pairs of layers: for each the product over points of both brackets, to be given to ``assemble``."""
+    """The parts of J^T W J that ``assemble`` takes: for each of ``pairs`` the matrix product over the points."""
     parts = []
     for i, j in pairs(layers):
         (a, d), (b, e) = block[i], block[j]
@@ -142,7 +150,7 @@ def gram(layers, block, weights):
 
 
 def gram_entries(layers) -> int:
-    """Numbers a point that ``gram`` forms before its largest matrix product."""
+    """The numbers that ``gram`` forms for each point before its largest matrix product."""
     return max(_formed(layers[i], layers[j], _by_products(layers[i], layers[j])) for i, j in pairs(layers))
 
 
@@ -154,7 +162,7 @@ def _formed(one, other, by_products) -> int:
 
 
 def _by_products(one, other) -> bool:
-    """Whether their block is cheaper by products of factors than by explicit rows."""
+    """Whether products of factors (the brackets) make the block of both layers in less time than explicit rows."""
     entries = one.rows * one.columns * other.rows * other.columns
     products = entries * (0.25 if one == other else 1.0) + FORMED * _formed(one, other, True)
     return products <= len(_common(one, other)) * entries + FORMED * _formed(one, other, False)
@@ -162,14 +170,14 @@ def _by_products(one, other) -> bool:
 
 def assemble(layers, parts):
     """The matrix (p, p) from the parts of ``gram``."""
-    found = dict(zip(pairs(layers), parts))
+    by_pair = dict(zip(pairs(layers), parts))
     rows = []
     for i, one in enumerate(layers):
         row = []
         for j, other in enumerate(layers):
             shape = (one.rows * one.columns, other.rows * other.columns)
-            if (i, j) in found or (j, i) in found:
-                row.append(_block(one, other, found[i, j], i == j) if i <= j else rows[j][i].T)
+            if (i, j) in by_pair or (j, i) in by_pair:
+                row.append(_block(one, other, by_pair[i, j], i == j) if i <= j else rows[j][i].T)
             else:
                 row.append(jnp.zeros(shape, parts[0].dtype))
         rows.append(row)
@@ -191,7 +199,7 @@ def _products(a, b):
 
 
 def _position(n):
-    """Where the pair (i, j) stands among those of the upper triangle: (n, n)."""
+    """The position of the pair (i, j) in the list of pairs of the upper triangle: (n, n)."""
     position = np.zeros((n, n), np.int32)
     i, j = np.triu_indices(n)
     position[i, j] = position[j, i] = np.arange(len(i))
@@ -202,14 +210,14 @@ def _position(n):
 
 
 def stack(leaf, size: int, mode: str = "constant"):
-    """(n, ...) as blocks (count, size, ...), the last one filled up with zeros, or with mode "edge" by repetition."""
+    """(n, ...) as blocks (count, size, ...), the last one filled up with zeros, or, with mode "edge", repetitions."""
     count = -(-len(leaf) // size)
     padded = jnp.pad(leaf, [(0, count * size - len(leaf))] + [(0, 0)] * (leaf.ndim - 1), mode=mode)
     return padded.reshape(count, size, *leaf.shape[1:])
 
 
 def refine(tree, size: int):
-    """Stacked blocks (count, ..., B) as more of at most `size` points, filled up with zeros."""
+    """Stacked blocks (count, ..., B) as more and smaller blocks of at most `size` points, filled up with zeros."""
 
     def one(leaf):
         parts = -(-leaf.shape[-1] // size)
@@ -220,23 +228,23 @@ def refine(tree, size: int):
     return tree if jax.tree.leaves(tree)[0].shape[-1] <= size else jax.tree.map(one, tree)
 
 
-def each(function, stacked):
-    """function(block) for every entry of the leading axis of stacked arrays, stacked."""
+def map_over(function, stacked):
+    """function(block) for every entry of the leading axis of stacked arrays, stacked along that axis."""
     if len(jax.tree.leaves(stacked)[0]) > 1:
         return jax.lax.map(function, stacked)
     return jax.tree.map(lambda leaf: leaf[None], function(jax.tree.map(lambda leaf: leaf[0], stacked)))
 
 
-def total(function, stacked):
+def sum_over(function, stacked):
     """The sum of function(block) over the leading axis of stacked arrays (a pytree)."""
     first = jax.tree.map(lambda leaf: leaf[0], stacked)
     leaf = jax.tree.leaves(stacked)[0]
     if len(leaf) == 1:
         return function(first)
     # Zeros made from the arrays, not from a shape: under shard_map they vary over the mesh as the terms do.
-    nothing = 0 * leaf.reshape(-1)[0]
+    varying = 0 * leaf.reshape(-1)[0]
     zero = jax.tree.map(
-        lambda term: jnp.zeros(term.shape, term.dtype) + nothing.astype(term.dtype), jax.eval_shape(function, first)
+        lambda term: jnp.zeros(term.shape, term.dtype) + varying.astype(term.dtype), jax.eval_shape(function, first)
     )
 
     def add(sums, block):

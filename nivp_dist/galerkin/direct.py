@@ -5,8 +5,11 @@ import jax.numpy as jnp
 
 
 def solve_positive(matrix, mu, b):
-    """(matrix + mu I)^-1 b by Cholesky, after scaling to a unit diagonal (Jacobi), which tames the
-    spread of scales between layers and delays the loss of positive definiteness to smaller mu."""
+    """(matrix + mu I)^-1 b by Cholesky, for a positive semidefinite matrix (n, n) and b (n,).
+
+    The matrix is scaled to a unit diagonal (Jacobi) first. That removes the differences of scale between layers, so
+    that rounding destroys positive definiteness only at a smaller mu. The result is NaN where it does.
+    """
     shifted = matrix + mu * jnp.eye(len(matrix), dtype=matrix.dtype)
     scale = 1.0 / jnp.sqrt(jnp.diagonal(shifted))
     factor = jnp.linalg.cholesky(scale[:, None] * shifted * scale[None, :])

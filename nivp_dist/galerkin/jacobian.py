@@ -12,35 +12,38 @@ import jax.numpy as jnp
 
 from nivp_dist.galerkin import blocks
 
-# Measured on one core (512 KiB of L2), products against unblocked ones: 0.7 to 0.8 of the time at widths 32, 64 and 100
-# with blocks of 512 in float64. In float32 blocks of 2,048 take as long as those of 1,024 on one core, 0.9 to 1.05, and
-# 0.75 to 0.95 of it on two, which share a block. Where a layer's matrix does not stay in the cache beside them, it is
-# read again for every block, and longer ones are better. Explicit blocks of J in a sketch: 256 points best.
-SHORT, LONG = {8: 512, 4: 2048}, {8: 2048, 4: 4096}  # by the bytes of a number
-SHORT_EXPLICIT = 256
-CACHED_MATRIX = 2**15  # numbers in the largest layer's matrix
-BLOCK_ENTRIES = 2**24  # at most, of an explicit block of J
-GRAM_ENTRIES = 2**22  # at most, of the products of factors that the matrix is made of
+# Points in a block on a CPU, by the bytes of a number. Measured on one core (512 KiB of L2): products in blocks of 512
+# take 0.7 to 0.8 of the time of unblocked ones in float64 (widths 32, 64 and 100). In float32 blocks of 2,048 take 0.9
+# to 1.05 of the time of those of 1,024 on one core, and 0.75 to 0.95 of it on two, which share a block. A layer's
+# matrix of more than CACHED_MATRIX numbers does not stay in the cache beside a block and is read again for every one:
+# longer blocks are better there. Explicit blocks of J in a sketch: 256 points were best.
+SHORT_BLOCK, LONG_BLOCK = {8: 512, 4: 2048}, {8: 2048, 4: 4096}
+EXPLICIT_BLOCK = 256
+CACHED_MATRIX = 2**15
+# They bound memory: the numbers of an explicit block of J (128 MiB), and of a block of products of factors (32 MiB).
+BLOCK_ENTRIES = 2**24
+GRAM_ENTRIES = 2**22
 
-# Bits of the mantissa of what is multiplied, and what the hardware is asked for: for products that may be coarse.
+# Coarse products: the bits of the mantissa that factors are rounded to, and the precision that XLA is asked for.
 COARSE = {"tensorfloat32": (10, "tensorfloat32"), "bfloat16": (7, "default")}
 
 
 class Operator(NamedTuple):
     """J and M = J^T W J at (theta, x) on this device's points.
 
-    Memory: ``product_bytes``, most of it the factors of the points held at once, n of the device or `chunk`. For
-    columns and the matrix an explicit block of J or of products of factors, at most BLOCK_ENTRIES or GRAM_ENTRIES
-    numbers whatever n, and what is asked for: p numbers for a product, p x l for l columns, p^2 for the matrix.
+    Memory: ``product_bytes``, most of it the factors of the points held at once (all of the device, or `chunk`).
+    Columns and the matrix need an explicit block of J or of products of factors too, at most BLOCK_ENTRIES or
+    GRAM_ENTRIES numbers whatever n is. Results are p numbers for a product, p x l for l columns, p^2 for the matrix.
 
     Attributes:
-        network: static. theta (p,). x (n, d). weights (n,): non-negative, sum over all devices one.
-        factors: of all the points, as stacked blocks: A (count, rows, B) and D (count, k, columns, B) a layer; or
-            None when they are recomputed chunk by chunk to bound memory.
-        chunk: points held at once when factors is None.
+        network: its ``layers``, ``outputs`` and ``size`` are read, and ``factors`` called. It is static.
+        theta: (p,). x: (n, d). weights: (n,), non-negative; their sum over all devices is one.
+        factors: of all the points, as stacked blocks: A (count, rows, B) and D (count, k, columns, B) for each layer;
+            None where they are recomputed chunk by chunk to bound memory.
+        chunk: points held at once where factors is None.
         dtype: of the products; sums over blocks and results are float64.
-        basis: of the parameters (``frames.Basis``), or None: those of the network.
-        coarse: None, or of COARSE: how the matrix products with one vector are rounded, dtype being float32.
+        basis: of the parameters (``frames.Basis``); None: that of the network's own parameters.
+        coarse: None, or a key of COARSE: how factors of matrix products with one vector are rounded; dtype is float32.
     """
 
     network: Any
@@ -55,7 +58,11 @@ class Operator(NamedTuple):
 
     @classmethod
     def build(cls, network, theta, x, weights, chunk: int = 0, precision=jnp.float64, basis=None) -> "Operator":
-        """precision: a dtype, or of COARSE."""
+        """The operator at theta (p,), x (n, d), weights (n,).
+
+        Args:
+            chunk: points held at once; 0: all of them. precision: a dtype or a key of COARSE.
+        """
         coarse = precision if precision in COARSE else None
         dtype = jnp.dtype(jnp.float32 if coarse else precision)
         if chunk and chunk < len(x):
@@ -65,15 +72,20 @@ class Operator(NamedTuple):
             return _cast(blocks.lay_out(network.factors(theta, x, basis)[1]), dtype)
 
         stacked = blocks.stack(x, block_size(network.layers, len(x), dtype), "edge")
-        return cls(network, theta, x, weights, blocks.each(block, stacked), 0, dtype, basis, coarse)
+        return cls(network, theta, x, weights, blocks.map_over(block, stacked), 0, dtype, basis, coarse)
 
-    def on(self, x, weights) -> "Operator":
-        """The same at other points, all held at once."""
+    def at_points(self, x, weights) -> "Operator":
+        """The operator at other points, which are all held at once."""
         return Operator.build(self.network, self.theta, x, weights, 0, self.coarse or self.dtype, self.basis)
 
     @classmethod
-    def of_factors(cls, network, weights, factors, dtype=jnp.float64) -> "Operator":
-        """From factors as ``Network.factors`` gives them, those of some layers perhaps: network is what has them."""
+    def from_factors(cls, network, weights, factors, dtype=jnp.float64) -> "Operator":
+        """From factors as ``Network.factors`` returns them.
+
+        Args:
+            network: an object with the ``layers``, ``outputs`` and ``size`` of these factors, perhaps of some of a
+                network's layers.
+        """
         size = block_size(network.layers, len(weights), dtype)
         factors = jax.tree.map(lambda leaf: jnp.moveaxis(blocks.stack(leaf, size), 1, -1), factors)
         return cls(network, None, None, weights, _cast(factors, dtype), 0, jnp.dtype(dtype))
@@ -84,7 +96,7 @@ class Operator(NamedTuple):
         """J v: (n, m) float64 for v (p,)."""
         matrices, multiply = blocks.split(self.network.layers, v.astype(self.dtype)), self._multiply
         term = lambda block: blocks.apply(self.network.layers, block, matrices, multiply)  # noqa: E731
-        return self._points(term).T.astype(jnp.float64)
+        return self._at_each_point(term).T.astype(jnp.float64)
 
     def transpose(self, r):
         """J^T W r: (p,) float64 for r (n, m)."""
@@ -92,7 +104,7 @@ class Operator(NamedTuple):
         def term(block, weights, r):
             return blocks.transpose(self.network.layers, block, (weights * r).astype(self.dtype), self._multiply)
 
-        return blocks.join(self._total(term, r))
+        return blocks.join(self._sum(term, r))
 
     def normal(self, v):
         """J^T W J v: (p,) float64 for v (p,)."""
@@ -103,10 +115,10 @@ class Operator(NamedTuple):
             jv = blocks.apply(layers, block, matrices, multiply)
             return blocks.transpose(layers, block, weights.astype(self.dtype) * jv, multiply)
 
-        return blocks.join(self._total(term))
+        return blocks.join(self._sum(term))
 
     def normal_columns(self, columns):
-        """J^T W J V: (p, l) float64 for V (p, l), by explicit blocks of J: two true matrix products."""
+        """J^T W J V: (p, l) float64 for V (p, l), by explicit blocks of J and two matrix products for each."""
         columns = columns.astype(self.dtype)
 
         def term(block, weights):
@@ -115,44 +127,46 @@ class Operator(NamedTuple):
             return transposed @ (weights[:, None] * (transposed.T @ columns))
 
         size = BLOCK_ENTRIES // (self.network.size * self.network.outputs)
-        return self._total(term, size=min(SHORT_EXPLICIT, size) if jax.default_backend() == "cpu" else size)
+        return self._sum(term, size=min(EXPLICIT_BLOCK, size) if jax.default_backend() == "cpu" else size)
 
     def matrix(self):
         """J^T W J: (p, p) float64."""
         return self.assemble(self.matrix_parts())
 
     def matrix_parts(self):
-        """What the matrix is assembled from, a third to a half of its numbers: sum these over devices."""
+        """The parts that ``assemble`` makes the matrix of: to be summed over devices, for they are a third to a half of
+        its numbers."""
 
         def term(block, weights):
             return blocks.gram(self.network.layers, block, weights.astype(self.dtype))
 
-        most = max(GRAM_ENTRIES, self.network.size**2 // 8)  # no more than a fraction of the result itself
-        return self._total(term, size=most // blocks.gram_entries(self.network.layers))
+        most = max(GRAM_ENTRIES, self.network.size**2 // 8)  # at most an eighth of the matrix, where that is larger
+        return self._sum(term, size=most // blocks.gram_entries(self.network.layers))
 
     def assemble(self, parts):
-        """The matrix from its parts."""
+        """The matrix (p, p) from its parts."""
         return blocks.assemble(self.network.layers, parts)
 
     def kernel(self, pivots):
-        """J J^T between other points and these: (b m, n m), output index fastest.
+        """J J^T between b other points and these: (b m, n m), output index fastest.
 
-        pivots: factors of b points, as ``point_factors`` gives them.
+        Args:
+            pivots: factors of the other points, as ``point_factors`` returns them.
         """
-        values = self._points(lambda block: blocks.kernel(self.network.layers, block, pivots))
+        values = self._at_each_point(lambda block: blocks.kernel(self.network.layers, block, pivots))
         return values.swapaxes(2, 3).reshape(-1, len(self.weights) * self.network.outputs)
 
-    def squares(self):
+    def squared_row_norms(self):
         """|row of J|^2, the diagonal of J J^T: (n, m)."""
-        return self._points(lambda block: blocks.squares(self.network.layers, block)).T
+        return self._at_each_point(lambda block: blocks.squared_row_norms(self.network.layers, block)).T
 
     def traces(self):
-        """tr(J^T W J) by layers, exact: (L,)."""
-        return self._total(blocks.traces)
+        """tr(J^T W J), each layer's part of it: (L,)."""
+        return self._sum(blocks.traces)
 
     def point_factors(self):
-        """A (n, rows) and D (n, k, columns) of each layer, of all points whatever the chunk."""
-        whole = self.on(self.x, self.weights) if self.factors is None else self
+        """A (n, rows) and D (n, k, columns) of each layer, for all points at once, whatever the chunk."""
+        whole = self.at_points(self.x, self.weights) if self.factors is None else self
 
         def unstack(leaf):
             return jnp.moveaxis(leaf, -1, 1).reshape(-1, *leaf.shape[1:-1])[: len(self.weights)]
@@ -165,49 +179,49 @@ class Operator(NamedTuple):
     def _multiply(self):
         return partial(_coarse, self.coarse) if self.coarse else jnp.matmul
 
-    def _points(self, term):
-        """term(block) (..., B) of all blocks, as (..., n)."""
+    def _at_each_point(self, term):
+        """term(block) (..., B) for all blocks, as one array (..., n)."""
         if self.factors is None:
             stacked = blocks.stack(self.x, self.chunk, "edge")
-            values = blocks.each(lambda x: self.on(x, jnp.ones(len(x)))._points(term), stacked)
+            values = blocks.map_over(lambda x: self.at_points(x, jnp.ones(len(x)))._at_each_point(term), stacked)
         else:
-            values = blocks.each(term, self.factors)
+            values = blocks.map_over(term, self.factors)
         values = jnp.moveaxis(values, 0, -2)
         return values.reshape(*values.shape[:-2], -1)[..., : len(self.weights)]
 
-    def _total(self, term, *arrays, size: int | None = None):
+    def _sum(self, term, *arrays, size: int | None = None):
         """The sum of term(block, weights (B,), *arrays (m, B)) in float64, over blocks of at most `size` points.
 
-        Weights are zero where a block is filled up, so that a term must be zero where its weights are.
+        Blocks are filled up with points of weight zero: a term must be zero where its weights are.
         """
         if self.factors is None:
 
             def chunk(arrays):
                 x, weights, *rest = arrays
-                return self.on(x, weights)._total(term, *rest, size=size)
+                return self.at_points(x, weights)._sum(term, *rest, size=size)
 
-            given = (self.x, self.weights, *arrays)
-            return blocks.total(chunk, jax.tree.map(lambda leaf: blocks.stack(leaf, self.chunk), given))
+            held = (self.x, self.weights, *arrays)
+            return blocks.sum_over(chunk, jax.tree.map(lambda leaf: blocks.stack(leaf, self.chunk), held))
         length = jax.tree.leaves(self.factors)[0].shape[-1]
         stacked = (self.factors, blocks.stack(self.weights, length))
         stacked += tuple(jnp.moveaxis(blocks.stack(leaf, length), 1, -1) for leaf in arrays)
         float64 = lambda block: jax.tree.map(lambda leaf: leaf.astype(jnp.float64), term(*block))  # noqa: E731
-        return blocks.total(float64, blocks.refine(stacked, max(1, length if size is None else size)))
+        return blocks.sum_over(float64, blocks.refine(stacked, max(1, length if size is None else size)))
 
 
 def factor_bytes(network, points: int, dtype) -> int:
-    """points x (rows + outputs fed x columns) numbers a layer."""
+    """Bytes of the factors: points x (rows + outputs fed x columns) numbers for each layer."""
     numbers = sum(layer.rows + (layer.outputs[1] - layer.outputs[0]) * layer.columns for layer in network.layers)
     return points * jnp.dtype(dtype).itemsize * numbers
 
 
 def product_bytes(network, points: int, chunk: int, dtype) -> int:
-    """What a product takes beside theta, points and result:
+    """Bytes that a product ``Operator.normal`` takes beside theta, points and its result.
 
-    held (rows + columns) + block (columns + widest columns) numbers, summed over the layers: the factors of the
-        points held, and J v and weighted factors of one block of them;
-    in chunks, where factors are made within a product: held x widest columns while they are laid out, and
-        points (d + 1) float64, the points and weights cut up.
+    They are held (rows + columns) + block (columns + widest columns) numbers, summed over the layers: the factors of
+    the points held at once, and J v and the weighted factors of one block of them. With chunks, where factors are made
+    within the product, add held x widest columns numbers, in which they are laid out, and points (d + 1) float64, the
+    points and weights divided into chunks.
     """
     held = min(points, chunk) if chunk else points
     columns = [(layer.outputs[1] - layer.outputs[0]) * layer.columns for layer in network.layers]
@@ -220,18 +234,20 @@ def product_bytes(network, points: int, chunk: int, dtype) -> int:
 
 
 def block_size(layers, n: int, dtype) -> int:
-    """Points a block: the same number in each of as few as the cache allows."""
+    """Points in a block: the same number in all blocks, and as few blocks as the cache allows."""
     if jax.default_backend() != "cpu":
         return n
     cached = max(layer.rows * layer.columns for layer in layers) <= CACHED_MATRIX
-    most = (SHORT if cached else LONG)[jnp.dtype(dtype).itemsize]
+    most = (SHORT_BLOCK if cached else LONG_BLOCK)[jnp.dtype(dtype).itemsize]
     count = -(-n // most) if n > 2 * most else 1
     return -(-n // count)
 
 
 def _coarse(name, a, b):
-    """a @ b of float32 matrices as coarser units form it: rounded before, summed in float32. Where there are no such
-    units the numbers are the same."""
+    """a @ b of float32 matrices as matrix units of lower precision form it: factors are rounded, sums are in float32.
+
+    The rounding is explicit, so that a device without such units returns the same up to the order of the sums.
+    """
     bits, hardware = COARSE[name]
     a, b = (jax.lax.reduce_precision(each, exponent_bits=8, mantissa_bits=bits) for each in (a, b))
     return jnp.matmul(a, b, precision=hardware)

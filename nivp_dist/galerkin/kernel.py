@@ -22,11 +22,12 @@ from nivp_dist.backend import random_keys
 from nivp_dist.galerkin import nystrom
 from nivp_dist.galerkin.vectors import Whole
 
-CANDIDATES = 4  # points for each one that is chosen: all of them save a tenth of the iterations, for twice the time
-BLOCKS = 8  # of pivots: within one they do not know of each other
-ENTRIES = 2**27  # of F^T on a device, at most: 1 GiB
-WATCHED = 32  # eigenvalues
-ROUNDING = 4 * float(np.finfo(np.float64).eps)
+# Measured with the Jacobians above: with all points as candidates 10 % of the iterations are saved, in twice the time.
+CANDIDATES = 4  # for each point that is chosen
+PIVOT_BLOCKS = 8  # measured above; pivots of one block are drawn independently of each other
+MAX_ENTRIES = 2**27  # of F^T on a device: 1 GiB, and about 3 GiB while it is made
+REPORTED_EIGENVALUES = 32  # in the metrics
+ROUNDING = 4 * float(np.finfo(np.float64).eps)  # relative error of an entry of K, a sum of a few products
 
 
 class Factor(NamedTuple):
@@ -35,27 +36,30 @@ class Factor(NamedTuple):
     Attributes:
         rows: F^T (l, n m) of this device's points, output index fastest.
         gram: F^T F (l, l), over all devices.
-        left: tr(K - F F^T), over all devices, never negative: K - F F^T is positive semidefinite, and no eigenvalue
-            that the approximation lacks is larger.
+        remaining_trace: tr(K - F F^T), over all devices. K - F F^T is positive semidefinite, so that this is not
+            negative, and bounds the eigenvalues that the approximation lacks.
     """
 
     rows: jax.Array
     gram: jax.Array
-    left: jax.Array
+    remaining_trace: jax.Array
 
 
 def operations(network, rank: int) -> float:
-    """Of a Factor, a sample: columns of K, their elimination, and F^T F."""
+    """Operations of ``factor`` for each sample: columns of K, their elimination, and F^T F."""
     return rank * (2.0 * sum(layer.rows + layer.columns for layer in network.layers) + 3.0 * rank)
 
 
 def roots(weights, outputs: int):
-    """W^(1/2) by samples: (n m,), zero for padding."""
+    """The diagonal of W^(1/2), one entry a sample: (n m,), zero for padding."""
     return jnp.repeat(jnp.sqrt(weights), outputs)
 
 
 def gather(leaf, axis: str):
-    """(n, ...) of every device as one (k n, ...): a sum of zero-padded shards, exact and replicated for shard_map."""
+    """The arrays (n, ...) of k devices as one (k n, ...).
+
+    It is made by a sum of zero-padded shards, which is exact, and whose result shard_map knows to be replicated.
+    """
     shards = jax.lax.axis_size(axis)
     whole = jnp.zeros((shards, *leaf.shape), leaf.dtype).at[jax.lax.axis_index(axis)].set(leaf)
     return jax.lax.psum(whole, axis).reshape(shards * leaf.shape[0], *leaf.shape[1:])
@@ -69,63 +73,82 @@ def factor(operator, key, rank: int, axis: str) -> Factor:
         key: the same on all devices.
     """
     outputs, weights = operator.network.outputs, operator.weights
-    root, squares = roots(weights, outputs), operator.squares().reshape(-1)
+    root, squares = roots(weights, outputs), operator.squared_row_norms().reshape(-1)
     x, w = _pivots(operator, jnp.sum((root**2 * squares).reshape(-1, outputs), axis=1), key, -(-rank // outputs), axis)
-    chosen, scale = operator.on(x, w), roots(w, outputs)[:, None]
+    chosen, scale = operator.at_points(x, w), roots(w, outputs)[:, None]
     factors = chosen.point_factors()
     core = scale * chosen.kernel(factors) * scale.T
-    # As large as the rounding of its factorisation: what it takes off F F^T is n / l times that, and far below mu.
+    # The rounding error of the factorisation. F F^T loses n / l times as much, which is far below mu.
     shift = len(core) * ROUNDING * jnp.max(jnp.diagonal(core))
     lower = jnp.linalg.cholesky((core + core.T) / 2 + shift * jnp.eye(len(core)))
     rows = jax.scipy.linalg.solve_triangular(lower, scale * operator.kernel(factors) * root, lower=True)
-    gram, left = jax.lax.psum((rows @ rows.T, jnp.sum(root**2 * squares) - jnp.sum(rows**2)), axis)
-    return Factor(rows, gram, jnp.maximum(left, 0.0))
+    gram, remaining = jax.lax.psum((rows @ rows.T, jnp.sum(root**2 * squares) - jnp.sum(rows**2)), axis)
+    return Factor(rows, gram, jnp.maximum(remaining, 0.0))
 
 
 def _pivots(operator, diagonal, key, number: int, axis: str):
-    """Points x (number, d) and their weights, the same on all devices. diagonal (n,): of K, summed over outputs.
+    """Points x (number, d) and their weights, the same on all devices, by randomly pivoted Cholesky of candidates.
 
-    From CANDIDATES times as many, drawn in proportion to the diagonal, by randomly pivoted Cholesky.
+    Args:
+        diagonal: (n,), of K, summed over the outputs of a point.
     """
-    outputs, devices = operator.network.outputs, jax.lax.axis_size(axis)
-    count = min(CANDIDATES * number, len(diagonal) * devices)
+    count = min(CANDIDATES * number, len(diagonal) * jax.lax.axis_size(axis))
+    x, weights = _candidates(operator, diagonal, key, count, axis)
+    chosen = _pivoted_cholesky(operator.at_points(x, weights), key, min(number, count), jax.lax.axis_size(axis))
+    return x[chosen], weights[chosen]
+
+
+def _candidates(operator, diagonal, key, count: int, axis: str):
+    """`count` points of all devices, x (count, d) and weights, drawn in proportion to the diagonal of K."""
     here = jax.lax.axis_index(axis)
-    own, scores = _draw(diagonal, random_keys.device_pivots_key(key, here), min(count, len(diagonal)))
+    own, scores = _draw_without_replacement(
+        diagonal, random_keys.device_pivots_key(key, here), min(count, len(diagonal))
+    )
     device, place = jnp.divmod(jax.lax.top_k(gather(scores, axis), count)[1], len(own))
     # A sum in which one device has each point: `count` of them are sent, not as many from every device.
-    found = operator.x[own[place]], operator.weights[own[place]]
-    x, weights = jax.lax.psum(
-        [jnp.where(jnp.expand_dims(device == here, range(1, leaf.ndim)), leaf, 0) for leaf in found], axis
+    mine = operator.x[own[place]], operator.weights[own[place]]
+    return jax.lax.psum(
+        [jnp.where(jnp.expand_dims(device == here, range(1, leaf.ndim)), leaf, 0) for leaf in mine], axis
     )
-    candidates, root = operator.on(x, weights), roots(weights, outputs)
-    factors = candidates.point_factors()
-    number = min(number, count)
-    rounds = min(BLOCKS, number)
+
+
+def _pivoted_cholesky(candidates, key, number: int, devices: int):
+    """Indices (about `number`,) of candidates, chosen block by block in proportion to what the blocks before leave of
+    the diagonal of their kernel. An index beyond the last one stands for none.
+
+    devices: their number, which the keys of the draws depend on.
+    """
+    count, outputs = len(candidates.weights), candidates.network.outputs
+    root, factors = roots(candidates.weights, outputs), candidates.point_factors()
+    rounds = min(PIVOT_BLOCKS, number)
     size = -(-number // rounds)  # points a block
     columns = size * outputs
 
     def add(state, block):
         rows, diagonal, chosen = state
-        left = jnp.sum(diagonal.reshape(count, outputs), axis=1)
-        pivots = _draw(left.at[chosen].set(0.0), random_keys.block_pivots_key(key, block, devices), size)[0]
+        remaining = jnp.sum(diagonal.reshape(count, outputs), axis=1).at[chosen].set(0.0)
+        pivots = _draw_without_replacement(remaining, random_keys.block_pivots_key(key, block, devices), size)[0]
         samples = (pivots[:, None] * outputs + jnp.arange(outputs)).reshape(-1)
         new = candidates.kernel(jax.tree.map(lambda leaf: leaf[pivots], factors))
         new = root[samples][:, None] * new * root - rows[:, samples].T @ rows
-        core = new[:, samples]
-        shift = len(core) * ROUNDING * jnp.max(start[1])
-        lower = jnp.linalg.cholesky((core + core.T) / 2 + shift * jnp.eye(columns))
-        new = jax.scipy.linalg.solve_triangular(lower, new, lower=True)
-        # A block that rounding leaves without a factor holds nothing more.
-        new = jnp.where(jnp.all(jnp.isfinite(lower)), new, 0.0)
+        new = _eliminate(new, samples, start[1])
         rows = jax.lax.dynamic_update_slice_in_dim(rows, new, block * columns, 0)
         chosen = jax.lax.dynamic_update_slice_in_dim(chosen, pivots, block * size, 0)
         return (rows, jnp.maximum(diagonal - jnp.sum(new**2, axis=0), 0.0), chosen), None
 
-    start = jnp.zeros((rounds * columns, count * outputs)), root**2 * candidates.squares().reshape(-1)
-    # An index beyond the last one is none.
+    start = jnp.zeros((rounds * columns, count * outputs)), root**2 * candidates.squared_row_norms().reshape(-1)
     start += (jnp.full(rounds * size, count, jnp.int32),)
-    chosen = jax.lax.scan(add, start, jnp.arange(rounds))[0][2]
-    return x[chosen], weights[chosen]
+    return jax.lax.scan(add, start, jnp.arange(rounds))[0][2]
+
+
+def _eliminate(rows, samples, diagonal):
+    """C^-1 rows, C the Cholesky factor of the block rows[:, samples], shifted by the rounding error of a matrix with
+    that diagonal. Zeros where the block is not positive definite even so: it holds rounding errors only."""
+    core = rows[:, samples]
+    shift = len(core) * ROUNDING * jnp.max(diagonal)
+    lower = jnp.linalg.cholesky((core + core.T) / 2 + shift * jnp.eye(len(core)))
+    rows = jax.scipy.linalg.solve_triangular(lower, rows, lower=True)
+    return jnp.where(jnp.all(jnp.isfinite(lower)), rows, 0.0)
 
 
 def preconditioner(factor: Factor, mu, axis: str):
@@ -140,21 +163,24 @@ def preconditioner(factor: Factor, mu, axis: str):
 
 
 def spectrum(factor: Factor, key) -> nystrom.Sketch:
-    """The largest eigenvalues, for telemetry: vectors of no rows."""
-    here = Whole(len(factor.gram), "")
-    omega = nystrom.test_matrix(here, key, min(WATCHED, here.size))
+    """The largest eigenvalues, for the metrics, as a sketch without vectors (0, l)."""
+    here = Whole(len(factor.gram), "")  # F^T F is replicated: no axis to communicate over
+    omega = nystrom.test_matrix(here, key, min(REPORTED_EIGENVALUES, here.size))
     return nystrom.sketch(here, omega, factor.gram @ omega)._replace(vectors=jnp.zeros((0, omega.shape[1])))
 
 
 def effective_dimension(factor: Factor, mu):
-    """tr K (K + mu)^-1 of the approximation: a lower estimate of that of M."""
+    """tr K (K + mu)^-1 of the approximation, a lower estimate of tr M (M + mu)^-1."""
     lower = jnp.linalg.cholesky(factor.gram + mu * jnp.eye(len(factor.gram)))
     inverse = jax.scipy.linalg.solve_triangular(lower, jnp.eye(len(lower)), lower=True)
     return len(lower) - mu * jnp.sum(inverse**2)
 
 
-def _draw(shares, key, size: int):
-    """`size` of the indices of shares (n,), without replacement, in proportion to them, and their scores: the largest
-    of the logarithms with Gumbel's noise (Efraimidis and Spirakis 2006); of several draws the largest are one again."""
+def _draw_without_replacement(shares, key, size: int):
+    """`size` of the indices of shares (n,), in proportion to them, and their scores (Efraimidis and Spirakis 2006).
+
+    The scores are logarithms with Gumbel noise, of which the largest are chosen; the largest scores of several draws
+    together are a draw from all of them.
+    """
     scores, index = jax.lax.top_k(jnp.log(shares) + jax.random.gumbel(key, shares.shape, jnp.float64), size)
     return index, scores

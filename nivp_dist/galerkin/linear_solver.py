@@ -1,64 +1,76 @@
 """(M + mu I) v = J^T W f by the configured method, inside of `shard_map`: conjugate gradients or a direct solve.
 
-Each for the p parameters, with M = S^T S, S = W^(1/2) J, or for the n m samples: v = S^T alpha with
+Each is available for the p parameters, with M = S^T S and S = W^(1/2) J, and for the n m samples, as v = S^T alpha with
 (S S^T + mu I) alpha = W^(1/2) f. All are exact up to rounding or the tolerance of CG, and agree with each other.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend.mesh import AXIS
 from nivp_dist.galerkin import direct, kernel, nystrom, pcg
+from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.methods import choose_method
+from nivp_dist.galerkin.regularisation import Regularisation
 from nivp_dist.galerkin.vectors import Samples, Sharded, Whole
-from nivp_dist.network.network import Network
 from nivp_dist.settings.model import SolverSettings
 
-LEAST_RESIDUAL = 1e-8  # at which CG ends in any case; rounding is not far below
-# Of the error that a rate may have, for the samples: with all of it the trap in 5 dimensions took 39 steps for the 35
-# of direct solves, with a tenth 35 and the same errors, at no more time.
+# With solver.rtol = "auto" CG stops at this relative residual in any case: at small mu the rounding of the products
+# leaves little less.
+LEAST_RESIDUAL = 1e-8
+# The share of the permitted error of a rate that CG for the samples may make. Measured with the trap in 5 dimensions:
+# with all of it a run took 39 steps instead of the 35 of direct solves, with a tenth 35 and the same errors, in no more
+# time.
 RATE_SHARE = 0.1
 
 
 class Solved(NamedTuple):
-    """v (p,), what the next solve on these points may start from (see ``LinearSolver.guess``), and the solver's iterations,
-    true relative residual and result code (``pcg.CODE_NAMES``)."""
+    """A solution of the linear system.
+
+    Attributes:
+        v: (p,). next_guess: (p,) or, with "dual_pcg", (n m,), see ``Galerkin.initial_guess``.
+        iterations, residual, code: of CG: products, true relative residual, result code (``pcg.CODE_NAMES``).
+    """
 
     v: jax.Array
-    guess: jax.Array
+    next_guess: jax.Array
     iterations: jax.Array
     residual: jax.Array
     code: jax.Array
 
 
 class LinearSolver:
-    """The solver of one configuration.
+    """The solver of one configuration; its arguments are those of ``Galerkin``.
 
     Attributes:
-        method: of "pcg", "dual_pcg", "primal", "dual". vectors: how those of "pcg" lie on the devices.
+        method: "pcg", "dual_pcg", "primal" or "dual". vectors: how those of "pcg" lie on the devices.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        solver: SolverSettings,
-        points: int,
-        devices: int,
-        axis: str,
-        fitting: bool,
-        rate_rtol: float,
-    ):
-        self.network, self.solver, self.points, self.devices, self.axis = network, solver, points, devices, axis
-        self.method = choose_method(solver, network, points, fitting, devices)
-        automatic = solver.rtol == "auto"
-        self.rtol, self.rate_rtol = (LEAST_RESIDUAL, rate_rtol) if automatic else (solver.rtol, 0.0)
-        self.vectors = Whole(network.size, axis)
-        if solver.shard_vectors:
-            self.vectors = Sharded(network.size, axis, devices)
+    def __init__(self, discretisation: Discretisation, solver: SolverSettings, fitting: bool, rate_rtol: float):
+        self.network, _, sampling, mesh = discretisation
+        self.solver, self.points, self.devices = solver, sampling.points, mesh.size
+        self.method = choose_method(solver, self.network, self.points, fitting, self.devices)
+        self.rtol, self.rate_rtol = (LEAST_RESIDUAL, rate_rtol) if solver.rtol == "auto" else (solver.rtol, 0.0)
+        size, sharded = self.network.size, solver.shard_vectors
+        self.vectors = Sharded(size, AXIS, self.devices) if sharded else Whole(size, AXIS)
+
+    def regularisation_spec(self) -> Any:
+        """How a ``Regularisation`` lies on the devices, as PartitionSpecs."""
+        every = P()
+        sketch = nystrom.Sketch(self.vectors.spec, every)
+        factor = kernel.Factor(P(None, AXIS), every, every) if self.method == "dual_pcg" else every
+        return Regularisation(every, every, sketch, every, every, factor)
 
     def solve(self, operators, f, weights, regularisation, guess) -> Solved:
-        """operators: of the points (``Galerkin._operators``). f (n, m), weights (n,): of this device."""
+        """v for the right-hand side f.
+
+        Args:
+            operators: J in float64 and in the precision of the solver, on this device's points.
+            f (n, m), weights (n,): of this device. guess: see ``Galerkin.initial_guess``.
+        """
         method = self.method_for(len(weights) * self.devices)
         if method == "pcg":
             return self._pcg(operators, f, regularisation, guess)
@@ -68,19 +80,22 @@ class LinearSolver:
         code = jnp.where(jnp.all(jnp.isfinite(v)), pcg.CONVERGED, pcg.BROKEN)
         return Solved(v, v, jnp.zeros((), jnp.int64), jnp.zeros(()), code)
 
-    def several(self, operators, f, weights, regularisation, dampings):
+    def solve_for_dampings(self, operators, f, weights, regularisation, dampings):
         """v (c, p) for several mu (c,)."""
         method = self.method_for(len(weights) * self.devices)
         if method in ("primal", "dual"):
             one = self._direct(method, operators, f, weights)
         else:
-            cold = jnp.zeros(f.size) + 0 * f.reshape(-1) if method == "dual_pcg" else jnp.zeros(self.network.size)
-            one = lambda mu: self.solve(operators, f, weights, regularisation._replace(mu=mu), cold).v  # noqa: E731
+            zero = jnp.zeros(f.size) + 0 * f.reshape(-1) if method == "dual_pcg" else jnp.zeros(self.network.size)
+            one = lambda mu: self.solve(operators, f, weights, regularisation._replace(mu=mu), zero).v  # noqa: E731
         return jax.lax.map(one, dampings)
 
     def method_for(self, drawn: int) -> str:
-        """The method; but where more points are drawn than were planned, a dual matrix larger than the primal one gives
-        way to it: with four times the points it would have sixteen times the entries."""
+        """The method for so many points.
+
+        Where more are drawn than were planned (sampling.adapt_points), "dual" gives way to "primal" if its matrix is
+        the larger one: with four times the points it would have sixteen times the entries.
+        """
         outgrown = drawn >= self.points + self.devices and drawn * self.network.outputs > self.network.size
         return "primal" if self.method == "dual" and outgrown else self.method
 
@@ -89,86 +104,82 @@ class LinearSolver:
     def _pcg(self, operators, f, regularisation, guess):
         (exact, operator), vectors, mu = operators, self.vectors, regularisation.mu
 
-        def product(v, true):
+        def product(v, in_float64):
             whole = vectors.whole(v)
-            return vectors.sum(_either(true, exact, operator, lambda each: each.normal(whole))) + mu * v
+            return vectors.sum(_either(in_float64, exact, operator, lambda each: each.normal(whole))) + mu * v
 
         solution = pcg.solve(
-            product,
-            vectors.sum(exact.transpose(f)),
+            pcg.System(product, vectors.sum(exact.transpose(f)), vectors.dots),
             nystrom.preconditioner(vectors, regularisation.sketch, mu),
             vectors.part(guess),
-            rtol=self.rtol,
-            max_iterations=self.solver.max_iterations,
-            limit=regularisation.limit,
-            dots=vectors.dots,
-            energy_rtol=self.rate_rtol,
+            self._stopping_rule(regularisation, self.rtol, self.rate_rtol),
         )
         v = vectors.replicated(solution.x)
         return Solved(v, v, solution.iterations, solution.residual, solution.code)
 
     def _dual_pcg(self, operators, f, weights, regularisation, guess):
-        """The residual here is s - J v - mu alpha by samples, and bounds the error of the rate J v: both are
-        |K (alpha* - alpha)| up to mu |alpha* - alpha|. It is what CG ends by; no estimate is needed."""
-        (exact, operator), mu, axis = operators, regularisation.mu, self.axis
+        """CG for the samples. The residual is s - S v - mu alpha with s = W^(1/2) f, and up to mu |alpha* - alpha| it
+        equals the error of the rate, |S (v* - v)| = |K (alpha* - alpha)|: no estimate of the error is needed."""
+        (exact, operator), mu = operators, regularisation.mu
         outputs, root = self.network.outputs, kernel.roots(weights, self.network.outputs)
-        vectors = Samples(axis)
+        vectors = Samples(AXIS)
 
-        def product(alpha, true):
+        def product(alpha, in_float64):
             r = _unweighted(alpha, root, outputs)
-            v = jax.lax.psum(_either(true, exact, operator, lambda each: each.transpose(r)), axis)
-            return root * _either(true, exact, operator, lambda each: each.apply(v)).reshape(-1) + mu * alpha
+            v = jax.lax.psum(_either(in_float64, exact, operator, lambda each: each.transpose(r)), AXIS)
+            rate = _either(in_float64, exact, operator, lambda each: each.apply(v))
+            return root * rate.reshape(-1) + mu * alpha
 
         solution = pcg.solve(
-            product,
-            root * f.reshape(-1),
-            kernel.preconditioner(regularisation.factor, mu, axis),
+            pcg.System(product, root * f.reshape(-1), vectors.dots),
+            kernel.preconditioner(regularisation.factor, mu, AXIS),
             guess,
-            rtol=max(RATE_SHARE * self.rate_rtol, self.rtol),
-            max_iterations=self.solver.max_iterations,
-            limit=regularisation.limit,
-            dots=vectors.dots,
+            self._stopping_rule(regularisation, max(RATE_SHARE * self.rate_rtol, self.rtol)),
         )
-        v = jax.lax.psum(exact.transpose(_unweighted(solution.x, root, outputs)), axis)
+        v = jax.lax.psum(exact.transpose(_unweighted(solution.x, root, outputs)), AXIS)
         return Solved(v, solution.x, solution.iterations, solution.residual, solution.code)
+
+    def _stopping_rule(self, regularisation, rtol: float, energy_rtol: float = 0.0) -> pcg.StoppingRule:
+        limit = regularisation.iteration_limit
+        return pcg.StoppingRule(rtol, self.solver.max_iterations, limit, energy_rtol)
 
     # Direct solves --------------------------------------------------------------------------------
 
     def _direct(self, method, operators, f, weights):
-        """mu -> v by one of two matrices, which is made once, whatever the number of mu."""
+        """mu -> v by one of two matrices, which is formed once for all mu."""
         if method == "dual":
             return self._dual(operators, f, weights)
         exact, operator = operators
         # One all-reduce carries the parts of the matrix and the right-hand side.
-        parts, b = jax.lax.psum((operator.matrix_parts(), exact.transpose(f)), self.axis)
+        parts, b = jax.lax.psum((operator.matrix_parts(), exact.transpose(f)), AXIS)
         matrix = operator.assemble(parts)
         return lambda mu: direct.solve_positive(matrix, mu, b)
 
     def _dual(self, operators, f, weights):
-        (exact, operator), outputs, axis = operators, self.network.outputs, self.axis
+        (exact, operator), outputs = operators, self.network.outputs
         root = kernel.roots(weights, outputs)
         # Factors of all samples at once: chunks do not bound the dual matrix.
-        everywhere = jax.tree.map(lambda leaf: kernel.gather(leaf, axis), operator.point_factors())
-        root_all, s = kernel.gather(root, axis), kernel.gather(root * f.reshape(-1), axis)
+        everywhere = jax.tree.map(lambda leaf: kernel.gather(leaf, AXIS), operator.point_factors())
+        root_all, s = kernel.gather(root, AXIS), kernel.gather(root * f.reshape(-1), AXIS)
         columns = operator.kernel(everywhere).astype(jnp.float64)
-        matrix = kernel.gather(root[:, None] * columns.T * root_all, axis)
+        matrix = kernel.gather(root[:, None] * columns.T * root_all, AXIS)
 
         def solve(mu):
             # Padding has a zero row and column: mu on the diagonal keeps it positive definite.
             alpha = direct.solve_positive(matrix, mu, s)
-            own = jax.lax.dynamic_slice_in_dim(alpha, jax.lax.axis_index(axis) * len(root), len(root))
-            return jax.lax.psum(exact.transpose(_unweighted(own, root, outputs)), axis)
+            own = jax.lax.dynamic_slice_in_dim(alpha, jax.lax.axis_index(AXIS) * len(root), len(root))
+            return jax.lax.psum(exact.transpose(_unweighted(own, root, outputs)), AXIS)
 
         return solve
 
 
 def _unweighted(alpha, root, outputs: int):
-    """alpha (n m,) as what `transpose`, which multiplies by W, makes S^T alpha of: (n, m)."""
+    """W^(-1/2) alpha as (n, m): ``Operator.transpose`` multiplies by W, so that it makes S^T alpha of this."""
     return (alpha / jnp.where(root > 0, root, 1.0)).reshape(-1, outputs)
 
 
-def _either(true, exact, operator, product):
-    """product(exact) or product(operator); what it does must not communicate."""
-    return (
-        product(exact) if operator is exact else jax.lax.cond(true, lambda: product(exact), lambda: product(operator))
-    )
+def _either(in_float64, exact, operator, product):
+    """product(exact) where in_float64, else product(operator). product must not communicate: it is in a branch."""
+    if operator is exact:
+        return product(exact)
+    return jax.lax.cond(in_float64, lambda: product(exact), lambda: product(operator))

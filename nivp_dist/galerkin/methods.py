@@ -1,5 +1,8 @@
-"""Which method solves for a velocity or a correction of a fit: conjugate gradients or a direct solve, each for the
-parameters or for the samples; and with what rank CG starts. By counted work."""
+"""The choice of the linear solver, and of the rank that CG starts with, by counted operations.
+
+The method "auto" is resolved to conjugate gradients or a direct solve, each for the parameters or for the samples. No
+clock is read, so that two runs of one configuration choose the same.
+"""
 
 import math
 
@@ -8,82 +11,93 @@ from nivp_dist.network.network import Network
 from nivp_dist.settings.model import SolverSettings
 
 ITERATIVE = ("pcg", "dual_pcg")
-FIT_SOLVES, FIT_MU = 3, 1e-12  # dampings of a round, and one of them that is typical
-# Operations that a round of a fit must save, half a second, for another method takes seconds to compile.
+FIT_SOLVES = 3  # dampings that a round of a fit tries
+FIT_MU = 1e-12  # the least of them, relative to tr M, in the late rounds of a fit
+# Operations, half a second of two cores: a round of a fit that saves fewer is not worth the seconds in which the
+# programs of another method are compiled.
 WORTH_COMPILING = 4e10
-FIRST_RANK = 128
-MATRIX = 2**30  # entries of a direct solve's, at most: 8 GiB on every device
-# Operations of the primal matrix and its factorisation in the time of one of a product with a vector, of one of a
-# matrix with a vector, and of one of the approximation of K. Measured on one and two cores (60 and 100 GFlop/s;
-# p = 2,342 and 7,441, n = 9,000, ranks 384 and 512): 1.5 and 2.1, 5.6 and 10, 1 and 2.
+FIRST_RANK = 128  # a rank whose cost is small beside that of the iterations
+MATRIX_ENTRIES = 2**30  # of a direct solve's matrix, at most: 8 GiB on every device
+# How many times longer an operation takes than one of the primal matrix and its factorisation: in a product with a
+# vector, in one of a matrix with a vector, and in the approximation of K. Measured on one and two cores (60 and 100
+# GFlop/s; p = 2,342 and 7,441, n = 9,000, ranks 384 and 512): 1.5 and 2.1, 5.6 and 10, 1 and 2.
 PRODUCT, STREAM, BUILD = 2.0, 10.0, 1.5
 
 
 def choose_method(
     solver: SolverSettings, network: Network, points: int, fitting: bool = False, devices: int = 1
 ) -> str:
-    """`auto`: the cheapest by counted work of one velocity. The clock of a run does not choose, for then two runs of
-    one configuration would differ.
+    """The method of the settings; for "auto" the one with the fewest operations for a velocity.
 
-    The matrix from its factors takes half of the n p^2 operations of a symmetric product, whatever the outputs of a
-    shared trunk. CG for the parameters: its iterations are 45 at mu = 1e-9 (advection in 2 dimensions), 180 at 1e-13
-    (Burgers), more than 300 at 1e-9 (a mixture in 50), and twice the least are reckoned with; to them comes the step's
-    share of the sketch. For the samples, as many as that is worth: 25 at mu = 1e-10 with p = 2,342 (the trap in 5
-    dimensions), 60 at 1e-9 with 2,765 (Vlasov), 40 to 160 at 1e-10 with 1,500 to 1,900 in 8 and 10 dimensions, where
-    direct solves are faster; 100 at 1e-9 are reckoned with.
+    The primal matrix takes half of the n p^2 operations of a symmetric product, because it is made from factors.
+    For CG, numbers of iterations are assumed, since they are not known in advance:
 
-    fitting: of a round of a fit, which solves for three dampings that become small: from one matrix, or by CG each.
+    - "pcg" took 45 at mu = 1e-9 (advection in 2 dimensions), 180 at 1e-13 (Burgers) and more than 300 at 1e-9 (a
+      mixture in 50 dimensions). Twice the smallest of these is assumed, and a velocity's share of the sketch.
+    - "dual_pcg" took 25 at mu = 1e-10 with p = 2,342 (the trap in 5 dimensions), 60 at 1e-9 with 2,765 (Vlasov), and
+      40 to 160 at 1e-10 with 1,500 to 1,900 in 8 and 10 dimensions, where direct solves are faster. 100 at 1e-9 are
+      assumed.
+
+    Args:
+        points: over all devices. fitting: for a round of a fit, which solves for FIT_SOLVES dampings.
     """
     if solver.method != "auto":
         return solver.method
     solves, mu = (FIT_SOLVES, FIT_MU) if fitting else (1, solver.mu)
-    work = _work(network, points, mu, solves, first_rank("dual_pcg", network, solver.mu, solver.max_rank))
-    if points / devices * network.outputs * FIRST_RANK > kernel.ENTRIES:
+    work = _work(network, points, mu, solves, initial_rank("dual_pcg", network, solver.mu, solver.max_rank))
+    if points / devices * network.outputs * FIRST_RANK > kernel.MAX_ENTRIES:
         del work["dual_pcg"]
-    return min(work, key=work.get)
+    return min(work, key=work.__getitem__)
 
 
-def fits_by_samples(network: Network, points: int, damping: float) -> bool:
-    """Whether a round of a fit at that damping, and a tenth of it, is by far cheaper with `dual_pcg` than with a direct
-    solve: fits begin with large dampings, where few iterations do."""
+def dual_pcg_suits_fit(network: Network, points: int, damping: float) -> bool:
+    """Whether "dual_pcg" is much cheaper than a direct solve in a round of a fit at that damping.
+
+    A tenth of the damping is counted with, which the round tries too. Fits begin with large dampings, at which few
+    iterations suffice.
+    """
     work = _work(network, points, damping / 10, FIT_SOLVES, fit_rank(network, damping))
     return work["dual_pcg"] + WORTH_COMPILING < min(work["primal"], work["dual"])
 
 
 def fit_rank(network: Network, damping: float) -> int:
-    """Of `dual_pcg` in that round: a power of two, for each is compiled for itself."""
-    return min(network.size, 2 ** round(math.log2(first_rank("dual_pcg", network, damping / 10, network.size))))
+    """The rank of "dual_pcg" in that round: a power of two, because a program is compiled for each rank."""
+    return min(network.size, 2 ** round(math.log2(initial_rank("dual_pcg", network, damping / 10, network.size))))
 
 
 def _work(network: Network, points: int, mu: float, solves: int, rank: int) -> dict[str, float]:
+    """Operations by method of so many solves with one regularisation."""
     p, rows = network.size, points * network.outputs
-    found = direct_work(network, points, solves)
+    work = direct_work(network, points, solves)
     iterations = {"pcg": 8 * mu**-0.15, "dual_pcg": max(10.0, 100 * (mu / 1e-9) ** -0.3)}
-    shared = {"pcg": _approximation("pcg", network, min(400, p)) / 3}
+    shared = {"pcg": _approximation("pcg", network, min(400, p)) / 3}  # a velocity's share of the step's sketch
     shared["dual_pcg"] = _approximation("dual_pcg", network, rank)
     for method in ITERATIVE:
-        found[method] = rows * (shared[method] + solves * iterations[method] * _iteration(method, network, rank))
-    return found
+        work[method] = rows * (shared[method] + solves * iterations[method] * _iteration(method, network, rank))
+    return work
 
 
 def direct_work(network: Network, points: int, solves: int = 1) -> dict[str, float]:
-    """Operations of so many direct solves with one matrix, for the parameters and for the samples."""
+    """Operations of so many direct solves with one matrix, for the parameters ("primal") and the samples ("dual")."""
     p, rows = network.size, points * network.outputs
     matrix = rows**2 * sum(layer.rows + layer.columns for layer in network.layers)
     return {"primal": points * p**2 / 2 + solves * p**3 / 3, "dual": matrix + solves * rows**3 / 3}
 
 
 def direct_method(network: Network, points: int) -> str | None:
-    """The direct solve that a run by CG may go over to; none where its matrix is too large."""
+    """The direct method that a run by CG may switch to; None where its matrix is too large."""
     work = direct_work(network, points)
-    if min(network.size, points * network.outputs) ** 2 > MATRIX:
+    if min(network.size, points * network.outputs) ** 2 > MATRIX_ENTRIES:
         return None
-    return min(work, key=work.get)
+    return min(work, key=work.__getitem__)
 
 
-def first_rank(method: str, network: Network, mu: float, limit: int) -> int:
-    """Small, to be doubled as need be: of `dual_pcg` a third to a half of what was best (p = 2,342, mu = 1e-10, and
-    2,765, 1e-9: 384; 7,441, 1e-9: 512)."""
+def initial_rank(method: str, network: Network, mu: float, limit: int) -> int:
+    """A small rank, at most `limit`, which a run doubles where that pays.
+
+    For "dual_pcg" it is a third to a half of the best ranks measured: 384 with p = 2,342 at mu = 1e-10 and with 2,765
+    at 1e-9, 512 with 7,441 at 1e-9.
+    """
     if method == "pcg":
         return min(network.size, FIRST_RANK)
     rank = 2.5 * math.sqrt(network.size) * (mu / 1e-9) ** -0.12
@@ -91,27 +105,29 @@ def first_rank(method: str, network: Network, mu: float, limit: int) -> int:
 
 
 def step_work(method: str, network: Network, points: int, rank: int, iterations: float, velocities: int) -> float:
-    """Operations of so many velocities, of so many iterations each, which share an approximation."""
+    """Operations of a step: so many velocities, of so many iterations each, which share an approximation."""
     each = _approximation(method, network, rank) + velocities * iterations * _iteration(method, network, rank)
     return points * network.outputs * each
 
 
-def after_doubling(iterations: float) -> float:
-    """What twice the rank leaves of the iterations of "dual_pcg": of those beyond the first two a third (measured:
-    advection, the wave and the trap at mu from 1e-11 to 1e-9)."""
+def iterations_after_doubling(iterations: float) -> float:
+    """The iterations of "dual_pcg" with twice the rank, of which `iterations` were taken before.
+
+    A third of those beyond the first two remains (measured: advection, the wave and the trap at mu from 1e-11 to 1e-9).
+    """
     return min(iterations, 2 + (iterations - 2) / 3)
 
 
-def anew(method: str, network: Network, rank: int) -> float:
-    """CG iterations in the time of another approximation of that rank."""
+def iterations_per_approximation(method: str, network: Network, rank: int) -> float:
+    """How many CG iterations take the time of one approximation of that rank."""
     return _approximation(method, network, rank) / _iteration(method, network, rank)
 
 
 def _approximation(method: str, network: Network, rank: int) -> float:
-    """Operations a sample."""
+    """Operations of the approximation of M or K, for each sample."""
     return 4.0 * network.size * rank if method == "pcg" else BUILD * kernel.operations(network, rank)
 
 
 def _iteration(method: str, network: Network, rank: int) -> float:
-    """Operations a sample; in "pcg" the sketch is of p, not of n, and counts for little."""
+    """Operations of a CG iteration, for each sample. The sketch of "pcg" has p rows, not n, and is not counted."""
     return PRODUCT * 4.0 * network.size + (STREAM * 4.0 * rank if method == "dual_pcg" else 0.0)

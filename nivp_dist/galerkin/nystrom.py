@@ -1,6 +1,6 @@
 """Randomised Nystrom preconditioner of M + mu I (Frangella, Tropp, Udell 2021, arXiv 2110.02820, alg. 2.1).
 
-(p, l) matrices lie on the devices as `vectors` says.
+How (p, l) matrices lie on the devices is decided by ``vectors``: whole on each, or a part of the rows on each.
 """
 
 from typing import NamedTuple
@@ -23,15 +23,16 @@ class Sketch(NamedTuple):
 
 
 def test_matrix(vectors: Whole, key, rank: int):
-    """Omega (p, l): an orthonormalised Gaussian matrix."""
+    """The test matrix Omega (p, l): Gaussian, orthonormalised."""
     return vectors.qr(vectors.normal(key, rank))[0]
 
 
 def sketch(vectors: Whole, omega, product, precision=jnp.float64) -> Sketch:
     """The Nystrom approximation from Y = M Omega (p, l), Y formed in `precision` and stored in float64.
 
-    Shifted before the Cholesky factorisation by the rounding error of Y, taken off the eigenvalues
-    afterwards. The singular values come from the triangular factor: p l^2 instead of an SVD of B.
+    M is shifted by the rounding error of Y before the Cholesky factorisation, and the shift is subtracted from the
+    eigenvalues afterwards. The singular values of B (p, l) are those of its triangular factor:
+    p l^2 operations, fewer than an SVD of B takes.
     """
     entries = product.reshape(-1)
     shift = jnp.finfo(precision).eps * jnp.sqrt(vectors.dots((entries, entries))[0])
@@ -56,5 +57,5 @@ def preconditioner(vectors: Whole, sketch: Sketch, mu):
 
 
 def effective_dimension(sketch: Sketch, mu):
-    """tr M (M + mu)^-1 over the sketched eigenvalues: a lower estimate."""
+    """tr M (M + mu)^-1 over the eigenvalues of the sketch: a lower bound of the exact one."""
     return jnp.sum(sketch.eigenvalues / (sketch.eigenvalues + mu))

@@ -1,9 +1,9 @@
 """How the p-vectors of a CG solve lie on the devices: whole on every one, or a part on each (solver.shard_vectors).
 
-Sharded is what the solve holds: its iterates and the sketch, about 6 p + p x rank numbers. In place of the all-reduce
-of a product, J v begins with an all-gather of v and ends with a reduce-scatter: the same bytes. Dot products and the
-preconditioner add three all-reduces of a few numbers, and one of `rank`, to an iteration. It saves memory, not time.
-theta and its velocity, p numbers each, stay whole.
+The solve's iterates and the sketch are sharded, about 6 p + p x rank numbers. In place of the all-reduce of a product,
+an all-gather of v precedes J v and a reduce-scatter follows: the same number of bytes. Dot products and the
+preconditioner add three all-reduces of a few numbers, and one of `rank`, to an iteration. Sharding saves memory, not
+time. theta and its velocity, p numbers each, stay whole.
 
 Everything here is called inside of `shard_map`, by all devices.
 """
@@ -14,11 +14,11 @@ from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend import random_keys
 
-COLUMNS = 64  # of a sharded sketch that are whole on a device at once
+COLUMNS = 64  # of a sharded sketch that are gathered on a device at once: they bound its memory to 64 p numbers
 
 
 def local_dots(*pairs):
-    """a . b of pairs of vectors that are whole here: (number of pairs,)."""
+    """a . b for pairs of vectors, over this device's part of them: (number of pairs,)."""
     return jnp.stack([a @ b for a, b in pairs])
 
 
@@ -31,7 +31,7 @@ class Whole:
         self.size, self.axis = size, axis
 
     def sum(self, local):
-        """The sum over devices of a product (p,), as this device's part."""
+        """This device's part of the sum over devices of a vector (p,)."""
         return jax.lax.psum(local, self.axis)
 
     def part(self, vector):
@@ -39,15 +39,15 @@ class Whole:
         return vector
 
     def whole(self, part):
-        """The vector (p,) again, for a product."""
+        """The vector (p,) of which `part` is this device's part."""
         return part
 
     def replicated(self, part):
-        """The vector (p,) again, as a result that is the same everywhere in the eyes of shard_map."""
+        """The vector (p,), as a value that shard_map knows to be the same on all devices."""
         return part
 
     def columns(self, product, matrix):
-        """The sum over devices of product(V) for V (p, l), as parts."""
+        """This device's part of the sum over devices of product(V), for V (p, l)."""
         return self.sum(product(matrix))
 
     def dots(self, *pairs):
@@ -68,7 +68,7 @@ class Whole:
 
 
 class Samples:
-    """Vectors (n m,) of samples, on the devices of their points."""
+    """Vectors with one entry a sample (n m,): each device has those of its points."""
 
     def __init__(self, axis: str):
         self.axis = axis
@@ -98,7 +98,7 @@ class Sharded(Whole):
         return self._stacked(part).reshape(-1, *part.shape[1:])[: self.size]
 
     def columns(self, product, matrix):
-        """As above, a few columns at a time, so that no device ever holds all of V."""
+        """As in ``Whole``, but COLUMNS at a time, so that no device ever holds all of V."""
         count = -(-matrix.shape[1] // COLUMNS)
         width = -(-matrix.shape[1] // count)
         padded = jnp.pad(matrix, ((0, 0), (0, count * width - matrix.shape[1])))
@@ -113,14 +113,14 @@ class Sharded(Whole):
         return jax.lax.psum(a.T @ b, self.axis)
 
     def qr(self, a):
-        """By the factors R of the parts (TSQR: Demmel et al. 2012, doi 10.1137/080731992, sec. 3)."""
+        """As in ``Whole``, from factors R of the parts (TSQR: Demmel et al. 2012, doi 10.1137/080731992, sec. 3)."""
         q, r = jnp.linalg.qr(a)
         top, r_all = jnp.linalg.qr(self._stacked(r).reshape(-1, a.shape[1]))
         own = jax.lax.dynamic_slice_in_dim(top, jax.lax.axis_index(self.axis) * len(r), len(r))
         return q @ own, r_all
 
     def normal(self, key, columns: int):
-        """A row's numbers are those of its key, whatever the number of devices."""
+        """Each row is drawn with a key of its own, so that it does not depend on the number of devices."""
         rows = self._start() + jnp.arange(self.length)
         numbers = jax.vmap(lambda row: jax.random.normal(random_keys.row_key(key, row), (columns,), jnp.float64))(rows)
         return jnp.where(rows[:, None] < self.size, numbers, 0.0)

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import jax
 
-from nivp_dist.galerkin.methods import ITERATIVE, after_doubling, direct_work, step_work
-from nivp_dist.galerkin.velocity import Galerkin, Regularisation
+from nivp_dist.galerkin.methods import ITERATIVE, direct_work, iterations_after_doubling, step_work
+from nivp_dist.galerkin.regularisation import Regularisation
+from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.points.points import Points
 
 TELEMETRY_RANK = 32  # of the sketch that direct solves are given for the metrics of the spectrum alone
@@ -82,7 +83,7 @@ class SolverChoice:
         iterations (Vlasov: the effective dimension comes to p / 3): where direct solves have become cheaper they take
         over, until the next refit.
         """
-        galerkin, rank = self.iterative, last.rank or self.iterative.first_rank
+        galerkin, rank = self.iterative, last.rank or self.iterative.initial_rank
         if self.direct is not None and last.rank == 0:
             return self.direct_system(at)
         if last.cg_iterations is None or galerkin.method not in ITERATIVE:
@@ -110,7 +111,7 @@ class SolverChoice:
         work = partial(step_work, galerkin.method, galerkin.network, n, velocities=self._velocities(last))
         cost, larger = work(rank, iterations), min(2 * rank, galerkin.largest_rank)
         if galerkin.method == "dual_pcg" and rank < larger:
-            doubled = work(larger, after_doubling(iterations))
+            doubled = work(larger, iterations_after_doubling(iterations))
             rank, cost = (larger, doubled) if doubled < cost else (rank, cost)
         return rank, cost
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist.galerkin import pcg
-from nivp_dist.galerkin.methods import ITERATIVE, anew
+from nivp_dist.galerkin.methods import ITERATIVE, iterations_per_approximation
 from nivp_dist.integration.solver_choice import System
 
 UNUSABLE = 1e-3  # a velocity whose linear system is solved to no better than this relative residual is refused
@@ -39,7 +39,7 @@ class Stages:
         self.system, self.start, self.poll = system, start, poll
         self.galerkin, self.points, self.rank = system.galerkin, system.points, system.rank
         self.regularisation = self.at_start = system.regularisation
-        self.guess = self.galerkin.guess(velocity, self.points)
+        self.guess = self.galerkin.initial_guess(velocity, self.points)
         self.first = self.first_rate = self.first_residual = self.kept = None
         self.failure: str | None = None
         self.rates: list = []
@@ -78,7 +78,7 @@ class Stages:
         self.poll()
         result, iterations, code = self._with_a_sketch(theta, t)
         while code == pcg.ITERATION_LIMIT and self.rank < self.galerkin.largest_rank:
-            self.rank, self.guess = min(2 * self.rank, self.galerkin.largest_rank), result.guess
+            self.rank, self.guess = min(2 * self.rank, self.galerkin.largest_rank), result.next_guess
             self._sketch(theta)
             if self.first is None:
                 self.at_start = self.regularisation
@@ -90,7 +90,7 @@ class Stages:
         if self.first is None and t == self.start:
             self.first, self.first_rate, self.first_residual = result.v, result.rate, float(result.residual)
             self.first_iterations = iterations
-        self.guess = result.guess
+        self.guess = result.next_guess
         self.rates.append(result.rate)
         return result.v
 
@@ -113,7 +113,9 @@ class Stages:
             self._sketch(theta)
             result, more, code = self._solve(theta, t)
             return result, iterations + more, code
-        if iterations > self.first_iterations + anew(self.galerkin.method, self.galerkin.network, self.rank):
+        if iterations > self.first_iterations + iterations_per_approximation(
+            self.galerkin.method, self.galerkin.network, self.rank
+        ):
             self.reuse = False
         return result, iterations, code
 
@@ -131,7 +133,9 @@ class Stages:
     def _solve(self, theta, t: float, iterations: int | None = None):
         regularisation = self.regularisation
         if iterations is not None:
-            regularisation = regularisation._replace(limit=jnp.minimum(regularisation.limit, iterations))
+            regularisation = regularisation._replace(
+                iteration_limit=jnp.minimum(regularisation.iteration_limit, iterations)
+            )
         result = self.galerkin.velocity(theta, t, self.points, regularisation, self.guess)
         return result, int(result.iterations), int(result.code)
 

@@ -37,7 +37,7 @@ class StepRecord(NamedTuple):
         residual, residual_fresh: |J v - f| / |f| on the points of the step, and on fresh points. The first is NaN where
             the points, and the velocity with them, were kept from the step before.
         iterations: CG iterations per velocity; 0 with direct solves.
-        coverage: effective share of the points, see ``galerkin.velocity.ResidualCheck``.
+        coverage: effective share of the points, see ``galerkin.norms.ResidualCheck``.
         turn: cosine of the angle between the first velocity of the step and the last one of the step before; NaN if
             there is none.
         unsolved: 1 if CG missed its tolerance in the step, else 0.

@@ -1,1 +1,1 @@
-"""The network: one flat vector of parameters, its field and factors, units of outputs, frames of parameters."""
+"""The network: a field of one flat vector of parameters, its Jacobian factors, scales of outputs, frames."""

@@ -1,9 +1,9 @@
-"""Units for the outputs of a system, in which no equation is sacrificed to another.
+"""Scales of the outputs of a system, in which least squares weigh its equations alike.
 
-The residual of a system sums the squares of unlike things. For a wave written as (u, w)_t = (w, c lap u) an error
-of size e and wavenumber k in u_t = w counts as e, and then costs c k^2 e in the other equation: least squares
-shift the misfit to where it is cheap, and high wavenumbers grow without bound (measured: a relative error of
-4e-4 becomes 2e-2 within t = 0.02). In units with s_u / s_w = sqrt(c) k both couplings are alike, and the sum of
+The residual of a system sums squares of different physical quantities. For a wave written as (u, w)_t = (w, c lap u) an
+error of size e and wavenumber k in u_t = w contributes e, but changes the other equation by c k^2 e later on. Least
+squares put the misfit where it contributes least, and high wavenumbers grow without bound (measured: a relative error
+of 4e-4 becomes 2e-2 within t = 0.02). With scales s_u / s_w = sqrt(c) k both couplings are of one size, and the sum of
 squares is the wave's energy.
 """
 
@@ -11,16 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-PROBES = 64  # points at which the couplings are measured
-HARMONICS = 2.0  # wavenumbers up to this many times the embedding's highest are in the network's reach
-SWEEPS = 30
+PROBES = 64  # points at which the couplings are measured: their root mean square is right to about a tenth
+HARMONICS = 2.0  # a network represents wavenumbers up to about this many times the embedding's highest
+SWEEPS = 30  # of Osborne's iteration: for two outputs one is exact, for more it converges linearly
 
 
 def output_scales(problem, wavenumber: float) -> np.ndarray:
-    """s (m,), the smallest one: L in terms of s_k u_k is balanced for perturbations of that wavenumber.
+    """Scales s (m,), the smallest of which is one: in terms of s_k u_k the problem's right-hand side L is balanced.
 
     Args:
-        wavenumber: the embedding's highest, in the coordinates that map the domain to [-1, 1]^d.
+        wavenumber: the embedding's highest, in the coordinates that map the domain to [-1, 1]^d. Perturbations of
+            HARMONICS times that wavenumber are balanced.
     """
     if problem.outputs == 1:
         return np.ones(1)
@@ -28,7 +29,7 @@ def output_scales(problem, wavenumber: float) -> np.ndarray:
 
 
 def couplings(problem, wavenumber: float) -> np.ndarray:
-    """B (m, m): the RMS response of L_k, linearised at u0, to a wave of unit RMS in output l."""
+    """B (m, m): B_kl is the RMS response of L_k, linearised at u0, to a wave of unit RMS in output l."""
     domain, rng = problem.domain, np.random.default_rng(0)
     centre, scale, shape = domain.centre, domain.scale, (PROBES, domain.dimension)
     xi = rng.uniform(-1, 1, shape) if domain.bounded else rng.standard_normal(shape)
@@ -50,10 +51,11 @@ def couplings(problem, wavenumber: float) -> np.ndarray:
 
 
 def balance(matrix: np.ndarray) -> np.ndarray:
-    """s (m,), the smallest one, so that rows and columns of s_k B_kl / s_l are alike off the diagonal.
+    """Scales s (m,), the smallest of which is one, for a matrix B (m, m).
 
-    Osborne's iteration (Parlett and Reinsch 1969), without their rounding to powers of two. An output that
-    acts on no other, or that no other acts on, has nothing to be balanced against.
+    Row and column k of s_k B_kl / s_l have equal norms off the diagonal, for every k, by Osborne's iteration (Parlett
+    and Reinsch 1969) without their rounding to powers of two. An output that acts on no other, or that no other acts
+    on, keeps its scale.
     """
     coupling = matrix - np.diag(np.diagonal(matrix))
     scales = np.ones(len(matrix))

@@ -1,6 +1,6 @@
-"""What the parameters represent, as flax modules: embedding, MLP, quadratic forms, boundary factor."""
+"""The field that the parameters represent, as flax modules: embedding, MLP, quadratic forms, boundary factor."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ ACTIVATIONS: dict[str, Callable] = {"swish": nn.swish, "tanh": jnp.tanh, "gelu":
 
 
 class Affine(nn.Module):
-    """y = [a, 1] W; W ~ LeCun normal, the bias row starts at zero. Exposes a (sow) and dy (perturb)."""
+    """y = [a, 1] W. W is LeCun normal at first, its bias row zero. flax's sow and perturb expose a and dy."""
 
     features: int
 
@@ -34,7 +34,7 @@ def _lecun_with_zero_bias(key, shape, dtype):
 
 
 class MLP(nn.Module):
-    """depth hidden layers of equal width, then a linear head."""
+    """`depth` hidden layers of equal width, then a linear head."""
 
     width: int
     depth: int
@@ -49,10 +49,10 @@ class MLP(nn.Module):
 
 
 class Field(nn.Module):
-    """What the parameters represent: u itself, or q = log u for a density. x (n, d) -> (n, m).
+    """The field, u itself or q = log u for a density: x (n, d) -> (n, m).
 
-    Outputs beyond the first `fields`, if any, are their time derivatives (``fitting.time_derivative_targets``): signed, so that of an
-    exponential u they are a factor on it, as its time derivative is.
+    Outputs beyond the first `fields`, if any, are the time derivatives of these (``fitting.time_derivative_targets``).
+    Of an exponential u they are u times the trunk's output, because a time derivative has both signs.
     """
 
     settings: NetworkSettings
@@ -73,7 +73,7 @@ class Field(nn.Module):
             nets = [MLP(s.width, s.depth, 1, s.activation, name=f"output_{k:02d}") for k in range(self.outputs)]
             y = jnp.concatenate([net(a) for net in nets], axis=-1)
         if self.form != "direct":
-            # A Gaussian is exact with the quadratic form alone; the MLP carries what is not Gaussian.
+            # The quadratic form alone represents a Gaussian exactly; the MLP represents the rest.
             names = ["quadratic"] + [f"quadratic_{k:02d}" for k in range(1, s.gaussians)]
             forms = [Affine(self.outputs, name=name)(frames.monomials(xi)) for name in names]
             y = y + (forms[0] if len(forms) == 1 else nn.logsumexp(jnp.stack(forms), axis=0))
@@ -93,7 +93,7 @@ def coordinates(domain: Domain, x):
 
 
 def number_of_frequencies(settings: NetworkSettings, domain: Domain) -> int:
-    """L: as set, else 4 on boxes and 0 on the whole space, where nothing sets a scale for them."""
+    """L: as set, else 4 on boxes, and 0 on the whole space, which has no length that a wave could fit."""
     if settings.frequencies is not None:
         return settings.frequencies
     return 4 if domain.bounded else 0
@@ -104,8 +104,8 @@ def embed(xi, frequencies: int, alpha, periodic: bool, even: tuple[int, ...] = (
 
     Args:
         xi: (n, d), in [-1, 1]^d on boxes. On a periodic box w_k = 2^k pi, and x itself is left out.
-        alpha: a number, or one for each frequency: a derivative of order q multiplies frequency k by w_k^q.
-        even: axes of which only even features are made, x^2 and the cosines.
+        alpha: one number, or one for each frequency. (A derivative of order q multiplies the wave k by w_k^q.)
+        even: axes whose features are even ones only, x^2 and the cosines.
     """
     omega = wave_numbers(frequencies, periodic)
     decay = jnp.asarray(omega ** -np.broadcast_to(np.asarray(alpha, np.float64), (frequencies,)), xi.dtype)
@@ -125,4 +125,5 @@ def chebyshev(xi, degree: int):
 
 
 def wave_numbers(count: int, periodic: bool) -> np.ndarray:
+    """w_k (count,), see ``embed``."""
     return 2.0 ** np.arange(count) * (np.pi if periodic else np.pi / 2)

@@ -1,14 +1,16 @@
-"""Coordinates in which forms of the coordinates are well determined: those of the density under which they are seen.
+"""Whitened coordinates of the density of the points, in which the coefficients of a quadratic form are well determined.
 
-In the network's fixed coordinates xi the monomials 1, xi_i, xi_i xi_j are all alike for a density that is narrow and
-far from the origin: the condition of their Gram matrix grows with (distance / width)^4, and mu, which is one number for
-all parameters, takes the covariance out of the velocity first (measured: a moving trap of width 0.28 at a distance of 6
-lost its solution by t = 2 with mu = 1e-9 tr M). So the system is solved in z = K (xi - mean), K^T K the inverse of
-the covariance, where the same quadratic form has other coefficients; these are linear in those of xi, and exact.
+In the network's fixed coordinates xi the monomials 1, xi_i, xi_i xi_j are almost linearly dependent on a density that
+is narrow and far from the origin: the condition number of their Gram matrix grows with (distance / width)^4. Then mu,
+which is one number for all parameters, suppresses the covariance's part of the velocity first (measured: a moving trap
+of width 0.28 at a distance of 6 lost its solution by t = 2 with mu = 1e-9 tr M). So the system is solved in
+z = K (xi - mean), with K^T K the inverse of the covariance. A quadratic form of xi is one of z with other coefficients,
+which depend linearly on those of xi: the change of coordinates is exact.
 
-The same holds for the first layer of a network on the whole space, whose inputs are these coordinates: where the
-density has gone far, its derivatives are most of the trace of M, and mu grows with it (two packets carried over
-30 of their widths were lost by t = 1.8, mu having grown 10^5 times). It has a frame with solver.equal_shares.
+The same holds for the first layer of a network on the whole space, whose inputs are these coordinates. When the density
+has moved far, the derivatives by that layer's weights are most of the trace of M, and mu grows with it (two packets
+carried over 30 of their widths were lost by t = 1.8, when mu had grown 10^5 times). With solver.equal_shares that layer
+has a frame too.
 """
 
 from typing import NamedTuple
@@ -19,39 +21,41 @@ import numpy as np
 
 
 class Frame(NamedTuple):
-    """z = K (xi - mean): mean (d,), matrix K (d, d), lower triangular."""
+    """z = K (xi - mean): mean (d,), matrix K (d, d), lower triangular in the frames of ``fit``."""
 
     mean: jax.Array
     matrix: jax.Array
 
     def inverse(self) -> "Frame":
-        """xi as coordinates of the same kind, of z."""
+        """The frame that gives xi from z."""
         return Frame(-self.matrix @ self.mean, jnp.linalg.inv(self.matrix))
 
 
-SMALLEST_SHARE = 1e-5  # of tr M, that a layer counts with: what has no part in u must not be moved at no cost
+# The least share of tr M that a layer is scaled from. A layer on which u hardly depends would get a huge scale, with
+# which mu no longer penalises changes of its weights.
+SMALLEST_SHARE = 1e-5
 
 
 class Basis(NamedTuple):
-    """In what the parameters are solved for: frames of quadratic forms, and scales (L,) of all layers.
+    """The basis of the parameters that a system is solved in: frames of quadratic forms, and scales (L,) of all layers.
 
     With solver.equal_shares the scales are those of ``balanced``, and first layers have frames too; else they are one.
 
-    mu is one number for all parameters, and says nothing unless their derivatives are alike. Those of a layer grow with
-    the weights of the others: where two packets had gone far, the head had 99.9 % of tr M, and mu left a residual of
-    8.6e-4 on fresh points, where it is 8.4e-6 with all layers scaled to the same share.
+    mu is one number for all parameters, and suits them all only if the derivatives by them are of one size. Those of a
+    layer grow with the weights of the others: where two packets had moved far, the head had 99.9 % of tr M, and with
+    that mu the residual on fresh points was 8.6e-4; with all layers scaled to the same share it is 8.4e-6.
     """
 
     frames: tuple[Frame, ...]
     scales: jax.Array
 
     def inverse(self) -> "Basis":
-        """What undoes it, for parameters."""
+        """The basis of the inverse change of parameters: the inverse frames, and scales 1 / scales."""
         return Basis(tuple(frame.inverse() for frame in self.frames), 1 / self.scales)
 
 
 def balanced(traces):
-    """Scales (L,) with which every layer has the same share of tr M, from their parts of it (L,)."""
+    """Scales (L,) with which every layer has the same share of tr M, from the layers' parts of it, traces (L,)."""
     total = jnp.sum(traces)
     share = traces / jnp.where(total > 0, total, 1.0)
     return jnp.sqrt(1 / len(traces) / jnp.maximum(share, SMALLEST_SHARE))
@@ -71,7 +75,7 @@ def affine(features):
 def fit(xi, mass, axis: str) -> Frame:
     """The frame of a density: mean and covariance of points xi (n, d) with weights mass (n,), summed over devices.
 
-    The unit frame where the points are too few, or the mass on them, to have a covariance.
+    Where the points, or those with mass, are too few for a positive definite covariance: z = xi.
     """
     xi, mass = xi.astype(jnp.float64), mass.astype(jnp.float64)
     total, first = jax.lax.psum((jnp.sum(mass), mass @ xi), axis)
@@ -84,9 +88,11 @@ def fit(xi, mass, axis: str) -> Frame:
 
 
 def translated(weight, frame: Frame):
-    """Coefficients of a quadratic or linear form of z as those of the same form of xi: one a column.
+    """Coefficients of quadratic or linear forms of xi from those of the same forms of z.
 
-    Rows as in ``monomials``, or d for a linear form, and the constant last.
+    Args:
+        weight: one form in each column. Its rows are those of ``monomials``, or d for a linear form; the constant is
+            last.
     """
     d = len(frame.mean)
     if len(weight) == d + 1:

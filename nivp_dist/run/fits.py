@@ -28,12 +28,12 @@ class Fits:
 
     Args:
         network: of the run. Where fit.time_derivative_targets asks for it, a wider one is fitted (``fitted``).
-        first_rank: of the sketch with which the steps after a refit begin.
+        initial_rank: of the sketch with which the steps after a refit begin.
     """
 
-    def __init__(self, solvers: Solvers, network: Network, sampler: Sampler, first_rank: int):
+    def __init__(self, solvers: Solvers, network: Network, sampler: Sampler, initial_rank: int):
         self.config, self.problem, self.mesh = solvers.config, solvers.problem, solvers.mesh
-        self.network, self.sampler, self.first_rank = network, sampler, first_rank
+        self.network, self.sampler, self.initial_rank = network, sampler, initial_rank
         self.targets = None
         if TimeDerivativeTargets.wanted(self.config, network):
             self.targets = TimeDerivativeTargets(self.config.network, self.problem, network)
@@ -133,7 +133,7 @@ class Fits:
                 refits=state.refits + 1,
                 estimate=state.estimate._replace(refits=state.estimate.refits + misfit),
                 h=healthy_step,
-                rank=self.first_rank,
+                rank=self.initial_rank,
                 reuse_sketch=True,
                 history=state.history.after_fit(),
                 mu_adaptation=MuAdaptation(since=state.step),

@@ -44,7 +44,7 @@ class Simulation:
             raise InputError(f"sampling.points = {config.sampling.points} is less than one for each device")
         solvers = Solvers(config, problem, self.mesh)
         self.galerkin = solvers.of_steps(network)
-        self.fits = Fits(solvers, network, self.sampler, self.galerkin.first_rank)
+        self.fits = Fits(solvers, network, self.sampler, self.galerkin.initial_rank)
         direct = solvers.direct_of_steps(network, self.galerkin)
         self.stepper = Stepper(config, self.galerkin, self.sampler, self.output_times, direct)
         self.scorer = Scorer(problem, network, self.sampler, config.output.evaluation_points, config.seed)
@@ -80,7 +80,7 @@ class Simulation:
             h=min(integrator.initial_step, integrator.max_step),
             previous_error=1.0,
             step=0,
-            rank=self.galerkin.first_rank,
+            rank=self.galerkin.initial_rank,
             reuse_sketch=True,
             rejected=0,
             evaluations=0,

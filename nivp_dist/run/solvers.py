@@ -2,6 +2,7 @@
 
 from jax.sharding import Mesh
 
+from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.methods import ITERATIVE, direct_method
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import Network
@@ -23,7 +24,9 @@ class Solvers:
         """
         config = self.config
         rtol = config.integrator.rtol
-        return Galerkin(network, self.problem, config.solver, config.sampling, self.mesh, rate_rtol=rtol)
+        return Galerkin(
+            Discretisation(network, self.problem, config.sampling, self.mesh), config.solver, rate_rtol=rtol
+        )
 
     def direct_of_steps(self, network: Network, chosen: Galerkin) -> Galerkin | None:
         """The direct solver to which a run by CG may go over: None without solver.method = 'auto', or where `chosen`
@@ -32,7 +35,7 @@ class Solvers:
         if config.solver.method != "auto" or chosen.method not in ITERATIVE or method is None:
             return None
         solver = config.solver.model_copy(update={"method": method})
-        return Galerkin(network, self.problem, solver, config.sampling, self.mesh)
+        return Galerkin(Discretisation(network, self.problem, config.sampling, self.mesh), solver)
 
     def of_fits(self, network: Network) -> Galerkin:
         """The solver of the corrections of a fit, on fit.points."""
@@ -47,4 +50,4 @@ class Solvers:
 
     def _of_fits(self, network: Network, solver) -> Galerkin:
         points = self.config.sampling.model_copy(update={"points": self.config.fit.points})
-        return Galerkin(network, self.problem, solver, points, self.mesh, fitting=True)
+        return Galerkin(Discretisation(network, self.problem, points, self.mesh), solver, fitting=True)

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from nivp_dist.backend import random_keys
-from nivp_dist.galerkin.velocity import Galerkin, ResidualCheck, effective_dimension
+from nivp_dist.galerkin.norms import ResidualCheck
+from nivp_dist.galerkin.regularisation import effective_dimension
+from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.attempts import Integrator, Start, Taken
 from nivp_dist.integration.solver_choice import Discretisation, LastStep, SolverChoice, System
 from nivp_dist.integration.stages import Stages

@@ -10,6 +10,7 @@ from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.bench import cases
 from nivp_dist.bench.published import Failed, Published, Settings
 from nivp_dist.bench.published_fit import PublishedFit
+from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.jacobian import Operator
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import build_network
@@ -93,7 +94,7 @@ def test_velocity_equals_a_dense_regularised_solve(trap):
 def test_ours_and_the_published_velocity_agree(trap):
     result = trap.published.velocity(trap.theta, 0.0, trap.x, jax.random.key(4))
     sampling, mesh = SamplingSettings(points=POINTS), make_mesh(1)
-    galerkin = Galerkin(trap.network, trap.problem, SolverSettings(method="primal"), sampling, mesh)
+    galerkin = Galerkin(Discretisation(trap.network, trap.problem, sampling, mesh), SolverSettings(method="primal"))
     sampler = Sampler(sampling, trap.problem.domain, trap.network.log_density, mesh)
     points = cases.uniform_points(sampler, jax.random.key(0), trap.problem.domain, POINTS)._replace(x=trap.x)
     shared = galerkin.prepare(trap.theta, points, jax.random.key(5), 4)._replace(mu=result.mu)

@@ -6,6 +6,7 @@ import pytest
 
 from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.fitting.fit import Fitter
+from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import build_network
 from nivp_dist.points.sampling import Sampler
@@ -35,7 +36,7 @@ class Setting:
         settings = SamplingSettings(points=points, **sampling)
         self.sampler = Sampler(settings, problem.domain, self.network.log_density, mesh)
         self.galerkin, self.iterative = (
-            Galerkin(self.network, problem, SolverSettings(method=method), settings, mesh, fitting=True)
+            Galerkin(Discretisation(self.network, problem, settings, mesh), SolverSettings(method=method), fitting=True)
             for method in ("primal", "dual_pcg")
         )
         self.density, self.points, self.mesh = self.sampler.broadest(), points, mesh

@@ -7,7 +7,7 @@ import pytest
 
 from nivp_dist.fitting import fit
 from nivp_dist.fitting.fit import ADAM, DAMPING_FACTORS, DONE, GAUSS_NEWTON, HEAD, LONG_PATIENCE, FitState
-from nivp_dist.galerkin.methods import FIRST_RANK, fit_rank, fits_by_samples
+from nivp_dist.galerkin.methods import FIRST_RANK, dual_pcg_suits_fit, fit_rank
 from nivp_dist.network.network import build_network
 from nivp_dist.problems import Problem, WholeSpace
 from nivp_dist.settings.model import NetworkSettings
@@ -124,7 +124,7 @@ def test_rounds_for_the_samples_are_those_of_a_direct_solve(setting, devices, mo
         used.append(len(used) % 2 == 0)
         return used[-1]
 
-    monkeypatch.setattr(fit, "fits_by_samples", by_samples)
+    monkeypatch.setattr(fit, "dual_pcg_suits_fit", by_samples)
     monkeypatch.setattr(fit, "fit_rank", lambda network, damping: 16)
     mixed = run(case.fitter(target, iterations=6, iterative=case.iterative), case.theta, case.density)
     assert len(used) == 6 and len(direct) == len(mixed)
@@ -136,8 +136,8 @@ def test_rounds_for_the_samples_are_those_of_a_direct_solve(setting, devices, mo
 def test_where_rounds_for_the_samples_are_cheaper():
     """A large network and a large damping; not a small network, nor a small damping."""
     small, large = (build_network(NetworkSettings(width=width, depth=3), Log()) for width in (20, 120))
-    assert fits_by_samples(large, 8000, 1e-3) and not fits_by_samples(large, 8000, 1e-13)
-    assert not fits_by_samples(small, 8000, 1e-3)
+    assert dual_pcg_suits_fit(large, 8000, 1e-3) and not dual_pcg_suits_fit(large, 8000, 1e-13)
+    assert not dual_pcg_suits_fit(small, 8000, 1e-3)
     assert FIRST_RANK <= fit_rank(large, 1e-3) < fit_rank(large, 1e-9) and fit_rank(small, 1e-3) <= small.size
 
 

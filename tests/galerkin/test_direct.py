@@ -58,7 +58,7 @@ def test_dual_matrix_is_j_j_transposed(trunk, chunk, make_points, dense):
     def some_rows(theta, x):
         whole = Operator.build(network, theta, x, jnp.ones(len(x)), chunk)
         part = Operator.build(network, theta, x[2:6], jnp.ones(4))
-        return whole.kernel(part.point_factors()), whole.squares()
+        return whole.kernel(part.point_factors()), whole.squared_row_norms()
 
     rows, squares = some_rows(theta, points.x)
     np.testing.assert_allclose(rows, j[4:12] @ j.T, atol=1e-13 * np.abs(j @ j.T).max())

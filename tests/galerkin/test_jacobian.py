@@ -97,10 +97,10 @@ def products(network, chunk, dtype, theta, points, v, columns, r, total=lambda v
 @pytest.fixture(scope="module")
 def expected(make_points, dense):
     """case -> what the products must be, by a dense Jacobian at the points without padding."""
-    found = {}
+    cache = {}
 
     def compute(case):
-        if case not in found:
+        if case not in cache:
             network, theta = network_of(case)
             j, w = dense(network, theta, make_points(network.domain, POINTS, make_mesh(1)))
             v, columns, r = vectors(network)
@@ -108,8 +108,8 @@ def expected(make_points, dense):
             by_layer = np.array(
                 [np.trace(m[layer.start : layer.stop, layer.start : layer.stop]) for layer in network.layers]
             )
-            found[case] = (j @ v).reshape(r.shape), j.T @ (w * r.reshape(-1)), m @ v, m @ columns, m, by_layer
-        return found[case]
+            cache[case] = (j @ v).reshape(r.shape), j.T @ (w * r.reshape(-1)), m @ v, m @ columns, m, by_layer
+        return cache[case]
 
     return compute
 
@@ -131,8 +131,8 @@ def test_products_against_a_dense_jacobian(case, make_points, expected):
 
 @pytest.mark.parametrize("chunk", [0, 7], ids=["whole", "chunked"])
 @pytest.mark.parametrize("precision, bits", [("tensorfloat32", 10), ("bfloat16", 7)])
-def test_coarse_products_are_as_coarse_as_their_units_make_them(precision, bits, chunk, make_points, expected):
-    """Products with one vector are off by the rounding of what is multiplied; all else is in float32."""
+def test_coarse_products_have_the_rounding_error_of_their_precision(precision, bits, chunk, make_points, expected):
+    """That of the factors, in products with one vector; all other products are in float32."""
     network, theta = network_of("shared trunk")
     points = make_points(network.domain, POINTS, make_mesh(1))
     got = jax.jit(partial(products, network, chunk, precision))(theta, points, *vectors(network))
@@ -157,8 +157,8 @@ def test_the_cheaper_form_of_a_diagonal_block(rows, columns, outputs, by_product
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of 8 or 9 points, of 3 where J or the products of factors are explicit; none of these divides POINTS."""
-    monkeypatch.setattr(jacobian, "SHORT", {8: 8, 4: 16})
-    monkeypatch.setattr(jacobian, "LONG", {8: 8, 4: 16})
+    monkeypatch.setattr(jacobian, "SHORT_BLOCK", {8: 8, 4: 16})
+    monkeypatch.setattr(jacobian, "LONG_BLOCK", {8: 8, 4: 16})
     monkeypatch.setattr(jacobian, "BLOCK_ENTRIES", 900)
     monkeypatch.setattr(jacobian, "GRAM_ENTRIES", 400)
 
@@ -210,7 +210,7 @@ def test_sums_over_blocks_with_a_partial_last_one(size, finer):
     smaller = blocks.refine(stacked, finer)
     assert smaller[0].shape[-1] <= finer
     for tree in (stacked, smaller):
-        np.testing.assert_allclose(blocks.total(lambda block: block[0] @ block[1], tree), a.T @ b, rtol=1e-13)
+        np.testing.assert_allclose(blocks.sum_over(lambda block: block[0] @ block[1], tree), a.T @ b, rtol=1e-13)
 
 
 def test_factors_of_all_points_whatever_the_blocks(make_points, small_blocks):

@@ -15,6 +15,7 @@ from nivp_dist.network.network import build_network
 from nivp_dist.problems import Box, Problem
 from nivp_dist.settings.model import NetworkSettings
 
+SPEC = kernel.Factor(P(None, AXIS), P(), P())
 POINTS = 85  # not a multiple of the devices
 SETTINGS = {"width": 5, "depth": 2, "frequencies": 2, "output_scales": [3.0, 0.5]}
 
@@ -39,7 +40,7 @@ class Case:
         self.k = np.sqrt(w)[:, None] * (j @ j.T) * np.sqrt(w)
         self.spectrum = np.linalg.eigvalsh(self.k)[::-1]
 
-    def factor(self, rank, seed=0, chunk=0, then=lambda found: found, out=kernel.Factor(P(None, AXIS), P(), P())):
+    def factor(self, rank, seed=0, chunk=0, then=lambda found: found, out=SPEC):
         def program(theta, x, weights):
             operator = Operator.build(self.network, theta, x, weights, chunk)
             return then(kernel.factor(operator, jax.random.key(seed), rank, AXIS))
@@ -55,13 +56,13 @@ def case(request, mesh, make_points, dense):
 
 @pytest.mark.devices
 @pytest.mark.parametrize("chunk", [0, 7])
-def test_a_projection_of_the_kernel_that_has_whole_columns_of_it(case, chunk):
+def test_the_remainder_is_positive_semidefinite_and_zero_at_the_pivots(case, chunk):
     rows, gram, left = map(np.asarray, case.factor(16, chunk=chunk))
     remainder, trace = case.k - rows.T @ rows, np.trace(case.k)
     assert np.linalg.eigvalsh(remainder).min() > -1e-13 * trace  # never above K
     np.testing.assert_allclose(left, np.trace(remainder), rtol=1e-9)
     np.testing.assert_allclose(gram, rows @ rows.T, rtol=0, atol=1e-14 * trace)
-    # 8 points with both of their outputs: there nothing is left.
+    # The remainder is zero at 8 points, the pivots, in both outputs.
     chosen = np.flatnonzero(np.diag(remainder) < 1e-12 * np.diag(case.k).max())
     weighty = chosen[np.diag(case.k)[chosen] > 1e-9 * trace]
     assert len(weighty) == 16 and set(weighty) == {2 * (k // 2) for k in weighty} | {2 * (k // 2) + 1 for k in weighty}
@@ -69,14 +70,14 @@ def test_a_projection_of_the_kernel_that_has_whole_columns_of_it(case, chunk):
 
 
 @pytest.mark.devices
-def test_its_columns_are_nearly_the_best(case):
-    """Within the bound that the paper gives in the mean (theorem 3.1), with twice the rank it is held to."""
+def test_the_remaining_trace_is_within_the_bound_of_pivoted_cholesky(case):
+    """At most 3 times that of the best approximation of half the rank: the paper's theorem 3.1 bounds the mean."""
     for seed in range(3):
-        assert float(case.factor(32, seed).left) < 3 * np.sum(case.spectrum[16:])
+        assert float(case.factor(32, seed).remaining_trace) < 3 * np.sum(case.spectrum[16:])
 
 
-def test_pivots_follow_their_key_and_come_from_what_is_left(make_points, dense):
-    """Half of the points lie at one place: a draw by the diagonal alone would take that one over and over."""
+def test_pivots_depend_on_their_key_and_avoid_eliminated_points(make_points, dense):
+    """Half of the points are copies of one: a draw by the diagonal of K alone would choose it many times."""
     case = Case(make_mesh(1), "shared", make_points, dense)
     x = case.points.x.at[:40].set(case.points.x[0])
     case.points = case.points._replace(x=x)
@@ -90,7 +91,7 @@ def test_pivots_follow_their_key_and_come_from_what_is_left(make_points, dense):
 
 
 @pytest.mark.devices
-def test_all_columns_are_the_kernel(case):
+def test_full_rank_reproduces_the_kernel(case):
     rows, _, left = map(np.asarray, case.factor(2 * POINTS))
     np.testing.assert_allclose(rows.T @ rows, case.k, rtol=0, atol=1e-12 * np.trace(case.k))
     assert 0 <= left < 1e-11 * np.trace(case.k)
@@ -118,10 +119,10 @@ def test_the_preconditioner_and_the_effective_dimension_against_dense_matrices(c
     np.testing.assert_allclose(dimension, np.trace(np.linalg.solve(shifted, approximation)), rtol=1e-8)
 
 
-def test_eigenvalues_for_telemetry(make_points, dense):
+def test_the_reported_eigenvalues_are_those_of_the_approximation(make_points, dense):
     case = Case(make_mesh(1), "shared", make_points, dense)
-    watch = partial(kernel.spectrum, key=jax.random.key(3))
-    rows, found = case.factor(40, then=lambda f: (f.rows, watch(f).eigenvalues), out=(P(None, AXIS), P()))
+    spectrum = partial(kernel.spectrum, key=jax.random.key(3))
+    rows, found = case.factor(40, then=lambda f: (f.rows, spectrum(f).eigenvalues), out=(P(None, AXIS), P()))
     exact = np.linalg.eigvalsh(np.asarray(rows @ rows.T))[::-1]
     np.testing.assert_allclose(found[:10], exact[:10], rtol=1e-6)
     assert jnp.all(jnp.diff(found) <= 0)

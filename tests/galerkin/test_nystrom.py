@@ -9,6 +9,7 @@ import pytest
 
 from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.galerkin import nystrom, pcg
+from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.vectors import Whole
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import build_network
@@ -17,7 +18,7 @@ from nivp_dist.problems import Box, Problem, laplacian
 from nivp_dist.settings.model import NetworkSettings, SamplingSettings, SolverSettings
 
 SIZE = 80
-HERE = Whole(SIZE, "no axis: nothing communicates")
+HERE = Whole(SIZE, "no axis, for nothing communicates")
 
 
 def positive(spectrum, seed=0):
@@ -95,7 +96,7 @@ def test_condition_number_at_the_rank_of_the_theorem(decay, mu):
         if decay > 1:  # else most of it lies in the tail, where a sketch does not reach
             assert nystrom.effective_dimension(s, mu) > 0.5 * dimension
     assert np.mean(conditions) < 28
-    if decay > 1:  # without it the system is far worse: the bound says something
+    if decay > 1:  # the unpreconditioned condition number is above 90
         assert (1 + mu) / (spectrum[-1] + mu) > 90
 
 
@@ -114,7 +115,7 @@ def test_a_sketch_beyond_the_precision_of_the_products(precision):
     network = build_network(NetworkSettings(width=10, depth=2, frequencies=2), Heat())
     theta = jax.jit(network.initialise)(jax.random.key(0))
     solver = SolverSettings(method="pcg", mu=1e-6, rtol=1e-5, precision=precision)
-    galerkin = Galerkin(network, Heat(), solver, SamplingSettings(points=200), make_mesh(1))
+    galerkin = Galerkin(Discretisation(network, Heat(), SamplingSettings(points=200), make_mesh(1)), solver)
     x, weights = jnp.linspace(-0.99, 0.99, 200)[:, None], jnp.full(200, 1 / 200)
     points = Points(x, weights, weights)
     shared = galerkin.prepare(theta, points, jax.random.key(1), 80)

@@ -29,7 +29,7 @@ def program(mesh):
     return call
 
 
-def test_a_part_is_made_whole_again(vectors, program):
+def test_whole_vectors_are_recovered_from_their_parts(vectors, program):
     np.testing.assert_array_equal(program(lambda v: vectors.replicated(vectors.part(v)), R), R)
     np.testing.assert_array_equal(program(lambda v: vectors.replicated(vectors.part(v)), A), A)
     doubled = program(lambda v: vectors.dots((2 * vectors.part(vectors.whole(vectors.part(v))),) * 2), R)
@@ -71,7 +71,7 @@ def factors(vectors):
 
 
 def test_orthogonal_factors_keep_ill_conditioned_columns(vectors, program):
-    """By Gram matrices they would lose all below 1e-8 of the largest."""
+    """A factorisation by Gram matrices would lose columns below 1e-8 of the largest."""
     a = A * np.logspace(0, -13, RANK)
     q, r = map(np.asarray, program(factors(vectors), a))
     np.testing.assert_allclose(q.T @ q, np.eye(RANK), atol=1e-13)

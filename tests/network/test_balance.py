@@ -1,4 +1,4 @@
-"""Units of the outputs: couplings against the symbol of the operator, balancing against its definition and scipy."""
+"""Scales of the outputs: couplings against the symbol of the operator, balancing against its definition and scipy."""
 
 from typing import ClassVar
 
@@ -38,9 +38,9 @@ def test_couplings_of_a_linear_reaction_are_its_matrix():
     measured = couplings(Reaction(), 1.0)
     ratio = measured / np.abs(np.where(np.equal(MATRIX, 0), 1, MATRIX))
     assert np.all(measured[np.equal(MATRIX, 0)] == 0)
-    # One and the same set of probes: their RMS is one up to sampling, and the same for every entry.
+    # All entries are measured with the same waves, whose RMS is one up to sampling: 1 / sqrt(2 x 64) = 0.09.
     np.testing.assert_allclose(ratio[np.not_equal(MATRIX, 0)], ratio[0, 0], rtol=1e-12)
-    assert 0.7 < ratio[0, 0] < 1.3
+    assert 0.7 < ratio[0, 0] < 1.3  # three standard deviations
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3])
@@ -51,19 +51,19 @@ def test_scales_of_the_wave_are_speed_times_wavenumber(dimension):
     np.testing.assert_allclose(output_scales(problem, wavenumber), [expected, 1.0], rtol=1e-9)
 
 
-def test_balanced_rows_and_columns_are_alike():
+def test_balanced_rows_and_columns_have_equal_norms():
     matrix = np.random.default_rng(3).lognormal(0, 2, (5, 5))
     scales = balance(matrix)
     balanced = scales[:, None] * matrix / scales
     np.fill_diagonal(balanced, 0)
     np.testing.assert_allclose(np.linalg.norm(balanced, axis=0), np.linalg.norm(balanced, axis=1), rtol=1e-6)
     assert scales.min() == 1.0
-    # LAPACK rounds to powers of two, and keeps the norms comparable: ours is at least as small.
+    # Osborne's iteration minimises the norm over all scales; LAPACK's scales are powers of two.
     by_lapack = scipy.linalg.matrix_balance(matrix - np.diag(np.diag(matrix)), permute=False)[0]
     assert np.linalg.norm(balanced) <= np.linalg.norm(by_lapack) * (1 + 1e-9)
 
 
-def test_an_output_that_is_not_coupled_back_keeps_its_unit():
+def test_an_output_without_coupling_in_both_directions_keeps_its_scale():
     np.testing.assert_array_equal(balance(np.array([[1.0, 50.0], [0.0, 2.0]])), [1.0, 1.0])
 
 

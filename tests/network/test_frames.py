@@ -1,4 +1,6 @@
-"""Coordinates of a quadratic or a linear form: coefficients that mean the same function."""
+"""Frames: coefficients of the same quadratic or linear form in other coordinates."""
+
+import itertools
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,15 +17,16 @@ X = RANDOM.standard_normal((30, 4))
 
 
 def form(weight, x):
-    """Written out, without the package's monomials: c + b.x + sum_ij q_ij x_i x_j, i <= j."""
+    """The form in numpy, without the package's monomials: c + b.x + sum_ij q_ij x_i x_j, i <= j."""
     values, d = np.zeros((len(x), weight.shape[1])) + weight[-1], x.shape[1]
     values += x @ weight[:d]
-    for row, (i, j) in zip(weight[d:-1], ((i, j) for i in range(d) for j in range(i, d)), strict=True):
+    pairs = itertools.combinations_with_replacement(range(d), 2)
+    for row, (i, j) in zip(weight[d:-1], pairs, strict=True):
         values += (x[:, i] * x[:, j])[:, None] * row
     return values
 
 
-def test_monomials_are_those_of_the_form():
+def test_monomials_against_numpy():
     weight = RANDOM.standard_normal((15, 2))
     np.testing.assert_allclose(frames.monomials(X) @ weight[:-1] + weight[-1], form(weight, X), rtol=1e-12)
 
@@ -47,7 +50,7 @@ def test_the_same_linear_form_in_other_coordinates(back):
     np.testing.assert_allclose(X @ there[:-1] + there[-1], z @ weight[:-1] + weight[-1], rtol=1e-9)
 
 
-def test_an_inverse_undoes_its_frame():
+def test_the_inverse_frame_restores_the_coefficients():
     weight = jnp.asarray(RANDOM.standard_normal((15, 1)))
     there = frames.translated(weight, FRAME)
     np.testing.assert_allclose(frames.translated(there, FRAME.inverse()), weight, atol=1e-10)

@@ -91,7 +91,7 @@ def test_values_against_numpy():
     assert network.size == 11 * 5 + 6 * 5 + 6 * 2 == len(theta)
 
 
-def test_layers_tile_theta_and_weights_give_it_back():
+def test_layers_partition_theta_and_weights_contain_all_of_it():
     network, theta = network_of(BOX, outputs=2, trunk="separate")
     assert [layer.start for layer in network.layers] == [0, *(layer.stop for layer in network.layers[:-1])]
     assert network.layers[-1].stop == network.size
@@ -139,11 +139,11 @@ def test_periodic_values_and_derivatives_match_across_the_box():
     for shift in ([2.0, 0.0], [0.0, 5.0], [-2.0, 10.0]):
         for a, b in zip(here, everything(x + np.array(shift)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
-    # Across the walls too, and no shorter period hides behind it.
+    # Half a period gives other values: no shorter period is represented.
     assert np.abs(here[0] - everything(x + np.array([1.0, 0.0]))[0]).max() > 1e-3
 
 
-def test_whole_space_form_is_a_gaussian_with_what_is_not():
+def test_a_log_density_is_a_quadratic_form_where_the_head_is_zero():
     domain = WholeSpace(2, (1.0, -1.0), (0.5, 2.0))
     network, theta = network_of(domain, density=True, activation="tanh")
     assert network.log_density
@@ -176,7 +176,7 @@ def test_polynomials_of_every_coordinate_in_the_logarithm():
     np.testing.assert_allclose(ratio[:, 0], np.exp(log), rtol=1e-12)
 
 
-def test_forms_are_chosen_by_the_problem():
+def test_the_form_auto_depends_on_the_problem():
     assert not network_of(WholeSpace(1))[0].log_density
     assert not network_of(Box(1), density=True)[0].log_density
     assert network_of(WholeSpace(1), density=True)[0].log_density
@@ -193,12 +193,12 @@ def test_forms_are_chosen_by_the_problem():
         (Box(1), 1, {"additive": 2}),
     ],
 )
-def test_settings_that_do_not_go_with_the_domain(domain, outputs, settings):
+def test_settings_that_do_not_suit_the_domain_are_refused(domain, outputs, settings):
     with pytest.raises(InputError):
         network_of(domain, outputs, **settings)
 
 
-def test_float32_network():
+def test_a_float32_network_computes_in_float32():
     exact, theta = network_of(BOX, frequencies=2)
     network, _ = network_of(BOX, frequencies=2, dtype="float32")
     values = jax.jit(network.values)(theta, X)
@@ -209,7 +209,7 @@ def test_float32_network():
     assert jax.jit(network.initialise)(jax.random.key(0)).dtype == jnp.float64
 
 
-def test_initialisation_follows_its_key():
+def test_initialisation_depends_on_its_key_alone():
     network, _ = network_of(BOX, width=50)
     draw = jax.jit(network.initialise)
     a, b, c = (np.asarray(draw(jax.random.key(k))) for k in (0, 0, 1))
@@ -239,6 +239,6 @@ def test_a_log_density_initialised_near_gaussians_is_their_mixture(count):
     np.testing.assert_allclose(evaluate(network, theta, x)[:, 0], expected, rtol=1e-9)
 
 
-def test_several_gaussians_are_of_a_field_log_u():
+def test_several_gaussians_need_a_field_log_u():
     with pytest.raises(InputError, match="network.gaussians = 2 needs a field log u"):
         network_of(Box(2), gaussians=2)

@@ -14,7 +14,8 @@ from nivp_dist.backend import random_keys
 from nivp_dist.errors import RunFailed
 from nivp_dist.fitting.restart import Health
 from nivp_dist.galerkin import pcg
-from nivp_dist.galerkin.methods import after_doubling, direct_work, step_work
+from nivp_dist.galerkin.discretisation import Discretisation
+from nivp_dist.galerkin.methods import direct_work, iterations_after_doubling, step_work
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.tableaus import TABLEAUS
 from nivp_dist.monitoring.adaptation import MuAdaptation
@@ -274,7 +275,7 @@ DUAL = {"method": "dual_pcg", "mu": 1e-9}
 @pytest.fixture(scope="module")
 def by_pcg(exact):
     config = settings(solver=PCG)
-    return Galerkin(exact.network, PROBLEM, config.solver, config.sampling, exact.simulation.mesh)
+    return Galerkin(Discretisation(exact.network, PROBLEM, config.sampling, exact.simulation.mesh), config.solver)
 
 
 def slow(state, rank):
@@ -307,7 +308,8 @@ def test_adaptive_rank_stops_at_ten_mu_and_at_its_limit(exact, by_pcg):
 
     def rank_from(four, **solver):
         large = Galerkin(
-            exact.network, PROBLEM, settings(solver=PCG | solver).solver, exact.sampler.settings, by_pcg.mesh
+            Discretisation(exact.network, PROBLEM, exact.sampler.settings, by_pcg.mesh),
+            settings(solver=PCG | solver).solver,
         )
         return chosen_rank(exact.stepper(large, solver=PCG | solver), slow(exact.state, four))
 
@@ -332,7 +334,9 @@ def test_a_step_by_conjugate_gradients_is_the_direct_one(exact, by_pcg):
 @pytest.fixture(scope="module")
 def by_samples(exact):
     config = settings(solver=DUAL)
-    return Galerkin(exact.network, PROBLEM, config.solver, config.sampling, exact.simulation.mesh, rate_rtol=1e-5)
+    return Galerkin(
+        Discretisation(exact.network, PROBLEM, config.sampling, exact.simulation.mesh), config.solver, rate_rtol=1e-5
+    )
 
 
 def test_a_step_by_conjugate_gradients_for_the_samples_is_the_direct_one(exact, by_samples):
@@ -353,14 +357,18 @@ def test_a_rank_grows_within_a_step_where_iterations_do_not_end(exact):
         solver = DUAL | {"method": method, "max_iterations": 5}
         config = settings(solver=solver)
         galerkin = Galerkin(
-            exact.network, PROBLEM, config.solver, config.sampling, exact.simulation.mesh, rate_rtol=1e-5
+            Discretisation(exact.network, PROBLEM, config.sampling, exact.simulation.mesh),
+            config.solver,
+            rate_rtol=1e-5,
         )
         result = exact.stepper(galerkin, solver=solver).step(exact.state._replace(rank=rank, h=0.01), lambda: None)
         assert result.state.rank == result.metrics["rank"] > rank and result.warnings == [], method
         held = solver | {"rank": rank}
         config = settings(solver=held)
         galerkin = Galerkin(
-            exact.network, PROBLEM, config.solver, config.sampling, exact.simulation.mesh, rate_rtol=1e-5
+            Discretisation(exact.network, PROBLEM, config.sampling, exact.simulation.mesh),
+            config.solver,
+            rate_rtol=1e-5,
         )
         with pytest.raises(RunFailed, match="iteration limit"):
             exact.stepper(galerkin, solver=held, integrator={"min_step": 1e-3}).step(
@@ -373,7 +381,7 @@ def test_the_rank_for_the_samples_grows_by_counted_work(exact, by_samples):
     network, rank = exact.network, 2
 
     def pays(iterations, velocities):
-        now, then = ((rank, iterations), (2 * rank, after_doubling(iterations)))
+        now, then = ((rank, iterations), (2 * rank, iterations_after_doubling(iterations)))
         return step_work("dual_pcg", network, 61, *then, velocities) < step_work(
             "dual_pcg", network, 61, *now, velocities
         )
@@ -424,7 +432,7 @@ def test_a_first_velocity_that_cg_cannot_find_is_solved_for_directly(exact):
     """At any step size it would fail again: without a direct solve the run is lost."""
     solver = {"method": "pcg", "mu": 1e-13, "max_iterations": 1, "rank": 2}
     config = settings(solver=solver)
-    galerkin = Galerkin(exact.network, PROBLEM, config.solver, config.sampling, exact.simulation.mesh)
+    galerkin = Galerkin(Discretisation(exact.network, PROBLEM, config.sampling, exact.simulation.mesh), config.solver)
     state = exact.state._replace(rank=2, h=0.05)
     with pytest.raises(RunFailed):
         exact.stepper(galerkin, solver=solver, integrator={"min_step": 1e-3}).step(state, lambda: None)
@@ -452,7 +460,7 @@ def test_only_auto_goes_over_and_a_refit_begins_with_cg_again(exact, monkeypatch
         rank=0, baseline=Health(0.0, 1e-3, 0.01), phase=REFIT, fit=run.fits.refit.start(exact.state.theta)
     )
     monkeypatch.setattr(run.fits, "_measured", lambda state: (state.fit._replace(error=jnp.zeros(())), 0.0))
-    assert run.fits.finish_refit(state)[0].rank == run.galerkin.first_rank > 0
+    assert run.fits.finish_refit(state)[0].rank == run.galerkin.initial_rank > 0
 
 
 # Metrics, residual sampling, devices ----------------------------------------------------------------------------
@@ -512,7 +520,7 @@ def test_points_selected_among_candidates(exact, method):
 def test_the_field_at_candidates_is_in_chunks_too(exact):
     """Of candidates there are ten times the points."""
     config = settings(sampling={"points": 61, "chunk": 7})
-    chunked = Galerkin(exact.network, PROBLEM, config.solver, config.sampling, exact.simulation.mesh)
+    chunked = Galerkin(Discretisation(exact.network, PROBLEM, config.sampling, exact.simulation.mesh), config.solver)
     theta, x = exact.state.theta, jnp.asarray(X)
     np.testing.assert_allclose(chunked.field(theta, x), exact.field(theta, x), rtol=1e-12)
     loops = [str(jax.make_jaxpr(each.field)(theta, x)).count("scan[") for each in (chunked, exact.simulation.galerkin)]

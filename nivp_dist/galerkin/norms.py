@@ -1,0 +1,89 @@
+"""Norms that judge a step: its error, and the residual of a velocity on points that it was not fitted to.
+
+All functions are called inside of `shard_map` by all devices, on their own points, and return sums over all devices.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nivp_dist.backend.mesh import AXIS
+from nivp_dist.galerkin.discretisation import Discretisation
+from nivp_dist.points.points import error_weights
+
+
+class ResidualCheck(NamedTuple):
+    """A velocity on points that it was not fitted to.
+
+    Attributes:
+        residual: |J v - f| / |f|.
+        residual_rate: |J v - f| / |q|, q the field, in the norm of ``monitoring.estimate``.
+        coverage: the effective share of the points in integrals of |u|, (sum m)^2 / (n sum m^2) with the masses
+            m = |u| x measure (Kish 1965).
+    """
+
+    residual: jax.Array
+    residual_rate: jax.Array
+    coverage: jax.Array
+
+
+def square(points, values):
+    """This device's part of |values|^2 = sum_i w_i |values_i|^2, for values (n, m)."""
+    return jnp.sum(points.weights[:, None] * values.astype(jnp.float64) ** 2)
+
+
+def step_norms(discretisation: Discretisation, theta, new, e, increment, increment_error, points):
+    """The error of a step from theta to new, and |u|, over the points, in the norm of the error: two scalars.
+
+    The embedded pair of the integrator advances two quantities: the parameters theta, and the field itself, by
+    increment = h sum_i b_i J_i v_i. The defect |q(new) - q(theta) - increment| is the difference of the two results,
+    so that it bounds the error of neither, but is the error of the less accurate one. The embedded errors of both say
+    which one that is: |J e| for theta, and |increment_error| for the field. The error returned is |J e|, or the share
+    |J e| / max(|J e|, |increment_error|) of the defect where that is larger. |J e| alone does not see that J changes
+    along the step, and the defect alone would attribute to theta the errors of a stiff field.
+
+    For a field q = log u the norm is weighted by u, and the scale is one: an error of q is a relative error of u.
+
+    Args:
+        theta, new: (p,). e: (p,), the difference of the pair's two solutions for theta.
+        increment, increment_error: (n, m), that of the field and the difference of the pair's two solutions for it.
+    """
+    network = discretisation.network
+    before, after = (network.field(at, points.x).astype(jnp.float64) for at in (theta, new))
+    weighted, size = _error_norm(network, points, before)
+    values = (discretisation.rate(theta, e, points), increment_error, after - before - increment, size)
+    squares = jnp.stack([square(weighted, each) for each in values])
+    embedded, of_field, defect, scale = jnp.sqrt(jax.lax.psum(squares, AXIS))
+    larger = jnp.maximum(embedded, of_field)
+    share = embedded / jnp.where(larger > 0, larger, 1.0)
+    error = jnp.maximum(embedded, share * defect)  # NaN if one of them is NaN
+    return (error / scale, jnp.ones_like(scale)) if network.log_density else (error, scale)
+
+
+def check_residual(discretisation: Discretisation, theta, t, v, points) -> ResidualCheck:
+    """The residual of the velocity v (p,) at (theta, t)."""
+    network, f = discretisation.network, discretisation.rhs(theta, t, points.x)
+    misfit = discretisation.rate(theta, v, points) - f
+    field = network.field(theta, points.x)
+    weighted, size = _error_norm(network, points, field)
+    mass = points.measure * jnp.linalg.norm(network.values(theta, points.x).astype(jnp.float64), axis=-1)
+    squares = [square(points, misfit), square(points, f)]
+    squares += [square(weighted, values) for values in (misfit, size)]
+    masses = [jnp.sum(mass), jnp.sum(mass**2), jnp.sum(points.measure > 0)]
+    squares, masses = jax.lax.psum((jnp.stack(squares), jnp.stack(masses)), AXIS)
+    ratio = lambda a, b: a / jnp.where(b > 0, b, 1.0)  # noqa: E731
+    residual, rate = (jnp.sqrt(ratio(squares[i], squares[j])) for i, j in ((0, 1), (2, 3)))
+    return ResidualCheck(residual, rate, ratio(masses[0] ** 2, masses[1] * masses[2]))
+
+
+def residual_squares(discretisation: Discretisation, theta, t, v, points):
+    """|J v - f|^2 at every point of this device: (n,)."""
+    misfit = discretisation.rate(theta, v, points) - discretisation.rhs(theta, t, points.x)
+    return jnp.sum(misfit**2, axis=-1)
+
+
+def _error_norm(network, points, field):
+    """The points with the weights of the error norm, and the field (n, m) whose norm errors are relative to."""
+    weighted = points._replace(weights=error_weights(points, field, network.log_density))
+    return weighted, jnp.ones_like(field) if network.log_density else field
