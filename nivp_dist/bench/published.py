@@ -1,8 +1,8 @@
 """The published Neural IVP procedure (Finzi et al. 2023, arXiv 2304.14994, and its code), with which ours is compared.
 
 It is written from the paper and its code, for this comparison only, and uses nothing of the rooms ``galerkin``,
-``fitting``, ``points`` and ``run``. It shares with the package the network as a function of (theta, x), the equation of the
-problem, and the Runge-Kutta pairs.
+``fitting``, ``points`` and ``run``. It shares with the package the network as a function of (theta, x), the equation of
+the problem, and the Runge-Kutta pairs.
 
 - A product M v is the gradient of v -> mean |J v|^2 / 2 with J v by forward differentiation, so that the network is
   differentiated again for every product. Several columns are a vmap of that.

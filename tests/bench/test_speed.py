@@ -143,7 +143,10 @@ def test_the_section_cost_model_prints_its_table(tiny, tmp_path, capsys):
     "width, n, chunk", [(31, 4096, 0), (120, 4096, 0), (32, 30_000, 0), (32, 30_000, 8192), (32, 100_000, 8192)]
 )
 def test_the_memory_of_a_product_agrees_with_its_formula(width, n, chunk):
-    """The formula is compared with the bytes of the stored arrays and with what XLA reports to allocate."""
+    """The formula is compared with the bytes of the stored arrays and with what XLA reports to allocate.
+
+    XLA reported up to 4 % more (jaxlib 0.10.2); the bound leaves a factor of three.
+    """
     line = growth._line(width, n, chunk, 1)
     assert line["bytes"] == pytest.approx(line["predicted_bytes"], rel=0.12)
 
