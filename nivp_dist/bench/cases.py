@@ -25,7 +25,10 @@ class BoxedVlasov(Vlasov):
     """Vlasov as published: u itself on [-1, 1]^6, zero on the walls. It has velocities there, but no solution."""
 
     density = False
-    domain = Box(6, -1.0, 1.0)
+
+    @property
+    def domain(self) -> Box:
+        return Box(6, -1.0, 1.0)
 
 
 def problem(settings: ProblemSettings) -> Problem:
@@ -35,7 +38,7 @@ def problem(settings: ProblemSettings) -> Problem:
 
 def simulation(name: str, network: dict, **sections) -> Simulation:
     """Our procedure for a shipped problem. sections: further sections of the configuration, as dictionaries."""
-    config = Config(problem={"name": name}, network=network, devices=1, **sections)
+    config = Config.model_validate({"problem": {"name": name}, "network": network, "devices": 1} | sections)
     return Simulation(config, problem(config.problem))
 
 

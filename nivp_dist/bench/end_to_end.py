@@ -6,7 +6,7 @@ it is still as accurate as the published one. Errors are taken against the probl
 """
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,11 +72,13 @@ def measure(task: Task) -> dict:
     config = read_config(shipped_configs()[task.config], overrides)
     run = Simulation(config, registry.load(config.problem))
     cold, _ = solve(run)
+    ours: dict[str, Any]
     ours, state = solve(run)
     ours["compile_seconds"] = cold["seconds"] - ours["seconds"]
     published = Published(
         build_network(NetworkSettings(**task.network, dtype="float32"), run.problem), run.problem, task.published
     )
+    theirs: dict[str, Any]
     theirs, theta = _published(published, task)
     ours["error"] = run.scorer.score(state.theta, state.density, task.t_end, 1).relative_l2
     theirs["error"] = None if theta is None else _error(config, run, published.network, theta, state, task.t_end)
@@ -137,7 +139,7 @@ def _published(published: Published, task: Task):
         state = fit.step(state, jax.random.fold_in(key, step))
     theta = jax.block_until_ready(fit.tune_head(state[0], key)).astype(jnp.float64)
     fitted = time.perf_counter()
-    found = {"compile_seconds": started - began, "fit_seconds": fitted - started}
+    found: dict[str, Any] = {"compile_seconds": started - began, "fit_seconds": fitted - started}
     try:
         theta, found["steps"], found["evaluations"] = published.evolve(theta, task.t_end, key, task.seconds)
     except Failed as failure:

@@ -26,7 +26,7 @@ from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import Network, build_network
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
-from nivp_dist.settings.model import NetworkSettings, SamplingSettings, SolverSettings
+from nivp_dist.settings.model import DType, NetworkSettings, Precision, SamplingSettings, SolverSettings
 
 TRACED = "float32"  # the precision whose velocity is profiled
 PRODUCT_OPERATIONS = 4.0  # of a product M v, for each point and parameter: 2 for J v and 2 for the transpose
@@ -62,7 +62,7 @@ def measure(size: Size, trace: Path, rounds: int) -> dict:
     return {"device": jax.devices()[0].device_kind, "rows": rows, "trace": str(trace)}
 
 
-def errors(precision: str) -> dict[str, float]:
+def errors(precision: Precision) -> dict[str, float]:
     """Relative errors of M v ("product") and M V ("sketch") against a dense Jacobian in float64 by jax.jacrev."""
     problem, n = FokkerPlanckTrap(dimension=3), 200
     network = build_network(NetworkSettings(width=16, depth=2, frequencies=2), problem)
@@ -78,18 +78,18 @@ def errors(precision: str) -> dict[str, float]:
     return found
 
 
-def _matrix_rate(side: int, precision: str, rounds: int) -> float:
+def _matrix_rate(side: int, precision: Precision, rounds: int) -> float:
     a = jnp.ones((side, side), _dtype(precision))
     hardware = COARSE[precision][1] if precision in COARSE else "highest"
     samples = interleaved({"matrix": partial(jax.jit(lambda a: jnp.matmul(a, a, precision=hardware)), a)}, rounds)
     return 2 * side**3 / min(samples.seconds["matrix"])
 
 
-def _dtype(precision: str) -> str:
+def _dtype(precision: Precision) -> DType:
     return "float64" if precision == "float64" else "float32"
 
 
-def _product(width: int, size: Size, precision: str, rate: float, rounds: int) -> dict:
+def _product(width: int, size: Size, precision: Precision, rate: float, rounds: int) -> dict:
     dtype = _dtype(precision)
     network = build_network(
         NetworkSettings(width=width, depth=size.depth, dtype=dtype), FokkerPlanckTrap(dimension=size.d)
@@ -110,7 +110,7 @@ def _product(width: int, size: Size, precision: str, rate: float, rounds: int) -
     return line
 
 
-def _evaluation(size: Size, precision: str, rounds: int, trace: Path | None) -> dict:
+def _evaluation(size: Size, precision: Precision, rounds: int, trace: Path | None) -> dict:
     """The times of a velocity of the trap, and of its parts: the approximation of K, one product, the norms.
 
     trace: the folder for a profile of the velocity, or None for no profile.
@@ -136,7 +136,7 @@ def _evaluation(size: Size, precision: str, rounds: int, trace: Path | None) -> 
     }
 
 
-def _evaluation_calls(size: Size, precision: str) -> tuple[Network, dict[str, Callable]]:
+def _evaluation_calls(size: Size, precision: Precision) -> tuple[Network, dict[str, Callable]]:
     """The network of the trap, and calls that compute its velocity and parts of it."""
     problem, mesh = FokkerPlanckTrap(dimension=size.d), make_mesh(1)
     settings = NetworkSettings(width=size.width, depth=size.depth, dtype=_dtype(precision), frequencies=2)

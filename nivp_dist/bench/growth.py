@@ -5,6 +5,7 @@ besides theta and points, plus what XLA allocates for the product, beside ``gale
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,7 @@ def _line(width: int, n: int, chunk: int, rounds: int) -> dict:
     kept, product = stored_operator(network, network.initialise(keys[0]), x, jnp.full(n, 1.0 / n), chunk, jnp.float32)
     program = jax.jit(product).lower(kept, v).compile()
     samples = interleaved({"product": partial(program, kept, v)}, rounds)
+    memory: Any = program.memory_analysis()
     inputs = network.size + n * (DIMENSION + 1)  # theta, points and weights, float64
     stored_bytes = sum(leaf.nbytes for leaf in kept) - 8 * inputs
     return {
@@ -58,7 +60,7 @@ def _line(width: int, n: int, chunk: int, rounds: int) -> dict:
         "chunk": chunk,
         "seconds": samples.median("product"),
         "flops_rate": 4 * n * network.size / samples.median("product"),
-        "bytes": stored_bytes + program.memory_analysis().temp_size_in_bytes,
+        "bytes": stored_bytes + memory.temp_size_in_bytes,
         "predicted_bytes": product_bytes(network, n, chunk, jnp.float32),
         "spread": samples.spread("product"),
     }

@@ -20,7 +20,7 @@ from nivp_dist.bench.velocity import DenseVelocity, Size, fitted
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.velocity import Galerkin
-from nivp_dist.settings.model import SolverSettings
+from nivp_dist.settings.model import Precision, SolverSettings
 
 PRECISIONS = get_args(SolverSettings.model_fields["precision"].annotation)[::-1]  # float64 first
 PROBLEMS = ("advection", "wave")
@@ -64,7 +64,7 @@ def measure(name: str, size: Size, rounds: int) -> list[dict]:
     return lines
 
 
-def _velocity(run, theta, points, mu: float, precision: str):
+def _velocity(run, theta, points, mu: float, precision: Precision):
     """The preconditioner and mu, and a call that solves with them."""
     solver = SolverSettings(method="pcg", mu=mu, max_iterations=MAX_ITERATIONS, precision=precision)
     galerkin = Galerkin(Discretisation(run.network, run.problem, run.config.sampling, run.mesh), solver)

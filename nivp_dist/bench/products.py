@@ -31,7 +31,7 @@ from nivp_dist.galerkin import kernel
 from nivp_dist.galerkin.jacobian import Operator, factor_bytes
 from nivp_dist.network.network import build_network
 from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
-from nivp_dist.settings.model import NetworkSettings
+from nivp_dist.settings.model import DType, NetworkSettings
 
 WIDTHS, POINTS, DIMENSIONS = (32, 128, 512, 1024), (1_000, 10_000, 100_000), (2, 10, 50)
 QUICK = (32, 128), (1_000, 10_000), (2, 10)
@@ -50,7 +50,7 @@ class Case(NamedTuple):
     n: int
     d: int
     rank: int = 0
-    dtype: str = "float32"
+    dtype: DType = "float32"
 
 
 def cases(quick: bool = False) -> list[Case]:
@@ -82,7 +82,7 @@ def measure(case: Case, roofline: Roofline, rounds: int) -> dict:
     scale = jnp.linalg.norm(expected)
     difference = max(float(jnp.linalg.norm(calls[name]() - expected) / scale) for name in OTHERS if name in calls)
     seconds = {name: samples.median(name) for name in calls}
-    best = min((name for name in OTHERS if name in calls), key=seconds.get)
+    best = min((name for name in OTHERS if name in calls), key=lambda name: seconds[name])
     ours, dtype = work(network, case), case.dtype
     if case.rank:
         ours, dtype = case.n * kernel.operations(network, case.rank), "float64"
@@ -153,7 +153,7 @@ def _approximation(network, theta, x, weights, rank: int):
         return kernel.factor(operator, jax.random.key(1), rank, AXIS)
 
     specs = P(), P(AXIS), P(AXIS)
-    out = kernel.Factor(P(None, AXIS), P(), P())
+    out = kernel.Factor._make((P(None, AXIS), P(), P()))
     return partial(jax.jit(jax.shard_map(program, mesh=make_mesh(1), in_specs=specs, out_specs=out)), theta, x, weights)
 
 

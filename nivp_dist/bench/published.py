@@ -20,7 +20,7 @@ because it leads to NaN: the shift of the sketch is the rounding error of float3
 
 import math
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -86,8 +86,9 @@ class Published:
     The products have the dtype of the network (float32 as published).
     """
 
-    def __init__(self, network: Network, problem: Problem, settings: Settings | None = None):
-        self.network, self.problem, self.settings = network, problem, settings or Settings()
+    def __init__(self, network: Network, problem: Problem | None, settings: Settings | None = None):
+        self.network, self.settings = network, settings or Settings()
+        self.problem: Any = problem  # None: for products alone
         self.dtype = network.dtype
         self.velocity = jax.jit(self._velocity)
 
@@ -158,7 +159,7 @@ class Published:
         vectors, singular, _ = jnp.linalg.svd(b, full_matrices=False)
         return vectors, jnp.maximum(singular**2 - shift, 0.0)
 
-    def _conjugate_gradients(self, operator, b, precondition):
+    def _conjugate_gradients(self, operator, b, precondition) -> tuple[jax.Array, Any, jax.Array]:
         """Preconditioned CG from zero: (x, iterations, residual of the recurrence relative to |b|)."""
         size = jnp.linalg.norm(b)
 
@@ -200,7 +201,7 @@ class Published:
                 raise Failed(f"not done in {seconds:g} s, at t = {t:.4g} after {steps} steps")
             factor = 0.97 * (bound / max(error, 1e-300)) ** (1 / tableau.order)
             if error < bound:
-                theta, t, steps = taken.theta, t + step, steps + 1
+                theta, t, steps = cast(jax.Array, taken.theta), t + step, steps + 1
                 h = h * factor if step == h else h
             else:
                 h = step * factor

@@ -15,6 +15,9 @@ from nivp_dist.settings import rules
 
 LARGEST_SEED = 2**63 - 1  # what numpy and jax both take
 
+DType = Literal["float32", "float64"]
+Precision = Literal["bfloat16", "tensorfloat32", "float32", "float64"]
+
 
 class Section(BaseModel):
     """A section of the configuration file: immutable, and without unknown keys."""
@@ -68,7 +71,7 @@ class NetworkSettings(Section):
     # form = log_density: number of quadratic forms whose exponentials are summed, for densities in distant parts.
     gaussians: PositiveInt = 1
     # Precision of the parameters and of the network.
-    dtype: Literal["float32", "float64"] = "float64"
+    dtype: DType = "float64"
 
     _rules = model_validator(mode="after")(rules.one_alpha_per_frequency)
 
@@ -133,7 +136,7 @@ class SolverSettings(Section):
     # Precision of products with the Jacobian. With conjugate gradients it is that of search directions alone, while
     # residuals are in float64, so that it does not limit the accuracy. bfloat16 and tensorfloat32 need conjugate
     # gradients, and a mu of 1e-6 or more.
-    precision: Literal["bfloat16", "tensorfloat32", "float32", "float64"] = "float64"
+    precision: Precision = "float64"
     # method = pcg: split the sketch and the vectors of the iteration over the devices, for p in the millions.
     shard_vectors: bool = False
 
