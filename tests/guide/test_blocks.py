@@ -9,6 +9,7 @@ from pathlib import Path
 from unittest import mock
 
 import click
+import jax
 import pytest
 from documents import DOCUMENTS, ROOT, Block, blocks, spans
 
@@ -17,7 +18,7 @@ from nivp_dist.settings.command_line import parse
 from nivp_dist.settings.files import shipped, shipped_configs
 from nivp_dist.settings.keys import known_keys, sections
 
-SMALL = "--sampling.points 600 --fit.points 600 --output.evaluation_points 2000"
+SMALL = "--sampling.points 600 --fit.points 600 --output.evaluation_points 2000 --solver.method primal"
 # command -> what is added to it here, so that it takes seconds
 SHORTER = {
     "nivp run linear_fokker_planck_8d": f"{SMALL} --network.width 6 --integrator.rtol 1e-2 --fit.iterations 15"
@@ -52,10 +53,23 @@ NOT_RUN = {
 }
 
 
+@pytest.fixture
+def cache(compiled):
+    """Programs are compiled once for a run and its continuations, also in the processes of a launcher."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = [getattr(jax.config, name) for name in names]
+    for name, value in zip(names, (str(compiled), 0.0)):
+        jax.config.update(name, value)
+    yield compiled
+    for name, value in zip(names, before):
+        jax.config.update(name, value)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_blocks_are_executed(document, tmp_path, monkeypatch, capsys):
+def test_blocks_are_executed(document, tmp_path, monkeypatch, capsys, cache):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NIVP_SITE", raising=False)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
     names, shown = {"__name__": "guide_block"}, ""
     for block in blocks(document):
@@ -72,8 +86,9 @@ def test_blocks_are_executed(document, tmp_path, monkeypatch, capsys):
 
 def run(command: str, block: Block, capsys) -> str:
     """Execute a command as far as it can be; what it writes."""
-    for part in command.split(" && "):
-        check_words(part, block.place)
+    if block.mark != "fails":
+        for part in command.split(" && "):
+            check_words(part, block.place)
     if any(command.startswith(prefix) for prefix in NOT_RUN):
         return ""
     words = shlex.split(f"{command} {SHORTER.get(command, '')}")

@@ -58,7 +58,7 @@ def test_every_file_of_a_run_directory_is_named(runs):
 
 
 def test_jobs_and_requeues(tmp_path):
-    jobs.write_down("7", tmp_path / "job-001.sbatch", None)
+    jobs.record("7", tmp_path / "job-001.sbatch", None)
     assert set(read_lines(tmp_path / "jobs.jsonl")[0]) == fields("jobs.jsonl")
     (tmp_path / "config.toml").write_text("")
     (tmp_path / "summary.json").write_text('{"status": "stopped", "t": 0.5, "signal": "SIGUSR2"}')
