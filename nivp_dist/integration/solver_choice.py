@@ -67,7 +67,7 @@ class SolverChoice:
 
     Args:
         iterative: the solver as solver.method says.
-        direct: a direct solver to which a run by CG may go over, or None.
+        direct: a direct solver that may take over from CG, or None.
         stages: velocities of a step.
     """
 
@@ -101,7 +101,7 @@ class SolverChoice:
         return self._system(self.direct, at, 0)
 
     def method(self, rank: int, points: int) -> str:
-        """The name of the method (``galerkin.methods``) that solves after a step of that rank, on so many points."""
+        """The name of the method (``galerkin.methods``) that solves after a step of that rank, on that number of points."""
         galerkin = self.direct if self.direct is not None and rank == 0 else self.iterative
         return galerkin.linear_solver.method_for(points)
 

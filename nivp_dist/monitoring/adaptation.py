@@ -14,8 +14,8 @@ from nivp_dist.monitoring.signatures import ENOUGH, StepSeries, points_overfitte
 
 # A factor of mu changes little below ten; beyond 1e4 times the mu that the user chose it would be another problem.
 MU_FACTOR, LARGEST_MU_FACTOR = 10.0, 1e4
-REJECTED_IN_TWO = 3  # mu is raised at so many rejected attempts in two steps,
-LONG, REJECTED_IN_LONG = 8, 6  # or at so many in LONG steps
+REJECTED_IN_TWO = 3  # rejected attempts in two steps at which mu is raised,
+LONG, REJECTED_IN_LONG = 8, 6  # or rejected attempts in LONG steps
 COLLAPSE = 10.0  # or where the step size has fallen by this ratio within the window, and the residual has risen
 SETTLING_STEPS = 3  # steps after a change, or after the first guess at a step size, that show its effect
 UNTROUBLED_STEPS = 12  # steps without a rejection after which mu is lowered again

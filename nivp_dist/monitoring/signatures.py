@@ -14,7 +14,7 @@ import numpy as np
 WINDOW = 24  # accepted steps that the signatures see
 ENOUGH = 9  # accepted steps since the last fit before the first message: three for each third of the series
 
-ITERATIONS_GROW = 3.0  # growth of the CG iterations within the window; counts below ITERATIONS_FEW are not told apart
+ITERATIONS_GROW = 3.0  # growth of the CG iterations within the window; counts below ITERATIONS_FEW count as that
 ITERATIONS_FEW = 10.0
 REJECTED_SHARE = 0.5  # rejected attempts per accepted step
 COLLAPSE = 20.0  # ratio of the largest step size in the window to the last ones
@@ -152,9 +152,9 @@ def steps_collapse(recent: StepSeries) -> str | None:
 def residual_stays_large(recent: StepSeries) -> str | None:
     """The tangent space never contains the right-hand side: too small a network, a poor initial fit, too few points.
 
-    A residual that is falling does not stay large. Nor can it be said to stay in an initial transient, such as a
-    boundary layer that forms, while the steps grow: all steps so far cover less time than the next ones will. That
-    excuse ends when the window is full.
+    There is no message while the residual falls. Nor is there one in an initial transient, such as a boundary layer
+    that forms, while the steps grow: the steps so far cover less time than the next ones will. After WINDOW steps
+    growing steps are no excuse any more.
     """
     residual = recent.residual_fresh
     if min(np.median(residual), thirds(residual)[2]) < LARGE_RESIDUAL or _residual_grows(recent):

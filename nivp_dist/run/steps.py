@@ -35,7 +35,7 @@ class Stepper:
 
     Args:
         galerkin: the solver of the velocities.
-        direct: a direct solver to which a run by CG goes over where that costs less, or None.
+        direct: a direct solver that takes over from CG where that costs less, or None.
     """
 
     def __init__(

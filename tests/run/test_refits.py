@@ -9,7 +9,7 @@ import pytest
 
 from nivp_dist.errors import RunStopped
 
-# Every 0.05 of t, judged at 3e-4: of this run's refits some are accepted and some are refused.
+# A refit every 0.05 of t, accepted below an error of 3e-4: some of the refits of this run are, and some are not.
 BOUND = 3e-4
 OFTEN = {"restart__every": 0.05, "restart__cooldown_steps": 2, "restart__bound": BOUND, "integrator__t_end": 0.2}
 
