@@ -101,7 +101,7 @@ class SolverChoice:
         return self._system(self.direct, at, 0)
 
     def method(self, rank: int, points: int) -> str:
-        """The name of the method (``galerkin.methods``) that solves after a step of that rank, on that number of points."""
+        """The name of the method (``galerkin.methods``) that solves on that many points after a step of that rank."""
         galerkin = self.direct if self.direct is not None and rank == 0 else self.iterative
         return galerkin.linear_solver.method_for(points)
 

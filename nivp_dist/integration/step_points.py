@@ -51,7 +51,7 @@ class StepPoints:
         return self._select_by_residual(selection_key, candidates, squares, n=n)
 
     def draw_for_check(self, present: Present, key) -> Points:
-        """Points that no velocity was fitted to: a quarter of sampling.points, at least 1000 unless that is more than all."""
+        """Points that no velocity was fitted to: a quarter of sampling.points, or up to 1000 of them."""
         n = self.settings.points
         return self._without_residual(present, key, min(n, max(1000, n // 4)))
 
