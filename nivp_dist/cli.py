@@ -228,6 +228,7 @@ def _view():
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code. One process that fails ends its whole group."""
+    _open_closed_streams()
     gc.set_threshold(GARBAGE_THRESHOLD)
     try:
         code = nivp.main(args=arguments, prog_name="nivp", standalone_mode=False) or FINISHED
@@ -247,6 +248,20 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail("interrupted", FAILED)
     except Exception as error:  # noqa: BLE001  a defect of this package, shown as a whole
         return _report_defect(error)
+
+
+def _open_closed_streams() -> None:
+    """Open /dev/null in the place of a closed standard stream (`nivp run x >&-`).
+
+    Otherwise a file of the run would get the number of the stream, and libraries would print into it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            handle = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+            os.set_inheritable(handle, True)
+            setattr(sys, name, os.fdopen(handle, mode, closefd=False))
 
 
 def _stop(message: str) -> int:

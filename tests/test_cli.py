@@ -333,6 +333,108 @@ def test_output_times_that_are_left_out_are_said(calls, capsys):
     assert capsys.readouterr().err == "nivp: output times beyond integrator.t_end = 0.125 are left out: 0.25\n"
 
 
+def test_a_directory_in_which_a_run_failed_before_its_first_line_can_be_used_again(calls):
+    calls.raises = RunFailed("out of memory")
+    assert cli.main(["run", "heat.toml", "--output", "r"]) == 1
+    assert Path("r/logs").is_dir()
+    calls.raises = None
+    assert cli.main(["run", "heat.toml", "--output", "r", "--seed", "3"]) == 0
+    assert [call[0].seed for call in calls] == [0, 3]
+
+
+@pytest.mark.parametrize(
+    "left", ["summary.json", "metrics.jsonl", "events.jsonl", "job-001.sbatch", "checkpoints/3/state"]
+)
+def test_a_directory_in_which_a_run_has_written_anything_is_refused(calls, capsys, left):
+    calls.raises = RunFailed("out of memory")
+    cli.main(["run", "heat.toml", "--output", "r"])
+    Path("r", left).parent.mkdir(parents=True, exist_ok=True)
+    Path("r", left).write_text("")
+    capsys.readouterr()
+    assert cli.main(["run", "heat.toml", "--output", "r"]) == 2
+    assert capsys.readouterr().err == "nivp: r: holds another run; use `nivp resume r`, or another --output\n"
+
+
+def test_a_directory_that_a_run_has_just_made_is_refused(calls):
+    run_directory.create(read_config("heat.toml"), "r", "heat")
+    assert cli.main(["run", "heat.toml", "--output", "r"]) == 2
+    with hold("r"):
+        pass
+    with hold("r"):
+        assert cli.main(["run", "heat.toml", "--output", "r"]) == 2
+    assert cli.main(["run", "heat.toml", "--output", "r"]) == 0
+
+
+def test_a_run_of_a_configuration_from_a_pipe(calls, tmp_path):
+    reading, writing = os.pipe()
+    os.write(writing, HEAT.encode())
+    os.close(writing)
+    assert cli.main(["run", f"/dev/fd/{reading}"]) == 0
+    os.close(reading)
+    assert calls[0][1] == tmp_path / "runs/run-001"
+
+
+def in_a_process(words, environment=None, before="", redirection=""):
+    """A command of nivp in a process of its own, started by bash. before: lines of Python that come first."""
+    code = f"import sys\n{before}\nfrom nivp_dist import cli\nsys.exit(cli.main({words!r}))"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} {redirection}"
+    own = os.environ | {"PYTHONPATH": str(Path(nivp_dist.__file__).parent.parent)} | (environment or {})
+    return subprocess.run(["bash", "-c", command], env=own, capture_output=True, text=True, errors="surrogateescape")
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_closed_standard_streams(calls, redirection):
+    cli.main(["run", "heat.toml", "--output", "r"])
+    done = in_a_process(["status", "r"], redirection=redirection)
+    assert done.returncode == 0 and done.stderr == ""
+    done = in_a_process(["status", "none"], redirection=redirection)
+    assert done.returncode == 2 and done.stderr.count("\n") == (0 if "2>&-" in redirection else 1)
+
+
+def test_a_closed_stream_is_not_taken_by_a_file_of_the_run(tmp_path):
+    before = f"from nivp_dist import cli\ncli.read_config = lambda *_: open({str(tmp_path / 'f')!r}, 'w')"
+    before += "\ncli._join_group = lambda file, notes: print(file.fileno(), file=sys.stderr) or sys.exit(0)"
+    assert int(in_a_process(["run", "x"], before=before, redirection=">&- <&-").stderr) > 2
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def test_a_path_with_an_umlaut_where_the_locale_is_not_utf8(calls, tmp_path, monkeypatch):
+    (tmp_path / "ü").mkdir()
+    monkeypatch.chdir(tmp_path / "ü")
+    for words in (["run", "../heat.toml"], ["run", "../heat.toml", "--output", "r"]):
+        done = in_a_process(words, ASCII)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert done.stderr.endswith("this locale does not know: set LC_ALL=C.UTF-8, or choose another\n")
+    assert not list(Path().glob("r*"))
+    cli.main(["run", "../heat.toml", "--output", "r"])
+    for words, code in ((["status", "r"], 0), (["resume", "r"], 2), (["submit", "../heat.toml", "--dry-run"], 2)):
+        done = in_a_process(words, ASCII)
+        assert done.returncode == code and "Traceback" not in done.stderr
+    assert in_a_process(["submit", "../heat.toml", "--output", str(tmp_path / "r"), "--dry-run"], ASCII).returncode == 0
+
+
+NOBODY = """
+import os, pwd
+def unknown(*_):
+    raise KeyError("uid not found")
+pwd.getpwuid = unknown
+for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+    os.environ.pop(name, None)
+"""
+
+
+def test_a_user_without_a_home_directory(calls):
+    """As in a container that is started with a number in place of a user."""
+    cli.main(["run", "heat.toml", "--output", "r"])
+    for words in (["status", "r"], ["submit", "heat.toml", "--dry-run"], ["doctor"]):
+        done = in_a_process(words, before=NOBODY)
+        assert done.returncode == 0 and done.stderr == ""
+    line = "nivp: ~/r: no home directory is known here; write the path out\n"
+    assert in_a_process(["run", "heat.toml", "--output", "~/r"], before=NOBODY).stderr == line
+
+
 def test_help_version_and_nothing(calls, capsys):
     assert cli.main(["--help"]) == 0
     assert "resume" in capsys.readouterr().out

@@ -50,6 +50,7 @@ def resume(directory: Path, config: Config, changed: bool, view: View, patience:
     changed: whether the configuration differs from the recorded one, which it then replaces.
     patience: seconds to wait for another process that holds the directory. Raises as ``start``.
     """
+    run_directory.require_text(directory)
     _check(config)
     with _held(directory, patience):
         before = (directory / RECORD).read_bytes()

@@ -34,6 +34,7 @@ def create(config: Config, directory: str | Path | None, name: str) -> Path:
     Raises InputError if it holds anything else, or cannot be written.
     """
     wanted = directory if directory is not None else config.output.directory
+    require_text(RUNS if wanted is None else _expanded(wanted))
     try:
         path = _next_free(Path(RUNS), name) if wanted is None else _claim(_expanded(wanted))
         recorded = config
@@ -50,8 +51,20 @@ def create(config: Config, directory: str | Path | None, name: str) -> Path:
     return path
 
 
+def require_text(path: str | Path) -> None:
+    """Raises InputError if a path is not text: where the locale is not UTF-8, Python keeps its other bytes as they are,
+    and the libraries that write checkpoints refuse them."""
+    try:
+        str(Path(path).resolve()).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{path}: its path has letters that this locale does not know: set LC_ALL=C.UTF-8, or choose another"
+        ) from None
+
+
 def planned(directory: str | Path | None, name: str) -> Path:
     """The directory that ``create`` would make now. Makes nothing. Raises InputError if it is taken."""
+    require_text(RUNS if directory is None else _expanded(directory))
     if directory is None:
         return next(path for path in _numbered(Path(RUNS), name) if not path.exists()).resolve()
     path = _expanded(directory)
