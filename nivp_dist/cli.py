@@ -18,6 +18,7 @@ from rich.console import Console
 
 from nivp_dist import __version__
 from nivp_dist.batch.submit import submit
+from nivp_dist.bench.command_line import bench
 from nivp_dist.cluster import session, signals, topology
 from nivp_dist.cluster.channel import may_be_consequence
 from nivp_dist.errors import BAD_INPUT, FAILED, FINISHED, STOPPED_EARLY, InputError, RunFailed, RunStopped
@@ -112,12 +113,13 @@ def status(directory, watch, as_json):
 
 @nivp.command(epilog="Example: nivp plot runs/heat-001")
 @click.argument("directory")
-def plot(directory):
+@click.option("--output", metavar="DIR", help="Folder for the pictures. Default: pictures in DIRECTORY.")
+def plot(directory, output):
     """Draw the pictures of the run in DIRECTORY and print where they are."""
     run_directory.read_summary(directory)  # raises InputError where there is no run
     from nivp_dist.report import pictures
 
-    for path in pictures.draw(Path(directory)):
+    for path in pictures.draw(Path(directory), output=output):
         click.echo(path)
 
 
@@ -151,7 +153,7 @@ def doctor(directory):
     return FAILED if report.problems else FINISHED
 
 
-@nivp.command()
+@nivp.command(epilog="Example: nivp guide settings")
 @click.argument("topic", required=False)
 def guide(topic):
     """Print the manual's chapter on TOPIC, or the list of topics."""
@@ -171,42 +173,7 @@ def guide(topic):
         click.echo(content, nl=False)
 
 
-@nivp.group()
-def bench():
-    """Measure the package on this machine, side by side with the published method."""
-
-
-@bench.command(epilog="Example: nivp bench speed products laplacian --quick --output speed.json")
-@click.argument("sections", nargs=-1)
-@click.option("--output", metavar="FILE", help="A new JSON file, kept up to date section by section.")
-@click.option("--quick", is_flag=True, help="Small sizes: a minute or two.")
-@click.option("--profile", metavar="DIR", help="Folder for the profile of section gpu. Default: trace.")
-def speed(sections, output, quick, profile):
-    """Time SECTIONS: products velocity precision fit end_to_end scaling cost_model laplacian (default: all), gpu."""
-    from nivp_dist.bench import speed
-
-    speed.run(sections, output, quick, profile, click.echo)
-
-
-@bench.command(epilog="Example: nivp bench accuracy 'wave*' heat_2d --output sheet")
-@click.argument("names", nargs=-1)
-@click.option(
-    "--output", metavar="DIR", default="accuracy", help="Runs and accuracy.json; finished runs there are read."
-)
-@click.option("--markdown", is_flag=True, help="Print the table in Markdown.")
-@click.option("--list", "list_", is_flag=True, help="Print the rows with their commands; run nothing.")
-def accuracy(names, output, markdown, list_):
-    """Run the rows of the score sheet called NAMES (default: all) and print their errors beside the bounds."""
-    from nivp_dist.bench import accuracy, score_sheet
-
-    if list_:
-        for row in accuracy.select(names):
-            click.echo(f"{row.name}: {accuracy.command(row)}")
-        return FINISHED
-    sheet = accuracy.run(names, output, click.echo)
-    for line in score_sheet.markdown(sheet) if markdown else score_sheet.lines(sheet):
-        click.echo(line)
-    return FAILED if any(row["failed"] for row in sheet["rows"]) else FINISHED
+nivp.add_command(bench)
 
 
 def _join_group(config: Config, notes: list[str]) -> None:

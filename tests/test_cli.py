@@ -271,11 +271,15 @@ def test_status(calls, capsys):
 
 def test_plot_prints_the_pictures(calls, capsys, monkeypatch):
     cli.main(["run", "heat.toml", "--output", "r"])
-    pictures = types.SimpleNamespace(draw=lambda directory: [directory / "pictures/error.png"])
+    pictures = types.SimpleNamespace(
+        draw=lambda directory, output: [Path(output or directory / "pictures", "error.png")]
+    )
     monkeypatch.setitem(sys.modules, "nivp_dist.report.pictures", pictures)
     monkeypatch.setattr("nivp_dist.report.pictures", pictures, raising=False)
     assert cli.main(["plot", "r"]) == 0
     assert capsys.readouterr().out == "r/pictures/error.png\n"
+    assert cli.main(["plot", "r", "--output", "elsewhere"]) == 0
+    assert capsys.readouterr().out == "elsewhere/error.png\n"
 
 
 def test_problems_lists_problems_and_configurations(calls, capsys, monkeypatch):

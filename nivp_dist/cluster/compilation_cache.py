@@ -22,7 +22,11 @@ def enable(settings: ClusterSettings, topology: Topology, warn: Callable[[str], 
     automatic = wanted == "auto"
     if wanted == "off" or (automatic and topology.processes == 1) or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    folder = default_folder() if automatic else Path(wanted).expanduser()
+    try:
+        folder = default_folder() if automatic else Path(wanted).expanduser()
+    except RuntimeError:
+        warn("no compilation cache: no home directory is known; set cluster.compilation_cache")
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         status = folder.stat()

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from nivp_dist.errors import InputError
 from nivp_dist.problems.base import Problem
 from nivp_dist.report.health import error_figure, health_figure
 from nivp_dist.report.marginals import marginals_figure
 from nivp_dist.report.solution import SLICES_FROM, solution_figure
-from nivp_dist.run.stored import open_run
+from nivp_dist.run.stored import Run, open_run
 from nivp_dist.storage.files import write_whole
 from nivp_dist.storage.metrics import EVENTS, read_lines
 
@@ -17,23 +18,35 @@ FOLDER = "pictures"
 DOTS_PER_INCH = 130
 
 
-def draw(directory: str | Path, problem: Problem | None = None) -> list[Path]:
+def draw(directory: str | Path, problem: Problem | None = None, output: str | Path | None = None) -> list[Path]:
     """Draw the pictures of a run as far as it has come, and return their paths.
 
     health.png is always drawn; error.png if an error or an estimate is known; solution.png, and from three dimensions
     on marginals.png, if there are snapshots. A picture is replaced as a whole, never left half-written.
 
-    problem: the instance, if the run was started from Python with one.
+    problem: the instance, if the run was started from Python with one. output: the folder for the pictures; default:
+    ``pictures`` in the run directory.
 
-    Raises InputError if the directory holds no run, or if its problem cannot be loaded (after the pictures that do
-    not need the problem).
+    Raises InputError if the directory holds no run, if the folder cannot be written, or if the problem cannot be
+    loaded (after the pictures that do not need the problem).
     """
     run = open_run(directory, problem)
-    folder = run.directory / FOLDER
-    folder.mkdir(exist_ok=True)
-    metrics = run.metrics()
-    paths = [_save(health_figure(metrics, read_lines(run.directory / EVENTS)), folder / "health.png")]
-    figure = error_figure(run.errors(), metrics)
+    folder = run.directory / FOLDER if output is None else Path(output)
+    try:
+        return _draw_into(folder, run)
+    except OSError as error:
+        place = error.filename or folder
+        raise InputError(f"{place}: cannot be written: {error.strerror}; draw elsewhere with --output") from None
+
+
+def _draw_into(folder: Path, run: Run) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        metrics, events, errors = run.metrics(), read_lines(run.directory / EVENTS), run.errors()
+    except ValueError as error:
+        raise InputError(f"{error}: it is damaged; move it away, and draw what is left") from None
+    paths = [_save(health_figure(metrics, events), folder / "health.png")]
+    figure = error_figure(errors, metrics)
     if figure is not None:
         paths.append(_save(figure, folder / "error.png"))
     if len(run.times):

@@ -12,6 +12,7 @@ from nivp_dist.report.tables import has_errors
 
 Facts = dict[str, Any]  # as read_status returns them
 Row = tuple[str, str]
+OUTPUTS_SHOWN = 10  # of the outputs with a known error: more would push the rest off the screen
 
 
 def status_text(directory: str | Path, as_json: bool = False) -> str:
@@ -88,13 +89,15 @@ def _step_rows(facts: Facts) -> list[Row]:
 
 
 def _error_rows(facts: Facts) -> list[Row]:
-    """The error at every output; without a reference, the estimate of the last step."""
+    """The errors at the last outputs; without a reference, the estimate of the last step."""
     summary, rows = facts["summary"], []
-    for entry in summary.get("errors") or []:
-        error, estimate = entry.get("relative_l2"), entry.get("estimate")
-        if error is not None:
-            estimated = f", estimated {scientific(estimate)}" if estimate is not None else ""
-            rows.append((f"error at t = {number(entry['t'])}", scientific(error) + estimated))
+    known = [entry for entry in summary.get("errors") or [] if entry.get("relative_l2") is not None]
+    if len(known) > OUTPUTS_SHOWN:
+        rows.append(("outputs", f"{len(known)}; the last {OUTPUTS_SHOWN} are shown here, all of them by --json"))
+    for entry in known[-OUTPUTS_SHOWN:]:
+        estimate = entry.get("estimate")
+        estimated = f", estimated {scientific(estimate)}" if estimate is not None else ""
+        rows.append((f"error at t = {number(entry['t'])}", scientific(entry["relative_l2"]) + estimated))
     if summary.get("errors") and not has_errors(summary):
         rows += _row("estimated error", facts["last_step"].get("estimate"), scientific)
     return rows

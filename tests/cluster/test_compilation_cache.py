@@ -48,3 +48,14 @@ def test_a_cache_that_cannot_be_made_is_a_warning(enabled, tmp_path):
     (tmp_path / "file").touch()
     folder, (warning,) = enabled(str(tmp_path / "file/cache"))
     assert folder is None and warning == f"no compilation cache: {tmp_path}/file/cache: Not a directory"
+
+
+def test_an_unknown_home_directory_is_a_warning(enabled, monkeypatch):
+    def unknown(*_):
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.delenv("HOME", raising=False)
+    folder, (warning,) = enabled("~/programs")
+    assert folder is None
+    assert warning == "no compilation cache: no home directory is known; set cluster.compilation_cache"

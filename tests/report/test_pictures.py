@@ -227,6 +227,23 @@ def test_a_run_without_snapshots_gets_its_health_figure_only(tmp_path):
     assert [file.name for file in pictures.draw(path)] == ["health.png"]
 
 
+def test_pictures_can_be_drawn_into_another_folder(tmp_path):
+    path = make_run(tmp_path / "run", {"name": "heat"}, times=(), steps=0)
+    (path / "pictures").write_text("a file in the way, as on a disk that cannot be written")
+    line = f"^{path}/pictures: cannot be written: File exists; draw elsewhere with --output$"
+    with pytest.raises(InputError, match=line):
+        pictures.draw(path)
+    assert pictures.draw(path, output=tmp_path / "new/folder") == [tmp_path / "new/folder/health.png"]
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "events.jsonl"])
+def test_a_damaged_file_of_a_run_is_named(tmp_path, name):
+    path = make_run(tmp_path / "run", {"name": "heat"}, times=())
+    (path / name).write_text("{\n{}\n")
+    with pytest.raises(InputError, match=f"^{path}/{name}, line 1: not JSON: it is damaged; move it away"):
+        pictures.draw(path)
+
+
 def test_a_directory_without_a_run_is_an_error(tmp_path):
     with pytest.raises(InputError, match="not the directory of a run"):
         pictures.draw(tmp_path)

@@ -105,3 +105,12 @@ def test_metrics_and_events_are_standard_json(directory):
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == [str(n) for n in range(1, 32)] + ["30"], done.stderr
+
+
+def test_of_many_outputs_the_last_few_are_shown():
+    errors = [{"t": float(t), "relative_l2": 1e-3, "estimate": None} for t in range(1001)]
+    lines = status_lines(FACTS | {"summary": SUMMARY | {"errors": errors}})
+    shown = [line.split("  ")[0] for line in lines if line.startswith("error at t = ")]
+    assert shown == [f"error at t = {t}" for t in range(991, 1001)]
+    (outputs,) = (line.split(maxsplit=1)[1] for line in lines if line.startswith("outputs "))
+    assert outputs == "1001; the last 10 are shown here, all of them by --json"

@@ -1,0 +1,43 @@
+"""`nivp bench`: the options of the measurements. Importing this module does not import jax."""
+
+import click
+
+from nivp_dist.errors import FAILED, FINISHED
+
+
+@click.group()
+def bench():
+    """Measure the package on this machine, side by side with the published method."""
+
+
+@bench.command(epilog="Example: nivp bench speed products laplacian --quick --output speed.json")
+@click.argument("sections", nargs=-1)
+@click.option("--output", metavar="FILE", help="A new JSON file, kept up to date section by section.")
+@click.option("--quick", is_flag=True, help="Small sizes: a minute or two.")
+@click.option("--profile", metavar="DIR", help="Folder for the profile of section gpu. Default: trace.")
+def speed(sections, output, quick, profile):
+    """Time SECTIONS: products velocity precision fit end_to_end scaling cost_model laplacian (default: all), gpu."""
+    from nivp_dist.bench import speed
+
+    speed.run(sections, output, quick, profile, click.echo)
+
+
+@bench.command(epilog="Example: nivp bench accuracy 'wave*' heat_2d --output sheet")
+@click.argument("names", nargs=-1)
+@click.option(
+    "--output", metavar="DIR", default="accuracy", help="Runs and accuracy.json; finished runs there are read."
+)
+@click.option("--markdown", is_flag=True, help="Print the table in Markdown.")
+@click.option("--list", "list_", is_flag=True, help="Print the rows with their commands; run nothing.")
+def accuracy(names, output, markdown, list_):
+    """Run the rows of the score sheet called NAMES (default: all) and print their errors beside the bounds."""
+    from nivp_dist.bench import accuracy, score_sheet
+
+    if list_:
+        for row in accuracy.select(names):
+            click.echo(f"{row.name}: {accuracy.command(row)}")
+        return FINISHED
+    sheet = accuracy.run(names, output, click.echo)
+    for line in score_sheet.markdown(sheet) if markdown else score_sheet.lines(sheet):
+        click.echo(line)
+    return FAILED if any(row["failed"] for row in sheet["rows"]) else FINISHED
