@@ -20,10 +20,7 @@ def make_points():
 
     def make(domain, n, mesh, seed=0):
         random = np.random.default_rng(seed)
-        if hasattr(domain, "lower"):
-            x = random.uniform(domain.lower, domain.upper, (n, domain.dimension))
-        else:
-            x = np.asarray(domain.centre) + np.asarray(domain.scale) * random.standard_normal((n, domain.dimension))
+        x = domain.sample(random, n)
         weights = random.uniform(0.1, 2.0, n)
         measure = random.uniform(0.1, 2.0, n)
         points = pad(Points(jnp.asarray(x), jnp.asarray(weights / weights.sum()), jnp.asarray(measure)), mesh.size)
