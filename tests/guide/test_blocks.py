@@ -23,11 +23,12 @@ SMALL = "--sampling.points 600 --fit.points 600 --output.evaluation_points 2000 
 SHORTER = {
     "nivp run linear_fokker_planck_8d": f"{SMALL} --network.width 6 --integrator.rtol 1e-2 --fit.iterations 15"
     " --fit.on_miss continue --devices 1",
-    "nivp run drum.toml --output drum": f"{SMALL} --accuracy 3e-2 --network.width 8 --devices 1 --fit.iterations 20",
+    "nivp run drum.toml --output drum": f"{SMALL} --accuracy 3e-2 --network.width 8 --devices 1 --fit.iterations 20"
+    " --output.plots false",
     "launch/local 2 drum.toml --output both": f"{SMALL} --accuracy 3e-2 --network.width 4 --integrator.t_end 0.02"
-    " --output.times [] --fit.iterations 3 --fit.on_miss continue",
+    " --output.times [] --fit.iterations 3 --fit.on_miss continue --output.plots false",
     "nivp run mixture.toml --output mixture": f"{SMALL} --network.width 6 --integrator.rtol 1e-2 --devices 1"
-    " --integrator.t_end 0.2 --fit.iterations 20 --fit.on_miss continue",
+    " --integrator.t_end 0.2 --fit.iterations 20 --fit.on_miss continue --output.plots false",
 }
 # prefix of a command -> why it is not run. Its words are checked all the same if it is one of ours.
 NOT_RUN = {
@@ -65,6 +66,7 @@ def cache(compiled):
         jax.config.update(name, value)
 
 
+@pytest.mark.timeout(600)  # first_problem has five runs, one of them on two processes
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_blocks_are_executed(document, tmp_path, monkeypatch, capsys, cache):
     monkeypatch.chdir(tmp_path)
