@@ -361,8 +361,10 @@ def test_two_processes_save_agree_and_restore(tmp_path):
         probe.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
     command = [sys.executable, "-c", TWO_PROCESSES, str(tmp_path)]
+    environment = os.environ | {"NIVP_SECRET": "a secret of this test"}
     pair = [
-        subprocess.Popen([*command, str(index), coordinator], stderr=subprocess.PIPE, text=True) for index in range(2)
+        subprocess.Popen([*command, str(index), coordinator], env=environment, stderr=subprocess.PIPE, text=True)
+        for index in range(2)
     ]
     try:
         outputs = [process.communicate(timeout=120)[1] for process in pair]
