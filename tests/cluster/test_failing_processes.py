@@ -15,6 +15,7 @@ HOST = socket.gethostname()
 EVERY = 2  # checkpoint.every_steps of the run that is killed: the most transitions that can be lost
 
 
+@pytest.mark.timeout(1200)  # twenty starts of two processes, and as many ends
 def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bits(processes, undisturbed, until, same):
     """kill -9 of rank 0, of rank 1 or of both, at random times and inside saves, with MPI and without.
 
