@@ -10,7 +10,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +103,7 @@ def _product(width: int, size: Size, precision: Precision, rate: float, rounds: 
     program = jax.jit(product)
     samples = interleaved({"product": partial(program, kept, v), "sketch": partial(program, kept, columns)}, rounds)
     work = PRODUCT_OPERATIONS * size.n * network.size
-    line = {"width": width, "n": size.n, "p": network.size}
+    line: dict[str, Any] = {"width": width, "n": size.n, "p": network.size}
     for name, count in (("product", 1), ("sketch", size.columns)):
         seconds = samples.median(name)
         line[name] = {"seconds": seconds, "share_of_matrix_rate": count * work / seconds / rate}

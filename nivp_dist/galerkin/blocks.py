@@ -10,6 +10,8 @@ as a matrix V_l (rows, columns),
 two matrix products a layer, 4 B p operations for both J v and J^T r. Chunks and devices are the callers' concern.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -132,6 +134,7 @@ def _common(one, other):
 def gram(layers, block, weights):
     """The parts of J^T W J that ``assemble`` takes: for each of ``pairs`` the matrix product over the points."""
     parts = []
+    right: Any  # a type checker takes the start of sum(), 0, for a possible result
     for i, j in pairs(layers):
         (a, d), (b, e) = block[i], block[j]
         a = a * weights

@@ -60,9 +60,9 @@ class LinearSolver:
     def regularisation_spec(self) -> Any:
         """How a ``Regularisation`` lies on the devices, as PartitionSpecs."""
         every = P()
-        sketch = nystrom.Sketch(self.vectors.spec, every)
-        factor = kernel.Factor(P(None, AXIS), every, every) if self.method == "dual_pcg" else every
-        return Regularisation(every, every, sketch, every, every, factor)
+        sketch = nystrom.Sketch._make((self.vectors.spec, every))
+        factor = kernel.Factor._make((P(None, AXIS), every, every)) if self.method == "dual_pcg" else every
+        return Regularisation._make((every, every, sketch, every, every, factor))
 
     def solve(self, operators, f, weights, regularisation, guess) -> Solved:
         """v for the right-hand side f.

@@ -70,7 +70,7 @@ class Galerkin:
         self.network, self.problem, _, self.mesh = discretisation
         self.linear_solver = LinearSolver(discretisation, solver, fitting, rate_rtol)
         self.method = self.linear_solver.method
-        self.points_spec = Points(P(AXIS), P(AXIS), P(AXIS))
+        self.points_spec = Points._make((P(AXIS), P(AXIS), P(AXIS)))
         self.shared_spec = self.linear_solver.regularisation_spec()
         self._prepare: dict = {}  # by rank and adapted_basis
         self._define_solves()
@@ -79,7 +79,7 @@ class Galerkin:
     def _define_solves(self):
         every, split, shared, program = REPLICATED, self.points_spec, self.shared_spec, self.program
         guess = P(AXIS) if self.method == "dual_pcg" else every
-        results = Velocity(*(every for _ in Velocity._fields))._replace(rate=P(AXIS), next_guess=guess)
+        results = Velocity._make(every for _ in Velocity._fields)._replace(rate=P(AXIS), next_guess=guess)
         self.velocity = program(self._velocity, every, every, split, shared, guess, out_specs=results)
         self.correction = program(self._correction, every, split, P(AXIS), shared, every)
         self._zero_samples = program(self._zeros, split, out_specs=P(AXIS))
@@ -146,7 +146,7 @@ class Galerkin:
         basis = self._whitening_basis(theta, points) if adapted_basis else None
         operator = self._operators(theta, points, basis)[1]
         traces = jax.lax.psum(operator.traces(), AXIS)
-        if adapted_basis and self.solver.equal_shares:
+        if basis is not None and self.solver.equal_shares:
             basis = basis._replace(scales=balanced(traces))
             operator, traces = self._operators(theta, points, basis)[1], traces * basis.scales**2
         trace = jnp.sum(traces)

@@ -7,7 +7,7 @@ samples; the Jacobian of the network is never needed in any other form (see ``ga
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +80,8 @@ class Network:
         for path, leaf in sorted(traverse_util.flatten_dict(shapes).items()):
             trunk = path[0].removeprefix("output_")
             feeds = (int(trunk), int(trunk) + 1) if trunk != path[0] else (0, self.outputs)
-            layers.append(Layer(path[:-1], start, *leaf.shape, feeds))
+            rows, columns = leaf.shape
+            layers.append(Layer(path[:-1], start, rows, columns, feeds))
             start = layers[-1].stop
         return layers
 
@@ -101,7 +102,7 @@ class Network:
 
     def _random_parameters(self, key):
         params = self.module.init(key, jnp.zeros((1, self.dimension), self.dtype))["params"]
-        flat = traverse_util.flatten_dict(params)
+        flat = _flat(params)
         return jnp.concatenate([flat[layer.path + ("weight",)].reshape(-1) for layer in self.layers]).astype(
             jnp.float64
         )
@@ -181,9 +182,10 @@ class Network:
         }
         return traverse_util.unflatten_dict(flat)
 
-    def field(self, theta, x):
+    def field(self, theta, x) -> jax.Array:
         """The field, log u or scales u, which the parameters represent and the norms measure, at x (n, d): (n, m)."""
-        return self.module.apply({"params": self.weights(theta)}, x.astype(self.dtype))
+        field = self.module.apply({"params": self.weights(theta)}, x.astype(self.dtype))
+        return cast(jax.Array, field)  # `apply` returns a pair only if it is asked for other collections
 
     def values(self, theta, x):
         """u at x (n, d): (n, m)."""
@@ -236,8 +238,8 @@ class Network:
 
         field, pullback, state = jax.vjp(apply, zeros, has_aux=True)
         cotangents = [pullback(jnp.zeros_like(field).at[:, k].set(1))[0] for k in range(self.outputs)]
-        inputs = traverse_util.flatten_dict(state["intermediates"])
-        inputs = [inputs[layer.path + ("input",)][0] for layer in self.layers]
+        recorded = _flat(state["intermediates"])
+        inputs = [recorded[layer.path + ("input",)][0] for layer in self.layers]
         if basis is not None:
             for layer, frame in zip(self.layers_with_frames, basis.frames):
                 z = (coordinates(self.domain, x) - frame.mean) @ frame.matrix.T
@@ -286,3 +288,9 @@ def restrict(theta, wide: Network, narrow: Network):
         weight = theta[source.start : source.stop].reshape(source.rows, source.columns)
         parts.append(weight[:, : target.columns].reshape(-1))
     return jnp.concatenate(parts)
+
+
+def _flat(variables) -> dict[tuple[str, ...], jax.Array]:
+    """Flax's nested dictionary of arrays as one dictionary, by paths."""
+    flat: Any = traverse_util.flatten_dict(variables)
+    return flat
