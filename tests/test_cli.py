@@ -419,6 +419,14 @@ def test_a_path_with_an_umlaut_where_the_locale_is_not_utf8(calls, tmp_path, mon
     assert in_a_process(["submit", "../heat.toml", "--output", str(tmp_path / "r"), "--dry-run"], ASCII).returncode == 0
 
 
+@pytest.mark.parametrize("platform", ["cuda", "tpuu"])
+def test_a_platform_that_jax_cannot_start(calls, platform):
+    for words, code in ((["run", "heat.toml"], 2), (["doctor"], 1)):
+        done = in_a_process(words, {"JAX_PLATFORMS": platform})
+        assert done.returncode == code and done.stderr.count("\n") == 1, done.stderr
+        assert f"environment: jax cannot start with JAX_PLATFORMS={platform}: " in done.stderr
+
+
 NOBODY = """
 import os, pwd
 def unknown(*_):

@@ -111,6 +111,7 @@ def connect(settings: ClusterSettings, environment: Mapping[str, str] = os.envir
     global _session
     place = topology.detect(environment)
     if place.processes == 1:
+        startup_checks.require_platform(environment)
         compilation_cache.enable(settings, place, _warn)
         if check:
             startup_checks.require_gpus(environment)

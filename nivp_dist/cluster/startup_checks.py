@@ -22,6 +22,23 @@ def visible_gpus(environment: Mapping[str, str]) -> int:
     return len([path for path in glob.glob("/dev/nvidia*") if re.fullmatch(r"/dev/nvidia\d+", path)])
 
 
+def require_platform(environment: Mapping[str, str] = os.environ) -> None:
+    """Raise InputError if jax cannot start the platform that JAX_PLATFORMS asks for."""
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        # Where a plug-in for the platform is missing, jax 0.10 fails on an assertion without a text.
+        if isinstance(error, RuntimeError) and "Unable to initialize backend" not in str(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else "there is no such device, or no jaxlib for it"
+        raise InputError(
+            f"environment: jax cannot start with JAX_PLATFORMS={environment.get('JAX_PLATFORMS', '')}: {reason}; "
+            "unset it to take what is there, or install 'nivp_dist[cuda12]' or [cuda13] for GPUs"
+        ) from None
+
+
 def require_same_software(topology: Topology) -> None:
     """Check that all processes have the same versions, platform and number of devices. Collective.
 

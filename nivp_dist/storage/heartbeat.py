@@ -37,6 +37,11 @@ class Beat(NamedTuple):
         return time.time() - self.time
 
     @property
+    def recent(self) -> bool:
+        """Whether the run is alive by this beat. One from further in the future than clocks differ says nothing."""
+        return -SKEW < self.age < ALIVE
+
+    @property
     def elsewhere(self) -> bool:
         """Whether the holder is on another host, whose locks may be invisible here."""
         return self.host != socket.gethostname()

@@ -63,7 +63,7 @@ def in_use(directory: str | Path) -> bool:
     beat = heartbeat.read(directory)
     if locked or beat is None:
         return bool(locked)
-    return beat.age < heartbeat.ALIVE and (beat.elsewhere or locked is None)
+    return beat.recent and (beat.elsewhere or locked is None)
 
 
 def require_ours(directory: str | Path) -> None:

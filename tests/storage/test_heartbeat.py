@@ -118,6 +118,17 @@ def test_nothing_is_waited_for_where_the_holder_is_known_to_be_gone(tmp_path, mo
         pass
 
 
+def test_a_beat_from_the_future_means_nothing(tmp_path):
+    write(tmp_path, age=30.0)
+    assert in_use(tmp_path)
+    write(tmp_path, age=-200.0)  # as far as the clocks of two hosts may differ
+    assert in_use(tmp_path)
+    write(tmp_path, age=-86_400.0)
+    assert not in_use(tmp_path)
+    with hold(tmp_path):
+        pass
+
+
 def test_without_locks_the_heartbeat_protects_a_run_on_this_host_too(tmp_path, patient, no_locks, caplog):
     stop = someone_beats(tmp_path, host=HERE, age=0.0)
     try:
