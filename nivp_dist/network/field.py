@@ -107,13 +107,20 @@ def embed(xi, frequencies: int, alpha, periodic: bool, even: tuple[int, ...] = (
         alpha: one number, or one for each frequency. (A derivative of order q multiplies the wave k by w_k^q.)
         even: axes whose features are even ones only, x^2 and the cosines.
     """
+    if not frequencies:  # jaxlib 0.11.2 crashes when it compiles a sharded program with a constant without entries
+        return _coordinates_or_squares(xi, even)
     omega = wave_numbers(frequencies, periodic)
     decay = jnp.asarray(omega ** -np.broadcast_to(np.asarray(alpha, np.float64), (frequencies,)), xi.dtype)
     phase = xi[:, :, None] * jnp.asarray(omega, xi.dtype)
     odd = np.setdiff1d(np.arange(xi.shape[1]), even)
     waves = [(wave(part) * decay).reshape(len(xi), -1) for wave, part in ((jnp.sin, phase[:, odd]), (jnp.cos, phase))]
-    plain = jnp.where(np.isin(np.arange(xi.shape[1]), even), xi**2, xi)
+    plain = _coordinates_or_squares(xi, even)
     return jnp.concatenate(waves if periodic else [plain, *waves], axis=-1)
+
+
+def _coordinates_or_squares(xi, even: tuple[int, ...]):
+    """xi (n, d), with its squares along the axes in which the solution is even."""
+    return jnp.where(np.isin(np.arange(xi.shape[1]), even), xi**2, xi)
 
 
 def chebyshev(xi, degree: int):
