@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nivp_dist.backend import random_keys
 from nivp_dist.fitting import fit
 from nivp_dist.fitting.fit import ADAM, DAMPING_FACTORS, DONE, GAUSS_NEWTON, HEAD, LONG_PATIENCE, FitState
 from nivp_dist.galerkin.methods import FIRST_RANK, dual_pcg_suits_fit, fit_rank
@@ -58,8 +59,8 @@ def test_a_linear_problem_takes_one_step(setting):
     fitter = case.fitter(target)
     before = fitter.start(jnp.asarray(theta))
     after = fitter.advance(before, KEY, case.density)
-    key = jax.random.fold_in(KEY, 0)
-    points, fresh = (case.draw(jax.random.fold_in(key, i)) for i in (0, 1))
+    key = random_keys.fit_round_key(KEY, 0)
+    points, fresh = case.draw(random_keys.fit_points_key(key)), case.draw(random_keys.fit_check_key(key))
     j, w = case.dense(jnp.asarray(theta), points)
     misfit = np.asarray(target(None, points.x) - case.network.field(theta, points.x)).reshape(-1)
     m = j.T @ (w[:, None] * j)
