@@ -46,7 +46,10 @@ def nivp():
 @click.option("--output", metavar="DIR", help="The run directory, new or empty. Default: runs/NAME-NUMBER.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="CONFIG [--section.key value]...")
 def run(output, arguments):
-    """Start a run from CONFIG, a TOML file or the name of a shipped configuration (`nivp problems`)."""
+    """Start a run.
+
+    CONFIG is a TOML file, or the name of a shipped configuration (`nivp problems` lists them).
+    """
     source, overrides = split(arguments, "CONFIG")
     notes: list[str] = []
     config = read_config(source, overrides, notes.append)
@@ -67,7 +70,10 @@ def run(output, arguments):
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="DIR [--section.key value]...")
 def resume(patience, arguments):
-    """Continue the run in DIR from its newest checkpoint. Keys that decide the result cannot change."""
+    """Continue a run from its newest checkpoint.
+
+    Settings that would change the result are refused; `nivp guide files` lists those that may change.
+    """
     directory, overrides = split(arguments, "DIR")
     notes: list[str] = []
     config = resume_config(directory, overrides, notes.append)
@@ -101,7 +107,7 @@ class _Status(click.Command):
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def status(directory, watch, as_json):
-    """Show where the run in DIRECTORY stands, from any host that sees the directory."""
+    """Show where a run stands, from any host that sees its directory."""
     from nivp_dist.report.follow import follow
     from nivp_dist.report.status_text import status_text
 
@@ -115,7 +121,7 @@ def status(directory, watch, as_json):
 @click.argument("directory")
 @click.option("--output", metavar="DIR", help="Folder for the pictures. Default: pictures in DIRECTORY.")
 def plot(directory, output):
-    """Draw the pictures of the run in DIRECTORY and print where they are."""
+    """Draw the pictures of a run and print where they are."""
     run_directory.read_summary(directory)  # raises InputError where there is no run
     from nivp_dist.report import pictures
 
@@ -135,7 +141,9 @@ def problems():
 @nivp.command(epilog="Example: nivp doctor --directory runs")
 @click.option("--directory", default=".", metavar="DIR", help="Where runs would be written. Default: here.")
 def doctor(directory):
-    """Examine processes, devices, interconnect and files, alone or under srun, mpirun, launch/local.
+    """Check this machine or cluster.
+
+    Examines processes, devices, interconnect and files, alone or under srun, mpirun, launch/local.
 
     Exit status: 0 if a run would work here, 1 if something would break it.
     """
@@ -156,7 +164,7 @@ def doctor(directory):
 @nivp.command(epilog="Example: nivp guide settings")
 @click.argument("topic", required=False)
 def guide(topic):
-    """Print the manual's chapter on TOPIC, or the list of topics."""
+    """Print a chapter of the manual, or the list of topics."""
     from nivp_dist import guide
 
     if topic is None:
