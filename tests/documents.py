@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from nivp_dist import guide
 
-ROOT = Path(guide.__file__).resolve().parents[2]  # of a checkout
+ROOT = Path(__file__).resolve().parents[1]  # the checkout; the package itself may be installed elsewhere
 DOCUMENTS = {"README": ROOT / "README.md"} | {
     topic: Path(guide.__file__).resolve().parent / f"{topic}.md" for topic in guide.TOPICS
 }
