@@ -3,6 +3,7 @@
 import gc
 import os
 from importlib.metadata import version
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile many programs and run each on a few points, so that slow machine code costs less than optimising it. The
@@ -41,10 +42,19 @@ def compiled(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs():
-    """Drop the compiled programs of a module's tests.
-
-    Linux allows a process 65,530 memory maps (vm.max_map_count). Every compiled program takes some, and a process that
-    exceeds the limit dies.
-    """
+    """Drop the compiled programs of a module's tests, which no other module uses."""
     yield
     jax.clear_caches()
+
+
+# Linux allows a process 65,530 memory maps (vm.max_map_count), and one that exceeds them dies in the compiler. A
+# compiled program takes some, with jaxlib 0.11 so many that one module of tests can reach the limit.
+MANY_MAPS, MAPS = 30_000, Path("/proc/self/maps")
+
+
+@pytest.fixture(autouse=True)
+def keep_memory_maps_few():
+    """Drop the compiled programs of this process when they hold half of the memory maps that it may have."""
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MANY_MAPS:
+        jax.clear_caches()
