@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what `__getattr__` below finds, for type checkers and editors
-    from nivp_dist.api import open_run, solve
+    from nivp_dist.api import open_run, resume, solve
     from nivp_dist.problems import Box, Problem
     from nivp_dist.settings.model import Config
 
@@ -15,9 +15,10 @@ _PUBLIC = {
     "Box": "nivp_dist.problems",
     "Config": "nivp_dist.settings.model",
     "solve": "nivp_dist.api",
+    "resume": "nivp_dist.api",
     "open_run": "nivp_dist.api",
 }
-__all__ = ["Problem", "Box", "Config", "solve", "open_run"]  # noqa: RUF022  in the order of use
+__all__ = ["Problem", "Box", "Config", "solve", "resume", "open_run"]  # noqa: RUF022  in the order of use
 
 
 def __getattr__(name: str):

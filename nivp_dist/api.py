@@ -1,17 +1,15 @@
-"""Runs from Python: ``solve`` starts one, ``open_run`` reads one, finished or not."""
+"""Runs from Python: ``solve`` starts one, ``resume`` continues one, ``open_run`` reads one, finished or not."""
 
-import contextlib
+import json
 from pathlib import Path
 
 from nivp_dist.errors import InputError
 from nivp_dist.problems.base import Problem
-from nivp_dist.problems.registry import SHIPPED, load
-from nivp_dist.run.stored import Run, open_run, recorded
-from nivp_dist.settings.files import RECORD, name_of, read_config, resolve_problem_file
+from nivp_dist.problems.registry import SHIPPED
+from nivp_dist.run.stored import Run, open_run, recorded, require_same_problem, session_class
+from nivp_dist.settings.files import continuation, name_of, read_config, resolve_problem_file, resume_config
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.validation import validate
-from nivp_dist.storage import run_directory
-from nivp_dist.storage.lock import hold
 from nivp_dist.storage.metrics import plain
 
 
@@ -20,15 +18,21 @@ def solve(
     *,
     problem: Problem | None = None,
     directory: str | Path | None = None,
+    resume_if_present: bool = False,
     quiet: bool = False,
 ) -> Run:
     """Fit the initial condition, evolve it to ``integrator.t_end``, and open the finished run.
 
+    A script that srun, mpirun or launch/local has started in several processes computes the run in all of them; every
+    process calls this, and gets the run.
+
     Args:
         config: a Config, a dictionary of its sections, a TOML file, or the name of a shipped configuration.
         problem: an instance of your own Problem class, in place of the configuration's [problem] section. The run
-            directory records only the name of its class and its parameters: pass the instance to ``open_run`` too.
+            directory records only the name of its class and its parameters: pass the instance to ``resume`` and
+            ``open_run`` too.
         directory: the run directory, new or empty. Default: runs/NAME-NUMBER in the working directory.
+        resume_if_present: continue the run in the directory, if it holds one, in place of starting another.
         quiet: print nothing.
 
     Raises:
@@ -36,32 +40,80 @@ def solve(
         RunFailed: the run cannot continue; the message says why and what to try.
         RunStopped: a signal has stopped the run, after a checkpoint.
     """
-    import jax
+    resolved, name = _resolve(config, problem)
+    launch = _launch(resolved)
+    if resume_if_present:
+        if directory is None:
+            raise InputError("resume_if_present needs the directory of the run: directory=...")
+        if launch.is_present(directory):
+            path = Path(directory).expanduser().resolve()
+            return _resume(path, *continuation(path, resolved), problem, quiet)
+    path = launch.start(resolved, directory, name, _view(quiet), problem)
+    return _open(path, problem)
 
-    from nivp_dist.backend.mesh import make_mesh
-    from nivp_dist.cluster.control import from_process_zero
-    from nivp_dist.problems import checks
+
+def resume(
+    directory: str | Path,
+    *,
+    problem: Problem | None = None,
+    settings: dict[str, object] | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Continue the run in a directory from its newest checkpoint, and open the finished run.
+
+    Args:
+        problem: the instance that ``solve`` was given, if it was given one.
+        settings: dotted key -> new value, such as {"integrator.t_end": 2.0}; the keys are those that may change
+            between a run and its continuation (``nivp guide files``).
+        quiet: print nothing.
+
+    Raises as ``solve``, and InputError if the directory holds no run, another problem's, or if a key may not change.
+    """
+    changes = {key: _as_text(value) for key, value in (settings or {}).items()}
+    return _resume(Path(directory).resolve(), resume_config(directory, changes), bool(changes), problem, quiet)
+
+
+def _resume(path: Path, config: Config, changed: bool, problem: Problem | None, quiet: bool) -> Run:
+    if problem is not None:
+        require_same_problem(path, config.problem, problem)
+    elif (name := session_class(config.problem)) is not None:
+        raise InputError(
+            f"{path}: solves the class {name} of a Python session, which is not stored; "
+            f"use resume(directory, problem={name}(...))"
+        )
+    _launch(config).resume(path, config, changed, _view(quiet), problem=problem)
+    return _open(path, problem)
+
+
+def _as_text(value: object) -> str:
+    """A value as the command line would have it."""
+    return value if isinstance(value, str) else json.dumps(plain(value))
+
+
+def _launch(config: Config):
+    """The module that starts runs, after this process has joined the others of its script. Every process calls it."""
+    from nivp_dist.cluster import script
+
+    script.join(config.cluster)
+    from nivp_dist.run import launch
+
+    return launch
+
+
+def _view(quiet: bool):
     from nivp_dist.report import draw_pictures
     from nivp_dist.report.progress import Reporter
-    from nivp_dist.run import controller
+    from nivp_dist.run.launch import View
     from nivp_dist.run.reporter import SilentReporter
 
-    resolved, name = _resolve(config, problem)
-    own = {} if problem is None else {"problem": problem}
-    make_mesh(resolved.devices)
-    checks.check(problem or load(resolved.problem), resolved.problem.file or f"problem {resolved.problem.name}")
-    path = Path(from_process_zero(lambda: str(run_directory.create(resolved, directory, name))))
-    first = jax.process_index() == 0
-    with SilentReporter() if quiet or not first else Reporter() as reporter:
-        # The run computes what its directory says, which is what a resume will read.
-        record = read_config(path / RECORD)
-        try:
-            with hold(path) if first else contextlib.nullcontext():
-                controller.evolve(record, path, resume=False, reporter=reporter, draw_pictures=draw_pictures, **own)
-        except InputError:
-            if first:  # the run was refused before it began
-                run_directory.discard(path)
-            raise
+    return View(SilentReporter if quiet else Reporter, draw_pictures)
+
+
+def _open(path: Path, problem: Problem | None) -> Run:
+    """The finished run, on every process: process 0 has written its last file by then."""
+    from nivp_dist.cluster.control import from_process_zero
+
+    from_process_zero(str)
     return open_run(path, problem)
 
 

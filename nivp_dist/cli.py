@@ -23,7 +23,7 @@ from nivp_dist.cluster import session, signals, topology
 from nivp_dist.cluster.channel import may_be_consequence
 from nivp_dist.errors import BAD_INPUT, FAILED, FINISHED, STOPPED_EARLY, InputError, RunFailed, RunStopped
 from nivp_dist.settings.command_line import split
-from nivp_dist.settings.files import name_of, read_config, resume_config, shipped_configs
+from nivp_dist.settings.files import continuation, name_of, read_config, resume_config, shipped_configs
 from nivp_dist.settings.model import ClusterSettings, Config
 from nivp_dist.storage import run_directory
 
@@ -44,8 +44,9 @@ def nivp():
 
 @nivp.command(context_settings=_WITH_OVERRIDES, epilog="Example: nivp run fokker_planck_trap_5d --integrator.t_end 0.5")
 @click.option("--output", metavar="DIR", help="The run directory, new or empty. Default: runs/NAME-NUMBER.")
+@click.option("--resume-if-present", is_flag=True, help="Continue the run in DIR, if it holds one.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="CONFIG [--section.key value]...")
-def run(output, arguments):
+def run(output, resume_if_present, arguments):
     """Start a run.
 
     CONFIG is a TOML file, or the name of a shipped configuration (`nivp problems` lists them).
@@ -57,6 +58,13 @@ def run(output, arguments):
 
     from nivp_dist.run import launch
 
+    if resume_if_present:
+        if (known := output or config.output.directory) is None:
+            raise InputError("--resume-if-present needs the directory of the run: --output DIR")
+        if launch.is_present(known):
+            directory = Path(known).expanduser().resolve()
+            launch.resume(directory, *continuation(directory, config), _view())
+            return
     launch.start(config, output, name_of(source), _view())
 
 

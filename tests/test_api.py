@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import Field
 
-from nivp_dist import Box, Config, Problem, open_run, solve
+from nivp_dist import Box, Config, Problem, open_run, resume, solve
 from nivp_dist.errors import InputError
 from nivp_dist.network.network import build_network
 from nivp_dist.problems.heat import Heat
@@ -281,3 +281,49 @@ def test_a_run_refused_by_the_controller_leaves_no_directory(monkeypatch, tmp_pa
     with pytest.raises(InputError, match="sampling.points"):
         solve({"problem": {"name": "heat"}}, directory=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+# ----------------------------------------------------------------------------------------------- resume
+
+
+def test_resume_goes_on_with_changed_settings(evolve, tmp_path):
+    path = solve({"problem": {"name": "heat"}, "network": NETWORK}, directory=tmp_path / "run", quiet=True).directory
+    run = resume(path, settings={"integrator.t_end": 2.0, "output.times": [1.5, 2.0]}, quiet=True)
+    assert evolve.calls[1].resume and evolve.calls[1].config.integrator.t_end == 2.0
+    assert run.config.output.times == [1.5, 2.0] and open_run(path).config.integrator.t_end == 2.0
+    with pytest.raises(InputError, match="solver.mu decides the result and cannot change"):
+        resume(path, settings={"solver.mu": 1e-9})
+    with pytest.raises(InputError, match="not the directory of a run"):
+        resume(tmp_path / "other")
+
+
+def test_a_run_of_a_class_of_the_session_is_resumed_with_its_instance(evolve, tmp_path):
+    path = solve({"network": NETWORK}, problem=Decay(), directory=tmp_path / "run", quiet=True).directory
+    again = Decay()
+    assert resume(path, problem=again, quiet=True).problem is again and evolve.calls[1].problem is again
+    with pytest.raises(InputError, match=r"use resume\(directory, problem=Decay\(...\)\)"):
+        resume(path)
+    with pytest.raises(InputError, match="with other parameters: rate = 0.5, not 0.9"):
+        resume(path, problem=Decay(rate=0.9))
+    assert len(evolve.calls) == 2
+
+
+@pytest.mark.parametrize("problem", [None, Decay()])
+def test_solve_resumes_the_run_that_is_present(evolve, tmp_path, problem):
+    settings = {"network": NETWORK} | ({} if problem else {"problem": {"name": "heat"}})
+    arguments = {"problem": problem, "directory": tmp_path / "run", "resume_if_present": True, "quiet": True}
+    solve(settings, **arguments)
+    solve(settings | {"integrator": {"t_end": 3.0}}, **arguments)
+    assert [call.resume for call in evolve.calls] == [False, True]
+    assert evolve.calls[1].config.integrator.t_end == 3.0 and evolve.calls[1].problem is problem
+
+
+def test_solve_refuses_a_run_that_is_present_with_another_result(evolve, tmp_path):
+    arguments = {"directory": tmp_path / "run", "resume_if_present": True, "quiet": True}
+    settings = {"problem": {"name": "heat"}, "network": NETWORK}
+    solve(settings, **arguments)
+    with pytest.raises(InputError, match="holds a run with seed = 0, and now it is 7"):
+        solve(settings | {"seed": 7}, **arguments)
+    with pytest.raises(InputError, match="resume_if_present needs the directory"):
+        solve(settings, resume_if_present=True)
+    assert len(evolve.calls) == 1

@@ -39,7 +39,7 @@ def calls(monkeypatch, tmp_path):
     """Calls of a stand-in for controller.evolve: (config, directory, resume). Working directory: tmp_path."""
     calls = Calls()
 
-    def evolve(config, directory, *, resume=False, reporter, draw_pictures):
+    def evolve(config, directory, *, resume=False, reporter, problem, draw_pictures):
         assert in_use(directory)
         calls.append((config, directory, resume))
         if calls.leave_checkpoint:
@@ -204,6 +204,34 @@ def test_resume_keeps_the_changes_for_the_next_one(calls):
     assert cli.main(["resume", "r"]) == 0
     assert [call[0].integrator.t_end for call in calls] == [1.0, 2.0, 2.0]
     assert [call[2] for call in calls] == [False, True, True]
+
+
+def test_run_resumes_the_run_that_is_present(calls, capsys):
+    calls.leave_checkpoint = True
+    again = ["run", "heat.toml", "--resume-if-present"]
+    assert cli.main([*again, "--output", "r"]) == 0 and cli.main([*again, "--output", "r"]) == 0
+    assert cli.main([*again, "--output", "r", "--integrator.t_end", "2"]) == 0
+    assert [(call[0].integrator.t_end, call[2]) for call in calls] == [(1.0, False), (1.0, True), (2.0, True)]
+    assert capsys.readouterr().err == ""
+    assert cli.main([*again, "--output", "r", "--solver.mu", "1e-7"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("nivp: ") and "r: holds a run with solver.mu = " in line and "now it is 1e-07" in line
+    assert cli.main(again) == 2
+    assert capsys.readouterr().err == "nivp: --resume-if-present needs the directory of the run: --output DIR\n"
+
+
+def test_the_run_that_is_present_keeps_its_problem_file(calls, tmp_path, capsys):
+    """An edited file is another equation."""
+    calls.leave_checkpoint = True
+    own = "from nivp_dist.problems.heat import Heat\n\n\nclass Own(Heat):\n    pass\n"
+    Path("heat.py").write_text(own)
+    words = ["run", "own.toml", "--resume-if-present", "--output", "r"]
+    Path("own.toml").write_text("[problem]\nfile = 'heat.py'\nclass = 'Own'\n")
+    assert cli.main(words) == 0 and cli.main(words) == 0
+    assert [call[2] for call in calls] == [False, True]
+    Path("heat.py").write_text(f"{own}    # edited\n")
+    assert cli.main(words) == 2
+    assert "holds a run of an earlier" in capsys.readouterr().err
 
 
 def test_resume_with_settings_that_the_controller_refuses_keeps_the_old_ones(calls, capsys):
@@ -465,7 +493,7 @@ def test_the_package_and_the_command_line_start_without_jax():
 
 
 def test_public_names():
-    assert nivp_dist.__all__ == ["Problem", "Box", "Config", "solve", "open_run"]
+    assert nivp_dist.__all__ == ["Problem", "Box", "Config", "solve", "resume", "open_run"]
     assert nivp_dist.Box(2).dimension == 2
     assert set(nivp_dist.__all__) <= set(dir(nivp_dist))
     with pytest.raises(AttributeError):

@@ -24,6 +24,20 @@ def coordination_client():
     return distributed.global_state.client
 
 
+def backends_have_started() -> bool:
+    """Whether jax has found its devices, after which it can be connected with no other process.
+
+    JAX has no public name for it. Where the private name is missing: False, and JAX itself raises RuntimeError later.
+    """
+    try:
+        from jax._src import xla_bridge
+
+        return bool(xla_bridge.backends_are_initialized())
+    except (ImportError, AttributeError):
+        logger.debug("JAX has changed: whether its backends have started is not known")
+        return False
+
+
 def write_compilation_cache_from_every_process() -> None:
     """Let every process of a group write the programs that it compiles to the persistent compilation cache.
 

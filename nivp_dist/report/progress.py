@@ -20,6 +20,7 @@ from nivp_dist.report import tables
 from nivp_dist.report.rate import RemainingTime
 from nivp_dist.run.reporter import SilentReporter
 from nivp_dist.storage.metrics import METRICS, read_lines
+from nivp_dist.storage.run_directory import resume_command
 
 # The files and folders of a run directory that the end of a run lists, where they exist.
 CONTENTS = {
@@ -116,10 +117,11 @@ class Reporter(SilentReporter):
             if (directory / name).exists():
                 self._write(f"  {name:<14} {meaning}")
         self._write("")
-        quoted = shlex.quote(str(directory))
-        further = " --integrator.t_end T" if summary.get("status") == "finished" else ""
-        self._write(f"pictures: nivp plot {quoted}")
-        self._write(f"go on:    nivp resume {quoted}{further}")
+        if (session_class := summary.get("session_class")) is None:
+            self._write(f"pictures: nivp plot {shlex.quote(str(directory))}")
+        command = resume_command(directory, session_class)
+        further = " --integrator.t_end T" if summary.get("status") == "finished" and session_class is None else ""
+        self._write(f"go on:    {command}{further}")
 
     def close(self) -> None:
         """Remove the redrawn line and show the cursor again. Further progress starts a new line."""

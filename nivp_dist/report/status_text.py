@@ -9,6 +9,7 @@ from typing import Any
 from nivp_dist.formatting import count, duration, number, scientific
 from nivp_dist.report.status import read_status
 from nivp_dist.report.tables import has_errors
+from nivp_dist.storage.run_directory import resume_command
 
 Facts = dict[str, Any]  # as read_status returns them
 Row = tuple[str, str]
@@ -23,8 +24,10 @@ def status_text(directory: str | Path, as_json: bool = False) -> str:
     facts = read_status(directory)
     if as_json:
         return json.dumps(facts, indent=2)
-    can_resume = facts["status"] in ("interrupted", "stopped", "failed") and facts["checkpoint"]
-    return "\n".join(status_lines(facts) + ([f"to go on: nivp resume {directory}"] if can_resume else []))
+    lines = status_lines(facts)
+    if facts["status"] in ("interrupted", "stopped", "failed") and facts["checkpoint"]:
+        lines.append(f"to go on: {resume_command(directory, facts['summary'].get('session_class'))}")
+    return "\n".join(lines)
 
 
 def status_lines(facts: Facts) -> list[str]:

@@ -218,7 +218,7 @@ class MainLoop:
         reason = f"stopped on request ({signal}) at t = {state.t:.6g}, step {state.step}, with a checkpoint"
         self.record.event(state, "stop", reason)
         self.record.summary(state, "stopped", reason, signal=signal)
-        raise RunStopped(f"{reason}; to go on: nivp resume {self.record.directory}")
+        raise RunStopped(f"{reason}; to go on: {self.record.resume_command}")
 
     def say(self, state: State, kind: str, message: str, warn: bool = False) -> None:
         """A line in events.jsonl and on the screen."""

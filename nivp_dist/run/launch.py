@@ -1,4 +1,6 @@
-"""`nivp run` and `nivp resume` in this group of processes: the directory is made, held, written to, and let go.
+"""A run is started or continued in this group of processes: its directory is made, held, written to, and let go.
+
+The command line (``nivp run``, ``nivp resume``) and Python (``nivp_dist.solve``, ``nivp_dist.resume``) both come here.
 
 Every process calls the functions here, in the same order; process 0 alone touches the run directory.
 """
@@ -14,6 +16,8 @@ from nivp_dist.cluster import logs, session
 from nivp_dist.cluster.control import from_process_zero, require_visible
 from nivp_dist.errors import InputError, RunFailed, RunStopped
 from nivp_dist.problems import checks, registry
+from nivp_dist.problems.base import Problem
+from nivp_dist.run.stored import session_class
 from nivp_dist.settings.files import RECORD, read_config
 from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory
@@ -27,54 +31,64 @@ class View(NamedTuple):
     draw_pictures: Callable
 
 
-def start(config: Config, output: str | None, name: str, view: View) -> None:
-    """A new run. output: its directory, or None; name: of the default directory.
+def start(config: Config, output: str | Path | None, name: str, view: View, problem: Problem | None = None) -> Path:
+    """A new run. Returns its directory when the run has finished.
 
+    output: its directory, or None; name: of the default directory. problem: an instance in place of config.problem.
     Raises InputError, and leaves no directory behind, if the run is refused before it begins; else as ``evolve``.
     """
-    _check(config)
+    _check(config, problem)
     directory = _make_directory(config, output, name)
     with _held(directory):
         try:
             # The run computes what its directory says, which is what a resume will read.
-            _evolve(read_config(directory / RECORD), directory, False, view)
+            _evolve(read_config(directory / RECORD), directory, False, view, problem)
         except InputError:
             if _is_first():
                 run_directory.discard(directory)
             raise
+    return directory
 
 
-def resume(directory: Path, config: Config, changed: bool, view: View, patience: float = 0.0) -> None:
+def is_present(directory: str | Path) -> bool:
+    """Whether a directory holds a run that can be continued. Collective: process 0 looks."""
+    return from_process_zero(lambda: "yes" if run_directory.holds_run(directory) else "") == "yes"
+
+
+def resume(
+    directory: Path, config: Config, changed: bool, view: View, patience: float = 0.0, problem: Problem | None = None
+) -> None:
     """The run in a directory, from its newest checkpoint.
 
     changed: whether the configuration differs from the recorded one, which it then replaces.
-    patience: seconds to wait for another process that holds the directory. Raises as ``start``.
+    patience: seconds to wait for another process that holds the directory. problem: as in ``start``, which also says
+    what is raised.
     """
     run_directory.require_text(directory)
-    _check(config)
+    _check(config, problem)
     with _held(directory, patience):
         before = (directory / RECORD).read_bytes()
         if changed:
             from_process_zero(lambda: run_directory.record_config(directory, config) or "")
         try:
-            _evolve(config, directory, True, view)
+            _evolve(config, directory, True, view, problem)
         except InputError:
             if changed and _is_first():  # the run refused the new settings, and the next resume needs the old ones
                 run_directory.restore_config(directory, before)
             raise
 
 
-def _check(config: Config) -> None:
+def _check(config: Config, problem: Problem | None) -> None:
     """Find mistakes in the devices and in the problem before anything large is compiled. Raises InputError."""
     make_mesh(config.devices)
-    checks.check(registry.load(config.problem), config.problem.file or f"problem {config.problem.name}")
+    checks.check(problem or registry.load(config.problem), config.problem.file or f"problem {config.problem.name}")
 
 
 def _is_first() -> bool:
     return session.current().topology.index == 0
 
 
-def _make_directory(config: Config, output: str | None, name: str) -> Path:
+def _make_directory(config: Config, output: str | Path | None, name: str) -> Path:
     directory = Path(from_process_zero(lambda: str(run_directory.create(config, output, name))))
     try:
         require_visible(directory / RECORD)
@@ -102,13 +116,21 @@ def _held(directory: Path, patience: float = 0.0):
         yield
 
 
-def _evolve(config: Config, directory: Path, resumed: bool, view: View) -> None:
+def _evolve(config: Config, directory: Path, resumed: bool, view: View, problem: Problem | None) -> None:
     from nivp_dist.run import controller
 
     try:
         with view.reporter() as reporter:
-            controller.evolve(config, directory, resume=resumed, reporter=reporter, draw_pictures=view.draw_pictures)
+            controller.evolve(
+                config,
+                directory,
+                resume=resumed,
+                reporter=reporter,
+                problem=problem,
+                draw_pictures=view.draw_pictures,
+            )
     except KeyboardInterrupt:
         if run_directory.has_checkpoint(directory):
-            raise RunStopped(f"interrupted; `nivp resume {directory}` goes on from the last checkpoint") from None
+            command = run_directory.resume_command(directory, session_class(config.problem))
+            raise RunStopped(f"interrupted; to go on from the last checkpoint: {command}") from None
         raise RunFailed(f"interrupted before the first checkpoint; {directory} cannot be resumed") from None

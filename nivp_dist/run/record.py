@@ -14,6 +14,7 @@ from nivp_dist.cluster.compile_clock import CompileClock
 from nivp_dist.errors import RunFailed
 from nivp_dist.run.simulation import Simulation
 from nivp_dist.run.state import PHASE_NAMES, State, from_tree, to_tree
+from nivp_dist.run.stored import session_class
 from nivp_dist.settings.files import config_hash
 from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory, snapshots
@@ -102,6 +103,7 @@ class Record:
             "message": message,
             "phase": PHASE_NAMES[state.phase],
             "problem": config.problem.name or config.problem.class_,
+            "session_class": session_class(config.problem),
             "t": state.t,
             "t_end": config.integrator.t_end,
             "errors": [entry for _, entry in sorted(self.outputs.items())],
@@ -128,6 +130,11 @@ class Record:
     def wall_seconds(self) -> float:
         """Wall time of this run, over all its resumes."""
         return self._earlier + time.monotonic() - self._started
+
+    @property
+    def resume_command(self) -> str:
+        """What the user types to continue the run."""
+        return run_directory.resume_command(self.directory, session_class(self.config.problem))
 
     # On process 0 alone ---------------------------------------------------------------------------
 

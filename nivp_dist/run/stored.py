@@ -41,7 +41,7 @@ class Run:
         self.config = read_config(directory / RECORD)
         self._problem = problem
         if problem is not None:
-            self._require_same_problem(problem)
+            require_same_problem(directory, self.config.problem, problem)
 
     def __repr__(self) -> str:
         summary = self.summary
@@ -67,10 +67,10 @@ class Run:
         settings = self.config.problem
         if self._problem is not None:
             return self._problem
-        if settings.file is None and settings.name not in SHIPPED:
+        if (name := session_class(settings)) is not None:
             raise InputError(
-                f"{self.directory}: solves the class {settings.name} of a Python session, which is not stored; "
-                f"use open_run(directory, problem={settings.name}(...))"
+                f"{self.directory}: solves the class {name} of a Python session, which is not stored; "
+                f"use open_run(directory, problem={name}(...))"
             )
         return load(settings)
 
@@ -196,17 +196,6 @@ class Run:
             raise ValueError(f"points must have the shape (n, {d}), got {x.shape}")
         return x
 
-    def _require_same_problem(self, problem: Problem) -> None:
-        given, kept = recorded(problem), self.config.problem
-        if kept.file is not None or kept.name in SHIPPED:
-            kept = recorded(load(kept))  # with the defaults
-        if given.name != kept.name:
-            raise InputError(f"{self.directory}: holds a run of {kept.name}, not of {given.name}")
-        if given.parameters != kept.parameters:
-            raise InputError(
-                f"{self.directory}: holds a run of {given.name} with other parameters: {_difference(given, kept)}"
-            )
-
 
 def open_run(directory: str | Path, problem: Problem | None = None) -> Run:
     """The run in a directory: finished, stopped, or still going on.
@@ -217,6 +206,25 @@ def open_run(directory: str | Path, problem: Problem | None = None) -> Run:
     """
     run_directory.read_summary(directory)  # raises InputError if it is not a run directory
     return Run(Path(directory).resolve(), problem)
+
+
+def session_class(settings: ProblemSettings) -> str | None:
+    """The name of a class of a Python session, whose code no run directory holds; None for any other problem."""
+    return settings.name if settings.file is None and settings.name not in SHIPPED else None
+
+
+def require_same_problem(directory: Path, kept: ProblemSettings, problem: Problem) -> None:
+    """Raise InputError unless the instance is the problem of the run in a directory, parameters included.
+
+    kept: as its config.toml records it.
+    """
+    given = recorded(problem)
+    if kept.file is not None or kept.name in SHIPPED:
+        kept = recorded(load(kept))  # with the defaults
+    if given.name != kept.name:
+        raise InputError(f"{directory}: holds a run of {kept.name}, not of {given.name}")
+    if given.parameters != kept.parameters:
+        raise InputError(f"{directory}: holds a run of {given.name} with other parameters: {_difference(given, kept)}")
 
 
 def recorded(problem: Problem) -> ProblemSettings:

@@ -124,6 +124,44 @@ def resume_config(
     return read_config(record, overrides, note)
 
 
+def continuation(directory: str | Path, wanted: Config) -> tuple[Config, bool]:
+    """The configuration with which the run in a directory goes on as `wanted` says, and whether it is a changed one.
+
+    Raises InputError if the directory holds no run, or if `wanted` would give another result: the line names the key.
+    """
+    kept = resume_config(directory)
+    kept_file, wanted_file = kept.problem.file, wanted.problem.file
+    if kept_file is not None and wanted_file is not None:
+        if Path(kept_file).read_bytes() != Path(wanted_file).read_bytes():
+            raise InputError(f"{directory}: holds a run of an earlier {wanted_file}: {_ANOTHER_RUN}")
+        wanted = wanted.model_copy(update={"problem": wanted.problem.model_copy(update={"file": kept_file})})
+    wanted = wanted.model_copy(update={"output": wanted.output.model_copy(update={"directory": kept.output.directory})})
+    before, after = _flat(kept), _flat(wanted)
+    changed = [key for key in before | after if before.get(key) != after.get(key)]
+    for key in changed:
+        if key not in CHANGEABLE:
+            raise InputError(
+                f"{directory}: holds a run with {key} = {_shown(before.get(key))}, and now it is "
+                f"{_shown(after.get(key))}: {_ANOTHER_RUN}"
+            )
+    return wanted, bool(changed)
+
+
+_ANOTHER_RUN = "it cannot go on with that; undo the change, or choose another directory"
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    """Dotted key -> value, of every key."""
+    data = config.model_dump(mode="json", by_alias=True)
+    sections = {key: value for key, value in data.items() if isinstance(value, dict)}
+    alone = {key: value for key, value in data.items() if key not in sections}
+    return alone | {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()}
+
+
+def _shown(value: Any) -> str:
+    return "unset" if value is None else json.dumps(value)
+
+
 def name_of(source: str | Path) -> str:
     """What a run of a configuration is called: the name of its file without the ending; 'run' for a pipe."""
     path = Path(source)

@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from importlib import metadata
@@ -143,10 +144,23 @@ def has_finished(directory: str | Path) -> bool:
     return (read_summary(directory) or {}).get("status") == "finished"
 
 
+def holds_run(directory: str | Path) -> bool:
+    """Whether a run is there that can be continued, be it only from its start."""
+    path = _expanded(directory)
+    return (path / RECORD).is_file() and not _failed_at_its_start(path)
+
+
 def has_checkpoint(directory: str | Path) -> bool:
     """Whether a complete checkpoint is there: a directory gets a number for its name when all of it is written."""
     folder = Path(directory) / CHECKPOINTS
     return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
+
+
+def resume_command(directory: str | Path, session_class: str | None) -> str:
+    """What continues the run: a shell command, or, if it solves a class of a Python session, a line of Python."""
+    if session_class is None:
+        return f"nivp resume {shlex.quote(str(directory))}"
+    return f"nivp_dist.resume({str(directory)!r}, problem={session_class}(...)) in Python"
 
 
 def _expanded(directory: str | Path) -> Path:
