@@ -1,41 +1,18 @@
 """The key of every random number of a run: each is derived here from the key of the run, and nowhere else.
 
-A key is named after its purpose, which is folded in before any counter, so that keys of two purposes never coincide,
-whatever the numbers of steps, rounds and outputs. The same purpose at the same step, round or output gives the same
-key on every process and after a resume, so that a run repeats to the last bit. Keys are typed keys of ``jax.random``.
+A key is named after its purpose. The same purpose at the same step, round or output gives the same key on every
+process and after a resume, so that a run repeats to the last bit. Keys are typed keys of ``jax.random``.
 """
-
-import enum
 
 import jax
 
-
-class Purpose(enum.IntEnum):
-    """What random numbers are for. The values are part of every result: new purposes are appended."""
-
-    PILOT = 1
-    PILOT_ROUND = 2
-    PILOT_SPLIT = 3
-    INITIAL_FIT = 4
-    REFIT = 5
-    INITIAL_PARAMETERS = 6
-    REFIT_PARAMETERS = 7
-    REINITIALISE = 8
-    RATE_SCALES = 9
-    FIT_MEASURE = 10
-    FIT_ROUND = 11
-    FIT_POINTS = 12
-    FIT_CHECK = 13
-    FIT_SKETCH = 14
-    STEP_POINTS = 15
-    STEP_SKETCH = 16
-    STEP_CHECK = 17
-    RESIDUAL_SELECTION = 18
-    SOLUTION_SELECTION = 19
-    EVALUATION = 20
-    SKETCH_ROW = 21
-    DEVICE_PIVOTS = 22
-    BLOCK_PIVOTS = 23
+# Of a fit.
+PILOT_TAG, FIT_TAG, MEASURE_TAG, REFIT_TAG, SCALES_TAG, REINITIALISE_TAG = 101, 102, 103, 104, 105, 106
+# Of a round of a fit.
+ROUND_POINTS_TAG, ROUND_CHECK_TAG, ROUND_SKETCH_TAG = 0, 1, 2
+# Of a step.
+STEP_POINTS_TAG, STEP_SKETCH_TAG, STEP_CHECK_TAG, STEP_SELECT_TAG = 0, 1, 2, 3
+EVALUATION_TAG = 7919
 
 
 def run_key(seed: int):
@@ -58,17 +35,17 @@ def to_data(key):
 
 def pilot_key(run):
     """Of the draws to which the first density of the points is fitted."""
-    return _derive(run, Purpose.PILOT)
+    return jax.random.fold_in(run, PILOT_TAG)
 
 
 def pilot_round_key(pilot, round_: int):
     """Of one of these draws."""
-    return _derive(pilot, Purpose.PILOT_ROUND, round_)
+    return jax.random.fold_in(pilot, round_)
 
 
-def pilot_split_key(pilot):
-    """Of the means of several Gaussians, which start around the mean of one."""
-    return _derive(pilot, Purpose.PILOT_SPLIT)
+def pilot_split_key(pilot, rounds: int):
+    """Of the means of several Gaussians, which start around the mean of one. rounds: the number of draws."""
+    return jax.random.fold_in(pilot, rounds)
 
 
 # Fits -----------------------------------------------------------------------------------------------------------------
@@ -76,57 +53,57 @@ def pilot_split_key(pilot):
 
 def initial_fit_key(run):
     """Of the initial fit."""
-    return _derive(run, Purpose.INITIAL_FIT)
+    return jax.random.fold_in(run, FIT_TAG)
 
 
 def refit_key(run, step: int):
     """Of the refit after that many accepted steps."""
-    return _derive(run, Purpose.REFIT, step)
+    return jax.random.fold_in(jax.random.fold_in(run, step), REFIT_TAG)
 
 
 def initial_parameters_key(initial_fit):
     """Of the parameters with which the initial fit begins."""
-    return _derive(initial_fit, Purpose.INITIAL_PARAMETERS)
+    return initial_fit
 
 
 def refit_parameters_key(refit):
     """Of the parameters with which a refit begins."""
-    return _derive(refit, Purpose.REFIT_PARAMETERS)
+    return jax.random.fold_in(refit, FIT_TAG)
 
 
 def reinitialisation_key(fit, round_: int):
     """Of the parameters with which a fit begins again when it was stuck at that round."""
-    return _derive(fit, Purpose.REINITIALISE, round_)
+    return jax.random.fold_in(jax.random.fold_in(fit, REINITIALISE_TAG), round_)
 
 
 def rate_scales_key(fit):
     """Of the points on which the scales of the time derivatives are measured."""
-    return _derive(fit, Purpose.RATE_SCALES)
+    return jax.random.fold_in(fit, SCALES_TAG)
 
 
 def fit_measure_key(fit):
     """Of the points on which the error of a finished fit is measured."""
-    return _derive(fit, Purpose.FIT_MEASURE)
+    return jax.random.fold_in(fit, MEASURE_TAG)
 
 
 def fit_round_key(fit, round_: int):
     """Of a round of a fit; a round of Adam draws its points with it."""
-    return _derive(fit, Purpose.FIT_ROUND, round_)
+    return jax.random.fold_in(fit, round_)
 
 
 def fit_points_key(fit_round):
     """Of the points on which a round solves for its corrections."""
-    return _derive(fit_round, Purpose.FIT_POINTS)
+    return jax.random.fold_in(fit_round, ROUND_POINTS_TAG)
 
 
 def fit_check_key(fit_round):
     """Of the points on which a round chooses among its corrections."""
-    return _derive(fit_round, Purpose.FIT_CHECK)
+    return jax.random.fold_in(fit_round, ROUND_CHECK_TAG)
 
 
 def fit_sketch_key(fit_round):
     """Of the Nystrom approximation of a round."""
-    return _derive(fit_round, Purpose.FIT_SKETCH)
+    return jax.random.fold_in(fit_round, ROUND_SKETCH_TAG)
 
 
 # Steps ----------------------------------------------------------------------------------------------------------------
@@ -134,27 +111,31 @@ def fit_sketch_key(fit_round):
 
 def step_points_key(run, draw: int):
     """Of the collocation points of a step. draw: the number of the draw; several steps may share one."""
-    return _derive(run, Purpose.STEP_POINTS, draw)
+    return _step_key(run, draw, STEP_POINTS_TAG)
 
 
 def step_sketch_key(run, step: int):
     """Of the Nystrom approximations of a step."""
-    return _derive(run, Purpose.STEP_SKETCH, step)
+    return _step_key(run, step, STEP_SKETCH_TAG)
 
 
 def step_check_key(run, step: int):
     """Of the fresh points on which the residual of a step's velocity is checked."""
-    return _derive(run, Purpose.STEP_CHECK, step)
+    return _step_key(run, step, STEP_CHECK_TAG)
 
 
 def residual_selection_key(run, draw: int):
     """Of the selection of a step's points among candidates by their residual."""
-    return _derive(run, Purpose.RESIDUAL_SELECTION, draw)
+    return _step_key(run, draw, STEP_SELECT_TAG)
 
 
 def solution_selection_key(points):
     """Of the selection of points among candidates by the solution. points: the key of the candidates."""
-    return _derive(points, Purpose.SOLUTION_SELECTION)
+    return jax.random.fold_in(points, STEP_SELECT_TAG)
+
+
+def _step_key(run, counter: int, purpose: int):
+    return jax.random.fold_in(jax.random.fold_in(run, counter), purpose)
 
 
 # Evaluation -----------------------------------------------------------------------------------------------------------
@@ -162,7 +143,7 @@ def solution_selection_key(points):
 
 def evaluation_key(run, output: int):
     """Of the points on which the errors of an output are computed: no points of a fit or a step."""
-    return _derive(run, Purpose.EVALUATION, output)
+    return jax.random.fold_in(jax.random.fold_in(run, EVALUATION_TAG), output)
 
 
 # Inside of compiled programs ------------------------------------------------------------------------------------------
@@ -170,21 +151,14 @@ def evaluation_key(run, output: int):
 
 def row_key(sketch, row):
     """Of a row of the test matrix of a Nystrom approximation: the same however rows are split over devices."""
-    return _derive(sketch, Purpose.SKETCH_ROW, row)
+    return jax.random.fold_in(sketch, row)
 
 
 def device_pivots_key(sketch, device):
     """Of the candidates for pivots among the points of one device."""
-    return _derive(sketch, Purpose.DEVICE_PIVOTS, device)
+    return jax.random.fold_in(sketch, device)
 
 
-def block_pivots_key(sketch, block):
+def block_pivots_key(sketch, block, devices: int):
     """Of a block of pivots, the same on all devices."""
-    return _derive(sketch, Purpose.BLOCK_PIVOTS, block)
-
-
-def _derive(key, purpose: Purpose, *counters):
-    """The key of a purpose and its counters, such as the number of a step."""
-    for number in (purpose, *counters):
-        key = jax.random.fold_in(key, number)
-    return key
+    return jax.random.fold_in(sketch, devices + block)

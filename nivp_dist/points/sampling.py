@@ -101,7 +101,7 @@ class Sampler:
         for round_, sweeps in enumerate([1] * (PILOT_ROUNDS - 1) + [last]):
             points = self.draw(random_keys.pilot_round_key(key, round_), density, PILOT_POINTS)
             if round_ == PILOT_ROUNDS - 1:
-                density = self._split(random_keys.pilot_split_key(key), density)
+                density = self._split(random_keys.pilot_split_key(key, PILOT_ROUNDS), density)
             density = self.fit(density, points, evaluate(points.x), sweeps=sweeps)
         return density
 
