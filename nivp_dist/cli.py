@@ -78,7 +78,7 @@ def run(output, resume_if_present, arguments):
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="DIR [--section.key value]...")
 def resume(patience, arguments):
-    """Continue a run from its newest checkpoint.
+    """Continue the run in DIR from its newest checkpoint.
 
     Settings that would change the result are refused; `nivp guide files` lists those that may change.
     """
@@ -106,7 +106,7 @@ class _Status(click.Command):
 
 
 @nivp.command(cls=_Status, epilog="Example: nivp status runs/heat-001 --watch 10")
-@click.argument("directory")
+@click.argument("directory", metavar="DIR")
 @click.option(
     "--watch",
     type=click.FloatRange(0.1),
@@ -115,7 +115,7 @@ class _Status(click.Command):
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def status(directory, watch, as_json):
-    """Show where a run stands, from any host that sees its directory."""
+    """Show where the run in DIR stands, from any host that sees DIR."""
     from nivp_dist.report.follow import follow
     from nivp_dist.report.status_text import status_text
 
@@ -126,10 +126,10 @@ def status(directory, watch, as_json):
 
 
 @nivp.command(epilog="Example: nivp plot runs/heat-001")
-@click.argument("directory")
-@click.option("--output", metavar="DIR", help="Folder for the pictures. Default: pictures in DIRECTORY.")
+@click.argument("directory", metavar="DIR")
+@click.option("--output", metavar="FOLDER", help="Folder for the pictures. Default: pictures in DIR.")
 def plot(directory, output):
-    """Draw the pictures of a run and print where they are."""
+    """Draw the pictures of the run in DIR and print where they are."""
     run_directory.read_summary(directory)  # raises InputError where there is no run
     from nivp_dist.report import pictures
 
@@ -142,8 +142,8 @@ def problems():
     """List the shipped problems and configurations."""
     from nivp_dist.report import catalogue
 
-    Console().print(catalogue.problems())
-    Console().print(catalogue.configurations(shipped_configs()))
+    for line in [*catalogue.problems(), "", "", *catalogue.configurations(shipped_configs())]:
+        click.echo(line)
 
 
 @nivp.command(epilog="Example: nivp doctor --directory runs")

@@ -10,6 +10,7 @@ import time
 import types
 from pathlib import Path
 
+import click
 import jax
 import pytest
 
@@ -17,7 +18,7 @@ import nivp_dist
 from nivp_dist import cli
 from nivp_dist.bench import accuracy
 from nivp_dist.errors import InputError, RunFailed, RunStopped
-from nivp_dist.settings.files import read_config
+from nivp_dist.settings.files import describe_config, read_config, shipped_configs
 from nivp_dist.storage import metrics, run_directory
 from nivp_dist.storage.lock import hold, in_use
 
@@ -124,12 +125,15 @@ def test_run_of_a_problem_file_uses_the_copy(calls, tmp_path):
             ["run", "heat.toml", "--devices", "4096"],
             f"devices = 4096, but there are {jax.device_count()}: lower it, or 0 for all of them",
         ),
-        (["resume", "none"], "none: not the directory of a run (it holds no config.toml)"),
+        (
+            ["resume", "none"],
+            "none: not the directory of a run (it holds no config.toml): name one that `nivp run` has made, such as",
+        ),
         (["status", "none"], "none: not the directory of a run (it holds no config.toml)"),
         (["plot", "none"], "none: not the directory of a run (it holds no config.toml)"),
         (["resume", "none", "--patience", "-1"], "Invalid value for '--patience': -1.0 is not in the range x>=0."),
         (["runn"], "No such command 'runn'."),
-        (["status"], "Missing argument 'DIRECTORY'."),
+        (["status"], "Missing argument 'DIR'."),
     ],
 )
 def test_bad_input(refused, arguments, line):
@@ -162,6 +166,22 @@ def test_ill_posed_problems(refused, tmp_path, method, body, line):
         assert found.startswith(f"nivp: {tmp_path}/mine.py: {text}")
     else:
         assert found == f"nivp: {tmp_path}/mine.py: {line}"
+
+
+def test_a_reference_that_disagrees_with_the_initial_condition_is_a_warning_before_the_run(calls, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(
+        "import jax.numpy as jnp\nfrom nivp_dist import Box, Problem\n\n\nclass Mine(Problem):\n    domain = Box(1)\n\n"
+        "    def initial(self, x):\n        return 1 - x[0] ** 2\n\n"
+        "    def rhs(self, u, x, t):\n        return -u(x)\n\n"
+        "    def reference(self, x, t):\n        return 2 - x[:, 0] ** 2\n"
+    )
+    (tmp_path / "mine.toml").write_text('[problem]\nfile = "mine.py"\nclass = "Mine"\n')
+    for words in (["run", "mine.toml", "--output", "r"], ["resume", "r"], ["submit", "mine.toml", "--dry-run"]):
+        assert cli.main(words) == 0
+        (line,) = (line for line in capsys.readouterr().err.splitlines() if "warning" in line)
+        assert (
+            line.startswith("nivp: warning: ") and "Mine.reference(x, t = 0) differs from Mine.initial(x) by 1 " in line
+        )
 
 
 def test_a_directory_in_use_is_refused(refused, tmp_path):
@@ -260,7 +280,9 @@ def test_a_run_that_is_still_going_cannot_be_resumed(calls, capsys, tmp_path):
             assert cli.main(["resume", "r"]) == 2
         finally:
             holder.kill()
-    assert capsys.readouterr().err.startswith(f"nivp: {tmp_path}/r: in use by process {holder.pid} on ")
+    line = capsys.readouterr().err
+    assert line.startswith(f"nivp: {tmp_path}/r: in use by process {holder.pid} on ")
+    assert line.endswith(": wait for its end (`nivp resume --patience SECONDS` does), or stop it\n")
     assert len(calls) == 1
 
 
@@ -317,6 +339,15 @@ def test_problems_lists_problems_and_configurations(calls, capsys, monkeypatch):
     shown = capsys.readouterr().out
     for part in ("fokker_planck_trap", "moving_trap", "sine series", "heat_2d", "Heat in two dimensions.", "1 min"):
         assert part in shown
+
+
+def test_the_list_of_problems_breaks_no_word_on_a_screen_of_80_columns(calls, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["problems"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    for path in shipped_configs().values():
+        assert path.stem in shown.split() and set(describe_config(path).what.split()) <= set(shown.split())
 
 
 def every_command(group, name="nivp"):
@@ -492,6 +523,12 @@ def test_the_package_and_the_command_line_start_without_jax():
     assert found.stdout.split() == ["False", "Config", "False"]
 
 
+def test_help_names_a_run_directory_in_one_way():
+    for name, command in every_command(cli.nivp):
+        text = command.get_help(click.Context(command, info_name=name))
+        assert "DIRECTORY" not in text, name
+
+
 def test_public_names():
     assert nivp_dist.__all__ == ["Problem", "Box", "Config", "solve", "resume", "open_run"]
     assert nivp_dist.Box(2).dimension == 2
@@ -546,4 +583,6 @@ def test_launcher_kills_the_others_and_gives_the_first_failure(launch):
 
 def test_launcher_says_how_it_is_used(launch):
     found = launch("", "heat.toml")
-    assert found.returncode == 2 and "launch/local N CONFIG" in found.stderr
+    assert found.returncode == 2 and str(LAUNCHER.parent) not in found.stderr
+    for form in ("N CONFIG [--section.key value ...]", "N resume DIR", "N doctor", "N -- PROGRAM ..."):
+        assert f"launch/local {form}" in found.stderr

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
+
 from nivp_dist.batch.script import Resources
 from nivp_dist.batch.sweeps import member, members
 from nivp_dist.errors import InputError, RunFailed
@@ -41,7 +43,8 @@ def check(configs: list[Config], asked: Resources) -> None:
         from nivp_dist.problems import checks, registry
 
         for problem in {config.problem.model_dump_json(): config.problem for config in configs}.values():
-            checks.check(registry.load(problem), problem.file or f"problem {problem.name}")
+            for warning in checks.check(registry.load(problem), problem.file or f"problem {problem.name}"):
+                click.echo(f"nivp: warning: {warning}", err=True)
     finally:
         os.environ.clear()  # sbatch hands it on to the job
         os.environ.update(before)

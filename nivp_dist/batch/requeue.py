@@ -86,7 +86,7 @@ def _of_job(directory: Path, job: str) -> list[dict]:
 @click.option("--job", default="", help="Id of the job.")
 @click.option("--facts", default="", help="Output of `scontrol -o show job`.")
 def main(directory, cap, job, facts):
-    """Decide whether the job of the run in DIRECTORY is queued again, and record it."""
+    """Decide whether the job of the run in DIR is queued again, and record it."""
     why = refusal(directory, cap, job, facts)
     if why is not None:
         click.echo(f"nivp: not queued again: {why}", err=True)

@@ -14,7 +14,7 @@ def bench():
 @click.argument("sections", nargs=-1)
 @click.option("--output", metavar="FILE", help="A new JSON file, kept up to date section by section.")
 @click.option("--quick", is_flag=True, help="Small sizes: a minute or two.")
-@click.option("--profile", metavar="DIR", help="Folder for the profile of section gpu. Default: trace.")
+@click.option("--profile", metavar="FOLDER", help="Folder for the profile of section gpu. Default: trace.")
 def speed(sections, output, quick, profile):
     """Time SECTIONS: products velocity precision fit end_to_end scaling cost_model laplacian (default: all), gpu."""
     from nivp_dist.bench import speed

@@ -31,6 +31,7 @@ class Score(NamedTuple):
     Attributes:
         relative_l2: on a box that of L2 over the domain; on the whole space both norms are weighted by the reference r,
             sqrt(E_r |u - r|^2 / E_r r^2).
+        compared_outputs: the errors are those of so many outputs, which the reference gives: the first ones.
         relative_l2_normalised: the same of u over its mass. log_rms: sqrt(E_r |log u - log r|^2). Densities only.
         effective_points: how many points the relative error rests on (Kish 1965).
         mass, mass_error: the integral of the first output, and the standard error of that number.
@@ -41,6 +42,7 @@ class Score(NamedTuple):
     """
 
     relative_l2: float
+    compared_outputs: int
     relative_l2_normalised: float
     log_rms: float
     effective_points: float
@@ -104,7 +106,7 @@ class Scorer:
             log_mass = float(_log(mass))
             entropy = log_mass - _mean(log, np.maximum(mass_at, 0.0))
             invariants = {"mass": (mass, mass_error)} | invariants
-        errors = np.nan, np.nan, np.nan, 0.0
+        errors = np.nan, 0, np.nan, np.nan, 0.0
         if has_reference(self.problem, t):
             errors = self._errors(measure, u, log, mass, evaluate_reference(self.problem, x, t))
         mean = mass_at @ x / np.sum(mass_at)
@@ -112,8 +114,8 @@ class Scorer:
         covariance = (mass_at[:, None] * centred).T @ centred / np.sum(mass_at)
         return Score(*errors, mass, mass_error, mean, covariance, log_mass, entropy, invariants)
 
-    def _errors(self, measure, u, log, mass, reference) -> tuple[float, float, float, float]:
-        """The first four fields of a Score."""
+    def _errors(self, measure, u, log, mass, reference) -> tuple[float, int, float, float, float]:
+        """The first five fields of a Score."""
         outputs = reference.shape[1]
         weight = measure[:, None] * np.abs(reference if self.everywhere else 1.0)
         size = np.sum(weight * reference**2)
@@ -122,11 +124,11 @@ class Scorer:
         effective = np.sum(parts) ** 2 / max(np.sum(parts**2), np.finfo(float).tiny)
         plain = relative(u[:, :outputs])
         if not self.is_density:
-            return plain, np.nan, np.nan, effective
+            return plain, outputs, np.nan, np.nan, effective
         known = reference[:, 0] > 0
         difference = (log - _log(reference[:, 0]))[known]
         rms = float(np.sqrt(_mean(difference**2, (measure * reference[:, 0])[known])))
-        return plain, relative(u[:, :outputs] / mass), rms, effective
+        return plain, outputs, relative(u[:, :outputs] / mass), rms, effective
 
     def _mass(self, mass_at, gaussians) -> tuple[float, float]:
         """The integral of u and its standard error, from measure * u (n,) and measure * N_k (n, K).

@@ -46,7 +46,7 @@ class Problem:
 
     Class attributes:
         outputs: m, the number of components of u. Default 1.
-        output_names: the names of the m components in tables and pictures. Default ("u",).
+        output_names: the names of the m components in tables and pictures. Default ("u",), or u_1, u_2, ... if m > 1.
         density: True if u is a probability density: positive, of mass one. On the whole space the network then
             represents log u, and the mean and covariance of u are reported. Default False.
         linear: True if L[a u + b v] = a L[u] + b L[v]; an affine L, with a source, is not linear. It is checked before
@@ -112,6 +112,13 @@ class Problem:
     Their integrals over the domain, and how much these have changed since t = 0, are reported at the output times: a
     check without a reference. The mass of a probability density is reported in any case.
     """
+
+
+def output_names(problem: Problem) -> tuple[str, ...]:
+    """The names of the m outputs: those that the class declares, else u, or u_1, u_2, ... of several."""
+    if problem.outputs > 1 and problem.output_names == Problem.output_names:
+        return tuple(f"u_{k + 1}" for k in range(problem.outputs))
+    return problem.output_names
 
 
 def has_reference(problem: Problem, t: float = 0.0) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from nivp_dist import backend  # noqa: F401  float64 before any array is made
 from nivp_dist.errors import InputError
-from nivp_dist.problems.base import Problem, has_reference
+from nivp_dist.problems.base import Problem, has_reference, output_names
 from nivp_dist.problems.domains import Domain
 from nivp_dist.problems.registry import first_line, place_of
 
@@ -24,13 +24,18 @@ SYMMETRY_TOLERANCE = 1e-9
 # Largest |L[u + v] - L[u] - L[v]| over the largest of the three. For a linear L it is rounding too; a nonlinear L
 # differs by a part of itself.
 LINEARITY_TOLERANCE = 1e-6
+# Largest |reference - u0| at t = 0 over max |u0|. The shipped references differ by 1.5e-6 at most, and the errors of
+# runs are rarely below 1e-4: a reference that is further off cannot measure them.
+REFERENCE_TOLERANCE = 1e-4
 
 
-def check(problem: Problem, source: str) -> None:
+def check(problem: Problem, source: str) -> list[str]:
     """Check domain, shapes, finite values, boundary data, linearity, symmetry and reference at fixed points and t = 0.
 
     Args:
         source: the name of the problem in messages, such as its file.
+
+    Returns: warnings of one line each, about what leaves the solution right and its reported errors wrong.
 
     Raises InputError: the first mistake that is found, in one line; for an exception in the user's code with its file
     and line.
@@ -58,8 +63,7 @@ def check(problem: Problem, source: str) -> None:
     if problem.linear:
         _linearity(problem, points, np.asarray(velocity), code)
     _symmetry(problem, initial, rhs, code)
-    if has_reference(problem):
-        _reference(problem, points, code)
+    return _reference(problem, initial, code) if has_reference(problem) else []
 
 
 class _UserCode:
@@ -98,7 +102,7 @@ class _UserCode:
     def finite(self, what: str, points: np.ndarray, values) -> None:
         bad = ~np.isfinite(np.asarray(values, np.float64).reshape(len(points), -1)).all(axis=1)
         if bad.any():
-            where = np.array2string(points[bad][0], precision=3, separator=", ", threshold=6)
+            where = _shown(points[bad][0])
             self.fail(f"{what} is not finite at {int(bad.sum())} of {len(points)} points, such as x = {where}")
 
 
@@ -109,6 +113,12 @@ def _domain(problem: Problem, code: _UserCode) -> Domain:
         code.fail(f"domain must be a Box, PeriodicBox, OpenBox or WholeSpace, got {type(domain).__name__}{hint}")
     if not (isinstance(problem.outputs, int) and problem.outputs >= 1):
         code.fail(f"outputs must be a whole number of at least 1, got {problem.outputs!r}")
+    named = problem.output_names
+    a_tuple = isinstance(named, tuple) and all(isinstance(name, str) for name in named)
+    if named != Problem.output_names and not (a_tuple and len(named) == problem.outputs):
+        code.fail(
+            f"output_names must be a tuple of one name for each output (outputs = {problem.outputs}), got {named!r}"
+        )
     return domain
 
 
@@ -188,13 +198,38 @@ def _symmetry(problem: Problem, initial: Callable, rhs: Callable, code: _UserCod
                 code.fail(f"even = {problem.even}, but {what} is not even along axis {axis}: remove that axis")
 
 
-def _reference(problem: Problem, points: np.ndarray, code: _UserCode) -> None:
+def _reference(problem: Problem, initial: Callable, code: _UserCode) -> list[str]:
+    """Compare the reference at t = 0 with u0, at some points of the domain and at those where |u0| is largest.
+
+    A difference is a warning and not an error, because the run does not use the reference: only the errors that it
+    reports are wrong.
+    """
+    points = _points(problem.domain, SCALE_POINTS)
+    u0 = np.asarray(code.call("initial(x)", initial, points)).reshape(len(points), -1)
+    largest = np.argsort(-np.abs(u0).max(axis=1), kind="stable")[: POINTS // 2]
+    chosen = np.concatenate([np.arange(POINTS // 2), largest])
+    size, points, u0 = np.nanmax(np.abs(u0)), points[chosen], u0[chosen]
     values = np.asarray(code.call("reference(x, t)", problem.reference, points, 0.0))
     allowed = [(len(points),)] + [(len(points), k) for k in range(1, problem.outputs + 1)]
     if values.shape not in allowed:
         allowed = f"(n,) or (n, k), k <= {problem.outputs}"
         code.fail(f"reference(x, t) must have shape {allowed}, got {values.shape} for n = {POINTS}")
     code.finite("reference(x, t) at t = 0", points, values)
+    values = np.asarray(values, np.float64).reshape(len(points), -1)
+    misfit = np.abs(values - u0[:, : values.shape[1]])
+    point, output = np.unravel_index(misfit.argmax(), misfit.shape)
+    if misfit.max() <= REFERENCE_TOLERANCE * size:
+        return []
+    return [
+        f"{code.source}: {code.name}.reference(x, t = 0) differs from {code.name}.initial(x) by {misfit.max():.3g} in "
+        f"{output_names(problem)[output]} at x = {_shown(points[point])} (max |u0| = {size:.3g}): correct one of them, "
+        "or the errors that the run reports are wrong"
+    ]
+
+
+def _shown(x: np.ndarray) -> str:
+    """A point (d,) as text."""
+    return np.array2string(x, precision=3, separator=", ", threshold=6)
 
 
 def _is_tracing(error: Exception) -> bool:

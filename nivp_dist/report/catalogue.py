@@ -1,38 +1,42 @@
-"""What is shipped, as tables: the problems, and the configurations with their times and errors (`nivp problems`)."""
+"""What is shipped, as text: the problems, and the configurations with their times and errors (`nivp problems`)."""
 
+import shutil
+import textwrap
 from pathlib import Path
 
-from rich.table import Table
-
 from nivp_dist.problems import registry
-from nivp_dist.problems.base import has_reference
 from nivp_dist.settings.files import describe_config, read_config
 
+INDENT = "    "  # of what follows a name
+WIDEST = 110  # characters; longer lines are hard to read
 
-def problems() -> Table:
-    """A row for each shipped problem."""
-    table = _table("Problems (problem.name)", "name d outputs equation reference")
+
+def problems() -> list[str]:
+    """Lines about each shipped problem: its name, dimension and outputs, equation, and reference."""
+    lines = ["Problems (problem.name)"]
     for row in registry.catalogue():
-        table.add_row(row.name, str(row.dimension), str(row.outputs), row.summary, row.reference)
-    return table
+        outputs = f", {row.outputs} outputs" if row.outputs > 1 else ""
+        lines += ["", f"{row.name}  (d = {row.dimension}{outputs})"]
+        lines += _wrapped(row.summary) + _wrapped(f"reference: {row.reference}")
+    return lines
 
 
-def configurations(files: dict[str, Path]) -> Table:
-    """A row for each configuration, name -> file. Time and error are those in the comments at the top of the file."""
-    table = _table("Configurations (nivp run NAME), with times on one core", "name d time error what reference")
-    references = {row.name: row.reference for row in registry.catalogue()}
+def configurations(files: dict[str, Path]) -> list[str]:
+    """Lines about each configuration, name -> file. Time and error are those in the comments at the top of the file."""
+    lines = ["Configurations (nivp run NAME)"]
     for name, path in files.items():
-        settings, comments = read_config(path).problem, describe_config(path)
-        problem = registry.load(settings)
-        reference = references.get(settings.name or "", "yes") if has_reference(problem) else "none"
-        dimension = str(problem.domain.dimension)
-        time = comments.time.removesuffix(" on one core")
-        table.add_row(name, dimension, time, comments.error, comments.what, reference)
-    return table
+        problem, comments = registry.load(read_config(path).problem), describe_config(path)
+        lines += ["", f"{name}  (d = {problem.domain.dimension})", *_wrapped(comments.what)]
+        measured = [
+            f"time: {comments.time}" if comments.time else "",
+            f"error: {comments.error}" if comments.error else "",
+        ]
+        lines += _wrapped(", ".join(filter(None, measured)))
+    return lines
 
 
-def _table(title: str, columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in columns.split():
-        table.add_column(column, overflow="fold", no_wrap=column in ("name", "d"))
-    return table
+def _wrapped(text: str) -> list[str]:
+    """Text as indented lines that fit on the screen, no word of it broken."""
+    width = min(shutil.get_terminal_size().columns, WIDEST)
+    options = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.wrap(text, width, initial_indent=INDENT, subsequent_indent=INDENT, **options)

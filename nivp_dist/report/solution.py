@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import ScalarFormatter
 
+from nivp_dist.problems.base import output_names
 from nivp_dist.report.health import BLUE, ORANGE
 from nivp_dist.report.window import chosen_times, window
 from nivp_dist.run.stored import Run
@@ -175,8 +176,7 @@ def coordinate(i: int) -> str:
 
 def output_name(run: Run, k: int) -> str:
     """The label of output k, counted from 0."""
-    names = run.problem.output_names
-    name = names[k] if k < len(names) else f"u_{k + 1}"
+    name = output_names(run.problem)[k]
     base, _, index = name.partition("_")
     return f"${base}_{{{index}}}$" if index and base.isalnum() and index.isalnum() else name
 

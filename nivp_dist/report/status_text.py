@@ -46,7 +46,9 @@ def status_line(facts: Facts) -> str:
     if facts["t"] is not None:
         parts.append(f"t {number(facts['t'])} of {number(summary.get('t_end'))}")
     parts += [f"step {last['step']}"] if "step" in last else []
-    parts += [f"{number(facts['rate_per_hour'])} per hour"] if facts["rate_per_hour"] is not None else []
+    parts += (
+        [f"t advances by {number(facts['rate_per_hour'])} in an hour"] if facts["rate_per_hour"] is not None else []
+    )
     parts += [f"until {_date(facts['ends_at'])}"] if facts["ends_at"] is not None else []
     parts += [f"checkpoint {facts['checkpoint']['transitions']}"] if facts["checkpoint"] else []
     return "  ".join(parts)
@@ -68,11 +70,12 @@ def _place_rows(facts: Facts) -> list[Row]:
     if facts["status"] != "finished":
         rows += _row("phase", summary.get("phase"))
     rows += _row("t", facts["t"], lambda t: f"{number(t)} of {number(summary.get('t_end'))}")
-    rows += _row("rate", facts["rate_per_hour"], lambda rate: f"{number(rate)} per hour")
+    rows += _row("speed", facts["rate_per_hour"], lambda rate: f"t advances by {number(rate)} in an hour")
     rows += _row("left", facts["seconds_left"], lambda left: f"{duration(left)}, until {_date(facts['ends_at'])}")
     rows += _row("checkpoint", facts["checkpoint"], _checkpoint)
     if summary:
-        rows.append(("restarts", f"{count(facts['resumes'], 'resume')}, {count(facts['refits'], 'refit')}"))
+        rows.append(("resumed", f"{count(facts['resumes'], 'time')}, from a checkpoint"))
+        rows.append(("refits", f"{facts['refits']} (a fresh network fitted to the solution reached)"))
     requeued = f", queued again {count(facts['requeues'], 'time')}" if facts["requeues"] else ""
     return rows + _row("Slurm job", facts["job"], lambda job: f"{job}{requeued}")
 

@@ -20,7 +20,7 @@ def error_rows(summary: dict, metrics: Sequence[dict] = ()) -> tuple[str, list[s
     summary: the content of summary.json. metrics: the lines of metrics.jsonl, used for the residual.
     """
     outputs = summary.get("errors") or []
-    title = "relative L2 error against the reference"
+    title = f"relative L2 error{_compared(summary)} against the reference"
     columns = {"t": [number(entry["t"]) for entry in outputs]}
     if has_errors(summary):
         columns["relative L2"] = [scientific(entry.get("relative_l2")) for entry in outputs]
@@ -33,6 +33,15 @@ def error_rows(summary: dict, metrics: Sequence[dict] = ()) -> tuple[str, list[s
     for name in dict.fromkeys(name for entry in outputs for name in entry.get("invariants") or {}):
         columns[f"drift of {name}"] = [drift_text(drift(outputs[0], entry, name)) for entry in outputs]
     return title, list(columns), [list(row) for row in zip(*columns.values())]
+
+
+def _compared(summary: dict) -> str:
+    """Which outputs the errors are those of, where the reference does not give all."""
+    names = summary.get("output_names") or []
+    compared = max((entry.get("compared_outputs") or 0 for entry in summary.get("errors") or []), default=0)
+    return (
+        f" of {', '.join(names[:compared])} (not of {', '.join(names[compared:])})" if 0 < compared < len(names) else ""
+    )
 
 
 def drift(first: dict, entry: dict, name: str) -> tuple[float, float] | None:

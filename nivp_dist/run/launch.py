@@ -37,9 +37,10 @@ def start(config: Config, output: str | Path | None, name: str, view: View, prob
     output: its directory, or None; name: of the default directory. problem: an instance in place of config.problem.
     Raises InputError, and leaves no directory behind, if the run is refused before it begins; else as ``evolve``.
     """
-    _check(config, problem)
+    warnings = _check(config, problem)
     directory = _make_directory(config, output, name)
     with _held(directory):
+        _warn(warnings)
         try:
             # The run computes what its directory says, which is what a resume will read.
             _evolve(read_config(directory / RECORD), directory, False, view, problem)
@@ -65,8 +66,9 @@ def resume(
     what is raised.
     """
     run_directory.require_text(directory)
-    _check(config, problem)
+    warnings = _check(config, problem)
     with _held(directory, patience):
+        _warn(warnings)
         before = (directory / RECORD).read_bytes()
         if changed:
             from_process_zero(lambda: run_directory.record_config(directory, config) or "")
@@ -78,10 +80,20 @@ def resume(
             raise
 
 
-def _check(config: Config, problem: Problem | None) -> None:
-    """Find mistakes in the devices and in the problem before anything large is compiled. Raises InputError."""
+def _check(config: Config, problem: Problem | None) -> list[str]:
+    """Find mistakes in the devices and in the problem before anything large is compiled; warnings about the problem.
+
+    Raises InputError.
+    """
     make_mesh(config.devices)
-    checks.check(problem or registry.load(config.problem), config.problem.file or f"problem {config.problem.name}")
+    source = config.problem.file or f"problem {config.problem.name}"
+    return checks.check(problem or registry.load(config.problem), source)
+
+
+def _warn(warnings: list[str]) -> None:
+    """Write warnings into the log of this process and, on process 0, to the screen."""
+    for warning in warnings:
+        logging.getLogger(__name__).warning("%s", warning)
 
 
 def _is_first() -> bool:

@@ -12,6 +12,7 @@ from nivp_dist.backend.mesh import to_host
 from nivp_dist.cluster import channel
 from nivp_dist.cluster.compile_clock import CompileClock
 from nivp_dist.errors import RunFailed
+from nivp_dist.problems.base import output_names
 from nivp_dist.run.simulation import Simulation
 from nivp_dist.run.state import PHASE_NAMES, State, from_tree, to_tree
 from nivp_dist.run.stored import session_class
@@ -106,6 +107,7 @@ class Record:
             "session_class": session_class(config.problem),
             "t": state.t,
             "t_end": config.integrator.t_end,
+            "output_names": list(output_names(simulation.problem)),
             "errors": [entry for _, entry in sorted(self.outputs.items())],
             "steps": state.step,
             "transitions": state.transitions,
@@ -170,4 +172,6 @@ def _entry(t: float, arrays: dict) -> dict:
     numbers = {name: float(arrays.get(name, np.nan)) for name in (*always, *densities)}
     known = {name: value for name, value in numbers.items() if not np.isnan(value)}
     invariants = {key[len(prefix) :]: np.asarray(arrays[key]).tolist() for key in arrays if key.startswith(prefix)}
+    if not np.isnan(numbers["relative_l2"]):
+        known["compared_outputs"] = int(arrays.get("compared_outputs", 0))
     return {"t": t} | dict.fromkeys(always) | known | ({"invariants": invariants} if invariants else {})

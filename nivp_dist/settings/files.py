@@ -113,7 +113,7 @@ def resume_config(
     """
     record = Path(directory) / RECORD
     if not record.is_file():
-        raise InputError(f"{directory}: not the directory of a run (it holds no {RECORD})")
+        raise InputError(no_run_in(directory))
     fixed = [key for key in overrides or {} if key not in CHANGEABLE and key in known_keys()]
     fixed += [key for key in overrides or {} if key.startswith("problem.parameters.")]
     if fixed:
@@ -160,6 +160,14 @@ def _flat(config: Config) -> dict[str, Any]:
 
 def _shown(value: Any) -> str:
     return "unset" if value is None else json.dumps(value)
+
+
+def no_run_in(directory: str | Path) -> str:
+    """The message about a directory that is not that of a run."""
+    return (
+        f"{directory}: not the directory of a run (it holds no {RECORD}): name one that `nivp run` has made, such as "
+        "runs/heat_2d-001"
+    )
 
 
 def name_of(source: str | Path) -> str:

@@ -24,6 +24,7 @@ from nivp_dist.storage.heartbeat import Heart
 LOCK = ".lock"  # the locked file; it names its holder
 LOOKING_TAKES = 1.0  # seconds: `nivp status` holds the lock for an instant, when it looks whether a run holds it
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # errors of file systems that have no locks
+WAIT = "wait for its end (`nivp resume --patience SECONDS` does), or stop it"
 _held: dict[Path, int] = {}  # the directories that this process holds, and how deep the holds are nested
 
 
@@ -124,25 +125,28 @@ def _take(file: BinaryIO, directory: Path, patience: float) -> None:
 
 
 def _other_holder(file: BinaryIO, directory: Path) -> str | None:
-    """Who else holds the directory; None if this process has its lock now, or there are no locks and no heartbeat."""
+    """Who else holds the directory, and what to do about it.
+
+    None if this process has its lock now, or there are no locks and no heartbeat.
+    """
     deadline = time.monotonic() + LOOKING_TAKES
     while (free := _try_lock(file)) is False and time.monotonic() < deadline:
         time.sleep(0.1)
     if free is False:
         return _name_of_holder(file, directory)
     if (beat := heartbeat.still_beating(directory, locks=free is not None)) is not None:
-        return str(beat)
+        return f"{beat}: {WAIT}"
     if free is None:  # some parallel file systems are mounted without locks, and runs must be possible there
         logging.getLogger(__name__).warning("%s: no file locks here: start one run at a time", directory)
     return None
 
 
 def _name_of_holder(file: BinaryIO, directory: Path) -> str:
-    """The process that the locked file names; of a host that is silent, how to free its lock."""
+    """The process that the locked file names, and what to do; of a host that is silent, how to free its lock."""
     file.seek(0)
     name, beat = file.read().decode() or "another process", heartbeat.read(directory)
     if beat is None or not beat.elsewhere or beat.age <= heartbeat.SKEW:
-        return name
+        return f"{name}: {WAIT}"
     return f"{name}, last heard from {beat.age / 60:.0f} min ago; if it is gone, remove {directory / LOCK}"
 
 

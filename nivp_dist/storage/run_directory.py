@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from nivp_dist.errors import InputError
-from nivp_dist.settings.files import RECORD, to_toml
+from nivp_dist.settings.files import RECORD, no_run_in, to_toml
 from nivp_dist.settings.model import Config
 from nivp_dist.storage import lock
 from nivp_dist.storage.files import persist, write_whole
@@ -130,7 +130,7 @@ def read_summary(directory: str | Path) -> dict | None:
     """summary.json, or None before the first was written. Raises InputError if the directory holds no run."""
     directory = Path(directory)
     if not (directory / RECORD).is_file():
-        raise InputError(f"{directory}: not the directory of a run (it holds no {RECORD})")
+        raise InputError(no_run_in(directory))
     try:
         return json.loads((directory / SUMMARY).read_bytes())
     except FileNotFoundError:

@@ -4,10 +4,13 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+
+import nivp_dist
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -44,6 +47,12 @@ def test_all_that_is_shipped_travels(installed, folder):
 
 def test_the_marker_of_a_typed_package_travels(installed):
     assert (installed / "nivp_dist/py.typed").is_file()  # PEP 561: type checkers of users read our annotations
+
+
+def test_the_wheel_has_the_version_of_the_package(installed):
+    (metadata,) = installed.glob("*.dist-info/METADATA")
+    assert f"\nVersion: {nivp_dist.__version__}\n" in metadata.read_text()
+    assert "version" not in tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
 
 
 @pytest.mark.parametrize("sweep", [(), ("--sweep", "seed=1,2")])

@@ -110,7 +110,15 @@ def test_what_is_no_density_has_neither_entropy_nor_invariants():
     score = scored(Square(), Closed(lambda c, x: c * (1 - x**2)), 1.01)
     assert score.relative_l2 == pytest.approx(0.01) and score.invariants == {}
     assert score.mass == pytest.approx(1.01 * 4 / 3, abs=4 * score.mass_error)
-    assert set(score.arrays()) == {"relative_l2", "effective_points", "mass", "mass_error", "mean", "covariance"}
+    assert set(score.arrays()) == {
+        "relative_l2",
+        "compared_outputs",
+        "effective_points",
+        "mass",
+        "mass_error",
+        "mean",
+        "covariance",
+    }
 
 
 def test_an_unknown_error_is_not_a_number():

@@ -20,24 +20,25 @@ IMPORTS = "import jax.numpy as jnp\nimport numpy as np\nfrom nivp_dist.problems 
 
 @pytest.fixture
 def check(tmp_path):
-    """Check class Mine made of PARTS, some replaced."""
+    """Check class Mine made of PARTS, some replaced; returns the warnings."""
 
     def check(**parts):
         path = tmp_path / "mine.py"
         path.write_text(IMPORTS + "class Mine(Problem):\n    " + "\n    ".join((PARTS | parts).values()) + "\n")
-        checks.check(registry.load(ProblemSettings(file=str(path), class_="Mine")), "mine.toml")
+        return checks.check(registry.load(ProblemSettings(file=str(path), class_="Mine")), "mine.toml")
 
     return check
 
 
 SINE = "@property\n    def domain(self):\n        return PeriodicBox(2, 0, 2)"
 OPEN = "@property\n    def domain(self):\n        return OpenBox(2)"
+FIRST_OF_PAIR = "def reference(self, x, t):\n        return np.prod(1 - x**2, axis=1)"
 PAIR = "def initial(self, x):\n        return jnp.prod(1 - x**2) * jnp.array([1.0, 0.0])"
 
 
 @pytest.mark.parametrize("name", registry.SHIPPED)
 def test_every_shipped_problem_passes(name):
-    checks.check(registry.load(ProblemSettings(name=name)), name)
+    assert checks.check(registry.load(ProblemSettings(name=name)), name) == []
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,9 @@ def test_every_shipped_problem_passes(name):
         {"domain": SINE, "initial": "def initial(self, x):\n        return jnp.sin(np.pi * x[0])"},
         {"domain": OPEN, "initial": "def initial(self, x):\n        return jnp.exp(x[0])"},
         {"rhs": "def rhs(self, u, x, t):\n        return 0.0"},
-        {"more": "def reference(self, x, t):\n        return np.zeros((len(x), 1))"},
+        {"more": "def reference(self, x, t):\n        return np.prod(1 - x**2, axis=1, keepdims=True)"},
+        {"head": "outputs = 2", "initial": PAIR, "more": FIRST_OF_PAIR},
+        {"head": "outputs = 2\n    output_names = ('u', 'v')", "initial": PAIR},
         {"more": "def invariants(self, u, x):\n        return {'mass': u(x), 'slope': jnp.sum(gradient(u, x) ** 2)}"},
         {"initial": "def initial(self, x):\n        return jnp.exp(-1e5 * jnp.sum((x - 0.3) ** 2))"},
     ],
@@ -59,18 +62,59 @@ def test_every_shipped_problem_passes(name):
         "open",
         "nothing happens",
         "reference",
+        "reference of the first output",
+        "output names",
         "invariants",
         "so narrow that every value is 0",
     ],
 )
 def test_correct_problems_pass(check, parts):
-    check(**parts)
+    assert check(**parts) == []
+
+
+NARROW = "jnp.exp(-1e3 * jnp.sum((x - 0.3) ** 2))"
+
+
+@pytest.mark.parametrize(
+    "parts, line",
+    [
+        (
+            {"more": "def reference(self, x, t):\n        return 2 * np.prod(1 - x**2, axis=1)"},
+            r"mine\.toml: Mine\.reference\(x, t = 0\) differs from Mine\.initial\(x\) by 1 in u at "
+            r"x = \[.*\] \(max \|u0\| = 1\): correct one of them, or the errors that the run reports are wrong",
+        ),
+        (
+            {"head": "outputs = 2", "initial": PAIR, "more": "def reference(self, x, t):\n        return 0 * x"},
+            ".* in u_1 .*",
+        ),
+        # Few points of the domain lie in the pulse, and the comparison is made at those.
+        (
+            {
+                "initial": f"def initial(self, x):\n        return {NARROW}",
+                "more": f"def reference(self, x, t):\n        return 1.01 * np.array([{NARROW} for x in x])",
+            },
+            r".* by 0\.009\d* in u .*",
+        ),
+    ],
+)
+def test_a_reference_that_is_not_the_initial_condition_at_time_0_gives_a_warning(check, parts, line):
+    (warning,) = check(**parts)
+    assert re.fullmatch(line, warning)
 
 
 @pytest.mark.parametrize(
     "parts, line",
     [
         ({"head": "outputs = 0"}, "mine.toml: Mine.outputs must be a whole number of at least 1, got 0"),
+        (
+            {"head": "outputs = 2\n    output_names = ('u',) * 3", "initial": PAIR},
+            "mine.toml: Mine.output_names must be a tuple of one name for each output (outputs = 2), "
+            "got ('u', 'u', 'u')",
+        ),
+        (
+            {"head": "output_names = 'v'"},
+            "mine.toml: Mine.output_names must be a tuple of one name for each output (outputs = 1), got 'v'",
+        ),
         (
             {"domain": "def domain(self):\n        return Box(2)"},
             "mine.toml: Mine.domain must be a Box, PeriodicBox, OpenBox or WholeSpace, got method; "

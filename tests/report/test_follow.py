@@ -44,11 +44,11 @@ def test_following_in_a_log_writes_a_line_for_every_change_until_the_run_ends(di
         line.split("  until")[0] + line[line.index("  checkpoint") :] if "  until" in line else line for line in lines
     ]
     assert lines == [
-        "running  evolve  t 0.165 of 0.25  step 30  0.6 per hour  checkpoint 47",
-        "running  evolve  t 0.175 of 0.25  step 31  0.6 per hour  checkpoint 47",
+        "running  evolve  t 0.165 of 0.25  step 30  t advances by 0.6 in an hour  checkpoint 47",
+        "running  evolve  t 0.175 of 0.25  step 31  t advances by 0.6 in an hour  checkpoint 47",
         "warning: step 31: CG hit its limit",
-        "running  evolve  t 0.175 of 0.25  step 31  0.6 per hour  checkpoint 47",
-        "finished  t 0.175 of 0.25  step 31  0.6 per hour  checkpoint 47",
+        "running  evolve  t 0.175 of 0.25  step 31  t advances by 0.6 in an hour  checkpoint 47",
+        "finished  t 0.175 of 0.25  step 31  t advances by 0.6 in an hour  checkpoint 47",
     ]
 
 

@@ -45,10 +45,11 @@ where                     process 123 on node3 (job 77), last sign of life 8 s a
 problem                   heat
 phase                     evolve
 t                         0.125 of 0.25
-rate                      0.04 per hour
+speed                     t advances by 0.04 in an hour
 left                      3 h 07 min, until 2025-06-03 13:25
 checkpoint                number 47 (step 30, t = 0.1), 2 min 13 s ago
-restarts                  2 resumes, 1 refit
+resumed                   2 times, from a checkpoint
+refits                    1 (a fresh network fitted to the solution reached)
 Slurm job                 77, queued again 1 time
 step size h               3.71e-03
 residual                  1.00e-04

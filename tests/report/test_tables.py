@@ -10,6 +10,13 @@ def test_an_output_without_an_error_has_a_dash_in_its_column():
     assert tables.error_lines(summary)[1:] == ["     t  relative L2", "     0     1.00e-03", "  10.5            -"]
 
 
+def test_the_title_names_the_outputs_that_are_compared_where_others_are_not():
+    summary = {"output_names": ["u", "v", "w"], "errors": [{"t": 1.0, "relative_l2": 1e-3, "compared_outputs": 2}]}
+    assert tables.error_rows(summary)[0] == "relative L2 error of u, v (not of w) against the reference"
+    summary["output_names"] = ["u", "v"]
+    assert tables.error_rows(summary)[0] == "relative L2 error against the reference"
+
+
 def test_a_run_without_outputs_has_an_empty_table():
     assert tables.error_lines({"errors": []})[-1] == "  (no output yet)"
 

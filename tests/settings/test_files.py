@@ -17,6 +17,7 @@ from nivp_dist.settings.files import (
     config_hash,
     describe_config,
     name_of,
+    no_run_in,
     parse_value,
     read_config,
     resume_config,
@@ -351,7 +352,7 @@ def test_resume_takes_only_keys_that_may_change(toml, tmp_path):
 def test_resume_of_what_is_no_run(tmp_path):
     with pytest.raises(InputError) as caught:
         resume_config(tmp_path / "x")
-    assert str(caught.value) == f"{tmp_path}/x: not the directory of a run (it holds no config.toml)"
+    assert str(caught.value) == no_run_in(tmp_path / "x")
 
 
 def test_reading_does_not_import_jax(toml):

@@ -94,7 +94,12 @@ def test_beats_continue_after_a_disk_has_refused_one_and_make_no_directory_again
 def test_a_beat_that_changes_means_that_a_run_is_alive(tmp_path, patient):
     stop = someone_beats(tmp_path)
     try:
-        with pytest.raises(InputError, match=r"in use by process 9 on node3 \(job 77\)$"), hold(tmp_path):
+        with (
+            pytest.raises(
+                InputError, match=r"in use by process 9 on node3 \(job 77\): wait for its end .* or stop it$"
+            ),
+            hold(tmp_path),
+        ):
             pass
         assert in_use(tmp_path)
     finally:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nivp_dist.errors import InputError
-from nivp_dist.settings.files import read_config
+from nivp_dist.settings.files import no_run_in, read_config
 from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.lock import hold, in_use
@@ -91,7 +91,7 @@ def test_summary(tmp_path):
     run_directory.write_summary(path, {"t": np.float64(0.5), "errors": [{"t": 0.0, "relative_l2": np.nan}]})
     assert run_directory.read_summary(path) == {"t": 0.5, "errors": [{"t": 0.0, "relative_l2": None}]}
     json.loads((path / "summary.json").read_text(), parse_constant=lambda name: pytest.fail(name))
-    line = f"{tmp_path}: not the directory of a run (it holds no config.toml)"
+    line = no_run_in(tmp_path)
     assert refused(run_directory.read_summary, tmp_path) == line
     (path / "summary.json").write_text("{")
     assert refused(run_directory.read_summary, path).startswith(f"{path}/summary.json: damaged: ")
