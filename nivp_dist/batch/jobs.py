@@ -24,7 +24,7 @@ from nivp_dist.storage.metrics import Lines, read_tail
 JOBS = "jobs.jsonl"  # the jobs of a run, one a line
 # Variables by which a shell in a process group, or in a job, knows its place there. sbatch would hand them on, and the
 # new job would take them for its own.
-OF_A_GROUP = r"PMIX?_|OMPI_COMM_WORLD_|MPI_LOCAL|NIVP_PROCESS|NIVP_MEETING"
+OF_A_GROUP = r"PMIX?_|OMPI_COMM_WORLD_|MV[2P]_COMM_WORLD_|FLUX_|PALS_|MPI_LOCAL|NIVP_PROCESS|NIVP_MEETING"
 OF_A_JOB = r"SLURM_(?!CONF$|CLUSTERS$)|SLURMD_|" + OF_A_GROUP
 
 

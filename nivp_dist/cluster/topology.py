@@ -4,6 +4,7 @@ import os
 import re
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from nivp_dist.errors import InputError
@@ -12,6 +13,28 @@ VARIABLES = ("NIVP_PROCESSES", "NIVP_PROCESS_ID", "NIVP_MEETING")
 # The ports lie below the ephemeral ports of every system (Linux: from 32768), so that no outgoing connection holds one.
 # There are several candidates because other programs may have taken some.
 FIRST_PORT, PORT_RANGE, CANDIDATES = 20_000, 10_000, 16
+# Variables of launchers of MPI programs: number of processes, index, and the two on this host, of which several
+# spellings are in use. The first row that is set counts.
+MPI_LAUNCHERS = (
+    # Open MPI
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    # MVAPICH2, MVAPICH 3
+    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_RANK"),
+    ("MVP_COMM_WORLD_SIZE", "MVP_COMM_WORLD_RANK", "MVP_COMM_WORLD_LOCAL_SIZE", "MVP_COMM_WORLD_LOCAL_RANK"),
+    # Flux, which tells the processes of a host only their index
+    ("FLUX_JOB_SIZE", "FLUX_TASK_RANK", "", "FLUX_TASK_LOCAL_ID"),
+    # Hydra (MPICH, Intel MPI), and PALS (mpiexec of Cray machines)
+    ("PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS PMI_LOCAL_SIZE PALS_LOCAL_SIZE", "MPI_LOCALRANKID PMI_LOCAL_RANK"),
+)
+# Variables by which a process knows that a launcher of MPI has started it, but not how many there are.
+RANK_ALONE = ("PMIX_RANK", "PALS_RANKID")
+OLD_NAMES = {  # of Slurm before 2.0, which some sites and container runtimes still set instead of the present ones
+    "SLURM_JOBID": "SLURM_JOB_ID",
+    "SLURM_STEPID": "SLURM_STEP_ID",
+    "SLURM_NPROCS": "SLURM_NTASKS",
+    "SLURM_NNODES": "SLURM_JOB_NUM_NODES",
+    "SLURM_NODELIST": "SLURM_JOB_NODELIST",
+}
 BATCH_STEP = "4294967291"  # SLURM_STEP_ID of a batch script, in some versions (SLURM_BATCH_SCRIPT in slurm.h)
 
 
@@ -39,26 +62,50 @@ def detect(environment: Mapping[str, str] = os.environ) -> Topology:
     """The topology, from the variables that launch/local, mpirun or srun has set.
 
     They are looked for in this order, because srun may start mpirun, and that launch/local; the inner one counts.
-    Raises InputError if the variables contradict themselves, or if a Slurm job has several tasks and this process was
-    not started as one of them.
+    Raises InputError if the variables contradict themselves, or if a job has several tasks or nodes and this process
+    was not started as one of several.
     """
+    environment = {OLD_NAMES[name]: value for name, value in environment.items() if name in OLD_NAMES} | {**environment}
     if any(environment.get(name) for name in VARIABLES):
         return _local(environment)
-    for size, rank, local_size, local_rank in (
-        ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
-        ("PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS", "MPI_LOCALRANKID"),
-    ):
+    for size, rank, local_size, local_rank in MPI_LAUNCHERS:
         # srun sets the variables of PMI too; they then agree with those of its step. An mpirun inside of a job has
         # others than the step in which it runs.
         if environment.get(size) and not (size == "PMI_SIZE" and _is_step_of(environment, size, rank)):
             processes, index = _number(environment, size), _number(environment, rank)
             if processes == 1:
                 return Topology(1, 0, "alone")
-            local = [_number(environment, name, default) for name, default in ((local_size, 1), (local_rank, 0))]
-            return _checked(Topology(processes, index, "mpirun", local[0], local[1], mpi=True))
+            local = _first_number(environment, local_size, _share_of_node(environment, processes))
+            local_index = _first_number(environment, local_rank, 0)
+            return _checked(Topology(processes, index, "mpirun", local, local_index, mpi=True))
     if environment.get("SLURM_JOB_ID"):
         return _slurm(environment)
+    if found := [name for name in RANK_ALONE if environment.get(name)]:
+        raise InputError(
+            f"environment: {found[0]} is set, and no variable says how many processes there are: start them with "
+            "`mpirun -n N nivp run ...` or `srun nivp run ...`, or set NIVP_PROCESSES=1 to run in this one"
+        )
+    _require_one_host(environment)
     return Topology(1, 0, "alone")
+
+
+def _share_of_node(environment, processes: int) -> int:
+    """How many processes Flux has started on this host, if all hosts have as many; 1 for other launchers."""
+    nodes = _number(environment, "FLUX_JOB_NNODES", processes) if environment.get("FLUX_JOB_SIZE") else processes
+    return max(processes // nodes, 1) if nodes else 1
+
+
+def _require_one_host(environment) -> None:
+    """Raises InputError in a job of PBS that has several hosts, of which this process would use one."""
+    try:
+        hosts = set(Path(environment.get("PBS_NODEFILE", "")).read_text("utf-8").split())
+    except OSError:  # not a job of PBS, or not its first host
+        return
+    if len(hosts) > 1:
+        raise InputError(
+            f"environment: PBS job {environment.get('PBS_JOBID', '')} has {len(hosts)} hosts and this is one process "
+            "on one of them: start all with `mpiexec nivp run ...`, or set NIVP_PROCESSES=1 to run in this one"
+        )
 
 
 def _local(environment) -> Topology:
@@ -83,6 +130,12 @@ def _slurm(environment) -> Topology:
             raise InputError(
                 f"environment: Slurm job {environment['SLURM_JOB_ID']} has {tasks} tasks and this is one process "
                 "outside of them: start all with `srun nivp run ...`, or set NIVP_PROCESSES=1 to run in this one"
+            )
+        nodes = environment.get("SLURM_JOB_NUM_NODES") or "1"
+        if nodes != "1":
+            raise InputError(
+                f"environment: Slurm job {environment['SLURM_JOB_ID']} has {nodes} nodes and this is one process "
+                "on one of them: start one on each with `srun nivp run ...`, or set NIVP_PROCESSES=1 to run in this one"
             )
         return Topology(1, 0, "alone")
     processes, index = _number({"SLURM_NTASKS": tasks}, "SLURM_NTASKS"), _number(environment, "SLURM_PROCID")
@@ -160,6 +213,11 @@ def _is_step_of(environment, size: str, rank: str) -> bool:
     tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS")
     same = environment.get(size) == tasks and environment.get(rank) == environment.get("SLURM_PROCID")
     return bool(environment.get("SLURM_STEP_ID")) and same
+
+
+def _first_number(environment, names: str, default: int) -> int:
+    """The value of the first of these variables, names separated by spaces, that is set."""
+    return next((_number(environment, name) for name in names.split() if environment.get(name)), default)
 
 
 def _number(environment, name: str, default: int | None = None) -> int:

@@ -113,6 +113,56 @@ def test_mpirun_of_mpich_and_of_open_mpi():
     )
 
 
+@pytest.mark.parametrize("prefix", ["MV2", "MVP"])
+def test_mpirun_of_mvapich(prefix):
+    names = ("SIZE", "RANK", "LOCAL_SIZE", "LOCAL_RANK")
+    assert detect({f"{prefix}_COMM_WORLD_{name}": value for name, value in zip(names, "4321")}) == Topology(
+        4, 3, "mpirun", 2, 1, None, True
+    )
+
+
+def test_mpiexec_of_pals():
+    pals = {"PALS_RANKID": "3", "PALS_LOCAL_RANKID": "1", "PALS_LOCAL_SIZE": "2"}
+    cray = pals | {"PMI_SIZE": "4", "PMI_RANK": "3", "PMI_LOCAL_RANK": "1"}
+    assert detect(cray) == Topology(4, 3, "mpirun", 2, 1, None, True)
+
+
+def test_flux_run():
+    flux = {"FLUX_JOB_SIZE": "4", "FLUX_JOB_NNODES": "2", "FLUX_TASK_RANK": "3", "FLUX_TASK_LOCAL_ID": "1"}
+    assert detect(flux) == Topology(4, 3, "mpirun", 2, 1, None, True)
+    assert detect(flux | {"PMI_SIZE": "4", "PMI_RANK": "3"}) == detect(flux)
+
+
+@pytest.mark.parametrize("variables", [{"PMIX_RANK": "1"}, {"PALS_RANKID": "1"}])
+def test_a_process_of_several_whose_number_is_not_known_is_refused(variables):
+    with pytest.raises(InputError, match=r"says how many processes there are: start them with `mpirun -n N nivp run"):
+        detect(variables)
+    assert detect(variables | {"NIVP_PROCESSES": "1"}).processes == 1
+    assert detect(STEP | variables).processes == 6
+
+
+def test_the_old_names_of_slurm():
+    old = {"SLURM_JOB_ID": "SLURM_JOBID", "SLURM_STEP_ID": "SLURM_STEPID", "SLURM_NTASKS": "SLURM_NPROCS"}
+    assert detect({old.get(name, name): value for name, value in STEP.items()}) == detect(STEP)
+    with pytest.raises(InputError, match="Slurm job 17 has 6 tasks"):
+        detect({"SLURM_JOBID": "17", "SLURM_NPROCS": "6"})
+
+
+def test_one_process_in_a_job_of_two_nodes_is_refused(tmp_path):
+    slurm = {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "2"}
+    (tmp_path / "nodes").write_text("node1\nnode1\nnode2\nnode2\n")
+    pbs = {"PBS_JOBID": "9.server", "PBS_NODEFILE": str(tmp_path / "nodes")}
+    for job, line in (
+        (slurm, "job 17 has 2 nodes .* `srun nivp run"),
+        (pbs, "job 9.server has 2 hosts .* `mpiexec nivp"),
+    ):
+        with pytest.raises(InputError, match=line):
+            detect(job)
+        assert detect(job | {"NIVP_PROCESSES": "1"}) == Topology(1, 0, "alone")
+    (tmp_path / "nodes").write_text("node1\nnode1\n")
+    assert detect(pbs) == detect(slurm | {"SLURM_JOB_NUM_NODES": "1"}) == Topology(1, 0, "alone")
+
+
 def test_srun_that_offers_mpi():
     place = detect(STEP | {"PMI_SIZE": "6", "PMI_RANK": "4"})
     assert place.launcher == "srun" and place.mpi and place.meeting is not None
