@@ -85,6 +85,8 @@ def resume(patience, arguments):
     directory, overrides = split(arguments, "DIR")
     notes: list[str] = []
     config = resume_config(directory, overrides, notes.append)
+    if "integrator.t_end" in overrides:
+        run_directory.require_not_beyond(directory, config.integrator.t_end)
     _join_group(config, notes)
 
     from nivp_dist.run import launch

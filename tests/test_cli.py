@@ -262,6 +262,17 @@ def test_resume_with_settings_that_the_controller_refuses_keeps_the_old_ones(cal
     assert Path("r/config.toml").read_bytes() == before
 
 
+def test_a_resume_to_an_earlier_end_is_one_line(calls, capsys):
+    cli.main(["run", "heat.toml", "--output", "r", "--output.times=[0.25,0.75]"])
+    run_directory.write_summary("r", {"status": "stopped", "t": 0.5})
+    capsys.readouterr()
+    for words in (["resume", "r"], ["submit", "--resume", "r", "--dry-run"]):
+        assert cli.main([*words, "--integrator.t_end", "0.25"]) == 2
+        line = capsys.readouterr().err
+        assert line.count("\n") == 1 and "integrator.t_end = 0.25 lies before what it has reached, t = 0.5" in line
+    assert len(calls) == 1
+
+
 def test_resume_refuses_what_decides_the_result(calls, capsys):
     cli.main(["run", "heat.toml", "--output", "r"])
     assert cli.main(["resume", "r", "--seed", "2"]) == 2

@@ -103,6 +103,9 @@ def _submit_resumed(directory: Path, overrides: dict[str, str], request: Request
     runs = sweeps.members(directory, tasks)
     notes: list[str] = []
     configs = [resume_config(run, overrides, notes.append) for run in runs]
+    if "integrator.t_end" in overrides:
+        for run, config in zip(runs, configs):
+            run_directory.require_not_beyond(run, config.integrator.t_end)
     for note in dict.fromkeys(notes):
         click.echo(f"nivp: {note}", err=True)
     if not overrides and all(run_directory.has_finished(run) for run in runs):

@@ -38,5 +38,11 @@ def configurations(files: dict[str, Path]) -> list[str]:
 def _wrapped(text: str) -> list[str]:
     """Text as indented lines that fit on the screen, no word of it broken."""
     width = min(shutil.get_terminal_size().columns, WIDEST)
-    options = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.wrap(text, width, initial_indent=INDENT, subsequent_indent=INDENT, **options)
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=INDENT,
+        subsequent_indent=INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -19,7 +19,9 @@ Metrics = dict[str, np.ndarray]  # name -> (steps,), as Run.metrics returns them
 
 
 def health_figure(metrics: Metrics, events: list[dict]) -> Figure:
-    """Six panels against t in three rows and two columns; refits are vertical lines.
+    """Panels against t in three rows and two columns; refits are vertical lines.
+
+    The panel of conjugate gradients is left out where every system was solved directly.
 
     metrics: name -> (steps,), as ``Run.metrics`` returns them. events: the lines of events.jsonl.
     """
@@ -35,8 +37,10 @@ def health_figure(metrics: Metrics, events: list[dict]) -> Figure:
             axis.axvline(time, color=GREY, linestyle="--", linewidth=1, label=label)
         if axis.get_legend_handles_labels()[0]:  # beside the title, because inside it would cover the curves
             axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize=9, frameon=False, borderaxespad=0.1)
-    for axis in axes[-1]:
+    for column in axes.T:
+        axis = [axis for axis in column if axis.get_visible()][-1]
         axis.set_xlabel("time t")
+        axis.tick_params(labelbottom=True)
         axis.xaxis.set_major_locator(MaxNLocator(nbins=6))
     return figure
 
@@ -50,7 +54,7 @@ def error_figure(errors: Metrics, metrics: Metrics | None = None) -> Figure | No
     series = [("against the reference", errors["t"], errors["relative_l2"], dots)]
     for name, (label, style) in ESTIMATES.items():
         if metrics and name in metrics:
-            series.append((label, metrics["t"], metrics[name], style))
+            series.append((label, *_from_the_start(errors, metrics, name), style))
     visible = [np.isfinite(values) & (values > 0) for _, _, values, _ in series]
     series = [(label, t[seen], values[seen], style) for (label, t, values, style), seen in zip(series, visible)]
     series = [entry for entry in series if len(entry[1])]
@@ -60,10 +64,26 @@ def error_figure(errors: Metrics, metrics: Metrics | None = None) -> Figure | No
     axis = figure.subplots()
     for label, t, values, style in series:
         axis.plot(t, values, label=label, **style)
-    _log_scale(axis, np.concatenate([values for _, _, values, _ in series]))
+    _log_scale(axis, _relevant(series))
     axis.set(title="relative L2 error, and its estimate by the run", xlabel="time t", ylabel="relative L2 error")
     figure.legend(loc="outside right upper", fontsize=9)  # outside, because inside it would cover the curves
     return figure
+
+
+def _from_the_start(errors: Metrics, metrics: Metrics, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Times and values of an estimate: those of the steps and, before them, that of the initial fit at t = 0."""
+    t, values, start = metrics["t"], metrics[name], errors["t"] == 0
+    if name in ("estimate", "estimate_initial") and "estimate" in errors and start.any():
+        t, values = np.append(0.0, t), np.append(errors["estimate"][start][0], values)
+    return t, values
+
+
+def _relevant(series: list) -> np.ndarray:
+    """The values that the axis shows: the error, the estimate, and of its parts those above a tenth of the least of
+    these. The first steps' share is many decades smaller, and would squeeze the other curves."""
+    main = [values for label, _, values, _ in series if not label.startswith("of which")]
+    every = np.concatenate([values for _, _, values, _ in series])
+    return every if not main else every[every >= 0.1 * np.concatenate(main).min()]
 
 
 def _series(metrics: Metrics, *names: str) -> list[np.ndarray]:
@@ -87,14 +107,15 @@ def _solver_panels(axes: np.ndarray, metrics: Metrics) -> None:
     t = metrics.get("t", np.zeros(0))
     iterations, largest, mu = _series(metrics, "cg_iterations", "lambda_max", "mu")
     dimension, rank = _series(metrics, "effective_dimension", "rank")
-    if len(t) and np.nansum(iterations) == 0 and np.isfinite(iterations).any():
-        _message(axes[0], "conjugate gradients", "no CG iterations: solved directly")
+    if len(t) and np.nansum(iterations) == 0 and np.isfinite(iterations).any():  # all systems were solved directly
+        axes[2].set_visible(False)
     else:
         _panel(axes[0], t, [(iterations, "")], "conjugate gradients", "iterations in a step")
+        axes = axes[1:]
     with np.errstate(divide="ignore", invalid="ignore"):
         condition = largest / mu
-    _panel(axes[1], t, [(condition, "")], "condition number", r"$\lambda_{\max}(M)\,/\,\mu$", log=True)
-    _panel(axes[2], t, [(dimension, "")], _dimension_title(dimension, rank), r"tr $M (M + \mu)^{-1}$")
+    _panel(axes[0], t, [(condition, "")], "condition number", r"$\lambda_{\max}(M)\,/\,\mu$", log=True)
+    _panel(axes[1], t, [(dimension, "")], _dimension_title(dimension, rank), r"tr $M (M + \mu)^{-1}$")
 
 
 def _panel(axis: Axes, t, lines: list[tuple[np.ndarray, str]], title: str, label: str, log: bool = False) -> None:

@@ -19,6 +19,7 @@ from nivp_dist.formatting import count, describe_error, duration, number, scient
 from nivp_dist.report import tables
 from nivp_dist.report.rate import RemainingTime
 from nivp_dist.run.reporter import SilentReporter
+from nivp_dist.run.state import FINISHED, PHASE_NAMES
 from nivp_dist.storage.metrics import METRICS, read_lines
 from nivp_dist.storage.run_directory import resume_command
 
@@ -31,7 +32,7 @@ CONTENTS = {
     "snapshots": "the network at the output times",
     "checkpoints": "the states from which a run can be resumed",
     "logs": "warnings and failures of each process",
-    "pictures": "pictures",
+    "pictures": "PNG files: the solution, its error, the course of the run",
 }
 
 
@@ -54,6 +55,7 @@ class Reporter(SilentReporter):
         self._clock, self._every = clock, every
         self._started, self._progress_at = clock(), -math.inf
         self._phase, self._detail = "start", ""
+        self._compiled: set[str] = set()  # the phases whose programs this process has compiled
         self._fit_left, self._steps_left = RemainingTime(), RemainingTime()
         terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._console = Console(file=self._stream, force_terminal=True, highlight=False) if terminal else None
@@ -64,18 +66,23 @@ class Reporter(SilentReporter):
         """A new phase begins, such as "initial fit" or "evolve"."""
         if name == self._phase:
             return
-        self._phase, self._detail = name, ""
+        # The first part of a phase compiles its programs, which takes up to a minute without a line of progress.
+        self._phase, self._detail = name, "" if name in self._compiled | {PHASE_NAMES[FINISHED]} else "compiling"
+        self._compiled.add(name)
         self._fit_left = RemainingTime()  # every fit counts its iterations from 1
         if self._console:
             self._refresh()
         else:
-            self._write(f"{self._elapsed()} {name}")
+            self._write(self._line())
 
-    def fit(self, iteration: int, error: float, target: float, iterations: int) -> None:
-        """Iteration number `iteration` of at most `iterations` of a fit: its relative L2 error, and the target."""
+    def fit(self, iteration: int, error: float, target: float, iterations: int, stop_at: float = 0.0) -> None:
+        """Iteration number `iteration` of at most `iterations` of a fit, and its relative L2 error.
+
+        target: the largest error with which the run goes on. stop_at: the error below which the fit stops early.
+        """
         left = self._fit_left.update(self._clock(), iteration, iterations)
         parts = [f"iteration {iteration} of {iterations}", f"error {scientific(error)}"]
-        parts += [f"target {scientific(target)}"]
+        parts += [f"target {scientific(target)}"] + ([f"stops below {scientific(stop_at)}"] if stop_at else [])
         self._progress(parts + ([f"left at most {_clock_time(left)}"] if left is not None else []))
 
     def step(self, metrics: dict, t_end: float) -> None:

@@ -80,7 +80,8 @@ def images_figure(run: Run) -> Figure:
     for k in range(min(run.problem.outputs, MAX_OUTPUTS)):
         compared = any(field.image("reference", k) is not None for field in fields)
         rows += [(k, kind) for kind in (("network", "reference", "difference") if compared else ("network",))]
-    figure = Figure(figsize=(3.6 * len(fields) + 0.6, 3.0 * len(rows) + 0.4), layout="constrained")
+    layout = ConstrainedLayoutEngine(wspace=0.08)  # keeps the labels of a colour bar off the panel to its right
+    figure = Figure(figsize=(3.9 * len(fields) + 0.6, 3.0 * len(rows) + 0.4), layout=layout)
     axes = figure.subplots(len(rows), len(fields), squeeze=False)
     for column, field in enumerate(fields):
         axes[0, column].set_title(f"t = {field.t:.4g}")

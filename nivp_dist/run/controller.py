@@ -124,7 +124,8 @@ class MainLoop:
         fits = self.simulation.fits
         state = fits.advance(state)
         target = self.config.fit.target if state.phase == FIT else fits.refit_bound(state)
-        self.reporter.fit(int(state.fit.round), float(state.fit.error), target, fits.most_rounds)
+        stop_at = self.config.fit.stop_at
+        self.reporter.fit(int(state.fit.round), float(state.fit.error), target, fits.most_rounds, stop_at)
         return state
 
     def finish_fit(self, state: State) -> State:

@@ -16,8 +16,8 @@ class SilentReporter:
     def phase(self, name):
         """A phase begins: one of ``run.state.PHASE_NAMES``."""
 
-    def fit(self, iteration, error, target, iterations):
-        """A round of a fit is done; iterations: the most rounds."""
+    def fit(self, iteration, error, target, iterations, stop_at=0.0):
+        """A round of a fit is done; iterations: the most rounds; stop_at: the error below which it stops early."""
 
     def step(self, metrics, t_end):
         """A step was accepted; metrics: its line of metrics.jsonl."""

@@ -144,6 +144,16 @@ def has_finished(directory: str | Path) -> bool:
     return (read_summary(directory) or {}).get("status") == "finished"
 
 
+def require_not_beyond(directory: str | Path, t_end: float) -> None:
+    """Raises InputError if the run has come further than t_end, as far as its summary says."""
+    try:
+        reached = (read_summary(directory) or {}).get("t")
+    except InputError:  # of a damaged summary: the checkpoint, which a resume reads, knows too
+        return
+    if reached is not None and reached > t_end * (1 + 1e-12):
+        raise InputError(f"{directory}: integrator.t_end = {t_end:g} lies before what it has reached, t = {reached:g}")
+
+
 def holds_run(directory: str | Path) -> bool:
     """Whether a run is there that can be continued, be it only from its start."""
     path = _expanded(directory)

@@ -116,7 +116,17 @@ def test_a_health_panel_without_data_shows_a_message():
     direct = {"t": t, "h": t, "cg_iterations": 0 * t, "rejected": 0 * t, "residual": np.full(5, np.nan)}
     figure = health_figure(direct, [])
     missing = "not measured in this run"
-    assert messages(figure) == ["", "no CG iterations: solved directly", missing, missing, "", missing]
+    assert messages(figure) == ["", missing, missing, missing, "", ""]
+
+
+def test_a_run_with_direct_solves_has_no_panel_of_conjugate_gradients():
+    t = np.linspace(0.1, 1, 5)
+    metrics = {"t": t, "cg_iterations": 0 * t, "lambda_max": t, "mu": 1e-8 * np.ones(5), "effective_dimension": 20 * t}
+    shown = [axis for axis in health_figure(metrics, []).axes if axis.get_visible()]
+    titles = [axis.get_title("left") for axis in shown]
+    assert len(shown) == 5 and "conjugate gradients" not in titles
+    assert [axis.get_xlabel() for axis in shown] == ["", "", "", "time t", "time t"]
+    assert titles[3] == "effective dimension"  # the lowest of its column
 
 
 def test_the_title_says_where_the_rank_of_the_sketch_limits_the_effective_dimension():
@@ -141,6 +151,22 @@ def test_the_error_figure_shows_what_is_known_of_the_error():
     estimated = {"t": t, "estimate": np.array([1e-3, 2e-3, 3e-3]), "estimate_refits": np.zeros(3)}
     (axis,) = error_figure({"t": t, "relative_l2": np.full(3, np.nan)}, estimated).axes
     assert list(curves(axis)) == ["estimate"]
+
+
+def test_the_estimate_begins_at_time_0_with_that_of_the_initial_fit():
+    errors = {"t": np.array([0.0, 1.0]), "relative_l2": np.full(2, np.nan), "estimate": np.array([1e-4, 3e-4])}
+    steps = {"t": np.array([0.5, 1.0]), "estimate": np.array([2e-4, 3e-4]), "estimate_initial": np.full(2, 1e-4)}
+    (axis,) = error_figure(errors, steps).axes
+    estimate, initial = axis.lines
+    np.testing.assert_array_equal(estimate.get_xydata(), [[0.0, 1e-4], [0.5, 2e-4], [1.0, 3e-4]])
+    np.testing.assert_array_equal(initial.get_xydata(), [[0.0, 1e-4], [0.5, 1e-4], [1.0, 1e-4]])
+
+
+def test_a_negligible_part_of_the_estimate_does_not_stretch_the_axis():
+    errors = {"t": np.array([1.0]), "relative_l2": np.array([1e-3])}
+    steps = {"t": np.array([0.5, 1.0]), "estimate": np.full(2, 2e-3), "estimate_steps": np.array([1e-12, 1e-9])}
+    (axis,) = error_figure(errors, steps).axes
+    assert axis.get_ylim()[0] > 1e-5
 
 
 def test_one_dimension_is_shown_by_curves_of_network_and_reference(tmp_path):
@@ -185,6 +211,19 @@ def test_images_of_network_and_reference_share_a_colour_scale(tmp_path):
     np.testing.assert_allclose(axis.images[0].get_array()[40, 100], u([[x[100], x[40]]])[0, 0], rtol=1e-10)
 
 
+def test_the_labels_of_a_colour_bar_do_not_touch_the_next_panel(tmp_path):
+    figure = solution.images_figure(open_run(make_run(tmp_path / "run", {"name": "heat"})))
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    bars = [child for axis in figure.axes for child in axis.child_axes]
+    boxes = [(axis, axis.get_tightbbox(renderer)) for axis in figure.axes if axis not in bars]
+    for bar in bars:
+        right, height = bar.get_tightbbox(renderer).x1, bar.get_window_extent(renderer)
+        of_row = [box for axis, box in boxes if abs(axis.get_window_extent(renderer).y0 - height.y0) < 1]
+        next_panels = [box.x0 for box in of_row if box.x0 > height.x1 - 1]
+        assert all(left - right > 8 for left in next_panels)
+
+
 def test_at_times_past_the_reference_only_the_network_is_shown(tmp_path):
     """The reference of advection ends at t = 0.65, when the pulse meets the wall."""
     run = open_run(make_run(tmp_path / "run", {"name": "advection"}, times=(0.0, 0.9)))
@@ -217,7 +256,7 @@ def test_a_users_problem_without_reference_and_output_names_is_drawn(tmp_path):
         figure = solution.solution_figure(run)
         assert not any("reference" in curves(axis) for axis in figure.axes)
         names = [axis.get_ylabel().split("\n")[0] for axis in figure.axes if axis.get_ylabel()]
-        assert names == {1: ["u", "$u_{2}$"], 2: ["network, u", "network, $u_{2}$"], 3: ["u at t = 0", "u at t = 1"]}[d]
+        assert names == {1: ["$u_{1}$", "$u_{2}$"], 2: ["network, u", "network, $u_{2}$"], 3: ["u at t = 0", "u at t = 1"]}[d]
     for axis in marginals.marginals_figure(run).axes:
         assert [patch.get_label() for patch in axis.patches] == ["network"]
 

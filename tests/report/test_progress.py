@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from nivp_dist.report.progress import Reporter
+from nivp_dist.report.progress import CONTENTS, Reporter
 from nivp_dist.run.reporter import SilentReporter
 
 SUMMARY = {
@@ -75,7 +75,7 @@ def test_the_lines_of_a_batch_log(log, clock):
     log.phase("initial fit")
     clock.now += 2
     for iteration in range(1, 6):
-        log.fit(iteration, 0.5 / iteration, 1e-3, 60)
+        log.fit(iteration, 0.5 / iteration, 1e-3, 60, stop_at=1e-5)
         clock.now += 10
     log.note("initial condition fitted to a relative error of 9.00e-04")
     log.phase("evolve")
@@ -88,15 +88,16 @@ def test_the_lines_of_a_batch_log(log, clock):
     clock.now += 3600
     log.output(1.0, None)
     assert log.lines() == [
-        "0:00:00 initial fit",
-        "0:00:02 initial fit  iteration 1 of 60  error 5.00e-01  target 1.00e-03",
-        "0:00:12 initial fit  iteration 2 of 60  error 2.50e-01  target 1.00e-03",
-        "0:00:22 initial fit  iteration 3 of 60  error 1.67e-01  target 1.00e-03",
-        "0:00:32 initial fit  iteration 4 of 60  error 1.25e-01  target 1.00e-03",
+        "0:00:00 initial fit  compiling",
+        "0:00:02 initial fit  iteration 1 of 60  error 5.00e-01  target 1.00e-03  stops below 1.00e-05",
+        "0:00:12 initial fit  iteration 2 of 60  error 2.50e-01  target 1.00e-03  stops below 1.00e-05",
+        "0:00:22 initial fit  iteration 3 of 60  error 1.67e-01  target 1.00e-03  stops below 1.00e-05",
+        "0:00:32 initial fit  iteration 4 of 60  error 1.25e-01  target 1.00e-03  stops below 1.00e-05",
         # 4 iterations in 40 s, 55 are left
-        "0:00:42 initial fit  iteration 5 of 60  error 1.00e-01  target 1.00e-03  left at most 0:09:10",
+        "0:00:42 initial fit  iteration 5 of 60  error 1.00e-01  target 1.00e-03  stops below 1.00e-05  "
+        "left at most 0:09:10",
         "0:00:52 initial condition fitted to a relative error of 9.00e-04",
-        "0:00:52 evolve",
+        "0:00:52 evolve  compiling",
         "0:00:52 output at t = 0: relative L2 error 9.00e-04",
         "0:00:52 evolve  t 0.1 of 1  h 1.25e-02  residual 3.44e-04  CG 45",
         "0:02:32 evolve  t 0.15 of 1  h 1.25e-02  residual 3.44e-04  CG 45",
@@ -106,6 +107,18 @@ def test_the_lines_of_a_batch_log(log, clock):
         "0:07:32 evolve  t 0.3 of 1  h 1.25e-02  residual 1.00e-04  CG -  left 0:23:20",
         "0:07:32 warning: CG hit its limit",
         "1:07:32 output at t = 1: no reference",
+    ]
+
+
+def test_a_phase_that_comes_again_compiles_nothing(log):
+    for phase in ("evolve", "refit", "evolve", "refit", "finished"):
+        log.phase(phase)
+    assert [line.split(" ", 1)[1] for line in log.lines()] == [
+        "evolve  compiling",
+        "refit  compiling",
+        "evolve",
+        "refit",
+        "finished",
     ]
 
 
@@ -184,6 +197,11 @@ def test_the_text_at_the_end_of_a_run(log, run_directory):
         f"pictures: nivp plot {run_directory}",
         f"go on:    nivp resume {run_directory} --integrator.t_end T",
     ]
+
+
+def test_the_list_of_files_explains_every_name(log, run_directory):
+    for name, meaning in CONTENTS.items():
+        assert meaning != name and len(meaning.split()) > 2
 
 
 def test_without_a_reference_the_end_of_a_run_shows_the_residual(log, run_directory):
