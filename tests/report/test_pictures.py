@@ -214,12 +214,11 @@ def test_images_of_network_and_reference_share_a_colour_scale(tmp_path):
 def test_the_labels_of_a_colour_bar_do_not_touch_the_next_panel(tmp_path):
     figure = solution.images_figure(open_run(make_run(tmp_path / "run", {"name": "heat"})))
     figure.draw_without_rendering()
-    renderer = figure.canvas.get_renderer()
     bars = [child for axis in figure.axes for child in axis.child_axes]
-    boxes = [(axis, axis.get_tightbbox(renderer)) for axis in figure.axes if axis not in bars]
+    boxes = [(axis, axis.get_tightbbox()) for axis in figure.axes if axis not in bars]
     for bar in bars:
-        right, height = bar.get_tightbbox(renderer).x1, bar.get_window_extent(renderer)
-        of_row = [box for axis, box in boxes if abs(axis.get_window_extent(renderer).y0 - height.y0) < 1]
+        right, height = bar.get_tightbbox().x1, bar.get_window_extent()
+        of_row = [box for axis, box in boxes if abs(axis.get_window_extent().y0 - height.y0) < 1]
         next_panels = [box.x0 for box in of_row if box.x0 > height.x1 - 1]
         assert all(left - right > 8 for left in next_panels)
 
@@ -256,7 +255,14 @@ def test_a_users_problem_without_reference_and_output_names_is_drawn(tmp_path):
         figure = solution.solution_figure(run)
         assert not any("reference" in curves(axis) for axis in figure.axes)
         names = [axis.get_ylabel().split("\n")[0] for axis in figure.axes if axis.get_ylabel()]
-        assert names == {1: ["$u_{1}$", "$u_{2}$"], 2: ["network, u", "network, $u_{2}$"], 3: ["u at t = 0", "u at t = 1"]}[d]
+        assert (
+            names
+            == {
+                1: ["$u_{1}$", "$u_{2}$"],
+                2: ["network, $u_{1}$", "network, $u_{2}$"],
+                3: ["$u_{1}$ at t = 0", "$u_{1}$ at t = 1"],
+            }[d]
+        )
     for axis in marginals.marginals_figure(run).axes:
         assert [patch.get_label() for patch in axis.patches] == ["network"]
 
