@@ -1,6 +1,8 @@
 """The exceptions whose message is one line for the user, and the exit code of a command that ends with each."""
 
-FINISHED, FAILED, BAD_INPUT, STOPPED_EARLY = 0, 1, 2, 75  # 75 is EX_TEMPFAIL of sysexits.h: try again later
+FINISHED, FAILED, BAD_INPUT = 0, 1, 2
+# Of sysexits.h: EX_UNAVAILABLE, a process of the run was killed or its host is lost; EX_TEMPFAIL, try again later.
+PROCESS_LOST, STOPPED_EARLY = 69, 75
 
 
 class InputError(Exception):

@@ -586,6 +586,18 @@ def test_launcher_starts_all_with_one_meeting(launch):
     assert launch("0=0", "1", "resume", "r").stdout.split()[3:] == ["resume", "r"]
 
 
+def test_processes_end_with_a_launcher_that_is_killed(launch, tmp_path):
+    environment = dict(os.environ, PYTHONPATH=str(tmp_path), FAKE="")
+    command = [sys.executable, str(LAUNCHER), "2", "heat.toml"]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE) as launcher:
+        for _ in range(2):  # both have started
+            assert launcher.stdout.readline()
+        launcher.kill()
+        killed = time.monotonic()
+        assert launcher.stdout.read() == b""  # the end of the file: nobody can write to it any more
+    assert time.monotonic() - killed < 20  # by themselves they would sleep for a minute
+
+
 def test_launcher_kills_the_others_and_gives_the_first_failure(launch):
     begin = time.monotonic()
     assert launch("1=3", "3", "heat.toml").returncode == 3

@@ -1,6 +1,7 @@
 """Decide whether the job of a run that stopped early is queued again:  python -m nivp_dist.batch.requeue DIR --cap N
 
-Exit status 0: yes, and the run directory records it. 1: no, and one line says why. Imports no jax, calls no Slurm.
+Exit status 0: yes, and the run directory records it. 1: no, and one line says why. With --outcome it prints the exit
+code of the run instead, with --withdraw it records that Slurm did not queue the job. Imports no jax, calls no Slurm.
 """
 
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from nivp_dist.errors import InputError
+from nivp_dist.errors import FAILED, FINISHED, PROCESS_LOST, STOPPED_EARLY, InputError
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.metrics import Lines, read_lines
 
@@ -17,29 +18,38 @@ REQUEUES = "requeues.jsonl"  # the times that jobs of the run were queued again,
 NOTICE = ("SIGUSR1", "SIGUSR2")  # signals that announce a time limit; TERM may come from anybody
 
 
-def refusal(directory: str | Path, cap: int, job: str = "", facts: str = "") -> str | None:
+def refusal(directory: str | Path, cap: int, job: str = "", facts: str = "", lost: bool = False) -> str | None:
     """Why the job is not queued again, in one line; None if it is.
 
     cap: how often it is at most. job: its id; the cap, and the progress since the last time, are counted for each job,
-    so that a run that is submitted again starts with a new count. facts: what `scontrol -o show job` prints.
+    so that a run that is submitted again starts with a new count. facts: what `scontrol -o show job` prints. lost: the
+    run has not stopped, but a process of it was lost, with its host or by the kernel for want of memory.
     Raises InputError if the directory holds no run, ValueError if a file of it is damaged.
     """
     directory = Path(directory)
     summary = run_directory.read_summary(directory) or {}
-    if summary.get("status") != "stopped":
+    if lost and summary.get("status") in ("finished", "failed"):
+        return f"the run has {summary['status']}"
+    if not lost and summary.get("status") != "stopped":
         return f"the run has not stopped with a checkpoint, its status is '{summary.get('status', 'not started')}'"
     if not run_directory.has_checkpoint(directory):
         return "the run has no checkpoint"
-    if (why := _unwanted(summary.get("signal"), _pairs(facts))) is not None:
+    if (why := _unwanted(NOTICE[0] if lost else summary.get("signal"), _pairs(facts))) is not None:
         return why
     before = _of_job(directory, job)
     if len(before) >= cap:
         allowed = f"{cap} times are allowed and used up"
         return f"{allowed}; `nivp submit --resume {directory}` counts anew, --requeues allows more"
     if before and progress(directory) <= before[-1]["transitions"]:
-        why = f"the run has not advanced since the last time, t = {summary['t']:g}"
+        why = f"the run has not advanced since the last time, t = {summary.get('t') or 0:g}"
         return f"{why}: `nivp submit --resume {directory}` with a longer --time"
     return None
+
+
+def outcome(directory: str | Path) -> int:
+    """The exit code of a run whose process 0, or srun, was killed before it could give it (srun gives 137)."""
+    status = (run_directory.read_summary(directory) or {}).get("status")
+    return {"finished": FINISHED, "stopped": STOPPED_EARLY, "failed": FAILED}.get(str(status), PROCESS_LOST)
 
 
 def progress(directory: str | Path) -> int:
@@ -53,9 +63,14 @@ def record(directory: str | Path, job: str = "") -> dict:
     directory = Path(directory)
     summary = run_directory.read_summary(directory) or {}
     line = {"job": job, "number": len(_of_job(directory, job)) + 1, "time": time.time()}
-    line |= {"transitions": progress(directory), "t": summary["t"], "signal": summary["signal"]}
+    line |= {"transitions": progress(directory), "t": summary.get("t") or 0.0, "signal": summary.get("signal")}
     Lines(directory / REQUEUES).append(line)
     return line
+
+
+def withdraw(directory: str | Path, job: str = "") -> None:
+    """Record that the last line does not hold, because Slurm did not queue the job. Raises OSError."""
+    Lines(Path(directory) / REQUEUES).append({"job": job, "withdrawn": True, "time": time.time()})
 
 
 def _pairs(facts: str) -> dict[str, str]:
@@ -77,17 +92,39 @@ def _unwanted(signal: str | None, facts: dict[str, str]) -> str | None:
 
 
 def _of_job(directory: Path, job: str) -> list[dict]:
-    return [line for line in read_lines(Path(directory) / REQUEUES) if line["job"] == job]
+    return [line for line in standing(read_lines(Path(directory) / REQUEUES)) if line["job"] == job]
+
+
+def standing(lines: list[dict]) -> list[dict]:
+    """Lines of requeues.jsonl without those that were withdrawn, each by a later line of its job."""
+    kept: list[dict] = []
+    for line in lines:
+        if line.get("withdrawn"):
+            last = max((n for n, entry in enumerate(kept) if entry["job"] == line["job"]), default=None)
+            kept = [entry for n, entry in enumerate(kept) if n != last]
+        else:
+            kept.append(line)
+    return kept
 
 
 @click.command()
 @click.argument("directory")
-@click.option("--cap", type=click.IntRange(0), required=True, help="How often the job is queued again at most.")
+@click.option("--cap", type=click.IntRange(0), default=0, help="How often the job is queued again at most.")
 @click.option("--job", default="", help="Id of the job.")
 @click.option("--facts", default="", help="Output of `scontrol -o show job`.")
-def main(directory, cap, job, facts):
+@click.option("--lost", is_flag=True, help="The run has not stopped: a process of it was lost.")
+@click.option("--outcome", "wants_outcome", is_flag=True, help="Print the exit code of the run, and do nothing else.")
+@click.option("--withdraw", "withdraws", is_flag=True, help="Record that Slurm did not queue the job again.")
+def main(directory, cap, job, facts, lost, wants_outcome, withdraws):
     """Decide whether the job of the run in DIR is queued again, and record it."""
-    why = refusal(directory, cap, job, facts)
+    if wants_outcome:
+        click.echo(outcome(directory))
+        return 0
+    if withdraws:
+        withdraw(directory, job)
+        click.echo("nivp: not queued again: Slurm refused four times", err=True)
+        return 0
+    why = refusal(directory, cap, job, facts, lost)
     if why is not None:
         click.echo(f"nivp: not queued again: {why}", err=True)
         return 1

@@ -16,7 +16,7 @@ from nivp_dist.cluster import ending, joining, reception
 from nivp_dist.cluster.diagnosis import Failure, first_failure, stuck_processes
 from nivp_dist.cluster.liveness import Liveness
 from nivp_dist.cluster.topology import Meeting, Topology
-from nivp_dist.errors import FAILED
+from nivp_dist.errors import FAILED, PROCESS_LOST
 from nivp_dist.settings.model import ClusterSettings
 
 GATHER_SECONDS = 0.4  # after a first report: it may be the consequence of another failure, whose report comes later
@@ -157,7 +157,7 @@ class Group:
         peer = self._peers.pop(index)
         peer.connection.close()
         # If process 0 is lost, nobody is left to decide: each of the others ends by itself, and the first says why.
-        self._end(f"process {index} on {peer.host}{what}", FAILED, on_screen=self.index in (0, 1))
+        self._end(f"process {index} on {peer.host}{what}", PROCESS_LOST, on_screen=self.index in (0, 1))
 
     def _report(self, failure: Failure) -> None:
         """Process 0 collects the failures of all processes for a moment before it decides which came first."""

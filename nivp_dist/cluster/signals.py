@@ -1,4 +1,5 @@
-"""Requests to stop: SIGTERM (preemption, cancel), SIGINT (Ctrl-C), SIGUSR1 and SIGUSR2 (notice of a time limit)."""
+"""Requests to stop: SIGTERM (preemption, cancel), SIGINT (Ctrl-C), SIGHUP (the terminal is closed), SIGUSR1 and SIGUSR2
+(notice of a time limit)."""
 
 import signal
 import threading
@@ -14,7 +15,7 @@ def remember_early_signals() -> None:
     A signal that comes before the main loop stops the run when the loop begins. One that comes after the loop finds
     nothing left to stop.
     """
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    for number in _wanted(signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda number, frame: _early.append(signal.Signals(number).name))
 
 
@@ -25,7 +26,7 @@ class StopRequest:
     process 0. A second SIGINT raises KeyboardInterrupt at once.
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
     def __init__(self):
         self.received: str | None = None
@@ -33,7 +34,7 @@ class StopRequest:
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+            self._before = {number: signal.signal(number, self._handle) for number in _wanted(*self.SIGNALS)}
         if (group := session.current().group) is not None:
             group.on_signal = self._receive
         if _early:
@@ -53,3 +54,8 @@ class StopRequest:
         self.received = self.received or name
         if (group := session.current().group) is not None:
             group.signal = self.received
+
+
+def _wanted(*signals: signal.Signals) -> list[signal.Signals]:
+    """The signals without SIGHUP where it is ignored: a run under nohup outlives its terminal."""
+    return [number for number in signals if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]

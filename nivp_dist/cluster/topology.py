@@ -116,10 +116,10 @@ def _local(environment) -> Topology:
     processes, index = _number(environment, "NIVP_PROCESSES"), _number(environment, "NIVP_PROCESS_ID", 0)
     if processes == 1:
         return Topology(1, 0, "alone")
-    host, _, port = environment["NIVP_MEETING"].rpartition(":")
-    if not host or not port.isdigit():
-        raise InputError(f"environment: NIVP_MEETING must be HOST:PORT, got {environment['NIVP_MEETING']!r}")
-    meeting = Meeting(host, (int(port),), f"local-{port}")
+    host, _, ports = environment["NIVP_MEETING"].rpartition(":")
+    if not host or not re.fullmatch(r"\d+(,\d+)*", ports):
+        raise InputError(f"environment: NIVP_MEETING must be HOST:PORT[,PORT...], got {environment['NIVP_MEETING']!r}")
+    meeting = Meeting(host, tuple(map(int, ports.split(","))), f"local-{ports}")
     return _checked(Topology(processes, index, "launch/local", processes, index, meeting))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nivp_dist.batch.jobs import JOBS
-from nivp_dist.batch.requeue import REQUEUES
+from nivp_dist.batch.requeue import REQUEUES, standing
 from nivp_dist.errors import InputError
 from nivp_dist.report.rate import WINDOW_SAMPLES, settled_rate
 from nivp_dist.storage import heartbeat, run_directory
@@ -60,7 +60,7 @@ def _read_status(directory: Path, now: float) -> dict[str, Any]:
         "resumes": sum(event.get("kind") == "resume" for event in events),
         "refits": summary.get("refits", 0),
         "job": job,
-        "requeues": len(read_tail(directory / REQUEUES)),
+        "requeues": len(standing(read_tail(directory / REQUEUES))),
         "heartbeat": None if beat is None else beat._asdict() | {"holder": str(beat), "age_seconds": beat.age},
         "events": events[-SHOWN_EVENTS:],
         "warnings": [event for event in events if event.get("kind") in ("warning", "fail")][-SHOWN_EVENTS:],

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from nivp_dist.batch.requeue import REQUEUES, main, record, refusal
+from nivp_dist.batch.requeue import REQUEUES, main, record, refusal, standing
 from nivp_dist.errors import InputError
 from nivp_dist.storage import run_directory
+from nivp_dist.storage.metrics import read_lines
 
 RUNNING = "JobId=7 JobState=RUNNING Reason=None PreemptTime=None"
 
@@ -36,6 +37,36 @@ def test_a_run_stopped_by_its_time_limit_is_queued_again(run):
 def test_only_a_run_that_was_stopped_is_queued_again(run, status):
     line = f"the run has not stopped with a checkpoint, its status is '{status}'"
     assert refusal(run(status=status), 9, "7", RUNNING) == line
+
+
+@pytest.mark.parametrize(
+    "status, wanted",
+    [("running", None), ("stopped", None), ("failed", "the run has failed"), ("finished", "the run has finished")],
+)
+def test_a_run_that_has_lost_a_process_is_queued_again(run, status, wanted):
+    """Its summary is that of an earlier moment. A run that loses a process at the same place twice is not."""
+    directory = run(status=status, signal=None)
+    assert refusal(directory, 3, "7", RUNNING, lost=True) == wanted
+    assert refusal(directory, 3, "7", RUNNING.replace("RUNNING", "COMPLETING"), lost=True) is not None
+    if wanted is None:
+        record(directory, "7")
+        assert "has not advanced" in refusal(directory, 3, "7", RUNNING, lost=True)
+
+
+@pytest.mark.parametrize("status, code", [("finished", 0), ("stopped", 75), ("failed", 1), ("running", 69)])
+def test_the_outcome_of_a_run_that_could_not_give_it(run, capfd, status, code):
+    assert main([str(run(status=status)), "--outcome"], standalone_mode=False) == 0
+    assert capfd.readouterr().out == f"{code}\n"
+
+
+def test_a_requeue_that_slurm_refuses_is_withdrawn(run, capfd):
+    directory = run()
+    record(directory, "7")
+    record(directory, "8")
+    assert main([str(directory), "--job", "7", "--withdraw"], standalone_mode=False) == 0
+    assert [line["job"] for line in standing(read_lines(directory / REQUEUES))] == ["8"]
+    assert refusal(directory, 1, "7", RUNNING) is None and refusal(directory, 1, "8", RUNNING) is not None
+    assert capfd.readouterr().err == "nivp: not queued again: Slurm refused four times\n"
 
 
 def test_a_run_without_a_checkpoint_is_not_queued_again(run):

@@ -45,7 +45,9 @@ echo "scontrol $*" >> called
 [ "$(grep -c '^scontrol requeue' called)" -gt "$BUSY" ]
 """
 PYTHON = """#!/bin/bash
+case "$*" in *batch.watch*) exec sleep_ 60 ;; esac
 printf '%s\\n' "python $*" >> called
+case "$*" in *--outcome*) echo "$OUTCOME" ;; esac
 exit "$RULE"
 """
 
@@ -140,9 +142,10 @@ def bash(tmp_path):
     (stand_ins / "sleep_").symlink_to("/bin/sleep")
     site = SiteSettings(python=str(stand_ins / "py thon"))
 
-    def bash(code, rule=1, busy=0, wait="", tasks=None, directory=tmp_path / "a run's", **slurm):
+    def bash(code, rule=1, busy=0, wait="", outcome=1, tasks=None, directory=tmp_path / "a run's", **slurm):
         text = render(directory, site, {"integrator.t_end": "2"}, tasks, requeues=7)
         own = {"CODE": str(code), "RULE": str(rule), "BUSY": str(busy), "WAIT": wait, "SLURM_JOB_ID": "42"}
+        own["OUTCOME"] = str(outcome)
         own["PATH"] = f"{stand_ins}:{os.environ['PATH']}"
         return subprocess.Popen(["bash", "-c", text], cwd=tmp_path, env=os.environ | own | slurm)
 
@@ -157,10 +160,25 @@ STEP = "--kill-on-bad-exit=1 /bin/py thon -m nivp_dist.cli resume /a run's --int
 RULE = "python -m nivp_dist.batch.requeue /a run's --cap 7 --job 42 --facts JobId=42 JobState=RUNNING"
 
 
-@pytest.mark.parametrize("code", [0, 1, 2, 137])
+@pytest.mark.parametrize("code", [0, 1, 2])
 def test_the_exit_code_of_the_run_is_that_of_the_job(bash, code):
     assert bash(code).wait(timeout=20) == code
     assert bash.called() == [STEP]
+
+
+OUTCOME = "python -m nivp_dist.batch.requeue /a run's --outcome"
+LOST = RULE.replace("--job 42", "--job 42 --lost")
+
+
+@pytest.mark.parametrize("outcome, calls", [(0, []), (1, []), (75, [RULE]), (69, [LOST])])
+def test_a_killed_srun_leaves_the_outcome_of_the_run(bash, outcome, calls):
+    assert bash(137, rule=1, outcome=outcome).wait(timeout=20) == outcome
+    assert bash.called() == [STEP, OUTCOME, *calls]
+
+
+def test_a_job_that_has_lost_a_process_is_queued_again(bash):
+    assert bash(69, rule=0).wait(timeout=20) == 69
+    assert bash.called() == [STEP, LOST, "scontrol requeue 42"]
 
 
 def test_a_job_that_is_not_queued_again(bash):
@@ -171,7 +189,8 @@ def test_a_job_that_is_not_queued_again(bash):
 @pytest.mark.parametrize("busy, calls", [(0, 1), (2, 3), (9, 4)])
 def test_a_job_is_queued_again_even_if_the_controller_is_busy(bash, busy, calls):
     assert bash(75, rule=0, busy=busy).wait(timeout=20) == 75
-    assert bash.called() == [STEP, RULE] + ["scontrol requeue 42"] * calls
+    withdrawn = ["python -m nivp_dist.batch.requeue /a run's --job 42 --withdraw"] if busy > 4 else []
+    assert bash.called() == [STEP, RULE] + ["scontrol requeue 42"] * calls + withdrawn
 
 
 def test_the_shell_outlives_its_tasks_when_both_get_a_signal(bash):

@@ -160,8 +160,9 @@ def test_the_run_under_a_time_limit_is_submitted(limited):
 
 
 def test_when_a_stopped_or_failed_job_is_not_queued_again(box, start, submit, processes, quiet):
-    """A job is queued again after a notice of its limit, as often as --requeues allows. A job that is cancelled is not,
-    and neither is one of which a task is killed (as for want of memory): it is a failed job to the accounting.
+    """A job is queued again after a notice of its limit, as often as --requeues allows. A job that is cancelled is not.
+    One of which a task is killed (as for want of memory) is, until it has made no progress since the last time: then it
+    is a failed job to the accounting.
 
     The run can be resumed each time, and ends with the same bits.
     """
@@ -185,15 +186,17 @@ def test_when_a_stopped_or_failed_job_is_not_queued_again(box, start, submit, pr
 
     job = submit("--resume", ran.directory, "--nodes", 2, fault="die:1")
     facts = box.wait(job, *ENDED, seconds=400)
-    assert (facts["JobState"], facts["Restarts"]) == ("FAILED", "0") and facts["ExitCode"] != "0:0", log(ran)
+    assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "69:0", "1"), log(ran)
     (output,) = (path.read_text() for path in (ran.directory / "logs").glob(f"slurm-{job}*.out"))
-    assert re.search(r"^nivp: process 1 on box\d was killed$", output, re.MULTILINE) and "queued again" not in output
+    assert re.search(r"^nivp: process 1 on box\d was killed$", output, re.MULTILINE)
+    assert re.search(r"^nivp: queued again at t = \S+, time 1 of 20$", output, re.MULTILINE)
+    assert "nivp: not queued again: the run has not advanced since the last time" in output
     last_line = (ran.directory / "logs/process-0000.log").read_text().splitlines()[-1]
     assert re.search(r"the group ends: process 1 on box\d was killed$", last_line)
     scripts = [line["script"] for line in lines(ran.directory / "jobs.jsonl")]
     assert scripts == [f"{ran.directory}/job-00{number}.sbatch" for number in (1, 2, 3)]
     starts = log(ran).count("module load cuda/12.8\nmodule load apptainer\nsite: it's ours\n")  # with the site's file
-    assert starts == 4
+    assert starts == 5
     assert_same(processes.resume(ran, local(2)), quiet)
 
 
@@ -233,6 +236,21 @@ def test_a_preemption_without_grace_time_and_the_loss_of_the_first_node(box, sta
         assert not (ran.directory / "requeues.jsonl").exists()
     finally:
         box.start_node(lost)
+
+
+def test_an_srun_that_outlives_its_run_is_ended(box, start, quiet):
+    """Without its task manager, srun does not learn that the tasks have ended, and would wait for the time limit."""
+    box.environment["NIVP_SRUN_GRACE_SECONDS"] = "30"
+    job, ran = start(slow=1, seconds=1)
+    del box.environment["NIVP_SRUN_GRACE_SECONDS"]
+    managers = subprocess.run(["pgrep", "-f", rf"slurmstepd: \[{job}\.0\]"], capture_output=True, text=True).stdout
+    assert len(managers.split()) == 2  # one a node
+    subprocess.run(["kill", "-KILL", *managers.split()], check=True)
+    facts = box.wait(job, *ENDED, seconds=400)
+    assert (facts["JobState"], facts["ExitCode"]) == ("COMPLETED", "0:0"), log(ran)
+    assert "nivp: srun is ended: it has outlived its run by 30 s" in log(ran)
+    assert ran.summary["status"] == "finished"
+    assert_same(ran, quiet)
 
 
 def test_the_runs_of_a_sweep_are_independent(box, submit, processes):

@@ -174,7 +174,7 @@ def test_srun_that_offers_mpi():
     [
         (THREE | {"NIVP_PROCESS_ID": ""}, "environment: NIVP_PROCESSES is set but NIVP_PROCESS_ID is not"),
         (THREE | {"NIVP_MEETING": ""}, "environment: NIVP_PROCESSES is set but NIVP_MEETING is not"),
-        (THREE | {"NIVP_MEETING": "node1"}, "environment: NIVP_MEETING must be HOST:PORT"),
+        (THREE | {"NIVP_MEETING": "node1"}, "environment: NIVP_MEETING must be HOST:PORT[,PORT...]"),
         (THREE | {"NIVP_PROCESS_ID": "3"}, "environment: the index of this process, 3, is not in 0..2"),
         (THREE | {"NIVP_PROCESS_ID": "-1"}, "environment: NIVP_PROCESS_ID must be a whole number"),
         (THREE | {"NIVP_PROCESSES": "x"}, "environment: NIVP_PROCESSES must be a whole number, got 'x'"),

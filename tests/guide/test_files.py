@@ -63,7 +63,9 @@ def test_jobs_and_requeues(tmp_path):
     (tmp_path / "config.toml").write_text("")
     (tmp_path / "summary.json").write_text('{"status": "stopped", "t": 0.5, "signal": "SIGUSR2"}')
     (tmp_path / "checkpoints/3").mkdir(parents=True)
-    assert set(requeue.record(tmp_path)) == fields("requeues.jsonl")
+    requeue.record(tmp_path)
+    requeue.withdraw(tmp_path)
+    assert {name for line in read_lines(tmp_path / requeue.REQUEUES) for name in line} == fields("requeues.jsonl")
 
 
 def test_heartbeat():
