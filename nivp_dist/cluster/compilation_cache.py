@@ -36,6 +36,9 @@ def enable(settings: ClusterSettings, topology: Topology, warn: Callable[[str], 
     if status.st_uid != os.getuid() or status.st_mode & 0o022:  # programs that others put there would run as the user
         warn(f"no compilation cache: {folder} belongs to others or can be written by them: chmod go-w, or name another")
         return
+    if not os.access(folder, os.W_OK | os.X_OK):
+        warn(f"no compilation cache: {folder} cannot be written: chmod u+wx, or name another")
+        return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # JAX leaves out programs that compile quickly; a run has hundreds of them, and together they take the longest.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

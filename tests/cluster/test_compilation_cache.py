@@ -50,6 +50,14 @@ def test_a_cache_that_cannot_be_made_is_a_warning(enabled, tmp_path):
     assert folder is None and warning == f"no compilation cache: {tmp_path}/file/cache: Not a directory"
 
 
+def test_a_cache_that_cannot_be_written_is_a_warning(enabled, tmp_path, monkeypatch):
+    (tmp_path / "cache").mkdir(mode=0o700)
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # permissions do not bind root
+    folder, (warning,) = enabled(str(tmp_path / "cache"))
+    assert folder is None
+    assert warning == f"no compilation cache: {tmp_path}/cache cannot be written: chmod u+wx, or name another"
+
+
 def test_an_unknown_home_directory_is_a_warning(enabled, monkeypatch):
     def unknown(*_):
         raise KeyError("uid not found")

@@ -11,6 +11,7 @@ from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems import Box, Problem, WholeSpace
 from nivp_dist.problems.wave import Wave
 from nivp_dist.settings.model import SamplingSettings
+from nivp_dist.storage.run_directory import read_summary, write_summary
 
 
 class Normal(Problem):
@@ -119,6 +120,15 @@ def test_what_is_no_density_has_neither_entropy_nor_invariants():
         "mean",
         "covariance",
     }
+
+
+def test_a_density_in_the_direct_form_that_is_negative_somewhere_has_an_infinite_log_error_which_json_takes(tmp_path):
+    network = Closed(lambda c, x: jnp.exp(log_normal(x)) * jnp.where(x[:, :1] > 0, 1.0, -0.01))
+    score = scored(Normal(), network)
+    assert score.log_rms == np.inf and 0 < score.relative_l2 < 1
+    (tmp_path / "config.toml").touch()
+    write_summary(tmp_path, {"errors": [{"t": 0.0, "log_rms": score.log_rms}]})
+    assert read_summary(tmp_path) == {"errors": [{"t": 0.0, "log_rms": None}]}
 
 
 def test_an_unknown_error_is_not_a_number():
