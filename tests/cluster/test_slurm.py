@@ -213,10 +213,11 @@ def test_a_requeue_by_hand_a_lost_node_and_a_preemption_with_grace_time(box, sta
         goes_on(ran, 2)
         assert "was killed" in log(ran) and lost not in box.hosts(job)
         assert done - resumed_at(ran) <= 3  # lost: one interval
-        assert not (ran.directory / "requeues.jsonl").exists()
+        before = len(lines(ran.directory / "requeues.jsonl"))
+        assert before in (0, 1)  # the job script or Slurm itself, whichever notices the loss first
         preempt(box)
         finished(box, job, ran, quiet, restarts=3)
-        assert len(lines(ran.directory / "requeues.jsonl")) == 1
+        assert len(lines(ran.directory / "requeues.jsonl")) == before + 1
     finally:
         box.start_node(lost)
 
