@@ -8,6 +8,7 @@ import contextlib
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from nivp_dist.cluster.compile_clock import CompileClock
 from nivp_dist.cluster.control import SAVE, STOP, Control
@@ -15,6 +16,7 @@ from nivp_dist.cluster.signals import StopRequest
 from nivp_dist.errors import DiskFailed, InputError, RunFailed, RunStopped
 from nivp_dist.formatting import describe_error
 from nivp_dist.problems import registry
+from nivp_dist.run.history import times
 from nivp_dist.run.record import Record
 from nivp_dist.run.reporter import SilentReporter
 from nivp_dist.run.simulation import Simulation
@@ -176,9 +178,22 @@ class MainLoop:
             raise InputError(f"integrator.t_end = {t_end:g} lies before the checkpoint, t = {state.t:g}: raise it")
         state = self.simulation.resumed(state)
         if state.phase != FINISHED:
-            self.say(state, "resume", f"resumed at t = {state.t:.6g}, step {state.step}")
+            again = f"; outputs to be computed again: {times(sorted(self.record.abandoned))}"
+            removed = again if self.record.abandoned else ""
+            self.say(state, "resume", f"resumed at t = {state.t:.6g}, step {state.step}{removed}")
+            self.warn_of_changes(state)
             self.reporter.phase(PHASE_NAMES[state.phase])
         return state
+
+    def warn_of_changes(self, state: State) -> None:
+        """Warn of another environment than that of the checkpoint, and of output times that the run has passed."""
+        if self.record.environment_change:
+            self.say(state, "environment", self.record.environment_change, warn=True)
+        written = np.array(list(self.record.outputs))
+        passed = [t for t in self.simulation.output_times if t < state.t and not np.isclose(written, t, 1e-9).any()]
+        if passed and self.record.writes:
+            where = f"they lie before t = {state.t:.6g}, where the run goes on"
+            self.say(state, "warning", f"output.times: no snapshot at {times(passed)}: {where}", warn=True)
 
     def poll(self, label: str = "stage of a step") -> None:
         """Called between the parts of a transition. Raises Interrupted if a stop was requested."""

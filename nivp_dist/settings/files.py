@@ -264,7 +264,25 @@ def to_toml(config: Config, versions: dict[str, str] | None = None) -> str:
 
 
 def config_hash(config: Config) -> str:
-    """sha256 (hex) of all that decides the result: every key but output.directory and those of CHANGEABLE.
+    """sha256 (hex) of ``fixed_settings``. Raises InputError if the problem file cannot be read."""
+    canonical = json.dumps(fixed_settings(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def changed_keys(before: dict, now: dict, section: str = "") -> list[str]:
+    """The dotted keys whose values differ between two trees of settings, as ``fixed_settings`` returns them."""
+    names = []
+    for key in dict.fromkeys([*before, *now]):
+        one, other = before.get(key), now.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            names += changed_keys(one, other, f"{section}{key}.")
+        elif one != other:
+            names.append(f"{section}{key}")
+    return names
+
+
+def fixed_settings(config: Config) -> dict:
+    """All that decides the result, as JSON takes it: every key but output.directory and those of CHANGEABLE.
 
     A problem file counts by its content, wherever it lies. Raises InputError if it cannot be read.
     """
@@ -278,5 +296,4 @@ def config_hash(config: Config) -> str:
             data["problem"]["file"] = hashlib.sha256(Path(config.problem.file).read_bytes()).hexdigest()
         except OSError as error:
             raise InputError(f"{config.problem.file}: problem.file cannot be read: {error.strerror}") from None
-    canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return data

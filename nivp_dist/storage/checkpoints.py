@@ -8,7 +8,7 @@ import contextlib
 import errno
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,12 +29,18 @@ SPACE = 2  # times the size of the state is required before a save: the state, a
 LONGEST_REASON = 160  # characters of a library's error in a message
 
 
+NOTE = "note"  # the entry of a checkpoint that holds the text of process 0
+NO_NOTE = np.zeros(0, np.uint8)
+
+
 class Restored(NamedTuple):
-    """A state read from a checkpoint: arrays by name, the checkpoint's number, and a message for each damaged one."""
+    """A state read from a checkpoint: arrays by name, the checkpoint's number, a message for each damaged one, and the
+    text that process 0 had saved with it."""
 
     tree: dict[str, np.ndarray]
     number: int
     messages: list[str]
+    note: str
 
 
 class Checkpoints:
@@ -55,8 +61,9 @@ class Checkpoints:
         self._last: tuple[int, dict[str, str]] | None = None  # number and digests of the last save or restore
         self._on_process_zero(self._open)
 
-    def save(self, number: int, tree: Mapping[str, np.ndarray | jax.Array]) -> bool:
-        """Write a whole state. number: transitions of the run so far; tree: name -> array, the same on every process.
+    def save(self, number: int, tree: Mapping[str, np.ndarray | jax.Array], note: str = "") -> bool:
+        """Write a whole state. number: transitions of the run so far; tree: name -> array, the same on every process;
+        note: a text that is saved with the state, of process 0. Another note does not make another state.
 
         Returns False, and writes nothing, if this very state was the last one saved or restored. Another state of the
         same number (the run continues with other output times) replaces the older one when it is complete itself.
@@ -67,7 +74,8 @@ class Checkpoints:
         _require_agreement(self.channel, digests, position(arrays) or f"transition {number}")
         if self._last == (number, digests) and self._on_process_zero(lambda: self._path(number).is_dir()):
             return False
-        self._on_process_zero(lambda: self._write(number, arrays, digests))
+        entry = np.frombuffer(note.encode(), np.uint8)
+        self._on_process_zero(lambda: self._write(number, arrays | {NOTE: entry}, digests | {NOTE: digest(entry)}))
         self._last = number, digests
         return True
 
@@ -85,8 +93,9 @@ class Checkpoints:
             tree, problem = self._read(number)
             problem = _of_any_process(self.channel, problem)
             if not problem:
+                note = tree.pop(NOTE, NO_NOTE).tobytes().decode()
                 _require_kind(tree, template, self._name(number))
-                return self._accept(tree, number, damage)
+                return self._accept(tree, number, damage)._replace(note=note)
             damage[number] = problem
         if numbers:
             newest = numbers[-1]
@@ -96,10 +105,18 @@ class Checkpoints:
             )
         return None
 
+    def trees(self) -> Iterator[dict[str, np.ndarray]]:
+        """All states that every process can read, the newest first, and one at a time in memory."""
+        for number in reversed(self._on_process_zero(self._numbers)):
+            tree, problem = self._read(number)
+            if not _of_any_process(self.channel, problem):
+                tree.pop(NOTE, None)
+                yield tree
+
     def _accept(self, tree: dict[str, np.ndarray], number: int, damage: dict[int, str]) -> Restored:
         self._last = number, {name: digest(array) for name, array in tree.items()}
         where = position(tree) or f"transition {number}"
-        return Restored(tree, number, self._on_process_zero(lambda: self._set_aside(damage, where)))
+        return Restored(tree, number, self._on_process_zero(lambda: self._set_aside(damage, where)), "")
 
     # On process 0 ---------------------------------------------------------------------------------
 

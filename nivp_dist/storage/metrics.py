@@ -1,14 +1,27 @@
 """JSON-lines files, metrics.jsonl and events.jsonl: appended to by a run, cut back to the checkpoint by a resume."""
 
+import contextlib
+import hashlib
+import io
+import itertools
 import json
 import math
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 from nivp_dist.storage.files import append_line, sync_file, write_whole
 
 METRICS, EVENTS = "metrics.jsonl", "events.jsonl"
+DAMAGED = ".damaged"  # ending of the copy of a file with lines that cannot be read
+
+
+class Mark(NamedTuple):
+    """The lines of a file at one moment: their number, and the sha256 of their bytes in hexadecimal digits."""
+
+    count: int
+    digest: str
 
 
 class Lines:
@@ -16,10 +29,14 @@ class Lines:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self._count, self._hash = 0, None  # of the lines in the file; None before they have been read
 
     def append(self, record: dict) -> None:
         """Add one object. NaN and infinities become null, because JSON has no such numbers. Raises OSError."""
-        append_line(self.path, _dump(record))
+        line, digest = _dump(record), self._digest()
+        append_line(self.path, line)
+        digest.update(line.encode() + b"\n")
+        self._count += 1
 
     def sync(self) -> None:
         """Flush the lines to the disk: no checkpoint may outlive the lines before it. Raises OSError."""
@@ -30,23 +47,56 @@ class Lines:
         """All objects so far."""
         return read_lines(self.path)
 
-    def truncate_to(self, count: int, key: str = "step") -> int:
-        """Keep the lines up to the last one with record[key] <= count. Returns how many were dropped.
+    def mark(self) -> Mark:
+        """The lines that this object has found in the file and appended to it, whatever lies there by now."""
+        digest = self._digest().hexdigest()
+        return Mark(self._count, digest)
 
-        What follows the last of them may be damaged, because a power failure leaves anything there. Raises ValueError
-        if a line before it is damaged, and OSError.
+    def cut_back(self, mark: Mark, last: int, key: str = "step") -> bool:
+        """Remove the lines that were written after a checkpoint. Returns whether all lines before it are intact.
+
+        mark: the lines at the checkpoint. Lines that follow them stay as long as record[key] <= last; whatever comes
+        then may be damaged, because a power failure leaves anything there.
+
+        If the lines before the checkpoint are not those of the mark, every line with record[key] <= last that can be
+        read stays. A file with lines that cannot be read is copied first, to a file with the ending ``.damaged``.
+        Raises OSError.
         """
+        end = self._end_of(mark)
+        if end is None:
+            self._keep_readable(last, key)
+        elif self.path.exists():
+            _cut(self.path, end, lambda line: _is_at_most(last, _parse(line), key))
+        self._count, self._hash = 0, None
+        return end is not None
+
+    def _digest(self):
+        """The running digest of the lines. A torn last line is left out, because ``append_line`` removes it."""
+        if self._hash is None:
+            self._count, self._hash = 0, hashlib.sha256()
+            with _opened(self.path) as file:
+                for line in file:
+                    if line.endswith(b"\n"):
+                        self._hash.update(line)
+                        self._count += 1
+        return self._hash
+
+    def _end_of(self, mark: Mark) -> int | None:
+        """Where the lines of the mark end in the file, in bytes; None if the file does not begin with them."""
+        digest, end = hashlib.sha256(), 0
+        with _opened(self.path) as file:
+            for line in itertools.islice(file, mark.count):
+                digest.update(line)
+                end += len(line)
+        return end if digest.hexdigest() == mark.digest else None
+
+    def _keep_readable(self, last: int, key: str) -> None:
         content = _content(self.path)
         lines = content.split(b"\n")
-        records = [_parse(line) for line in lines]
-        wanted = (n for n, record in enumerate(records) if record and record.get(key, 0) <= count)
-        kept = 1 + max(wanted, default=-1)
-        if None in records[:kept]:
-            raise ValueError(f"{self.path}, line {records.index(None) + 1}: not JSON")
-        whole = b"".join(line + b"\n" for line in lines[:kept])
-        if whole != content:
-            write_whole(self.path, whole)
-        return sum(1 for line in lines[kept:] if line)
+        if any(line and _parse(line) is None for line in lines):
+            write_whole(self.path.with_name(self.path.name + DAMAGED), content)
+        kept = [line for line in lines if _is_at_most(last, _parse(line), key)]
+        write_whole(self.path, b"".join(line + b"\n" for line in kept))
 
 
 def read_lines(path: str | Path) -> list[dict]:
@@ -71,6 +121,30 @@ def read_tail(path: str | Path, size: int = 1 << 18) -> list[dict]:
     except FileNotFoundError:
         return []
     return [record for record in map(_parse, lines) if record is not None]
+
+
+def _cut(path: Path, end: int, belongs: Callable[[bytes], bool]) -> None:
+    """Cut a file behind its first `end` bytes and the lines after them that belong to it."""
+    with open(path, "r+b") as file:
+        file.seek(end)
+        for line in file:
+            if not (line.endswith(b"\n") and belongs(line)):
+                break
+            end += len(line)
+        file.truncate(end)
+    sync_file(path)
+
+
+def _is_at_most(last: int, record: dict | None, key: str) -> bool:
+    value = None if record is None else record.get(key, 0)
+    return isinstance(value, int) and value <= last
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The file, to be read; an empty one if there is none."""
+    with open(path, "rb") if path.exists() else io.BytesIO() as file:
+        yield file
 
 
 def _content(path: str | Path) -> bytes:

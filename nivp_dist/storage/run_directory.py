@@ -132,16 +132,32 @@ def read_summary(directory: str | Path) -> dict | None:
     if not (directory / RECORD).is_file():
         raise InputError(no_run_in(directory))
     try:
-        return json.loads((directory / SUMMARY).read_bytes())
+        summary = json.loads((directory / SUMMARY).read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise InputError(f"{directory / SUMMARY}: damaged: {error}; move it away") from None
+        raise InputError(f"{directory / SUMMARY}: damaged: {error}; `nivp resume` makes it anew") from None
+    if not isinstance(summary, dict):
+        raise InputError(f"{directory / SUMMARY}: damaged: not a JSON object; `nivp resume` makes it anew")
+    return summary
+
+
+def readable_summary(directory: str | Path) -> dict:
+    """summary.json, or {} if there is none or it is damaged: a resume needs nothing of it.
+
+    Raises InputError if the directory holds no run.
+    """
+    try:
+        return read_summary(directory) or {}
+    except InputError:
+        if not (Path(directory) / RECORD).is_file():
+            raise
+        return {}
 
 
 def has_finished(directory: str | Path) -> bool:
-    """Whether the run has reached its end. Raises InputError if the directory holds no run."""
-    return (read_summary(directory) or {}).get("status") == "finished"
+    """Whether the summary says that the run has reached its end. Raises InputError if the directory holds no run."""
+    return readable_summary(directory).get("status") == "finished"
 
 
 def require_not_beyond(directory: str | Path, t_end: float) -> None:

@@ -1,6 +1,7 @@
 """Snapshots: one npz file for each output time, written whole or not at all; equal arrays make equal files."""
 
 import contextlib
+import hashlib
 import io
 import zipfile
 import zlib
@@ -12,6 +13,7 @@ import numpy as np
 from nivp_dist.storage.files import write_whole
 
 FOLDER = "snapshots"
+UNREADABLE = "unreadable_snapshots"  # the folder that damaged snapshots are moved to
 
 
 class Snapshot(NamedTuple):
@@ -42,6 +44,18 @@ def list_snapshots(directory: str | Path) -> list[Snapshot]:
     """The snapshots of a run directory in the order of time. Raises OSError, and ValueError if one is damaged."""
     files = (Path(directory) / FOLDER).glob("t_*.npz")
     return sorted((Snapshot(_time(path), path) for path in files), key=lambda snapshot: snapshot.t)
+
+
+def digest(path: str | Path) -> str:
+    """The sha256 of a snapshot's file, in hexadecimal digits. Raises OSError."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def set_aside(path: Path) -> None:
+    """Move a snapshot to unreadable_snapshots/ in its run directory, in case somebody can use it. Raises OSError."""
+    folder = path.parent.parent / UNREADABLE
+    folder.mkdir(exist_ok=True)
+    path.replace(folder / path.name)
 
 
 def load(path: str | Path) -> dict[str, np.ndarray]:

@@ -167,7 +167,8 @@ def test_no_checkpoint_that_can_be_read(runs, finished, capfd):
 def test_another_configuration_under_the_checkpoints(finished, runs):
     text = (finished.directory / "config.toml").read_text()
     (finished.directory / "config.toml").write_text(text.replace("rtol = 2e-06", "rtol = 3e-06"))
-    with pytest.raises(RunFailed, match="belong to another configuration"):
+    line = "config.toml: another configuration .*: integrator.rtol .the run had 2e-06.; put it back, and resume$"
+    with pytest.raises(RunFailed, match=line):
         runs.resume(finished)
 
 

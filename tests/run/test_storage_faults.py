@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 
+import numpy as np
 import pytest
 from disks import FailingCall
 from whole_runs import Runs, transitions_after
@@ -18,6 +19,7 @@ from nivp_dist.run.record import Record
 from nivp_dist.settings.files import read_config, resume_config
 from nivp_dist.storage import files, run_directory
 from nivp_dist.storage.lock import hold
+from nivp_dist.storage.metrics import read_lines
 
 EVERY = 4  # checkpoint.every_steps of these runs: transitions between two saves, and so the most that can be lost
 
@@ -242,16 +244,127 @@ def test_a_run_whose_checkpoints_are_gone_does_not_start_over(runs, undisturbed,
     same(runs.resume(ran), undisturbed)
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "events.jsonl", "snapshots/t_0.000000.npz"])
-def test_a_damaged_file_of_the_past_is_named(runs, undisturbed, same, crash, name):
+# Damage to the files beside the checkpoints: never lost without a word --------------------------------------
+
+
+def warnings(ran):
+    return [message for kind, message in ran.events if kind == "warning"]
+
+
+def without_lines(first, last):
+    return lambda path: path.write_bytes(
+        b"".join(path.read_bytes().splitlines(True)[: first - 1] + path.read_bytes().splitlines(True)[last:])
+    )
+
+
+def other_digit(path):
+    lines = path.read_bytes().splitlines(True)
+    lines[2] = lines[2].replace(b'"h": 0.0', b'"h": 0.1', 1).replace(b'"h": 1', b'"h": 2', 1)
+    path.write_bytes(b"".join(lines))
+
+
+@pytest.mark.parametrize(
+    "damage, gone",
+    [
+        (without_lines(5, 99), "the lines of steps 5 to 6 are gone"),
+        (without_lines(3, 3), "the lines of step 3 are gone"),
+        (lambda path: path.write_bytes(b""), "the lines of steps 1 to 6 are gone"),
+        (lambda path: path.unlink(), "the lines of steps 1 to 6 are gone"),
+        (lambda path: path.write_bytes(b"x" * 9 + path.read_bytes()[9:]), "the lines of step 1 are gone"),
+        (other_digit, "numbers in it were changed"),
+    ],
+)
+def test_damaged_metrics_are_named_once_and_the_run_goes_on(runs, undisturbed, crash, at, damage, gone):
     ran = runs.begin(crash, ("step", 9))
-    path, kept = ran.directory / name, runs.folder / f"kept{runs.count}"
-    shutil.copy(path, kept)
-    path.write_bytes(b"x" * 9 + b"\n" + path.read_bytes()[10:])
-    with pytest.raises(RunFailed, match=f"^{path}(, line 1)?: .*it is damaged; move it away, and resume without it$"):
-        runs.resume(ran)
-    shutil.copy(kept, path)
+    damage(ran.directory / "metrics.jsonl")
+    heard = []
+    reporter = at("note", "damage", lambda: heard.append(1))
+    assert_same_but_lines(runs.resume(ran, reporter), undisturbed)
+    (message,) = warnings(ran)
+    assert message.startswith(f"damage to the files in {ran.directory}: metrics.jsonl is not what the run had written")
+    assert message.endswith(gone) and heard == [1]
+    runs.resume(ran)
+    assert len(warnings(ran)) == 1
+
+
+def assert_same_but_lines(ran, undisturbed):
+    """Snapshots and summary as without the damage; of the metrics, those that are left."""
+    mine, theirs = ran.snapshots(), undisturbed.snapshots()
+    assert all(np.array_equal(mine[t]["theta"], theirs[t]["theta"]) for t in theirs) and mine.keys() == theirs.keys()
+    assert ran.summary["errors"] == undisturbed.summary["errors"]
+    assert ran.metrics[-1] == undisturbed.metrics[-1]
+
+
+@pytest.mark.parametrize("damage", [without_lines(2, 2), lambda path: path.write_bytes(b"{")])
+def test_damaged_events_are_named(runs, undisturbed, same, crash, damage):
+    ran = runs.begin(crash, ("step", 14))
+    damage(ran.directory / "events.jsonl")
     same(runs.resume(ran), undisturbed)
+    assert len(warnings(ran)) == 1 and "events.jsonl is not what the run had written" in warnings(ran)[0]
+
+
+def test_a_snapshot_that_is_gone_or_damaged_is_named(runs, undisturbed, crash):
+    for content in (None, b"x" * 9):
+        ran = runs.begin(crash, ("step", 9))
+        path = ran.directory / "snapshots/t_0.000000.npz"
+        path.unlink() if content is None else path.write_bytes(content)
+        runs.resume(ran)
+        assert "the snapshots of t = 0 are gone or damaged" in warnings(ran)[0]
+        assert [entry["t"] for entry in ran.summary["errors"]] == [0.1, 0.3]
+        assert (ran.directory / "unreadable_snapshots" / path.name).exists() == (content is not None)
+
+
+def test_snapshots_are_made_again_from_the_checkpoints_at_their_times(runs, undisturbed, same):
+    ran = runs.run(checkpoint__every_steps=1, checkpoint__keep=100)
+    names = sorted(path.name for path in (ran.directory / "snapshots").iterdir())
+    before = [(ran.directory / "snapshots" / name).read_bytes() for name in names]
+    shutil.rmtree(ran.directory / "snapshots")
+    same(runs.resume(ran), undisturbed)
+    assert [(ran.directory / "snapshots" / name).read_bytes() for name in names] == before
+    assert warnings(ran)[0].endswith("the snapshots of t = 0, 0.1, 0.3 were computed again from checkpoints")
+
+
+def test_a_snapshot_of_another_run_is_not_taken_for_its_own(runs, undisturbed, same):
+    ran, other = runs.run(), runs.run(seed=2)
+    name = "snapshots/t_0.300000.npz"
+    shutil.copy(other.directory / name, ran.directory / name)
+    same(runs.resume(ran), undisturbed)
+    assert len(warnings(ran)) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", None])
+def test_a_damaged_summary_does_not_refuse_a_resume(runs, undisturbed, same, crash, content):
+    ran = runs.begin(crash, ("step", 9))
+    path, wall = ran.directory / "summary.json", read_lines(ran.directory / "metrics.jsonl")[-1]["wall_seconds"]
+    path.unlink() if content is None else path.write_bytes(content)
+    same(runs.resume(ran), undisturbed)
+    assert ran.summary["wall_seconds"] > wall
+    assert len(warnings(ran)) == (content is not None)
+
+
+# Branches that were left ------------------------------------------------------------------------------------
+
+
+def test_a_fallback_removes_the_snapshots_of_the_branch_that_is_left(runs, crash):
+    """The checkpoint after t = 0.1 is damaged, and the run goes on under other output times."""
+    ran = runs.begin(crash, ("step", 16), checkpoint__every_steps=3)
+    times = list(ran.snapshots())
+    assert times == [0.0, 0.1]
+    for file in [path for number in saved(ran)[1:] for path in (ran.directory / f"checkpoints/{number}").rglob("*")]:
+        if file.is_file():
+            os.truncate(file, 0)
+    runs.resume(ran, output__times=[0.2])
+    assert list(ran.snapshots()) == [0.0, 0.2, 0.3]
+    resumed = [message for kind, message in ran.events if kind == "resume"]
+    assert resumed[0].endswith("outputs to be computed again: t = 0.1")
+
+
+def test_an_output_time_that_the_run_has_passed_is_named(runs, undisturbed, crash):
+    ran = runs.begin(crash, ("step", 16))
+    runs.resume(ran, output__times=[0.05, 0.1, 0.2])
+    assert list(ran.snapshots()) == [0.0, 0.1, 0.2, 0.3]
+    (message,) = warnings(ran)
+    assert message.startswith("output.times: no snapshot at t = 0.05: they lie before t = ")
 
 
 def test_a_finished_run_resumed_adds_nothing(runs, undisturbed, same):

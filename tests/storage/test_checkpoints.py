@@ -72,7 +72,7 @@ def flip(content):
 
 
 def test_a_restored_state_has_the_same_bits_and_types(saved):
-    tree, step, messages = saved.restore_latest(state(0))
+    tree, step, messages, _ = saved.restore_latest(state(0))
     assert step == 30 and messages == []
     assert all(isinstance(value, np.ndarray) for value in tree.values())
     assert same_bits(tree, state(30))
@@ -83,6 +83,16 @@ def test_nothing_is_restored_where_nothing_was_saved(tmp_path):
     assert Checkpoints(tmp_path, 3, SingleProcess()).restore_latest(state(0)) is None
 
 
+def test_a_note_is_restored_with_its_state_and_makes_no_other_state(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 3, SingleProcess())
+    assert checkpoints.save(10, state(10), "first")
+    assert not checkpoints.save(10, state(10), "second")
+    found = Checkpoints(tmp_path, 3, SingleProcess()).restore_latest(state(0))
+    assert found.note == "first" and same_bits(found.tree, state(10))
+    (tree,) = checkpoints.trees()
+    assert same_bits(tree, state(10))
+
+
 def test_only_the_last_checkpoints_are_kept(saved):
     saved.save(40, state(40))
     assert sorted(entry.name for entry in saved.folder.iterdir()) == ["20", "30", "40"]
@@ -91,7 +101,7 @@ def test_only_the_last_checkpoints_are_kept(saved):
 def test_the_same_state_is_not_written_again_and_another_state_of_the_same_number_replaces_it(saved):
     assert not saved.save(30, state(30))
     assert saved.save(30, state(31))
-    tree, step, _ = saved.restore_latest(state(0))
+    tree, step, _, _ = saved.restore_latest(state(0))
     assert step == 30 and same_bits(tree, state(31))
     assert sorted(entry.name for entry in saved.folder.iterdir()) == ["10", "20", "30"]
 
@@ -99,7 +109,7 @@ def test_the_same_state_is_not_written_again_and_another_state_of_the_same_numbe
 def test_a_save_killed_while_it_replaces_a_checkpoint_leaves_the_old_one(saved, tmp_path):
     (saved.folder / "30").rename(saved.folder / "30.replaced")
     (saved.folder / "30.partial/state").mkdir(parents=True)
-    tree, step, _ = Checkpoints(tmp_path, 3, SingleProcess()).restore_latest(state(0))
+    tree, step, _, _ = Checkpoints(tmp_path, 3, SingleProcess()).restore_latest(state(0))
     assert step == 30 and same_bits(tree, state(30))
     assert sorted(entry.name for entry in saved.folder.iterdir()) == ["10", "20", "30"]
 
@@ -112,7 +122,7 @@ def test_a_save_killed_while_it_replaces_a_checkpoint_leaves_the_old_one(saved, 
 def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before_with_a_message(saved, tmp_path, damage):
     spoil(saved.folder / "30", damage)
     again = Checkpoints(tmp_path, 3, SingleProcess())
-    tree, step, messages = again.restore_latest(state(0))
+    tree, step, messages, _ = again.restore_latest(state(0))
     assert step == 20 and same_bits(tree, state(20))
     assert len(messages) == 1
     assert messages[0].startswith("the checkpoint of step 1030, t = 30.1 is unreadable (")
@@ -125,7 +135,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before_with_a_mess
 def test_a_checkpoint_with_a_missing_file_is_set_aside_too(saved, tmp_path):
     (saved.folder / "30/manifest.json").unlink()
     (saved.folder / "20/state/_METADATA").unlink()
-    _, number, messages = Checkpoints(tmp_path, 3, SingleProcess()).restore_latest(state(0))
+    _, number, messages, _ = Checkpoints(tmp_path, 3, SingleProcess()).restore_latest(state(0))
     assert number == 10 and len(messages) == 2
     line = "the checkpoint of transition 30 is unreadable (No such file or directory: manifest.json)"
     assert messages[0].startswith(line)
@@ -169,7 +179,7 @@ def assert_refused(checkpoints, line):
     with pytest.raises(DiskFailed, match=f"^{checkpoints.folder} cannot be written: {line}, then resume$"):
         checkpoints.save(20, state(20))
     assert [entry.name for entry in checkpoints.folder.iterdir()] == ["10"]
-    tree, step, messages = Checkpoints(checkpoints.directory, 3, SingleProcess()).restore_latest(state(0))
+    tree, step, messages, _ = Checkpoints(checkpoints.directory, 3, SingleProcess()).restore_latest(state(0))
     assert step == 10 and messages == [] and same_bits(tree, state(10))
 
 
@@ -230,7 +240,7 @@ def test_errors_of_a_file_system_that_pass_do_not_cost_a_save(saved, monkeypatch
             if not stumble.failed:
                 break
             injected += 1
-            tree, found, messages = Checkpoints(saved.directory, 3, SingleProcess()).restore_latest(state(0))
+            tree, found, messages, _ = Checkpoints(saved.directory, 3, SingleProcess()).restore_latest(state(0))
             assert found == step and messages == [] and same_bits(tree, state(step))
             assert len(list(saved.folder.iterdir())) == 3
     assert injected >= caplog.text.count("trying again") > 10
@@ -257,7 +267,7 @@ def test_a_checkpoint_that_cannot_be_read_at_once_is_read_a_moment_later(saved, 
         return read(path)
 
     monkeypatch.setattr(type(saved.folder), "read_bytes", once)
-    tree, step, messages = saved.restore_latest(state(0))
+    tree, step, messages, _ = saved.restore_latest(state(0))
     assert step == 30 and messages == [] and same_bits(tree, state(30)) and "trying again" in caplog.text
 
 
@@ -316,7 +326,7 @@ def test_a_save_that_is_killed_leaves_the_checkpoint_before_readable(tmp_path, d
         saver.stdout.close()
     complete = int(rest[-1]) if rest else 3
     template = {"theta": np.zeros(1), "step": np.int64(0)}
-    tree, step, messages = Checkpoints(tmp_path, 3, SingleProcess()).restore_latest(template)
+    tree, step, messages, _ = Checkpoints(tmp_path, 3, SingleProcess()).restore_latest(template)
     assert messages == []
     assert step in (complete, complete + 1)
     assert tree["step"] == step and np.array_equal(tree["theta"], np.full(500_000, float(step)))
@@ -349,7 +359,7 @@ if index == 0:
     (checkpoints.folder / "3" / "manifest.json").write_text("x")
 from jax.experimental import multihost_utils
 multihost_utils.sync_global_devices("damaged")
-found, step, messages = Checkpoints(directory, 2, channel.current()).restore_latest(tree(0.0))
+found, step, messages, _ = Checkpoints(directory, 2, channel.current()).restore_latest(tree(0.0))
 assert step == 2 and len(messages) == 1, (step, messages)
 assert isinstance(found["theta"], np.ndarray) and np.array_equal(found["theta"], np.full(5, 2 / 7))
 jax.distributed.shutdown()

@@ -138,34 +138,75 @@ def test_a_damaged_line_that_is_not_the_last_is_an_error(tmp_path):
         metrics.read_lines(path)
 
 
-def test_truncate_keeps_steps_up_to_the_checkpoint(tmp_path):
+def test_a_cut_keeps_steps_up_to_the_checkpoint(tmp_path):
     lines = metrics.Lines(tmp_path / "m.jsonl")
-    for step in range(5):
+    for step in range(3):
         lines.append({"step": step})
-    assert lines.truncate_to(2) == 2
-    assert [record["step"] for record in lines.read()] == [0, 1, 2]
+    mark = lines.mark()
+    for step in (2, 3, 4):  # the first belongs to the checkpoint too, as an event after it does
+        lines.append({"step": step})
+    assert lines.cut_back(mark, 2)
+    assert [record["step"] for record in lines.read()] == [0, 1, 2, 2]
     lines.append({"step": 3})
-    assert [record["step"] for record in lines.read()] == [0, 1, 2, 3]
+    assert [record["step"] for record in lines.read()] == [0, 1, 2, 2, 3]
+    assert lines.mark() == metrics.Lines(lines.path).mark()
     assert metrics.read_lines(tmp_path / "none.jsonl") == []
+
+
+def mark_of(path, content):
+    """The mark of a file with these contents."""
+    path.write_bytes(content)
+    return metrics.Lines(path).mark()
 
 
 @pytest.mark.parametrize("rest", [b"\0" * 100, b"\0\0\n\0\0\n", b'{"step": 3}\n{"st\0\0\n{"step": 4}\n', b'{"step"'])
 def test_anything_that_a_power_failure_leaves_after_the_checkpoint_is_cut_off(tmp_path, rest):
     whole = b'{"step": 1}\n{"step": 2}\n'
-    (tmp_path / "m.jsonl").write_bytes(whole + rest)
     lines = metrics.Lines(tmp_path / "m.jsonl")
-    lines.truncate_to(2)
+    mark = mark_of(lines.path, whole)
+    lines.path.write_bytes(whole + rest)
+    assert lines.cut_back(mark, 2)
     assert lines.path.read_bytes() == whole
     lines.append({"step": 3})
     assert [record["step"] for record in lines.read()] == [1, 2, 3]
 
 
-def test_damage_before_the_checkpoint_is_an_error_and_stays(tmp_path):
-    content = b'{"step": 1}\nxx\n{"step": 3}\n'
-    (tmp_path / "m.jsonl").write_bytes(content)
-    with pytest.raises(ValueError, match="m.jsonl, line 2: not JSON"):
-        metrics.Lines(tmp_path / "m.jsonl").truncate_to(3)
-    assert (tmp_path / "m.jsonl").read_bytes() == content
+WRITTEN = b'{"step": 1}\n{"step": 2}\n{"step": 3}\n'
+
+
+@pytest.mark.parametrize(
+    "damaged, kept, copied",
+    [
+        (b'{"step": 1}\nxx\n{"step": 3}\n{"step": 4}\n', [1, 3], True),
+        (b'{"step": 1}\n{"step": 9}\n{"step": 3}\n', [1, 3], False),
+        (b'{"step": 1}\n{"step": "2"}\n{"step": 3}\n', [1, 3], False),
+        (b'{"step": 1}\n{"step": 2}\n', [1, 2], False),
+        (b'{"step": 1}\n{"st', [1], True),
+        (b'{"step": 1}\n\xff{"step": 2}\n[3]\n', [1], True),
+        (b"", [], False),
+        (None, [], False),
+    ],
+)
+def test_damage_before_the_checkpoint_is_found_and_what_can_be_read_stays(tmp_path, damaged, kept, copied):
+    lines = metrics.Lines(tmp_path / "m.jsonl")
+    mark = mark_of(lines.path, WRITTEN)
+    lines.path.unlink() if damaged is None else lines.path.write_bytes(damaged)
+    assert not lines.cut_back(mark, 3)
+    assert [record["step"] for record in lines.read()] == kept
+    copy = tmp_path / "m.jsonl.damaged"
+    assert copy.exists() == copied and (not copied or copy.read_bytes() == damaged)
+    assert lines.cut_back(lines.mark(), 3)
+
+
+def test_every_flipped_bit_before_the_checkpoint_is_found(tmp_path):
+    lines = metrics.Lines(tmp_path / "m.jsonl")
+    mark = mark_of(lines.path, WRITTEN)
+    for position in range(8 * len(WRITTEN)):
+        content = bytearray(WRITTEN)
+        content[position // 8] ^= 1 << position % 8
+        lines.path.write_bytes(content)
+        assert not lines.cut_back(mark, 3)
+        assert {record["step"] for record in lines.read() if "step" in record} <= {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"half"])
