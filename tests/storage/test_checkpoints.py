@@ -296,7 +296,7 @@ def test_a_file_system_without_locks(tmp_path):
     command = [sys.executable, "-c", WITHOUT_LOCKS, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "Function not implemented\n({'theta': array([0., 1., 2., 3., 4.])}, 1, [])\n"
+    assert done.stdout == "Function not implemented\n({'theta': array([0., 1., 2., 3., 4.])}, 1, [], '')\n"
 
 
 SAVE_FOR_EVER = """
