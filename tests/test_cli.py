@@ -251,7 +251,7 @@ def test_the_run_that_is_present_keeps_its_problem_file(calls, tmp_path, capsys)
     assert [call[2] for call in calls] == [False, True]
     Path("heat.py").write_text(f"{own}    # edited\n")
     assert cli.main(words) == 2
-    assert "holds a run of an earlier" in capsys.readouterr().err
+    assert "holds a run with other contents of problem.file: it cannot go on" in capsys.readouterr().err
 
 
 def test_resume_with_settings_that_the_controller_refuses_keeps_the_old_ones(calls, capsys):

@@ -2,7 +2,6 @@
 process 0 writes everything else."""
 
 import hashlib
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from nivp_dist.run.history import History, missing_steps, times
 from nivp_dist.run.simulation import Simulation
 from nivp_dist.run.state import EVOLVE, FINISHED, PHASE_NAMES, State, from_tree, to_tree
 from nivp_dist.run.stored import session_class
-from nivp_dist.settings.files import RECORD, changed_keys, config_hash, fixed_settings
+from nivp_dist.settings.files import RECORD, changed_keys, config_hash, fixed_settings, value_of
 from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory, snapshots
 from nivp_dist.storage.checkpoints import Checkpoints
@@ -239,7 +238,8 @@ class Record:
 
     def _other_configuration(self, history: History) -> str:
         keys = changed_keys(history.settings, self._settings)
-        words = [f"{key} (the run had {_value(history.settings, key)})" for key in keys]
+        had = {key: value_of(history.settings, key) for key in keys} | {"problem.file": "other contents"}
+        words = [f"{key} (the run had {had[key]})" for key in keys]
         where = f"{self.directory / RECORD}: another configuration than that of its checkpoints"
         return f"{where}: {', '.join(words)}; put it back, and resume"
 
@@ -268,12 +268,3 @@ def _entry(t: float, arrays: dict) -> dict:
 def _has_theta_of_output(state: State) -> bool:
     """Whether theta is still that of the output at this t: a refit at the same t, which replaces it, comes after it."""
     return state.phase in (EVOLVE, FINISHED) and (state.step == 0 or state.fit_step < state.step)
-
-
-def _value(settings: dict, key: str) -> str:
-    """A setting in a message; of a problem file, which is recorded by its digest, that its content differs."""
-    if key == "problem.file":
-        return "other contents"
-    for part in key.split("."):
-        settings = settings.get(part, {})
-    return json.dumps(settings) if settings != {} else "none"

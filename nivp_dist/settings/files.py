@@ -130,36 +130,16 @@ def continuation(directory: str | Path, wanted: Config) -> tuple[Config, bool]:
     Raises InputError if the directory holds no run, or if `wanted` would give another result: the line names the key.
     """
     kept = resume_config(directory)
-    kept_file, wanted_file = kept.problem.file, wanted.problem.file
-    if kept_file is not None and wanted_file is not None:
-        if Path(kept_file).read_bytes() != Path(wanted_file).read_bytes():
-            raise InputError(f"{directory}: holds a run of an earlier {wanted_file}: {_ANOTHER_RUN}")
-        wanted = wanted.model_copy(update={"problem": wanted.problem.model_copy(update={"file": kept_file})})
-    wanted = wanted.model_copy(update={"output": wanted.output.model_copy(update={"directory": kept.output.directory})})
-    before, after = _flat(kept), _flat(wanted)
-    changed = [key for key in before | after if before.get(key) != after.get(key)]
-    for key in changed:
-        if key not in CHANGEABLE:
-            raise InputError(
-                f"{directory}: holds a run with {key} = {_shown(before.get(key))}, and now it is "
-                f"{_shown(after.get(key))}: {_ANOTHER_RUN}"
-            )
-    return wanted, bool(changed)
-
-
-_ANOTHER_RUN = "it cannot go on with that; undo the change, or choose another directory"
-
-
-def _flat(config: Config) -> dict[str, Any]:
-    """Dotted key -> value, of every key."""
-    data = config.model_dump(mode="json", by_alias=True)
-    sections = {key: value for key, value in data.items() if isinstance(value, dict)}
-    alone = {key: value for key, value in data.items() if key not in sections}
-    return alone | {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()}
-
-
-def _shown(value: Any) -> str:
-    return "unset" if value is None else json.dumps(value)
+    before, now = fixed_settings(kept), fixed_settings(wanted)
+    if changed := changed_keys(before, now):
+        key = changed[0]
+        values = f"{key} = {value_of(before, key)}, and now it is {value_of(now, key)}"
+        what = "other contents of problem.file" if key == "problem.file" else values
+        mend = "undo the change, or choose another directory"
+        raise InputError(f"{directory}: holds a run with {what}: it cannot go on with that; {mend}")
+    output = wanted.output.model_copy(update={"directory": kept.output.directory})
+    wanted = wanted.model_copy(update={"problem": kept.problem, "output": output})
+    return wanted, wanted != kept
 
 
 def no_run_in(directory: str | Path) -> str:
@@ -279,6 +259,14 @@ def changed_keys(before: dict, now: dict, section: str = "") -> list[str]:
         elif one != other:
             names.append(f"{section}{key}")
     return names
+
+
+def value_of(settings: dict, key: str) -> str:
+    """The value of a dotted key in a tree of settings, as a message shows it; 'none' where it is not set."""
+    value: Any = settings
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return "none" if value is None else json.dumps(value)
 
 
 def fixed_settings(config: Config) -> dict:
