@@ -3,6 +3,7 @@
 All functions act on one device's points. They are called inside of `shard_map` and do not communicate.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -34,17 +35,31 @@ class Discretisation(NamedTuple):
 
     def rhs(self, theta, t, x):
         """The field's time derivative f at x (n, d) and time t: (n, m) float64."""
-        network = self.network
 
         def at(point):
-            point = point.astype(network.dtype)
-            u = network.function(theta, unit=point if self.problem.linear else None)
-            f = jnp.reshape(self.problem.rhs(u, point, t), (network.outputs,))
-            return network.as_field_rate(f, u(point))
+            point = point.astype(self.network.dtype)
+            f, u = self._rhs_and_u(theta, t, point)
+            return self.network.as_field_rate(f, u(point))
 
+        return self._at_points(at, x)
+
+    def problem_rhs(self, theta, t, x):
+        """The problem's rhs, which is L[u], or L[u] / u for a linear L and a field log u: (n, m) float64."""
+        return self._at_points(lambda point: self.problem_rhs_at(theta, t, point), x)
+
+    def problem_rhs_at(self, theta, t, point):
+        """The same at one point (d,): (m,)."""
+        return self._rhs_and_u(theta, t, point.astype(self.network.dtype))[0]
+
+    def _rhs_and_u(self, theta, t, point) -> tuple[jax.Array, Callable]:
+        network = self.network
+        u = network.function(theta, unit=point if self.problem.linear else None)
+        return jnp.reshape(self.problem.rhs(u, point, t), (network.outputs,)), u
+
+    def _at_points(self, function, x):
         if self._in_chunks(x):
-            return jax.lax.map(at, x, batch_size=self.sampling.chunk).astype(jnp.float64)
-        return jax.vmap(at)(x).astype(jnp.float64)
+            return jax.lax.map(function, x, batch_size=self.sampling.chunk).astype(jnp.float64)
+        return jax.vmap(function)(x).astype(jnp.float64)
 
     def field(self, theta, x):
         """The network's field at x (n, d): (n, m)."""

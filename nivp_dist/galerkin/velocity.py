@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend.mesh import AXIS
-from nivp_dist.galerkin import kernel, norms, nystrom
+from nivp_dist.galerkin import kernel, norms, not_finite, nystrom
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.linear_solver import LinearSolver
 from nivp_dist.galerkin.methods import ITERATIVE, initial_rank
@@ -93,6 +93,12 @@ class Galerkin:
         self.check_residual = program(check_residual, every, every, every, split)
         squares = partial(norms.residual_squares, it)
         self.residual_squares = program(squares, every, every, every, split, out_specs=P(AXIS))
+        self._find_not_finite = program(partial(not_finite.find, it), every, every, split)
+
+    def rhs_not_finite(self, theta, t: float, points: Points) -> str | None:
+        """One line that names a point where the problem's rhs is not finite though u is; None where it is finite."""
+        found, x = self._find_not_finite(theta, t, points)
+        return not_finite.describe(self.discretisation, theta, t, x) if bool(found) else None
 
     @property
     def initial_rank(self) -> int:

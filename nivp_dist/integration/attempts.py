@@ -8,7 +8,7 @@ import numpy as np
 
 from nivp_dist.errors import RunFailed
 from nivp_dist.integration.solver_choice import LastStep
-from nivp_dist.integration.stages import StageFailed, Stages
+from nivp_dist.integration.stages import LARGER_MU, StageFailed, Stages
 from nivp_dist.integration.step_size import StepControl, fit_to_output
 from nivp_dist.integration.tableaus import TABLEAUS, Step, attempt
 from nivp_dist.settings.model import IntegratorSettings
@@ -61,7 +61,8 @@ class Integrator:
 
         direct_stages: makes the stages anew for a direct solve, where CG finds no velocity at the start of the step.
 
-        Raises RunFailed when the step size falls below integrator.min_step.
+        Raises RunFailed when there is no velocity at the start of the step, which no step size changes, and when the
+        step size falls below integrator.min_step.
         """
         h, rejected = start.h, 0
         while True:
@@ -70,11 +71,15 @@ class Integrator:
             if step is not None and error <= 1.0:
                 break
             rejected += 1
-            if stages.first_velocity is None and direct_stages is not None:
-                stages, direct_stages = direct_stages(), None  # at any step size the first stage would fail again
+            if stages.first_velocity is None:  # at any step size the first stage would fail again
+                if direct_stages is None:
+                    raise RunFailed(str(stages.failure))
+                failed, stages, direct_stages = stages, direct_stages(), None
+                stages.take_over(failed)
                 continue
             h = self.control.rejected(length, error)
-            self._require_step_size(h, start.t, stages.failure or f"error {error:.1e} of the tolerance")
+            reason = f"error {error:.1e} of the tolerance; {LARGER_MU}, or integrator.min_step"
+            self._require_step_size(h, start.t, str(stages.failure or reason))
         next_h = self.control.accepted(length, error, start.previous_error, rejected > 0)
         if length < h:  # the output time alone has cut the step, which says nothing against the size before it
             next_h = max(next_h, h)
@@ -86,11 +91,11 @@ class Integrator:
         try:
             step = attempt(self.tableau, stages, self._combine, start.theta, start.t, h, stages.first_velocity)
         except StageFailed as failure:
-            stages.failure = str(failure)
+            stages.failure = failure
             return np.inf, None
         error = self._error(start, h, step, stages)
         if not np.isfinite(error):
-            stages.failure, error = "the error of the step is not finite", np.inf
+            stages.failure, error = StageFailed(f"the error of the step is not finite; {LARGER_MU}"), np.inf
         return error, step
 
     def _error(self, start: Start, h: float, step: Step, stages: Stages) -> float:
@@ -102,10 +107,8 @@ class Integrator:
 
     def _require_step_size(self, h: float, t: float, reason: str) -> None:
         if h < self.settings.min_step:
-            raise RunFailed(
-                f"step size below integrator.min_step = {self.settings.min_step:g} at t = {t:.6g} "
-                f"({reason}); try a larger solver.mu or sampling.points, or integrator.min_step"
-            )
+            smallest = self.settings.min_step
+            raise RunFailed(f"step size below integrator.min_step = {smallest:g} at t = {t:.6g}: {reason}")
 
 
 def combine(theta, h, coefficients, stages):

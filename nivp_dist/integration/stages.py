@@ -14,9 +14,11 @@ UNUSABLE = 1e-3  # a velocity whose linear system is solved to no better than th
 # the count below which iterations are taken as this many.
 REUSE_LIMIT, REUSE_FLOOR = 2.0, 20
 
+LARGER_MU = "try a larger solver.mu or sampling.points"
+
 
 class StageFailed(Exception):
-    """A velocity that cannot be used; the step is tried again with a smaller h."""
+    """A velocity that cannot be used, with the reason and what to change; a shorter step may have better ones."""
 
 
 class Stages:
@@ -41,7 +43,7 @@ class Stages:
         self.regularisation = self.at_start = system.regularisation
         self.guess = self.galerkin.initial_guess(velocity, self.points)
         self.first = self.first_rate = self.first_residual = self.kept = None
-        self.failure: str | None = None
+        self.failure: StageFailed | None = None
         self.rates: list = []
         self.counts: list[int] = []
         self.first_iterations = 0
@@ -68,6 +70,10 @@ class Stages:
         """Take the last velocity of the step before, on the same points, as the first of this one."""
         self.kept, self.first_rate = velocity, self.galerkin.rate(theta, velocity, self.points)
 
+    def take_over(self, failed: "Stages"):
+        """Count the velocities of stages that failed, and whose place these take; their iterations are wasted."""
+        self.counts, self.wasted = [*failed.counts], failed.iterations
+
     def begin(self, reuse: bool):
         """Another attempt, with the sketch of the start: it may serve a shorter step where it failed a longer one."""
         self.regularisation, self.reuse, self.failure = self.at_start, reuse, None
@@ -86,7 +92,7 @@ class Stages:
             iterations += more
         self.sketched = True
         self.counts.append(iterations)
-        self._require_usable(result, code, t)
+        self._require_usable(result, code, theta, t)
         if self.first is None and t == self.start:
             self.first, self.first_rate, self.first_residual = result.v, result.rate, float(result.residual)
             self.first_iterations = iterations
@@ -119,16 +125,21 @@ class Stages:
             self.reuse = False
         return result, iterations, code
 
-    def _require_usable(self, result, code: int, t: float):
+    def _require_usable(self, result, code: int, theta, t: float):
         solver_residual = float(result.solver_residual)
         self.worst = max(self.worst, solver_residual)
         if code == pcg.BROKEN or not np.isfinite(float(result.residual)):
-            raise StageFailed(f"the velocity at t = {t:.6g} is not finite")
+            raise self._not_finite(theta, t)
+        mend = "raise solver.max_iterations, max_rank or mu, or solver.rtol"
         if solver_residual > UNUSABLE:
-            raise StageFailed(f"CG at t = {t:.6g}: {pcg.CODE_NAMES[code]} at a relative residual {solver_residual:.1e}")
+            reason = f"CG at t = {t:.6g}: {pcg.CODE_NAMES[code]} at a relative residual {solver_residual:.1e}"
+            raise StageFailed(f"{reason}; {mend}")
         if code != pcg.CONVERGED:
-            mend = "raise solver.max_iterations, max_rank or mu, or solver.rtol"
             self.warnings.append(f"CG {pcg.CODE_NAMES[code]}: {mend}")
+
+    def _not_finite(self, theta, t: float) -> StageFailed:
+        rhs = self.galerkin.rhs_not_finite(theta, t, self.points)
+        return StageFailed(rhs or f"the velocity at t = {t:.6g} is not finite; {LARGER_MU}")
 
     def _solve(self, theta, t: float, iterations: int | None = None):
         regularisation = self.regularisation

@@ -45,7 +45,9 @@ def evolve(
     """
     reporter = reporter if reporter is not None and jax.process_index() == 0 else SilentReporter()
     problem = problem if problem is not None else registry.load(config.problem)
-    with CompileClock() as clock, StopRequest() as request:
+    # With JAX_DEBUG_NANS=1 jax raises at the first NaN. Here NaNs are values that decide: a fit or a step tries
+    # something else, and a right-hand side that is not finite is reported with its place (galerkin/not_finite.py).
+    with CompileClock() as clock, StopRequest() as request, jax.debug_nans(False), jax.debug_infs(False):
         simulation = Simulation(config, problem)
         record = Record(config, directory, simulation, clock)
         control = Control(config.checkpoint, request)

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nivp_dist.backend import random_keys
+from nivp_dist.errors import RunFailed
 from nivp_dist.galerkin.norms import ResidualCheck
 from nivp_dist.galerkin.regularisation import effective_dimension
 from nivp_dist.galerkin.velocity import Galerkin
@@ -50,7 +52,8 @@ class Stepper:
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:
         """One accepted step. `poll` is called between stages and may raise to interrupt.
 
-        Raises RunFailed when the step size falls below integrator.min_step.
+        Raises RunFailed when the step size falls below integrator.min_step, when there is no velocity at its start, and
+        when the problem's rhs is not finite there.
         """
         at = self.discretisation(state)
         last = last_step(state)
@@ -107,8 +110,11 @@ class Stepper:
     def _check(self, state: State, taken: Taken) -> ResidualCheck:
         """The velocity at the start of the step, on points that it was not fitted to."""
         fresh = self.points.draw_for_check(_present(state), random_keys.step_check_key(state.run_key, state.step))
-        stages = taken.stages
-        return stages.galerkin.check_residual(state.theta, state.t, stages.first_velocity, fresh)
+        galerkin, velocity = taken.stages.galerkin, taken.stages.first_velocity
+        check = galerkin.check_residual(state.theta, state.t, velocity, fresh)
+        if not np.isfinite(float(check.residual)) and (rhs := galerkin.rhs_not_finite(state.theta, state.t, fresh)):
+            raise RunFailed(rhs)  # at points where the velocity has not met it
+        return check
 
     def _state_after(self, state: State, taken: Taken, density: Density, check: ResidualCheck) -> State:
         stages, step_error = taken.stages, taken.error * self.integrator.settings.rtol

@@ -1,15 +1,41 @@
 """Runs that cannot go on, or were asked for what cannot be: one line, the state kept, and a way on."""
 
+import re
 import shutil
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nivp_dist import cli
+from nivp_dist import Box, Problem, cli, open_run, solve
 from nivp_dist.errors import InputError, RunFailed
+from nivp_dist.problems import laplacian
 from nivp_dist.storage.checkpoints import UNREADABLE
+
+
+class Poles(Problem):
+    """u_t = lap u in most of the box, and not a number in the rest, which the points of the first check miss."""
+
+    @property
+    def domain(self):
+        return Box(1)
+
+    def initial(self, x):
+        return jnp.cos(jnp.pi * x[0] / 2)
+
+    def rhs(self, u, x, t):
+        return jnp.sqrt(0.997 - x[0]) * laplacian(u, x)
+
+
+SMALL = {
+    "network": {"width": 6, "depth": 1, "frequencies": 1},
+    "sampling": {"points": 2000, "method": "uniform"},
+    "integrator": {"t_end": 0.2, "initial_step": 0.05},
+    "fit": {"points": 200, "iterations": 12, "target": 1e-2},
+    "output": {"times": [], "evaluation_points": 1000, "plots": False},
+}
 
 
 def failed(runs, match, **overrides):
@@ -60,18 +86,50 @@ def test_more_steps_than_allowed(runs, undisturbed, same):
     same(runs.resume(ran, integrator__max_steps=1000), undisturbed)
 
 
+RHS = r"problem\.py:\d+: Modes\.rhs\(u, x, t\) is not finite at t = 0\.05\d*, x = \[.*\], where u = "
+
+
 def test_a_right_hand_side_that_becomes_nan(runs, crash):
-    """The steps before it are rejected and cut until nothing is left between t and the trouble."""
+    """Steps are cut until none is left before that time; the message names the user's line, time and point."""
     config = runs.config(**{"problem.parameters.nan_after": 0.05}, integrator__min_step=1e-4)
-    with pytest.raises(RunFailed, match="min_step.*the velocity at t = 0.05.* is not finite"):
+    with pytest.raises(RunFailed, match="min_step = 0.0001 at t = 0.0.*: .*" + RHS) as failure:
         runs.run(config)
+    assert "solver.mu" not in str(failure.value)
     ran = runs.Ran(runs.folder / f"run{runs.count}")
     assert ran.summary["status"] == "failed" and 0.045 < ran.summary["t"] <= 0.05
     assert ran.summary["rejected"] >= 3
     assert all(np.isfinite(line["theta_norm"]) for line in ran.metrics)
     # The last good state is there to be looked at.
-    with pytest.raises(RunFailed, match="not finite"):
+    with pytest.raises(RunFailed, match=RHS):
         runs.resume(ran)
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("method", ["primal", "pcg"])
+def test_a_right_hand_side_that_is_nan_where_a_step_begins(tmp_path, method, devices):
+    """No shorter step is tried; x is the point at which the rhs is infinite, whichever device holds it."""
+    poles = Poles()
+    settings = SMALL | {"solver": {"method": method}, "devices": devices}
+    with pytest.raises(RunFailed) as failure:
+        solve(settings, problem=poles, directory=tmp_path / "run", quiet=True)
+    found = re.fullmatch(
+        rf"{re.escape(__file__)}:\d+: Poles\.rhs\(u, x, t\) is not finite at t = 0, x = \[(.*)\], where u = (.*)",
+        str(failure.value),
+    )
+    assert found is not None, failure.value
+    x, u = float(found[1]), float(found[2])
+    assert x > 0.99 and u == pytest.approx(np.cos(np.pi * x / 2), abs=2e-2)
+    summary = open_run(tmp_path / "run", problem=poles).summary
+    assert summary["status"] == "failed" and summary["rejected"] == 0
+
+
+@pytest.mark.parametrize("flag", ["jax_debug_nans", "jax_debug_infs"])
+def test_debugging_flags_of_jax(runs, undisturbed, same, flag):
+    """A run is the same under them; where the rhs fails, the message is as good as without."""
+    with getattr(jax, flag.removeprefix("jax_"))(True):
+        same(runs.run(), undisturbed)
+        with pytest.raises(RunFailed, match=RHS):
+            runs.run(**{"problem.parameters.nan_after": 0.05}, integrator__min_step=1e-4)
 
 
 # What may change on resume -----------------------------------------------------------------------
