@@ -110,8 +110,13 @@ class Fitter:
             since_least=_count(0),
         )
 
-    def advance(self, state: FitState, key, density, context=None) -> FitState:
-        """The state after one round. key: of the whole fit. density: of the points. context: of the target."""
+    def advance(self, state: FitState, key, density, context=None, floor: float | None = None) -> FitState:
+        """The state after one round.
+
+        Args:
+            key: of the whole fit. density: of the points. context: of the target.
+            floor: the least size that errors are relative to (``fitting.size_floor``); None: that of the target.
+        """
         key = random_keys.fit_round_key(key, int(state.round))
         stage = int(state.stage)
         if stage == ADAM:
@@ -132,7 +137,7 @@ class Fitter:
             lengths = LENGTHS if self.settings.line_search else LENGTHS[:1]
             dampings = np.tile(dampings, len(lengths))
         candidates = self._candidates(state.theta, corrections, np.array(lengths))
-        errors = self._errors(candidates, fresh, self._target(context, fresh.x))
+        errors = self._errors(candidates, fresh, self._target(context, fresh.x), floor)
         return self._choose(state, candidates, np.asarray(errors), dampings)
 
     # ----------------------------------------------------------------------------------------------
@@ -179,10 +184,12 @@ class Fitter:
         adam = 0 if self.settings.method == "gauss_newton" else -(-self.settings.adam_steps // ADAM_ROUND) + 1
         return adam + self.settings.iterations
 
-    def _relative_errors(self, thetas, points, target, scored: int | None = None):
+    def _relative_errors(self, thetas, points, target, floor=None, scored: int | None = None):
         """Relative L2 error of every theta (c, p); for a field log u the RMS error of log u."""
         target = target[:, :scored]
         scale = 1.0 if self.network.log_density else jnp.sum(points.weights[:, None] * target**2)
+        if floor is not None:
+            scale = jnp.maximum(scale, floor**2)
 
         def one(theta):
             misfit = self.network.field(theta, points.x)[:, :scored] - target
@@ -240,10 +247,10 @@ class Fitter:
         left = int(state.stage) == DONE and int(state.round) < self.last_round
         return left and self.settings.method == "gauss_newton" and float(state.error) > FAR * self.settings.target
 
-    def measure(self, state: FitState, key, density, context=None) -> FitState:
-        """The state with its error measured on one more fresh draw."""
+    def measure(self, state: FitState, key, density, context=None, floor: float | None = None) -> FitState:
+        """The state with its error measured on one more fresh draw. Arguments as for ``advance``."""
         fresh = self.sampler.draw(key, density, self.settings.points)
-        return state._replace(error=self._final(state.theta[None], fresh, self._target(context, fresh.x))[0])
+        return state._replace(error=self._final(state.theta[None], fresh, self._target(context, fresh.x), floor)[0])
 
     def misfit(self, state: FitState, key, density, context=None) -> float:
         """Relative error of a measured state in the norm of ``monitoring.estimate``, on the points of ``measure``."""

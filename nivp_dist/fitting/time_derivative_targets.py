@@ -62,9 +62,11 @@ class TimeDerivativeTargets:
             return config.network.trunk == "shared"
         return network.form == "exponential" and network.domain.bounded
 
-    def scales(self, source: Source, context, points):
-        """Factors (m,) of the time derivatives that give them SHARE of the norm of the field; one where they vanish."""
-        return self._norms(source, context, points)
+    def scales(self, source: Source, context, points, floor: float | None = None):
+        """Factors (m,) of the time derivatives that give them SHARE of the norm of the field; one where they vanish.
+
+        floor: the least norm of the field that is counted with, or None."""
+        return self._norms(source, context, points, floor)
 
     def target(self, source: Source, context, scales, x):
         """The target (n, 2 m) at x (n, d)."""
@@ -83,8 +85,10 @@ class TimeDerivativeTargets:
 
         return jax.vmap(at)(x)
 
-    def _measure(self, source, context, points):
+    def _measure(self, source, context, points, floor):
         weights = points.weights[:, None]
         whole = jnp.sqrt(jnp.sum(weights * source.field(context, points.x) ** 2))
+        if floor is not None:
+            whole = jnp.maximum(whole, floor)
         norms = jnp.sqrt(jnp.sum(weights * self._rates(source, context, points.x) ** 2, axis=0))
         return jnp.where(norms > 0, SHARE * whole / jnp.where(norms > 0, norms, 1.0), 1.0)

@@ -15,12 +15,16 @@ from nivp_dist.settings.model import IntegratorSettings
 
 
 class Start(NamedTuple):
-    """Where a step begins: theta (p,) at t, the step size to try, and the last step's error over the tolerance."""
+    """Where a step begins: theta (p,) at t, the step size to try, the last step's error over the tolerance.
+
+    size_floor: the least |u| that errors are relative to.
+    """
 
     theta: jax.Array
     t: float
     h: float
     previous_error: float
+    size_floor: float = 0.0
 
 
 class Taken(NamedTuple):
@@ -103,7 +107,8 @@ class Integrator:
         increments = (self._combine(None, h, b, stages.rates) for b in (self.tableau.b, self.tableau.b_error))
         norms = stages.galerkin.step_norms
         size, scale = norms(start.theta, step.theta, step.error, *increments, stages.points)
-        return float(size) / (self.settings.rtol * max(float(scale), 1e-300))
+        stages.size = float(scale)
+        return float(size) / (self.settings.rtol * max(stages.size, start.size_floor))
 
     def _require_step_size(self, h: float, t: float, reason: str) -> None:
         if h < self.settings.min_step:

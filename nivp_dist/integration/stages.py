@@ -35,6 +35,7 @@ class Stages:
         counts: CG iterations of every velocity, over all attempts. wasted: those with a sketch that did not serve.
         reuse: whether the first sketch of the step is used at its later stages.
         worst: the largest relative residual of a linear solve. failure: why the present attempt failed, or None.
+        size: |u| at the start of the step, on its points, as the last attempt has found it.
     """
 
     def __init__(self, system: System, velocity, start: float, poll: Callable[[], None] = lambda: None):
@@ -50,7 +51,7 @@ class Stages:
         self.wasted = 0
         self.sketched = False  # whether the sketch is of an earlier stage
         self.reuse = True
-        self.worst = 0.0
+        self.worst = self.size = 0.0
         self.warnings: list[str] = []
 
     @property

@@ -6,7 +6,8 @@ relative to the solution, then
 
     |q_N - q| / |q|  <=  |initial misfit| + int |r| / |q| dt + sum |d| / |q| + sum |misfit of a refit|,
 
-every term relative to the norm of the solution at its own time. This is Gronwall's inequality with a growth factor of
+every term relative to the norm of the solution at its own time, or to its floor (``fitting.size_floor``) where that is
+larger. This is Gronwall's inequality with a growth factor of
 one. It holds for advection, for waves in their energy, and for Fokker-Planck equations in the norm below, where it
 expresses the decay of the chi-squared divergence between two solutions. The estimate is too small where perturbations
 outgrow the solution (instabilities, shocks that form, a pulse that leaves the domain); it is too large where the errors

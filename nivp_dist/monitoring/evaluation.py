@@ -30,7 +30,7 @@ class Score(NamedTuple):
 
     Attributes:
         relative_l2: on a box that of L2 over the domain; on the whole space both norms are weighted by the reference r,
-            sqrt(E_r |u - r|^2 / E_r r^2).
+            sqrt(E_r |u - r|^2 / E_r r^2). NaN where r is zero at all points.
         compared_outputs: the errors are those of so many outputs, which the reference gives: the first ones.
         relative_l2_normalised: the same of u over its mass. log_rms: sqrt(E_r |log u - log r|^2). Densities only.
         effective_points: how many points the relative error rests on (Kish 1965).
@@ -118,7 +118,7 @@ class Scorer:
         """The first five fields of a Score."""
         outputs = reference.shape[1]
         weight = measure[:, None] * np.abs(reference if self.everywhere else 1.0)
-        size = np.sum(weight * reference**2)
+        size = np.sum(weight * reference**2) or np.nan
         relative = lambda values: float(np.sqrt(np.sum(weight * (values - reference) ** 2) / size))  # noqa: E731
         parts = np.sum(weight * (u[:, :outputs] - reference) ** 2, axis=1)
         effective = np.sum(parts) ** 2 / max(np.sum(parts**2), np.finfo(float).tiny)

@@ -3,13 +3,17 @@
 A fit proceeds in rounds, one transition of the run each, so that it can be stopped and resumed between them.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nivp_dist.backend import random_keys
 from nivp_dist.backend.mesh import replicate
 from nivp_dist.errors import RunFailed
 from nivp_dist.fitting.fit import DONE, FitState, Fitter
+from nivp_dist.fitting.size_floor import rms, size_floor
 from nivp_dist.fitting.time_derivative_targets import Source, TimeDerivativeTargets
 from nivp_dist.monitoring.adaptation import MuAdaptation
 from nivp_dist.network.network import Network
@@ -21,6 +25,18 @@ from nivp_dist.run.state import EVOLVE, FIT, REFIT, State
 
 # A refit is accepted below this share of the error that the run estimates already: it then adds little to it.
 REFIT_SHARE = 0.1
+
+
+class Scales(NamedTuple):
+    """The scales of one fit, the same in all its rounds, measured when it begins.
+
+    Attributes:
+        rates: (m,), factors of the time derivatives among the targets; None where there are none.
+        floor: the size that errors are relative to, where the target is smaller than it; else None.
+    """
+
+    rates: jax.Array | None
+    floor: float | None
 
 
 class Fits:
@@ -45,7 +61,8 @@ class Fits:
             Fitter(galerkin, sampler, self.config.fit, target, self.problem.outputs, iterative)
             for target in (self._initial_target, self._present_target)
         )
-        self._last_scales: tuple = (None, None, None, None)  # of a fit: phase, step, theta, scales
+        self._size = jax.jit(lambda source, context, at: rms(source.field(context, at.x), at), static_argnums=0)
+        self._last_scales: tuple = (None, None, None, None)  # of a fit: phase, step, theta, Scales
 
     # Rounds ---------------------------------------------------------------------------------------
 
@@ -58,6 +75,12 @@ class Fits:
         theta = self._parameters_near(key, density) if several else self.fitted.initialise(key)
         return density, self.initial.start(theta)
 
+    def size_floor(self, density: Density) -> float:
+        """The least |u| that errors of this run are relative to. Raises InputError where there is no scale."""
+        key = random_keys.rate_scales_key(random_keys.initial_fit_key(random_keys.run_key(self.config.seed)))
+        points = self.sampler.draw(key, density, self.config.fit.points)
+        return size_floor(self.config.integrator, self.network, self.problem, points)
+
     def begin_refit(self, state: State) -> State:
         """A fresh network, to be fitted to the present solution; theta stays until it is accepted."""
         key = random_keys.refit_parameters_key(random_keys.refit_key(state.run_key, state.step))
@@ -67,8 +90,8 @@ class Fits:
 
     def advance(self, state: State) -> State:
         """One round of the fit in progress; where it is stuck, it begins again with other parameters."""
-        fitter, context, key = self._in_progress(state)
-        fit = fitter.advance(state.fit, key, state.density, context)
+        fitter, context, key, floor = self._in_progress(state)
+        fit = fitter.advance(state.fit, key, state.density, context, floor)
         if fitter.stuck(fit):
             again = random_keys.reinitialisation_key(key, int(fit.round))
             near = bool(jax.random.bernoulli(again))
@@ -90,10 +113,15 @@ class Fits:
     def finish_initial(self, state: State) -> tuple[State, float]:
         """The state from which the evolution begins, and the relative error that was reached.
 
-        Raises RunFailed if that misses fit.target and fit.on_miss = "error".
+        Raises RunFailed if that is not finite, or if it misses fit.target and fit.on_miss = "error".
         """
         fit, misfit = self._measured(state)
         error, settings = float(fit.error), self.config.fit
+        if not np.isfinite(error):
+            raise RunFailed(
+                f"the initial fit has an error of {error}: initial(x), or with fit.time_derivative_targets "
+                "rhs(u, x, t) at t = 0, is not finite at some of its points, or the fit diverged"
+            )
         if not error <= settings.target and settings.on_miss == "error":
             raise RunFailed(
                 f"the initial fit reached a relative error of {error:.2e}, fit.target is {settings.target:.0e}: raise "
@@ -117,7 +145,7 @@ class Fits:
         """
         fit, misfit = self._measured(state)
         error = float(fit.error)
-        accepted = bool(error <= self.refit_bound(state))
+        accepted = bool(np.isfinite(error) and error <= self.refit_bound(state))
         healthy_step = max(state.h, state.baseline.h) if state.baseline else state.h
         state = state.after(
             phase=EVOLVE,
@@ -182,27 +210,30 @@ class Fits:
         return self.targets.restrict(theta) if self.targets else theta
 
     def _in_progress(self, state: State):
-        """The fitter of the fit in progress, what its target depends on, and its key."""
+        """The fitter of the fit in progress, what its target depends on, its key, and ``Scales.floor``."""
         if state.phase == FIT:
             key = random_keys.initial_fit_key(state.run_key)
-            return self.initial, self._scales(state, key, self._initial, None), key
+            scales = self._scales(state, key, self._initial, None)
+            return self.initial, scales.rates, key, scales.floor
         key, context = random_keys.refit_key(state.run_key, state.step), (state.theta, state.t)
-        return self.refit, (*context, self._scales(state, key, self._present, context)), key
+        scales = self._scales(state, key, self._present, context)
+        return self.refit, (*context, scales.rates), key, scales.floor
 
-    def _scales(self, state: State, key, source, context):
-        """Scales (m,) of the time derivatives: the same in every round of a fit, measured when it begins."""
-        if self.targets is None:
-            return None
+    def _scales(self, state: State, key, source, context) -> Scales:
+        if self.targets is None and state.size_floor == 0:
+            return Scales(None, None)
         phase, step, theta, _ = self._last_scales
         if (phase, step) != (state.phase, state.step) or theta is not state.theta:
             points = self.sampler.draw(random_keys.rate_scales_key(key), state.density, self.config.fit.points)
-            scales = self.targets.scales(source, context, points)
-            self._last_scales = (state.phase, state.step, state.theta, scales)
+            small = state.size_floor > 0 and float(self._size(source, context, points)) < state.size_floor
+            floor = state.size_floor if small else None
+            rates = self.targets.scales(source, context, points, floor) if self.targets else None
+            self._last_scales = (state.phase, state.step, state.theta, Scales(rates, floor))
         return self._last_scales[-1]
 
     def _measured(self, state: State) -> tuple[FitState, float]:
         """The fit with its error, and its misfit as ``monitoring.estimate`` counts it."""
-        fitter, context, key = self._in_progress(state)
+        fitter, context, key, floor = self._in_progress(state)
         arguments = random_keys.fit_measure_key(key), state.density, context
-        fit = fitter.measure(state.fit, *arguments)
+        fit = fitter.measure(state.fit, *arguments, floor)
         return fit, fitter.misfit(fit, *arguments)

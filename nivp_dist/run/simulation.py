@@ -42,6 +42,8 @@ class Simulation:
         self.sampler = Sampler(config.sampling, problem.domain, network.log_density, self.mesh, squares=squares)
         if config.sampling.points < self.mesh.size:
             raise InputError(f"sampling.points = {config.sampling.points} is less than one for each device")
+        if config.integrator.atol is not None and network.log_density:
+            raise InputError("integrator.atol is of no use where the network represents log u: leave it out")
         solvers = Solvers(config, problem, self.mesh)
         self.galerkin = solvers.of_steps(network)
         self.fits = Fits(solvers, network, self.sampler, self.galerkin.initial_rank)
@@ -54,7 +56,8 @@ class Simulation:
     def begin(self) -> State:
         """The state before the first round of the initial fit."""
         density, fit = self.fits.begin_initial()
-        return replicated(self.blank()._replace(density=density, fit=fit), self.mesh)
+        state = self.blank()._replace(density=density, fit=fit, size_floor=self.fits.size_floor(density))
+        return replicated(state, self.mesh)
 
     def resumed(self, state: State) -> State:
         """A restored state under output times that may have changed: those after t are still to come."""
@@ -94,6 +97,7 @@ class Simulation:
             history=StepHistory.begin(),
             mu_adaptation=MuAdaptation(),
             point_refinement=PointRefinement(),
+            size_floor=0.0,
             fit_step=0,
             fit_t=0.0,
             transitions=0,

@@ -54,6 +54,7 @@ class State(NamedTuple):
     history: StepHistory  # the last accepted steps, in which failures are recognised
     mu_adaptation: MuAdaptation  # a factor on solver.mu
     point_refinement: PointRefinement  # a factor on sampling.points
+    size_floor: float  # the least |u| that errors are relative to, found at the start
     fit_step: int  # accepted steps at the last fit or refit attempt
     fit_t: float  # and its time t
     transitions: int  # of any kind so far; a checkpoint is named after this number

@@ -64,7 +64,7 @@ class Stepper:
         if self.direct is not None and system.galerkin is not self.direct:
             direct_stages = lambda: self._stages(state, self.choice.direct_system(at), poll)  # noqa: E731
         output = self.output_times[min(state.outputs_written, len(self.output_times) - 1)]
-        start = Start(state.theta, state.t, state.h, state.previous_error)
+        start = Start(state.theta, state.t, state.h, state.previous_error, state.size_floor)
         taken = self.integrator.take(start, output, stages, last, direct_stages)
 
         density = self._density_after(state, at, taken)
@@ -118,6 +118,9 @@ class Stepper:
 
     def _state_after(self, state: State, taken: Taken, density: Density, check: ResidualCheck) -> State:
         stages, step_error = taken.stages, taken.error * self.integrator.settings.rtol
+        residual_rate = float(check.residual_rate)
+        if stages.size < state.size_floor:  # the check has divided by |u|, or by one where that is zero
+            residual_rate *= (stages.size or 1.0) / state.size_floor
         return state._replace(
             theta=taken.step.theta,
             velocity=taken.step.last if taken.step.last is not None else stages.first_velocity,
@@ -131,7 +134,7 @@ class Stepper:
             rejected=state.rejected + taken.rejected,
             evaluations=state.evaluations + stages.evaluations,
             cg_iterations=state.cg_iterations + stages.iterations,
-            estimate=state.estimate.after_step(taken.h, float(check.residual_rate), step_error),
+            estimate=state.estimate.after_step(taken.h, residual_rate, step_error),
         )
 
     def _metrics(self, state: State, new: State, taken: Taken, check: ResidualCheck) -> dict:

@@ -150,6 +150,11 @@ class IntegratorSettings(Section):
     method: Literal["heun", "bogacki_shampine", "cash_karp", "dormand_prince"] = "cash_karp"
     # Tolerated error of one step: the L2 norm of its error in u, relative to u.
     rtol: PositiveFloat = 1e-4
+    # Tolerated error of one step where u is so small that rtol would ask for less: the root mean square over the
+    # domain, in the units of u (of a system: those of network.output_scales). Errors of fits are relative to atol over
+    # rtol where u is smaller than that. Default: atol / rtol is a millionth of |u0|; where u0 = 0 it is initial_step
+    # times the largest |L[u0]| of the run. Not for networks that represent log u.
+    atol: PositiveFloat | None = None
     # Time at which the run ends; it starts at t = 0.
     t_end: PositiveFloat = 1.0
     # Size of the first step.
