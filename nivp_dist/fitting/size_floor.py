@@ -33,20 +33,20 @@ def size_floor(settings: IntegratorSettings, network, problem, points) -> float:
     if settings.atol is not None:
         return settings.atol / settings.rtol
 
-    @jax.jit
-    def initial_size():
+    @jax.jit  # points are arguments: a program must not close over arrays of several processes
+    def initial_size(points):
         return rms(_at_points(lambda point: network.as_field(problem.initial(point)), network, points.x), points)
 
     @jax.jit
-    def rate(t):
+    def rate(t, points):
         def at(point):
             return network.as_field_rate(problem.rhs(problem.initial, point, t), problem.initial(point))
 
         return rms(_at_points(at, network, points.x), points)
 
-    if (initial := float(initial_size())) > 0:
+    if (initial := float(initial_size(points))) > 0:
         return SHARE * initial
-    rates = [float(rate(t)) for t in np.linspace(0.0, settings.t_end, TIMES)]
+    rates = [float(rate(t, points)) for t in np.linspace(0.0, settings.t_end, TIMES)]
     if (fastest := max(filter(np.isfinite, rates), default=0.0)) > 0:
         return settings.initial_step * fastest
     raise InputError(

@@ -107,22 +107,22 @@ def test_a_killed_process_ends_the_group_and_is_named(members, victim):
     os.kill(group[victim].pid, signal.SIGKILL)
     results = ends(group)
     assert results[victim][0] == -signal.SIGKILL
-    assert results[0] == (1, f"nivp: process {victim} on {socket.gethostname()} was killed\n")
-    assert results[3 - victim] == (1, "")
+    assert results[0] == (69, f"nivp: process {victim} on {socket.gethostname()} was killed\n")
+    assert results[3 - victim] == (69, "")
 
 
 def test_a_killed_process_0_ends_the_group_too(members):
     group = members.group(WAIT, WAIT, WAIT)
     os.kill(group[0].pid, signal.SIGKILL)
     results = ends(group)
-    assert results[1] == (1, "nivp: process 0 on localhost was killed\n") and results[2] == (1, "")
+    assert results[1] == (69, "nivp: process 0 on localhost was killed\n") and results[2] == (69, "")
 
 
 def test_a_process_without_a_sign_of_life_ends_the_group(members):
     group = members.group(WAIT, WAIT, WAIT, silence=1.0)
     os.kill(group[2].pid, signal.SIGSTOP)
     results = ends(group[:2])
-    assert results[0] == (1, f"nivp: process 2 on {socket.gethostname()}: no sign of life for 1 s\n")
+    assert results[0] == (69, f"nivp: process 2 on {socket.gethostname()}: no sign of life for 1 s\n")
 
 
 @pytest.mark.parametrize("culprit", [0, 2])

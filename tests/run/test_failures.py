@@ -146,8 +146,8 @@ def finished(runs, undisturbed):
 def test_an_earlier_end_is_refused(finished, capfd):
     before = (finished.directory / "config.toml").read_bytes()
     assert cli.main(["resume", str(finished.directory), "--integrator.t_end", "0.2"]) == 2
-    line = "nivp: integrator.t_end = 0.2 lies before the checkpoint, t = 0.3: raise it\n"
-    assert capfd.readouterr().err == line
+    line = f"nivp: {finished.directory}: integrator.t_end = 0.2 lies before what it has reached, t = 0.3"
+    assert capfd.readouterr().err.startswith(line)
     assert (finished.directory / "config.toml").read_bytes() == before
     assert finished.summary["status"] == "finished"
 
