@@ -70,7 +70,8 @@ def resume(
     Raises as ``solve``, and InputError if the directory holds no run, another problem's, or if a key may not change.
     """
     changes = {key: _as_text(value) for key, value in (settings or {}).items()}
-    return _resume(Path(directory).resolve(), resume_config(directory, changes), bool(changes), problem, quiet)
+    path = Path(directory).expanduser().resolve()
+    return _resume(path, resume_config(path, changes), bool(changes), problem, quiet)
 
 
 def _resume(path: Path, config: Config, changed: bool, problem: Problem | None, quiet: bool) -> Run:

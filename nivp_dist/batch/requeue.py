@@ -48,7 +48,7 @@ def refusal(directory: str | Path, cap: int, job: str = "", facts: str = "", los
 
 def outcome(directory: str | Path) -> int:
     """The exit code of a run whose process 0, or srun, was killed before it could give it (srun gives 137)."""
-    status = (run_directory.read_summary(directory) or {}).get("status")
+    status = run_directory.readable_summary(directory).get("status")
     return {"finished": FINISHED, "stopped": STOPPED_EARLY, "failed": FAILED}.get(str(status), PROCESS_LOST)
 
 

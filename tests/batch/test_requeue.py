@@ -59,6 +59,13 @@ def test_the_outcome_of_a_run_that_could_not_give_it(run, capfd, status, code):
     assert capfd.readouterr().out == f"{code}\n"
 
 
+def test_the_outcome_of_a_run_with_a_damaged_summary_is_a_lost_process(run, capfd):
+    directory = run()
+    (directory / "summary.json").write_text('{"status": "finis')
+    assert main([str(directory), "--outcome"], standalone_mode=False) == 0
+    assert capfd.readouterr().out == "69\n"
+
+
 def test_a_requeue_that_slurm_refuses_is_withdrawn(run, capfd):
     directory = run()
     record(directory, "7")

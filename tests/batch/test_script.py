@@ -47,7 +47,7 @@ echo "scontrol $*" >> called
 PYTHON = """#!/bin/bash
 case "$*" in *batch.watch*) exec sleep_ 60 ;; esac
 printf '%s\\n' "python $*" >> called
-case "$*" in *--outcome*) echo "$OUTCOME" ;; esac
+case "$*" in *--outcome*) echo "$OUTCOME"; exit ;; esac
 exit "$RULE"
 """
 
