@@ -35,13 +35,22 @@ class Log(logging.Handler):
 
     def write_line(self, message: str) -> None:
         """Append the message, of one line or several, with the time and the index of the process."""
-        self.write(f"{time.strftime(DATE)} process {self.index}: {message}\n")
+        self.write(self._line(message))
 
     def write_last_line(self, message: str) -> None:
         """Append the cause for which the group ends, and discard everything after it: errors of threads that are being
-        torn down would hide the cause."""
-        self.write_line(message)
+        torn down would hide the cause.
+
+        The file's descriptor is redirected first and the line written to a copy, so that nothing can come between.
+        """
+        mine = os.dup(self._file)
         discard_output(self._file)
+        with contextlib.suppress(OSError):
+            os.write(mine, self._line(message).encode())
+        os.close(mine)
+
+    def _line(self, message: str) -> str:
+        return f"{time.strftime(DATE)} process {self.index}: {message}\n"
 
     def write(self, text: str) -> None:
         """Append the text as it is."""
