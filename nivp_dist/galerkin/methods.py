@@ -17,7 +17,7 @@ FIT_MU = 1e-12  # the least of them, relative to tr M, in the late rounds of a f
 # programs of another method are compiled.
 WORTH_COMPILING = 4e10
 FIRST_RANK = 128  # a rank whose cost is small beside that of the iterations
-MATRIX_ENTRIES = 2**30  # of a direct solve's matrix, at most: 8 GiB on every device
+MATRIX_ENTRIES = 2**30  # of a direct solve's matrix, or of the sketch of "pcg", at most: 8 GiB on every device
 # How many times longer an operation takes than one of the primal matrix and its factorisation: in a product with a
 # vector, in one of a matrix with a vector, and in the approximation of K. Measured on one and two cores (60 and 100
 # GFlop/s; p = 2,342 and 7,441, n = 9,000, ranks 384 and 512): 1.5 and 2.1, 5.6 and 10, 1 and 2.
@@ -38,6 +38,9 @@ def choose_method(
       40 to 160 at 1e-10 with 1,500 to 1,900 in 8 and 10 dimensions, where direct solves are faster. 100 at 1e-9 are
       assumed.
 
+    Methods that would not fit into the memory of a device are left out, and so are those that are assumed to need more
+    than solver.max_iterations, unless nothing else is left.
+
     Args:
         points: over all devices. fitting: for a round of a fit, which solves for FIT_SOLVES dampings.
     """
@@ -45,9 +48,36 @@ def choose_method(
         return solver.method
     solves, mu = (FIT_SOLVES, FIT_MU) if fitting else (1, solver.mu)
     work = _work(network, points, mu, solves, initial_rank("dual_pcg", network, solver.mu, solver.max_rank))
-    if points / devices * network.outputs * FIRST_RANK > kernel.MAX_ENTRIES:
-        del work["dual_pcg"]
-    return min(work, key=work.__getitem__)
+    possible = [method for method in work if _fits_into_memory(method, network, points, devices)]
+    solved = [method for method in possible if _iterations(method, mu) <= solver.max_iterations]
+    return min(solved or possible, key=work.__getitem__)
+
+
+def _fits_into_memory(method: str, network: Network, points: int, devices: int) -> bool:
+    """Whether the matrix of a direct solve, or the smallest approximation of "dual_pcg", fits into a device.
+
+    That of "pcg" always does, because its rank is chosen so (``largest_rank``).
+    """
+    rows = points * network.outputs
+    entries = {"primal": network.size**2, "dual": rows**2}
+    if method in entries:
+        return entries[method] <= MATRIX_ENTRIES
+    return method == "pcg" or rows / devices * FIRST_RANK <= kernel.MAX_ENTRIES
+
+
+def _iterations(method: str, mu: float) -> float:
+    """The iterations that are assumed for a velocity (``choose_method`` has the measurements); 0 for direct solves."""
+    return {"pcg": 8 * mu**-0.15, "dual_pcg": max(10.0, 100 * (mu / 1e-9) ** -0.3)}.get(method, 0.0)
+
+
+def largest_rank(method: str, network: Network, rows: int, parts: int) -> int:
+    """The largest rank whose approximation fits into a device.
+
+    Args:
+        rows: samples of a device. parts: into how many the p rows of the sketch of "pcg" are split.
+    """
+    entries, each = (MATRIX_ENTRIES, -(-network.size // parts)) if method == "pcg" else (kernel.MAX_ENTRIES, rows)
+    return max(1, entries // each)
 
 
 def dual_pcg_suits_fit(network: Network, points: int, damping: float) -> bool:
@@ -69,11 +99,10 @@ def _work(network: Network, points: int, mu: float, solves: int, rank: int) -> d
     """Operations by method of so many solves with one regularisation."""
     p, rows = network.size, points * network.outputs
     work = direct_work(network, points, solves)
-    iterations = {"pcg": 8 * mu**-0.15, "dual_pcg": max(10.0, 100 * (mu / 1e-9) ** -0.3)}
     shared = {"pcg": _approximation("pcg", network, min(400, p)) / 3}  # a velocity's share of the step's sketch
     shared["dual_pcg"] = _approximation("dual_pcg", network, rank)
     for method in ITERATIVE:
-        work[method] = rows * (shared[method] + solves * iterations[method] * _iteration(method, network, rank))
+        work[method] = rows * (shared[method] + solves * _iterations(method, mu) * _iteration(method, network, rank))
     return work
 
 
@@ -87,9 +116,8 @@ def direct_work(network: Network, points: int, solves: int = 1) -> dict[str, flo
 def direct_method(network: Network, points: int) -> str | None:
     """The direct method that a run by CG may switch to; None where its matrix is too large."""
     work = direct_work(network, points)
-    if min(network.size, points * network.outputs) ** 2 > MATRIX_ENTRIES:
-        return None
-    return min(work, key=work.__getitem__)
+    possible = [method for method in work if _fits_into_memory(method, network, points, devices=1)]
+    return min(possible, key=work.__getitem__, default=None)
 
 
 def initial_rank(method: str, network: Network, mu: float, limit: int) -> int:
@@ -99,7 +127,7 @@ def initial_rank(method: str, network: Network, mu: float, limit: int) -> int:
     at 1e-9, 512 with 7,441 at 1e-9.
     """
     if method == "pcg":
-        return min(network.size, FIRST_RANK)
+        return min(network.size, limit, FIRST_RANK)
     rank = 2.5 * math.sqrt(network.size) * (mu / 1e-9) ** -0.12
     return min(network.size, limit, max(FIRST_RANK, 64 * round(rank / 64)))
 

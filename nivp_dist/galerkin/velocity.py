@@ -18,7 +18,7 @@ from nivp_dist.backend.mesh import AXIS
 from nivp_dist.galerkin import kernel, norms, not_finite, nystrom
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.linear_solver import LinearSolver
-from nivp_dist.galerkin.methods import ITERATIVE, initial_rank
+from nivp_dist.galerkin.methods import ITERATIVE, initial_rank, largest_rank
 from nivp_dist.galerkin.regularisation import Regularisation
 from nivp_dist.network.frames import Basis, balanced
 from nivp_dist.points.points import Points
@@ -114,9 +114,9 @@ class Galerkin:
         """What an adaptive rank may grow to, within the memory of a device; 0 with a fixed rank or direct solves."""
         if self.method not in ITERATIVE or self.solver.rank != "adaptive":
             return 0
-        largest = min(self.solver.max_rank, self.network.size)
         rows = -(-self.discretisation.sampling.points // self.mesh.size) * self.network.outputs
-        return min(largest, max(1, kernel.MAX_ENTRIES // rows)) if self.method == "dual_pcg" else largest
+        parts = self.mesh.size if self.solver.shard_vectors else 1
+        return min(self.solver.max_rank, self.network.size, largest_rank(self.method, self.network, rows, parts))
 
     def initial_guess(self, velocity, points: Points):
         """The initial guess of the first solve on new points, where theta' was `velocity` (p,) on others.

@@ -596,6 +596,27 @@ def test_an_approximation_that_no_device_could_hold_is_not_chosen():
     assert galerkin.largest_rank == galerkin.initial_rank == 64
 
 
+@pytest.mark.parametrize(
+    "width, points, mu, method",
+    [
+        (400, 20_000, 1e-13, "pcg"),  # "dual" has the least work, and a matrix of 12 GiB
+        (100, 20_000, 1e-13, "primal"),  # "pcg" has the least work, if it may take the 710 iterations that are assumed
+    ],
+)
+def test_auto_leaves_out_what_cannot_be_held_or_would_not_end(width, points, mu, method):
+    network = build_network(NetworkSettings(width=width, output_scales=[1.0, 1.0]), Wave())
+    assert choose_method(SolverSettings(mu=mu), network, points) == method
+
+
+@pytest.mark.parametrize("devices, shard, largest", [(1, False, 314), (4, False, 314), (4, True, 1259)])
+def test_the_sketch_grows_to_the_memory_of_a_device(devices, shard, largest):
+    """A column of p = 3,409,902 numbers takes 26 MiB, of which each device may hold a part: 8 GiB are 314 columns."""
+    network = build_network(NetworkSettings(width=1300, output_scales=[1.0, 1.0]), Wave())
+    solver = SolverSettings(method="pcg", shard_vectors=shard)
+    galerkin = Galerkin(Discretisation(network, Wave(), SamplingSettings(), make_mesh(devices)), solver)
+    assert galerkin.largest_rank == largest and galerkin.initial_rank == 128
+
+
 def test_a_right_hand_side_in_the_tangent_space_has_no_residual(make_points):
 
     class Growth(Problem):
