@@ -2,8 +2,13 @@
 
 Exit status 0: yes, and the run directory records it. 1: no, and one line says why. With --outcome it prints the exit
 code of the run instead, with --withdraw it records that Slurm did not queue the job. Imports no jax, calls no Slurm.
+
+A job may lose its process 0 before that has written a summary. The summary in the directory is then that of an earlier
+job, and says nothing of this one. So the job script takes the sha256 of the summary before it starts the run
+(--before), and a summary that is still the same counts as none.
 """
 
+import hashlib
 import sys
 import time
 from pathlib import Path
@@ -18,36 +23,49 @@ REQUEUES = "requeues.jsonl"  # the times that jobs of the run were queued again,
 NOTICE = ("SIGUSR1", "SIGUSR2")  # signals that announce a time limit; TERM may come from anybody
 
 
-def refusal(directory: str | Path, cap: int, job: str = "", facts: str = "", lost: bool = False) -> str | None:
+def refusal(
+    directory: str | Path, cap: int, job: str = "", facts: str = "", lost: bool = False, before: str = ""
+) -> str | None:
     """Why the job is not queued again, in one line; None if it is.
 
     cap: how often it is at most. job: its id; the cap, and the progress since the last time, are counted for each job,
     so that a run that is submitted again starts with a new count. facts: what `scontrol -o show job` prints. lost: the
-    run has not stopped, but a process of it was lost, with its host or by the kernel for want of memory.
-    Raises InputError if the directory holds no run, ValueError if a file of it is damaged.
+    run has not stopped, but a process of it was lost, with its host or by the kernel for want of memory. before: as for
+    ``outcome``.
+
+    A damaged summary, which a resume does without, leaves it open why the run has stopped: it counts as lost.
+    Raises InputError if the directory holds no run, ValueError if requeues.jsonl is damaged.
     """
     directory = Path(directory)
-    summary = run_directory.read_summary(directory) or {}
-    if lost and summary.get("status") in ("finished", "failed"):
-        return f"the run has {summary['status']}"
-    if not lost and summary.get("status") != "stopped":
-        return f"the run has not stopped with a checkpoint, its status is '{summary.get('status', 'not started')}'"
+    summary = run_directory.readable_summary(directory)
+    status = None if _is_from(before, directory) else summary.get("status")
+    lost = lost or (not summary and (directory / run_directory.SUMMARY).exists())
+    if lost and status in ("finished", "failed"):
+        return f"the run has {status}"
+    if not lost and status != "stopped":
+        return f"the run has not stopped with a checkpoint, its status is '{status or 'not started'}'"
     if not run_directory.has_checkpoint(directory):
         return "the run has no checkpoint"
     if (why := _unwanted(NOTICE[0] if lost else summary.get("signal"), _pairs(facts))) is not None:
         return why
-    before = _of_job(directory, job)
-    if len(before) >= cap:
+    earlier = _of_job(directory, job)
+    if len(earlier) >= cap:
         allowed = f"{cap} times are allowed and used up"
         return f"{allowed}; `nivp submit --resume {directory}` counts anew, --requeues allows more"
-    if before and progress(directory) <= before[-1]["transitions"]:
+    if earlier and progress(directory) <= earlier[-1]["transitions"]:
         why = f"the run has not advanced since the last time, t = {summary.get('t') or 0:g}"
         return f"{why}: `nivp submit --resume {directory}` with a longer --time"
     return None
 
 
-def outcome(directory: str | Path) -> int:
-    """The exit code of a run whose process 0, or srun, was killed before it could give it (srun gives 137)."""
+def outcome(directory: str | Path, before: str = "") -> int:
+    """The exit code of a run whose process 0, or srun, was killed before it could give it (srun gives 137).
+
+    before: sha256 of the summary when the job started, as `sha256sum` prints it ('' if unknown). A run that has
+    finished and is resumed with a later integrator.t_end has the summary of its first end until it writes another.
+    """
+    if _is_from(before, directory):
+        return PROCESS_LOST
     status = run_directory.readable_summary(directory).get("status")
     return {"finished": FINISHED, "stopped": STOPPED_EARLY, "failed": FAILED}.get(str(status), PROCESS_LOST)
 
@@ -61,7 +79,7 @@ def progress(directory: str | Path) -> int:
 def record(directory: str | Path, job: str = "") -> dict:
     """Add to requeues.jsonl that the job is queued again. Returns the line. Raises OSError if it cannot be written."""
     directory = Path(directory)
-    summary = run_directory.read_summary(directory) or {}
+    summary = run_directory.readable_summary(directory)
     line = {"job": job, "number": len(_of_job(directory, job)) + 1, "time": time.time()}
     line |= {"transitions": progress(directory), "t": summary.get("t") or 0.0, "signal": summary.get("signal")}
     Lines(directory / REQUEUES).append(line)
@@ -71,6 +89,15 @@ def record(directory: str | Path, job: str = "") -> dict:
 def withdraw(directory: str | Path, job: str = "") -> None:
     """Record that the last line does not hold, because Slurm did not queue the job. Raises OSError."""
     Lines(Path(directory) / REQUEUES).append({"job": job, "withdrawn": True, "time": time.time()})
+
+
+def _is_from(before: str, directory: str | Path) -> bool:
+    """Whether the summary in the directory is still the one with the sha256 `before`."""
+    try:
+        content = (Path(directory) / run_directory.SUMMARY).read_bytes()
+    except FileNotFoundError:
+        return False
+    return hashlib.sha256(content).hexdigest() in before
 
 
 def _pairs(facts: str) -> dict[str, str]:
@@ -113,18 +140,19 @@ def standing(lines: list[dict]) -> list[dict]:
 @click.option("--job", default="", help="Id of the job.")
 @click.option("--facts", default="", help="Output of `scontrol -o show job`.")
 @click.option("--lost", is_flag=True, help="The run has not stopped: a process of it was lost.")
+@click.option("--before", default="", help="The sha256 of the summary when the job started.")
 @click.option("--outcome", "wants_outcome", is_flag=True, help="Print the exit code of the run, and do nothing else.")
 @click.option("--withdraw", "withdraws", is_flag=True, help="Record that Slurm did not queue the job again.")
-def main(directory, cap, job, facts, lost, wants_outcome, withdraws):
+def main(directory, cap, job, facts, lost, before, wants_outcome, withdraws):
     """Decide whether the job of the run in DIR is queued again, and record it."""
     if wants_outcome:
-        click.echo(outcome(directory))
+        click.echo(outcome(directory, before))
         return 0
     if withdraws:
         withdraw(directory, job)
         click.echo("nivp: not queued again: Slurm refused four times", err=True)
         return 0
-    why = refusal(directory, cap, job, facts, lost)
+    why = refusal(directory, cap, job, facts, lost, before)
     if why is not None:
         click.echo(f"nivp: not queued again: {why}", err=True)
         return 1

@@ -1,5 +1,6 @@
 """The rule that queues a job again, on made-up run directories and without Slurm; it starts without jax."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from nivp_dist.errors import InputError
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.metrics import read_lines
 
+CODES = {"finished": 0, "stopped": 75, "failed": 1, "running": 69}
 RUNNING = "JobId=7 JobState=RUNNING Reason=None PreemptTime=None"
 
 
@@ -53,7 +55,7 @@ def test_a_run_that_has_lost_a_process_is_queued_again(run, status, wanted):
         assert "has not advanced" in refusal(directory, 3, "7", RUNNING, lost=True)
 
 
-@pytest.mark.parametrize("status, code", [("finished", 0), ("stopped", 75), ("failed", 1), ("running", 69)])
+@pytest.mark.parametrize("status, code", CODES.items())
 def test_the_outcome_of_a_run_that_could_not_give_it(run, capfd, status, code):
     assert main([str(run(status=status)), "--outcome"], standalone_mode=False) == 0
     assert capfd.readouterr().out == f"{code}\n"
@@ -64,6 +66,32 @@ def test_the_outcome_of_a_run_with_a_damaged_summary_is_a_lost_process(run, capf
     (directory / "summary.json").write_text('{"status": "finis')
     assert main([str(directory), "--outcome"], standalone_mode=False) == 0
     assert capfd.readouterr().out == "69\n"
+
+
+@pytest.mark.parametrize("status", ["finished", "failed", "stopped"])
+def test_a_summary_from_before_the_job_says_nothing_of_it(run, capfd, status):
+    """A run that has finished is resumed with a later t_end, and process 0 is killed before its first summary."""
+    directory = run(status=status, signal="SIGTERM")
+    before = hashlib.sha256((directory / "summary.json").read_bytes()).hexdigest() + "  -"
+    assert main([str(directory), "--outcome", "--before", before], standalone_mode=False) == 0
+    assert capfd.readouterr().out == "69\n"
+    assert refusal(directory, 3, "7", RUNNING, lost=True, before=before) is None
+    run(status=status, signal="SIGTERM", t=0.75)  # the job has written a summary
+    assert main([str(directory), "--outcome", "--before", before], standalone_mode=False) == 0
+    assert capfd.readouterr().out == f"{CODES[status]}\n"
+    wanted = None if status == "stopped" else f"the run has {status}"
+    assert refusal(directory, 3, "7", RUNNING, lost=True, before=before) == wanted
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_run_with_a_damaged_summary_is_queued_again(run, lost):
+    """A resume needs nothing of the summary. Why the run has stopped is not known then; the state of the job is."""
+    directory = run()
+    (directory / "summary.json").write_text('{"status": "stop')
+    assert refusal(directory, 1, "7", RUNNING, lost) is None
+    assert refusal(directory, 1, "7", RUNNING.replace("RUNNING", "CANCELLED"), lost).startswith("the job is CANCELLED")
+    assert record(directory, "7")["transitions"] == 4
+    assert refusal(directory, 1, "7", RUNNING, lost).startswith("1 times are allowed and used up")
 
 
 def test_a_requeue_that_slurm_refuses_is_withdrawn(run, capfd):
@@ -140,7 +168,6 @@ def test_a_decision_is_recorded(run, capsys):
     "damage, message",
     [
         (lambda run: (run / "config.toml").unlink(), "not the directory of a run (it holds no config.toml)"),
-        (lambda run: (run / "summary.json").write_text("{"), "summary.json: damaged: "),
         (lambda run: (run / REQUEUES).write_text("{\n{}\n"), "requeues.jsonl, line 1: not JSON"),
         (lambda run: (run / REQUEUES).mkdir(), "Is a directory"),
     ],

@@ -1,6 +1,7 @@
 """Job scripts: compared with files that a person has read, and run by bash with stand-ins for Slurm's commands."""
 
 import difflib
+import hashlib
 import os
 import signal
 import subprocess
@@ -157,7 +158,8 @@ def bash(tmp_path):
 
 
 STEP = "--kill-on-bad-exit=1 /bin/py thon -m nivp_dist.cli resume /a run's --integrator.t_end 2 --patience 300"
-RULE = "python -m nivp_dist.batch.requeue /a run's --cap 7 --job 42 --facts JobId=42 JobState=RUNNING"
+BEFORE = f"--before {hashlib.sha256(b'').hexdigest()}  -"  # of the summary, of which there is none
+RULE = f"python -m nivp_dist.batch.requeue /a run's --cap 7 --job 42 {BEFORE} --facts JobId=42 JobState=RUNNING"
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])
@@ -166,14 +168,21 @@ def test_the_exit_code_of_the_run_is_that_of_the_job(bash, code):
     assert bash.called() == [STEP]
 
 
-OUTCOME = "python -m nivp_dist.batch.requeue /a run's --outcome"
-LOST = RULE.replace("--job 42", "--job 42 --lost")
+OUTCOME = "python -m nivp_dist.batch.requeue /a run's --outcome " + BEFORE
+LOST = RULE.replace("--facts", "--lost --facts")
 
 
 @pytest.mark.parametrize("outcome, calls", [(0, []), (1, []), (75, [RULE]), (69, [LOST])])
 def test_a_killed_srun_leaves_the_outcome_of_the_run(bash, outcome, calls):
     assert bash(137, rule=1, outcome=outcome).wait(timeout=20) == outcome
     assert bash.called() == [STEP, OUTCOME, *calls]
+
+
+def test_the_script_passes_on_what_the_summary_was_before_the_run(bash):
+    (bash.folder / "a run's").mkdir()
+    (bash.folder / "a run's/summary.json").write_text("{}")
+    assert bash(137, rule=1, outcome=0).wait(timeout=20) == 0
+    assert bash.called()[1] == OUTCOME.replace(hashlib.sha256(b"").hexdigest(), hashlib.sha256(b"{}").hexdigest())
 
 
 def test_a_job_that_has_lost_a_process_is_queued_again(bash):
@@ -213,5 +222,5 @@ def test_a_task_of_an_array(bash):
     ids = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "9", "SLURM_CPUS_PER_TASK": "4"}
     assert bash(75, rule=0, tasks=[8, 9], **ids).wait(timeout=20) == 75
     step = STEP.replace("exit=1", "exit=1 --cpus-per-task=4").replace("a run's", "a run's/0009")
-    rule = RULE.replace("42", "40_9").replace("a run's", "a run's/0009")
+    rule = RULE.replace("job 42", "job 40_9").replace("JobId=42", "JobId=40_9").replace("a run's", "a run's/0009")
     assert bash.called() == [step, rule, "scontrol requeue 40_9"]
