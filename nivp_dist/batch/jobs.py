@@ -1,9 +1,11 @@
 """The jobs of a run: what is checked before one waits in the queue, its submission with sbatch, and its record."""
 
+import contextlib
 import itertools
 import logging
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -22,6 +24,9 @@ from nivp_dist.storage.lock import in_use
 from nivp_dist.storage.metrics import Lines, read_tail
 
 JOBS = "jobs.jsonl"  # the jobs of a run, one a line
+# Messages of sbatch when it has lost the controller, which may have queued the job all the same.
+LOST_CONTROLLER = re.compile(r"timed? ?out|zero bytes|communication|contact|connect", re.IGNORECASE)
+LOOK_AFTER = (0.0, 5.0, 10.0, 20.0)  # seconds between looks into the queue: a controller under load needs some time
 # Variables by which a shell in a process group, or in a job, knows its place there. sbatch would hand them on, and the
 # new job would take them for its own.
 OF_A_GROUP = r"PMIX?_|OMPI_COMM_WORLD_|MV[2P]_COMM_WORLD_|FLUX_|PALS_|MPI_LOCAL|NIVP_PROCESS|NIVP_MEETING"
@@ -71,10 +76,11 @@ def require_idle(directory: Path) -> None:
     except OSError as error:
         raise InputError(f"{directory / JOBS}: cannot be read: {error.strerror}; check its file system") from None
     if recorded:
-        job = recorded[-1].get("job")
+        # A job without an id is one of which sbatch could not say whether it is queued.
+        job = recorded[-1].get("job") or _find(Path(recorded[-1]["script"]))
         # squeue fails for a job that Slurm has forgotten.
         words = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
-        state = subprocess.run(words, capture_output=True, text=True).stdout.strip()
+        state = subprocess.run(words, capture_output=True, text=True).stdout.strip() if job else ""
         if state:
             raise InputError(f"{directory}: its job {job} is {state.splitlines()[0].lower()}: `scancel {job}` first")
     if in_use(directory):
@@ -87,8 +93,10 @@ def require_idle(directory: Path) -> None:
 def queue(directory: Path, text: str, tasks: list[int] | None) -> tuple[str, Path]:
     """Store the script in the directory and hand it to sbatch: (id of the job, path of the script).
 
-    Only the user can read the script, because the variables of the site file may be secrets.
-    Raises InputError if the directory cannot be written, or sbatch refuses; the script is then removed.
+    Only the user can read the script, because the variables of the site file may be secrets. If sbatch loses the
+    controller, squeue is asked for the job.
+    Raises InputError if the directory cannot be written, or sbatch refuses; the script is then removed. Raises
+    RunFailed if it is not known whether the job is queued; all files are kept.
     """
     try:
         for run in members(directory, tasks):
@@ -102,6 +110,8 @@ def queue(directory: Path, text: str, tasks: list[int] | None) -> tuple[str, Pat
     environment = {name: value for name, value in os.environ.items() if not re.match(of_others, name)}
     done = subprocess.run(["sbatch", "--parsable", str(path)], env=environment, capture_output=True, text=True)
     message = " ".join(done.stderr.split())
+    if done.returncode < 0 or (done.returncode and LOST_CONTROLLER.search(message)):
+        return _look_for(path, tasks, message or f"sbatch: killed by signal {-done.returncode}"), path
     if done.returncode != 0:
         path.unlink()
         raise InputError(f"sbatch refuses: {message or f'exit status {done.returncode}'}")
@@ -110,13 +120,50 @@ def queue(directory: Path, text: str, tasks: list[int] | None) -> tuple[str, Pat
     return done.stdout.strip().split(";")[0], path
 
 
-def record(job: str, path: Path, tasks: list[int] | None) -> None:
-    """Add the job to jobs.jsonl beside its script, and to that of each run of a sweep. Raises RunFailed."""
+def _look_for(path: Path, tasks: list[int] | None, message: str) -> str:
+    """The id of the job of a script that sbatch may have queued before it failed with the message. Raises RunFailed."""
+    why = "squeue does not show it"
+    for pause in LOOK_AFTER:
+        time.sleep(pause)
+        try:
+            job = _find(path)
+        except InputError as error:
+            why = str(error)
+            continue
+        if job is not None:
+            click.echo(f"nivp: warning: {message}: the job is queued all the same", err=True)
+            return job
+    with contextlib.suppress(RunFailed):
+        record(None, path, tasks)
+    raise RunFailed(
+        f"{message}: the job may be queued, and {why}: {path.parent} is kept; if `squeue --me` does not show a job "
+        f"{path.parent.name} later: nivp submit --resume {shlex.quote(str(path.parent))}"
+    )
+
+
+def _find(path: Path) -> str | None:
+    """The id of the job of a script if it is in the queue, else None. Raises InputError if squeue does not answer."""
+    words = ["squeue", "--noheader", f"--user={os.getuid()}", "--format=%F|%o"]  # id of the job or array | its script
+    try:
+        done = subprocess.run(words, capture_output=True, text=True)
+    except OSError as error:
+        raise InputError(f"squeue cannot be started: {error.strerror}") from None
+    if done.returncode != 0:
+        raise InputError(f"squeue does not answer: {' '.join(done.stderr.split()) or done.returncode}")
+    pairs = (line.split("|", 1) for line in done.stdout.splitlines())
+    return next((pair[0] for pair in pairs if pair[-1] == str(path)), None)
+
+
+def record(job: str | None, path: Path, tasks: list[int] | None) -> None:
+    """Add the job to jobs.jsonl beside its script, and to that of each run of a sweep. Raises RunFailed.
+
+    job: its id; None if it is not known whether the job is queued.
+    """
     line = {"job": job, "time": time.time(), "script": str(path)}
     try:
         Lines(path.parent / JOBS).append(line)
         for task in tasks or []:
-            Lines(member(path.parent, task) / JOBS).append(line | {"job": f"{job}_{task}"})
+            Lines(member(path.parent, task) / JOBS).append(line | {"job": job and f"{job}_{task}"})
     except OSError as error:
         raise RunFailed(f"job {job} is queued, but {path.parent} cannot be written: {error.strerror}") from None
 

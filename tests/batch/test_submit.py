@@ -16,7 +16,8 @@ from nivp_dist.storage import run_directory
 from nivp_dist.storage.lock import hold
 
 HEAT = '[problem]\nname = "heat"\n'
-# Stand-ins: sbatch records what it is given, or refuses with the text in REFUSE; squeue answers with QUEUED.
+# Stand-ins: sbatch records what it is given, or refuses with the text in REFUSE; squeue answers with QUEUED about one
+# job, and about all jobs with LISTED, or not at all if DOWN is set.
 SBATCH = """#!/bin/bash
 [ -z "$REFUSE" ] || { printf 'sbatch: error: %s\\n' "$REFUSE" "Batch job submission failed" >&2; exit 1; }
 echo "$*" >> "$STAND_IN/submitted"
@@ -25,6 +26,8 @@ echo "${JOB:-42};cluster"
 """
 SQUEUE = """#!/bin/bash
 echo "$*" >> "$STAND_IN/asked"
+case "$*" in *%F*) [ -n "$DOWN" ] && echo "slurm_load_jobs error: Timed out" >&2 && exit 1
+    printf '%b' "$LISTED"; exit ;; esac
 [ -n "$QUEUED" ] && echo "$QUEUED" || { echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1; }
 """
 
@@ -143,6 +146,54 @@ def test_a_job_that_sbatch_refuses(refused, monkeypatch, where, sweep):
     assert line == (
         "sbatch refuses: sbatch: error: invalid partition specified: x sbatch: error: Batch job submission failed"
     )
+
+
+TIMED_OUT = "Socket timed out on send/recv operation"
+LOST = f"sbatch: error: {TIMED_OUT} sbatch: error: Batch job submission failed"
+
+
+@pytest.fixture
+def timed_out(slurm, monkeypatch):
+    """sbatch loses the controller, and nobody waits between the looks into the queue."""
+    monkeypatch.setenv("REFUSE", TIMED_OUT)
+    monkeypatch.setattr(jobs.time, "sleep", lambda seconds: None)
+
+
+@pytest.mark.parametrize("sweep, ids", [((), ["7"]), (("--sweep", "seed=1,2"), ["7_0", "7_1"])])
+def test_a_job_that_is_queued_although_sbatch_times_out(submit, timed_out, monkeypatch, sweep, ids):
+    """squeue knows it by its script; other jobs are not mistaken for it."""
+    directory = Path("here").resolve()
+    script = directory / "job-001.sbatch"
+    monkeypatch.setenv("LISTED", f"6|{directory}/job-002.sbatch\\n7|{script}\\n8|(null)\\n")
+    code, out, err = submit("heat.toml", "--output", "here", *sweep)
+    assert (code, out) == (0, "7\n") and err.startswith(f"nivp: warning: {LOST}: the job is queued all the same\n")
+    runs = [directory / f"000{task}" for task in (0, 1)] if sweep else [directory]
+    assert script.exists() and [line["job"] for run in runs for line in lines(run / "jobs.jsonl")] == ids
+
+
+@pytest.mark.parametrize(
+    "down, why", [("", "squeue does not show it"), ("yes", "squeue does not answer: slurm_load_jobs error: Timed out")]
+)
+def test_the_directory_of_a_job_that_may_be_queued_is_kept(submit, refused, timed_out, monkeypatch, slurm, down, why):
+    """The controller may queue the job later. A resume looks for it again, and goes on if it is not there."""
+    directory = Path("it's").resolve()
+    monkeypatch.setenv("DOWN", down)
+    code, out, err = submit("heat.toml", "--output", "it's")
+    later = f"if `squeue --me` does not show a job it's later: nivp submit --resume '{directory.parent}/it'\"'\"'s'"
+    assert (code, out) == (1, "")
+    assert err == f"nivp: {LOST}: the job may be queued, and {why}: {directory} is kept; {later}\n"
+    assert (directory / "job-001.sbatch").exists() and (directory / "config.toml").exists()
+    assert len((slurm / "asked").read_text().splitlines()) == len(jobs.LOOK_AFTER)
+
+    monkeypatch.setenv("REFUSE", "")
+    if down:
+        assert refused("--resume", "it's").startswith("squeue does not answer: ")
+    monkeypatch.setenv("DOWN", "")
+    monkeypatch.setenv("LISTED", f"7|{directory}/job-001.sbatch\\n")
+    monkeypatch.setenv("QUEUED", "PENDING")
+    assert refused("--resume", "it's") == f"{directory}: its job 7 is pending: `scancel 7` first"
+    monkeypatch.setenv("LISTED", "")
+    assert submit("--resume", "it's")[:2] == (0, "42\n")
 
 
 @pytest.mark.parametrize(
