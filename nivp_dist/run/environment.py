@@ -13,6 +13,8 @@ from nivp_dist.storage import run_directory
 
 PROCESSORS = Path("/proc/cpuinfo")
 DEVICE_COUNT = "--xla_force_host_platform_device_count"  # counted as devices, not as a flag
+# Variables of jax that say where it runs, what it caches and what it prints; the others may change a result.
+HARMLESS = ("JAX_PLATFORM", "JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE", "JAX_LOG", "JAX_TRACEBACK", "JAX_DUMP")
 
 
 def describe(mesh: Mesh) -> dict[str, str]:
@@ -22,9 +24,8 @@ def describe(mesh: Mesh) -> dict[str, str]:
     the processor, for which it compiles.
     """
     device = mesh.devices.flat[0]
-    flags = sorted(flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(DEVICE_COUNT))
     everyone = channel.current().gather([_cores(), _processor()])
-    facts = run_directory.versions() | {"Python": platform.python_version(), "XLA_FLAGS": " ".join(flags) or "none"}
+    facts = run_directory.versions() | {"Python": platform.python_version()} | _flags()
     facts |= {"devices": f"{mesh.size} {device.device_kind}", "processes": str(len(everyone))}
     if device.platform == "cpu":
         cores, processors = zip(*everyone)
@@ -42,6 +43,16 @@ def change(before: dict[str, str], now: dict[str, str]) -> str:
     newer = _is_newer(before.get("nivp_dist", ""), now.get("nivp_dist", ""))
     newer_line = "the directory was written by a newer nivp_dist; " if newer else ""
     return f"{newer_line}another environment than before, the last bits may differ from here on: {', '.join(words)}"
+
+
+def _flags() -> dict[str, str]:
+    """The options of XLA and jax that this process has from its environment."""
+    xla = sorted(flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(DEVICE_COUNT))
+    options = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("JAX_")]
+    return {
+        "XLA_FLAGS": " ".join(xla) or "none",
+        "JAX options": " ".join(option for option in options if not option.startswith(HARMLESS)) or "none",
+    }
 
 
 def _cores() -> int:

@@ -44,3 +44,13 @@ def test_the_cores_of_this_process_are_recorded(undisturbed):
 
     facts = environment.describe(make_mesh(1))
     assert int(facts["CPU cores"]) >= 1 and facts["devices"].startswith("1 ") and facts["processes"] == "1"
+
+
+def test_options_of_jax_that_may_change_a_result_are_recorded(monkeypatch):
+    from nivp_dist.backend.mesh import make_mesh
+
+    monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "bfloat16")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "somewhere")
+    options = environment.describe(make_mesh(1))["JAX options"].split()
+    assert "JAX_DEFAULT_MATMUL_PRECISION=bfloat16" in options
+    assert not [option for option in options if "CACHE" in option or "PLATFORM" in option]
