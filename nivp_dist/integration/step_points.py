@@ -12,7 +12,7 @@ from nivp_dist.backend.mesh import AXIS
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.points import selection
 from nivp_dist.points.mixture import Density
-from nivp_dist.points.points import Points, pad
+from nivp_dist.points.points import Points
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.settings.model import SamplingSettings
 
@@ -70,12 +70,18 @@ class StepPoints:
         return self._select_by_solution(random_keys.solution_selection_key(key), candidates, field, n=n)
 
     def _by_residual(self, key, candidates, squares, *, n):
-        chosen = selection.select_by_residual(key, candidates, squares, n)
-        return pad(chosen, self.galerkin.mesh.size)
+        return selection.select_by_residual(key, candidates, squares, n, self.galerkin.mesh)
 
     def _by_solution(self, key, candidates, field, *, n):
         network, settings = self.galerkin.network, self.settings
         logs = field[:, 0] if network.log_density else jnp.log(jnp.linalg.norm(field, axis=-1))
-        power, log = 1 / settings.inflation, network.log_density
-        chosen = selection.select_by_solution(key, candidates, logs, n, power, settings.uniform_fraction, log)
-        return pad(chosen, self.galerkin.mesh.size)
+        return selection.select_by_solution(
+            key,
+            candidates,
+            logs,
+            n,
+            self.galerkin.mesh,
+            power=1 / settings.inflation,
+            share=settings.uniform_fraction,
+            log_density=network.log_density,
+        )

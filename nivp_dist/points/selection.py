@@ -1,12 +1,35 @@
-"""Selections of points among candidates, by the residual or by the solution: plain functions, to be compiled."""
+"""Selections of points among candidates, by the residual or by the solution: functions to be compiled.
+
+Candidates and selections are sharded over a mesh, N / k and n / k on each of its k devices. A selection is padded as
+``points.pad`` does.
+"""
+
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend.mesh import AXIS
 from nivp_dist.points.points import Points
 
 
-def select_by_residual(key, candidates: Points, squares, n: int) -> Points:
+class _Chosen(NamedTuple):
+    """What a resampling has chosen.
+
+    Attributes:
+        points: the chosen candidates, sharded. probability: (n,), with which each was chosen.
+        is_drawn: (n,), 0 for padding, else 1.
+    """
+
+    points: Points
+    probability: jax.Array
+    is_drawn: jax.Array
+
+
+def select_by_residual(key, candidates: Points, squares, n: int, mesh: Mesh) -> Points:
     """n of N candidates, with a probability that is half their weight and half their share of the squared residual.
 
     Systematic resampling. Weights and measure are divided by the probability, so that sums over the selection
@@ -18,13 +41,12 @@ def select_by_residual(key, candidates: Points, squares, n: int) -> Points:
     residual_share = candidates.weights * squares
     total = jnp.sum(residual_share)
     half = jnp.where(total > 0, residual_share / jnp.where(total > 0, total, 1.0), candidates.weights)
-    index, p = _systematic(key, 0.5 * candidates.weights + 0.5 * half, n)
-    chosen = jax.tree.map(lambda leaf: leaf[index], candidates)
-    return Points(chosen.x, chosen.weights / p / jnp.sum(chosen.weights / p), chosen.measure / (n * p))
+    chosen = _resample(key, candidates, 0.5 * candidates.weights + 0.5 * half, n, mesh)
+    return Points(chosen.points.x, _normalised_weights(chosen), _measure(chosen, n))
 
 
 def select_by_solution(
-    key, candidates: Points, log_values, n: int, power: float, share: float, log_density: bool
+    key, candidates: Points, log_values, n: int, mesh: Mesh, *, power: float, share: float, log_density: bool
 ) -> Points:
     """n of N candidates: a share with equal probabilities, the others as if drawn from |u|^power.
 
@@ -38,15 +60,52 @@ def select_by_solution(
     """
     drawn = candidates.measure > 0  # and not padding
     logs = jnp.where(drawn, power * log_values + jnp.log(candidates.measure), -jnp.inf)
-    index, p = _systematic(key, (1 - share) * jax.nn.softmax(logs) + share * drawn / jnp.sum(drawn), n)
-    chosen = jax.tree.map(lambda leaf: leaf[index], candidates)
-    weights = jnp.full(n, 1.0 / n) if log_density else chosen.weights / p / jnp.sum(chosen.weights / p)
-    return Points(chosen.x, weights, chosen.measure / (n * p))
+    probability = (1 - share) * jax.nn.softmax(logs) + share * drawn / jnp.sum(drawn)
+    chosen = _resample(key, candidates, probability, n, mesh)
+    weights = chosen.is_drawn / n if log_density else _normalised_weights(chosen)
+    return Points(chosen.points.x, weights, _measure(chosen, n))
 
 
-def _systematic(key, probability, n: int):
-    """Systematic resampling by probabilities (N,): n indices, and the probability of each, (n,) both."""
+def _normalised_weights(chosen: _Chosen):
+    weights = chosen.is_drawn * chosen.points.weights / chosen.probability
+    return weights / jnp.sum(weights)
+
+
+def _measure(chosen: _Chosen, n: int):
+    return chosen.is_drawn * chosen.points.measure / (n * chosen.probability)
+
+
+def _resample(key, candidates: Points, probability, n: int, mesh: Mesh) -> _Chosen:
+    """n of the candidates by systematic resampling, with probabilities (N,).
+
+    Every device sums up the probabilities of its own candidates, and chooses where the positions of the resampling fall
+    into its part of the whole; the others add zeros. Sent are k totals and the chosen points, which every device holds
+    for a moment. XLA would compute a cumulative sum over a sharded array in windows of the whole length,
+    which are N^2 / k operations on each device.
+    """
+    own, all_ = P(AXIS), P()
+    choose = partial(_choose, n=n, devices=mesh.size)
+    choose = jax.shard_map(choose, mesh=mesh, in_specs=(all_, own, own), out_specs=own)
+    chosen, p = choose(jax.random.uniform(key), candidates, probability)
+    return _Chosen(chosen, p, (jnp.arange(len(p)) < n).astype(p.dtype))
+
+
+def _choose(shift, candidates: Points, probability, *, n: int, devices: int):
+    """This device's part of the chosen candidates and of their probabilities, inside of ``shard_map``."""
     cumulative = jnp.cumsum(probability)
-    position = (jnp.arange(n) + jax.random.uniform(key)) / n * cumulative[-1]
-    index = jnp.minimum(jnp.searchsorted(cumulative, position, side="right"), len(probability) - 1)
-    return index, probability[index]
+    ends = jnp.cumsum(jax.lax.all_gather(cumulative[-1], AXIS))
+    device = jax.lax.axis_index(AXIS)
+    start = jnp.where(device > 0, ends[device - 1], 0.0)
+    cumulative = start + cumulative
+    position = (jnp.arange(n) + shift) / n * ends[-1]
+    position = jnp.pad(position, (0, -n % devices), mode="edge")  # padding repeats a point
+    is_own = (jnp.searchsorted(ends[:-1], position, side="right")) == device
+    # Sums in another order round differently, and a position may come to lie a rounding behind this device's last sum.
+    index = jnp.searchsorted(cumulative, jnp.minimum(position, jnp.nextafter(cumulative[-1], 0.0)), side="right")
+
+    def collect(leaf):
+        taken = leaf[index]
+        taken = jnp.where(is_own.reshape(-1, *[1] * (leaf.ndim - 1)), taken, jnp.zeros_like(taken))
+        return jax.lax.psum_scatter(taken, AXIS, tiled=True)
+
+    return jax.tree.map(collect, (candidates, probability))

@@ -268,14 +268,16 @@ def squares(x):
     return 1e-3 + np.exp(-20 * np.sum((x - np.array([0.5, 2.0])) ** 2, axis=1))
 
 
-def by_residual(key, candidates, x, n):
-    return select_by_residual(key, candidates, jnp.asarray(squares(x)), n)
+ONE = make_mesh(1)
 
 
-def by_solution(key, candidates, x, n):
-    return select_by_solution(
-        key, candidates, jnp.log(jnp.asarray(bump(x))), n, power=0.7, share=0.2, log_density=False
-    )
+def by_residual(key, candidates, x, n, mesh=ONE):
+    return select_by_residual(key, candidates, jnp.asarray(squares(x)), n, mesh)
+
+
+def by_solution(key, candidates, x, n, mesh=ONE):
+    logs = jnp.log(jnp.asarray(bump(x)))
+    return select_by_solution(key, candidates, logs, n, mesh, power=0.7, share=0.2, log_density=False)
 
 
 @pytest.mark.parametrize("selection", [by_residual, by_solution])
@@ -298,7 +300,7 @@ def test_a_selection_is_unbiased(selection):
 def test_selection_by_residual_prefers_large_residuals():
     candidates = sampler(method="uniform", points=4000).draw(jax.random.key(0), MIXTURE)
     near = lambda x: np.mean(np.sum((np.asarray(x) - [0.5, 2.0]) ** 2, axis=1) < 0.1)  # noqa: E731
-    chosen = select_by_residual(jax.random.key(1), candidates, jnp.asarray(squares(np.asarray(candidates.x))), 500)
+    chosen = select_by_residual(jax.random.key(1), candidates, jnp.asarray(squares(np.asarray(candidates.x))), 500, ONE)
     assert near(chosen.x) > 0.4 and near(candidates.x) < 0.06  # the disc has 5 % of the area
     np.testing.assert_allclose(chosen.weights.sum(), 1, rtol=1e-12)
     # No weight is above twice that of the candidates: the half that ignores the residual sees to it.
@@ -307,7 +309,7 @@ def test_selection_by_residual_prefers_large_residuals():
 
 def test_selection_without_any_residual_is_by_weight():
     candidates = sampler(points=4000).draw(jax.random.key(0), MIXTURE)
-    chosen = select_by_residual(jax.random.key(1), candidates, jnp.zeros(4000), 500)
+    chosen = select_by_residual(jax.random.key(1), candidates, jnp.zeros(4000), 500, ONE)
     np.testing.assert_allclose(chosen.weights, 1 / 500, rtol=1e-9)
 
 
@@ -316,7 +318,7 @@ def test_selection_by_solution_has_its_distribution(power):
     """A Gaussian to that power is one of its variance over the power; candidates come from others."""
     candidates = sampler(SPACE, log_density=True, points=400_000, inflation=3.0).draw(jax.random.key(0), MIXTURE)
     logs, n = jnp.log(jnp.asarray(bump(np.asarray(candidates.x)))), 20_000
-    chosen = select_by_solution(jax.random.key(1), candidates, logs, n, power, share=0.0, log_density=True)
+    chosen = select_by_solution(jax.random.key(1), candidates, logs, n, ONE, power=power, share=0.0, log_density=True)
     variances = np.array([0.25, 0.5]) / power
     x = np.asarray(chosen.x)
     np.testing.assert_allclose(x.mean(axis=0), [0.2, 1.0], atol=5 * np.sqrt(variances.max() / n))
@@ -330,7 +332,11 @@ def test_a_share_of_the_selection_ignores_the_solution():
     candidates = sampler(SPACE, points=40_000).draw(jax.random.key(0), MIXTURE)
     logs = jnp.log(jnp.asarray(bump(np.asarray(candidates.x))))
     far = lambda points: np.mean(bump(np.asarray(points.x)) < 1e-6)  # noqa: E731
-    follow = lambda share: select_by_solution(jax.random.key(1), candidates, logs, 20_000, 1.0, share, True)  # noqa: E731
+
+    def follow(share):
+        key = jax.random.key(1)
+        return select_by_solution(key, candidates, logs, 20_000, ONE, power=1.0, share=share, log_density=True)
+
     assert far(candidates) > 0.005 and far(follow(0.0)) == 0
     np.testing.assert_allclose(far(follow(0.5)), 0.5 * far(candidates), rtol=0.3)
 
@@ -355,3 +361,41 @@ def test_the_same_points_on_every_number_of_devices(devices, domain):
     for a, b in zip(one[1:], many[1:], strict=True):  # sums over all points: the order of their terms is the mesh's
         np.testing.assert_allclose(np.asarray(b)[:101], a, rtol=1e-14)
     assert not np.asarray(many.weights)[101:].any() and not np.asarray(many.measure)[101:].any()
+
+
+def sharded_selection(selection, devices, candidates_each=2**10, n=501):
+    """The compiled selection of n candidates on so many devices, and its arguments."""
+    mesh, total = make_mesh(devices), 4 * candidates_each
+    candidates = sampler(devices=devices, points=total).draw(jax.random.key(0), replicate(MIXTURE, mesh))
+    x = np.asarray(candidates.x)
+    values = jax.device_put(squares(x) if selection is select_by_residual else np.log(bump(x)), candidates.x.sharding)
+    more = {} if selection is select_by_residual else {"power": 0.7, "share": 0.2, "log_density": False}
+
+    def select(key, candidates, values):
+        return selection(key, candidates, values, n, mesh, **more)
+
+    arguments = jax.random.key(3), candidates, values
+    return jax.jit(select).lower(*arguments).compile(), arguments
+
+
+@pytest.mark.devices
+@pytest.mark.parametrize("devices", [k for k in (2, 4) if k <= jax.device_count()])
+@pytest.mark.parametrize("selection", [select_by_residual, select_by_solution])
+def test_the_same_selection_on_every_number_of_devices(selection, devices):
+    one, many = (select(*arguments) for select, arguments in (sharded_selection(selection, k) for k in (1, devices)))
+    assert len(many.x) == 501 + (-501 % devices) and len(many.x.addressable_shards) == devices
+    for a, b in zip(one, many, strict=True):
+        np.testing.assert_allclose(np.asarray(b)[:501], a, rtol=1e-12)
+    assert not np.asarray(many.weights)[501:].any() and not np.asarray(many.measure)[501:].any()
+
+
+@pytest.mark.devices
+@pytest.mark.skipif(jax.device_count() < 4, reason="needs 4 devices")
+@pytest.mark.parametrize("selection", [select_by_residual, select_by_solution])
+def test_the_work_of_a_selection_grows_with_the_candidates_of_a_device(selection):
+    """A cumulative sum over the sharded array took 16 times the operations for 4 times the candidates."""
+    work = []
+    for each in (2**12, 2**14):
+        compiled, _ = sharded_selection(selection, 4, candidates_each=each)
+        work.append(compiled.cost_analysis()["flops"])
+    assert work[1] < 4.5 * work[0]
