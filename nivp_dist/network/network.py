@@ -164,8 +164,9 @@ class Network:
         return self._change_frames(theta, inverse.frames) * self._scales_of_parameters(inverse)
 
     def _scales_of_parameters(self, basis):
-        sizes = np.array([layer.stop - layer.start for layer in self.layers])
-        return jnp.repeat(basis.scales, sizes, total_repeat_length=self.size)
+        # Not jnp.repeat: XLA would evaluate its index, a sum of length p, while it compiles (64 s with p = 10^6).
+        parts = [jnp.broadcast_to(s, (layer.stop - layer.start,)) for s, layer in zip(basis.scales, self.layers)]
+        return jnp.concatenate(parts)
 
     def _change_frames(self, theta, frames_):
         for layer, frame in zip(self.layers_with_frames, frames_):

@@ -8,6 +8,7 @@ import scipy.stats
 
 from nivp_dist.errors import InputError
 from nivp_dist.network.field import embed
+from nivp_dist.network.frames import Basis
 from nivp_dist.network.network import build_network
 from nivp_dist.problems import Box, OpenBox, PeriodicBox, Problem, WholeSpace, laplacian
 from nivp_dist.settings.model import NetworkSettings
@@ -242,3 +243,14 @@ def test_a_log_density_initialised_near_gaussians_is_their_mixture(count):
 def test_several_gaussians_need_a_field_log_u():
     with pytest.raises(InputError, match="network.gaussians = 2 needs a field log u"):
         network_of(Box(2), gaussians=2)
+
+
+def test_a_basis_scales_every_layer_and_no_index_of_all_parameters_is_computed():
+    """The index of a jnp.repeat is a cumulative sum of length p, which XLA evaluates while it compiles."""
+    network, theta = network_of(BOX, outputs=2)
+    scales = 1.0 + np.arange(len(network.layers))
+    basis = Basis((), jnp.asarray(scales))
+    expected = theta * np.repeat(scales, [layer.stop - layer.start for layer in network.layers])
+    np.testing.assert_array_equal(network.from_basis(theta, basis), expected)
+    np.testing.assert_allclose(network.to_basis(expected, basis), theta, rtol=1e-15)
+    assert "cumsum" not in str(jax.make_jaxpr(network.from_basis)(theta, basis))
