@@ -15,7 +15,7 @@ ESTIMATES = {"estimate": ("estimate", {"color": ORANGE, "linewidth": 1.6})} | {
     for part, style in PARTS.items()
 }
 
-Metrics = dict[str, np.ndarray]  # name -> (steps,), as Run.metrics returns them
+Metrics = dict[str, np.ndarray]  # name -> (steps,), as ``report.course`` reads them
 
 
 def health_figure(metrics: Metrics, events: list[dict]) -> Figure:
@@ -23,7 +23,7 @@ def health_figure(metrics: Metrics, events: list[dict]) -> Figure:
 
     The panel of conjugate gradients is left out where every system was solved directly.
 
-    metrics: name -> (steps,), as ``Run.metrics`` returns them. events: the lines of events.jsonl.
+    metrics: name -> (steps,), as ``report.course`` reads them. events: lines of events.jsonl.
     """
     figure = Figure(figsize=(11, 9), layout="constrained")
     axes = figure.subplots(3, 2, sharex=True)
@@ -48,7 +48,7 @@ def health_figure(metrics: Metrics, events: list[dict]) -> Figure:
 def error_figure(errors: Metrics, metrics: Metrics | None = None) -> Figure | None:
     """Relative L2 error against t, and the run's own estimate with its parts; None where neither is known.
 
-    errors: as ``Run.errors`` returns them. metrics: as ``Run.metrics`` returns them, for the estimate.
+    errors: as ``Run.errors`` returns them. metrics: as ``report.course`` reads them, for the estimate.
     """
     dots = {"color": BLUE, "marker": "o", "markersize": 5}
     series = [("against the reference", errors["t"], errors["relative_l2"], dots)]
@@ -95,11 +95,11 @@ def _series(metrics: Metrics, *names: str) -> list[np.ndarray]:
 def _step_panels(axes: np.ndarray, metrics: Metrics) -> None:
     """Step size, relative residual and rejected steps, in three axes (3,)."""
     t = metrics.get("t", np.zeros(0))
-    h, residual, fresh, rejected = _series(metrics, "h", "residual", "residual_fresh", "rejected")
+    h, residual, fresh, rejected = _series(metrics, "h", "residual", "residual_fresh", "rejected_so_far")
     _panel(axes[0], t, [(h, "")], "step size", "h", log=True)
     both = [(fresh, "fresh points"), (residual, "points of the step")]
     _panel(axes[1], t, both, "relative residual", "|J v - f| / |f|", log=True)
-    _panel(axes[2], t, [(np.nancumsum(rejected), "")] if len(t) else [], "rejected steps, cumulative", "count")
+    _panel(axes[2], t, [(rejected, "")], "rejected steps, cumulative", "count")
 
 
 def _solver_panels(axes: np.ndarray, metrics: Metrics) -> None:

@@ -7,12 +7,13 @@ from matplotlib.figure import Figure
 
 from nivp_dist.errors import InputError
 from nivp_dist.problems.base import Problem
+from nivp_dist.report.course import read_course
 from nivp_dist.report.health import error_figure, health_figure
 from nivp_dist.report.marginals import marginals_figure
 from nivp_dist.report.solution import SLICES_FROM, solution_figure
 from nivp_dist.run.stored import Run, open_run
 from nivp_dist.storage.files import write_whole
-from nivp_dist.storage.metrics import EVENTS, read_lines
+from nivp_dist.storage.metrics import EVENTS, iterate
 
 FOLDER = "pictures"
 DOTS_PER_INCH = 130
@@ -42,10 +43,11 @@ def draw(directory: str | Path, problem: Problem | None = None, output: str | Pa
 def _draw_into(folder: Path, run: Run) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        metrics, events, errors = run.metrics(), read_lines(run.directory / EVENTS), run.errors()
+        metrics, errors = read_course(run.directory), run.errors()
+        refits = [event for event in iterate(run.directory / EVENTS) if event.get("kind") == "refit"]
     except ValueError as error:
         raise InputError(f"{error}: it is damaged; move it away, and draw what is left") from None
-    paths = [_save(health_figure(metrics, events), folder / "health.png")]
+    paths = [_save(health_figure(metrics, refits), folder / "health.png")]
     figure = error_figure(errors, metrics)
     if figure is not None:
         paths.append(_save(figure, folder / "error.png"))

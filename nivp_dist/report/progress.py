@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TextIO
 
@@ -20,7 +20,7 @@ from nivp_dist.report import tables
 from nivp_dist.report.rate import RemainingTime
 from nivp_dist.run.reporter import SilentReporter
 from nivp_dist.run.state import FINISHED, PHASE_NAMES
-from nivp_dist.storage.metrics import METRICS, read_lines
+from nivp_dist.storage.metrics import METRICS, iterate
 from nivp_dist.storage.run_directory import resume_command
 
 # The files and folders of a run directory that the end of a run lists, where they exist.
@@ -117,7 +117,7 @@ class Reporter(SilentReporter):
         self._write("")
         self._write(_headline(summary))
         self._write("")
-        self._write_errors(summary, [] if tables.has_errors(summary) else read_lines(directory / METRICS))
+        self._write_errors(summary, iterate(directory / METRICS))
         self._write("")
         self._write(f"written to {directory}")
         for name, meaning in CONTENTS.items():
@@ -139,7 +139,7 @@ class Reporter(SilentReporter):
 
     # ----------------------------------------------------------------------------------------------
 
-    def _write_errors(self, summary: dict, metrics: list[dict]) -> None:
+    def _write_errors(self, summary: dict, metrics: Iterable[dict]) -> None:
         console = self._console
         if console is None:
             for line in tables.error_lines(summary, metrics):

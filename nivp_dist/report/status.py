@@ -1,6 +1,7 @@
 """The status of a run, read from its directory alone. Imports no jax, and writes nothing."""
 
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,9 @@ from nivp_dist.errors import InputError
 from nivp_dist.report.rate import WINDOW_SAMPLES, settled_rate
 from nivp_dist.storage import heartbeat, run_directory
 from nivp_dist.storage.lock import LOCK, in_use
-from nivp_dist.storage.metrics import EVENTS, METRICS, plain, read_tail
+from nivp_dist.storage.metrics import EVENTS, METRICS, plain, read_tail, search
 
 RATE_SECONDS = 600.0  # of wall time over which the rate is taken, and at least WINDOW_SAMPLES steps
-EVENT_BYTES = 1 << 26  # read from the end of events.jsonl: practically the whole file, because resumes are counted
 SHOWN_EVENTS = 3  # the number of last events and of last warnings that are shown
 ENDED = ("finished", "stopped", "failed", "interrupted")
 
@@ -38,7 +38,8 @@ def read_status(directory: str | Path) -> dict[str, Any]:
 
 def _read_status(directory: Path, now: float) -> dict[str, Any]:
     summary = run_directory.read_summary(directory) or {}
-    steps, events = read_tail(directory / METRICS), read_tail(directory / EVENTS, EVENT_BYTES)
+    steps, events = read_tail(directory / METRICS), read_tail(directory / EVENTS)
+    resumes, warnings = _resumes_and_warnings(directory)
     beat, jobs = heartbeat.read(directory), read_tail(directory / JOBS)
     last = steps[-1] if steps else {}
     job = beat.job if beat is not None and beat.job else jobs[-1].get("job") if jobs else None
@@ -57,14 +58,24 @@ def _read_status(directory: Path, now: float) -> dict[str, Any]:
         "seconds_left": None if ends_at is None else ends_at - now,
         "ends_at": ends_at,
         "checkpoint": _newest_checkpoint(directory, summary, now),
-        "resumes": sum(event.get("kind") == "resume" for event in events),
+        "resumes": resumes,
         "refits": summary.get("refits", 0),
         "job": job,
         "requeues": len(standing(read_tail(directory / REQUEUES))),
         "heartbeat": None if beat is None else beat._asdict() | {"holder": str(beat), "age_seconds": beat.age},
         "events": events[-SHOWN_EVENTS:],
-        "warnings": [event for event in events if event.get("kind") in ("warning", "fail")][-SHOWN_EVENTS:],
+        "warnings": warnings,
     }
+
+
+def _resumes_and_warnings(directory: Path) -> tuple[int, list[dict]]:
+    """How often the run was resumed, and its last warnings and failures, which may be older than its last events."""
+    resumes, warnings = 0, deque(maxlen=SHOWN_EVENTS)
+    for event in search(directory / EVENTS, ("resume", "warning", "fail")):
+        resumes += event.get("kind") == "resume"
+        if event.get("kind") in ("warning", "fail"):
+            warnings.append(event)
+    return resumes, list(warnings)
 
 
 def _state(directory: Path, summary: dict, queued: bool) -> str:

@@ -1,7 +1,7 @@
 """Tables of errors as rows of text. Imports no jax, so that `nivp status` answers at once."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from nivp_dist.formatting import MISSING, number, scientific
 
@@ -11,13 +11,13 @@ def has_errors(summary: dict) -> bool:
     return any(entry.get("relative_l2") is not None for entry in summary.get("errors") or [])
 
 
-def error_rows(summary: dict, metrics: Sequence[dict] = ()) -> tuple[str, list[str], list[list[str]]]:
+def error_rows(summary: dict, metrics: Iterable[dict] = ()) -> tuple[str, list[str], list[list[str]]]:
     """The table of the outputs: (title, column names, rows of text).
 
     Columns: t, the relative L2 error (the relative residual where no reference is known), the run's estimate of the
     error, and the drift of every conserved integral.
 
-    summary: the content of summary.json. metrics: the lines of metrics.jsonl, used for the residual.
+    summary: the content of summary.json. metrics: the lines of metrics.jsonl, read once and only for the residual.
     """
     outputs = summary.get("errors") or []
     title = f"relative L2 error{_compared(summary)} against the reference"
@@ -25,9 +25,9 @@ def error_rows(summary: dict, metrics: Sequence[dict] = ()) -> tuple[str, list[s
     if has_errors(summary):
         columns["relative L2"] = [scientific(entry.get("relative_l2")) for entry in outputs]
     else:
-        measured = [line for line in metrics if line.get("residual_fresh") is not None and line.get("t") is not None]
         title = "no reference to compare with; relative residual |J v - f| / |f| on fresh points instead"
-        columns["residual"] = [scientific(_residual_at(entry["t"], measured)) for entry in outputs]
+        residuals = _residuals_at([entry["t"] for entry in outputs], metrics)
+        columns["residual"] = [scientific(residual) for residual in residuals]
     if any(entry.get("estimate") is not None for entry in outputs):
         columns["estimate"] = [scientific(entry.get("estimate")) for entry in outputs]
     for name in dict.fromkeys(name for entry in outputs for name in entry.get("invariants") or {}):
@@ -60,7 +60,7 @@ def drift_text(change: tuple[float, float] | None) -> str:
     return MISSING if change is None else f"{change[0]:+.1e} +- {change[1]:.0e}"
 
 
-def error_lines(summary: dict, metrics: Sequence[dict] = ()) -> list[str]:
+def error_lines(summary: dict, metrics: Iterable[dict] = ()) -> list[str]:
     """The table of ``error_rows`` as lines of aligned text."""
     title, columns, rows = error_rows(summary, metrics)
     return [title] + ([f"  {line}" for line in aligned([columns, *rows])] if rows else ["  (no output yet)"])
@@ -72,6 +72,20 @@ def aligned(rows: list[list[str]]) -> list[str]:
     return ["  ".join(text.rjust(width) for text, width in zip(row, widths)) for row in rows]
 
 
-def _residual_at(t: float, measured: list[dict]) -> float | None:
-    """The residual of the step that ended nearest to t: at t = 0 that of the first step, which is measured there."""
-    return min(measured, key=lambda line: abs(line["t"] - t))["residual_fresh"] if measured else None
+def _residuals_at(times: list[float], metrics: Iterable[dict]) -> list[float | None]:
+    """The residuals of the steps that ended nearest to these times; at t = 0 that of the first step, measured there.
+
+    times: in order, as are the lines, of which two are in memory at a time.
+    """
+    found: list[float | None] = []
+    before = None
+    for line in metrics:
+        if line.get("residual_fresh") is None or line.get("t") is None:
+            continue
+        while len(found) < len(times) and times[len(found)] <= line["t"]:
+            t = times[len(found)]
+            nearer = line if before is None or line["t"] - t < t - before["t"] else before
+            found.append(nearer["residual_fresh"])
+        before = line
+    last = None if before is None else before["residual_fresh"]
+    return found + [last] * (len(times) - len(found))

@@ -39,7 +39,11 @@ class History(NamedTuple):
 
 def missing_steps(records: Iterable[dict], last: int) -> str:
     """The steps from 1 to `last` that have no line among the records, as in 'steps 3 to 7, 9'; '' if all have one."""
-    missing = sorted(set(range(1, last + 1)) - {record.get("step") for record in records})
+    written = bytearray(last + 1)  # one byte a step, because a run may have very many
+    for record in records:
+        if isinstance(step := record.get("step"), int) and 1 <= step <= last:
+            written[step] = 1
+    missing = [step for step in range(1, last + 1) if not written[step]]
     ranges: list[list[int]] = []
     for step in missing:
         if ranges and step == ranges[-1][1] + 1:

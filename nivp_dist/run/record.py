@@ -26,7 +26,7 @@ from nivp_dist.storage import run_directory, snapshots
 from nivp_dist.storage.checkpoints import Checkpoints
 from nivp_dist.storage.files import persist
 from nivp_dist.storage.lock import require_ours
-from nivp_dist.storage.metrics import EVENTS, METRICS, Lines, read_tail
+from nivp_dist.storage.metrics import EVENTS, METRICS, Lines, iterate, read_tail
 
 Result = TypeVar("Result")
 
@@ -190,7 +190,7 @@ class Record:
         events_whole = self._write(EVENTS, lambda: self.events.cut_back(history.events, last, key="transitions"))
         losses = []
         if metrics_whole is False:
-            gone = missing_steps(self.metrics.read(), state.step)
+            gone = missing_steps(iterate(self.metrics.path), state.step)
             what = f"the lines of {gone} are gone" if gone else "numbers in it were changed"
             losses.append(f"{METRICS} is not what the run had written, {what}")
         if events_whole is False:

@@ -15,7 +15,8 @@ from nivp_dist.problems.registry import SHIPPED, load
 from nivp_dist.settings.files import RECORD, read_config
 from nivp_dist.settings.model import ProblemSettings
 from nivp_dist.storage import run_directory, snapshots
-from nivp_dist.storage.metrics import METRICS, plain, read_lines
+from nivp_dist.storage.columns import Columns
+from nivp_dist.storage.metrics import METRICS, iterate, plain
 
 METRIC_NAMES = (
     "step t h error rejected residual residual_fresh cg_iterations cg_wasted cg_residual evaluations theta_norm mu "
@@ -106,34 +107,28 @@ class Run:
 
     def snapshot(self, t: float) -> dict[str, np.ndarray]:
         """All arrays stored at a stored time, by name. Raises ValueError if t is not a stored time."""
-        stored = snapshots.list_snapshots(self.directory)
-        near = [entry for entry in stored if np.isclose(entry.t, t, rtol=1e-9, atol=1e-12)]
-        if not near:
-            times = ", ".join(f"{entry.t:g}" for entry in stored) or "none yet"
+        found = snapshots.find(self.directory, t)
+        if found is None:
+            times = ", ".join(f"{time:g}" for time in self.times) or "none yet"
             raise ValueError(f"t = {t} is not a stored time; stored are: {times}")
-        return snapshots.load(min(near, key=lambda entry: abs(entry.t - t)).path)
+        return snapshots.load(found.path)
 
     def errors(self) -> dict[str, np.ndarray]:
         """Errors at the stored times, each (times,): "t"; "relative_l2" against the reference, NaN where there is none;
         "estimate" by the run itself (``monitoring.estimate``); of densities also "relative_l2_normalised", "log_rms".
         """
-        stored = self._snapshots()
-        names = ["relative_l2", "estimate"] + [
-            name for name in DENSITY_ERRORS if any(name in entry for entry in stored)
-        ]
+        always = ("relative_l2", "estimate")
+        stored = self._stored(lambda name: name in (*always, *DENSITY_ERRORS))
+        names = [*always, *(name for name in DENSITY_ERRORS if any(name in entry for entry in stored))]
         columns = {name: [float(entry.get(name, np.nan)) for entry in stored] for name in names}
         return {"t": self.times} | {name: np.array(column, np.float64) for name, column in columns.items()}
 
     def metrics(self) -> dict[str, np.ndarray]:
         """Every number logged at the accepted steps, name -> (steps,) float64; NaN where none was logged."""
-        lines = read_lines(self.directory / METRICS)
-        names = dict.fromkeys([*METRIC_NAMES, *(key for line in lines for key in line)])
-        columns = {name: [line.get(name) for line in lines] for name in names}
-        return {
-            name: np.array([np.nan if value is None else value for value in column], np.float64)
-            for name, column in columns.items()
-            if all(map(_is_number_or_none, column))
-        }
+        columns = Columns(METRIC_NAMES)
+        for line in iterate(self.directory / METRICS):
+            columns.append(line)
+        return columns.arrays()
 
     def statistics(self) -> dict[str, np.ndarray]:
         """Integrals of the solution at the stored times: "t" (times,), "mass" (times,), "mean" (times, d),
@@ -141,9 +136,9 @@ class Run:
         the problem with their standard errors as "invariant_NAME" (times, 2). Arrays that are not stored at every time
         are left out.
         """
-        stored = self._snapshots()
         names = ["mass", "mass_error", "mean", "covariance", "log_normalisation", "entropy"]
-        names += sorted({name for entry in stored for name in entry if name.startswith("invariant_")})
+        stored = self._stored(lambda name: name in names or name.startswith("invariant_"))
+        names = [*names, *sorted({name for entry in stored for name in entry if name.startswith("invariant_")})]
         columns = {name: [np.asarray(entry[name], np.float64) for entry in stored if name in entry] for name in names}
         whole = {name: np.stack(column) for name, column in columns.items() if column and len(column) == len(stored)}
         return {"t": self.times} | whole
@@ -181,8 +176,9 @@ class Run:
 
     # ----------------------------------------------------------------------------------------------
 
-    def _snapshots(self) -> list[dict[str, np.ndarray]]:
-        return [snapshots.load(entry.path) for entry in snapshots.list_snapshots(self.directory)]
+    def _stored(self, wanted: Callable[[str], bool]) -> list[dict[str, np.ndarray]]:
+        """The arrays of all snapshots whose names are wanted."""
+        return [snapshots.load(entry.path, wanted) for entry in snapshots.list_snapshots(self.directory)]
 
     @functools.cached_property
     def _network(self):
@@ -253,7 +249,3 @@ def _difference(given: ProblemSettings, kept: ProblemSettings) -> str:
     mine, theirs = given.parameters, kept.parameters
     names = [key for key in mine | theirs if mine.get(key) != theirs.get(key)]
     return ", ".join(f"{key} = {theirs.get(key)}, not {mine.get(key)}" for key in names)
-
-
-def _is_number_or_none(value: Any) -> bool:
-    return value is None or isinstance(value, (int, float))

@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -27,21 +27,23 @@ ADVICE: dict[int | None, str] = {
     errno.ENOENT: "put it back where it was",
     errno.ENOTDIR: "put it back where it was",
 }
+BLOCK = 1 << 20  # bytes of a file that are in memory at a time
 CHECK_FILE_SYSTEM = "check its file system"  # the advice for any other error
 
 
-def write_whole(path: str | Path, content: bytes | str, mode: int = 0o666) -> None:
+def write_whole(path: str | Path, content: bytes | str | Iterable[bytes], mode: int = 0o666) -> None:
     """Replace a file in one step: a reader, or a crash, sees the old content or the new, never a part.
 
-    mode: permissions of the file, before the umask. Raises OSError (full disk, no permission); the old file is then
-    untouched.
+    content: as a whole, or in parts, which may come from the old file. mode: permissions of the file, before the umask.
+    Raises OSError (full disk, no permission); the old file is then untouched.
     """
     path = Path(path)
     content = content.encode() if isinstance(content, str) else content
+    parts = [content] if isinstance(content, bytes) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-            file.write(content)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -67,11 +69,21 @@ def append_line(path: str | Path, line: str) -> None:
 
 
 def _cut_torn_line(file: BinaryIO) -> None:
-    length = file.seek(0, os.SEEK_END)
+    length = end = file.seek(0, os.SEEK_END)
     if length == 0 or os.pread(file.fileno(), 1, length - 1) == b"\n":
         return
-    file.seek(0)
-    file.truncate(file.read().rfind(b"\n") + 1)
+    last = -1  # the place of the last line break, searched from the end
+    while end and last < 0:
+        start = max(end - BLOCK, 0)
+        last, end = os.pread(file.fileno(), end - start, start).rfind(b"\n"), start
+    file.truncate(end + last + 1)
+
+
+def read_blocks(path: str | Path) -> Iterator[bytes]:
+    """The content of a file in blocks. Raises OSError."""
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            yield block
 
 
 def sync_file(path: str | Path) -> None:
@@ -80,7 +92,7 @@ def sync_file(path: str | Path) -> None:
         _fsync(path)
     except OSError:
         # The system may have dropped what it could not write, and a second fsync would succeed all the same.
-        write_whole(path, Path(path).read_bytes())
+        write_whole(path, read_blocks(path))
 
 
 def sync_directory(directory: str | Path) -> None:

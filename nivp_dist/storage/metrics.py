@@ -7,11 +7,11 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from nivp_dist.storage.files import append_line, sync_file, write_whole
+from nivp_dist.storage.files import append_line, read_blocks, sync_file, write_whole
 
 METRICS, EVENTS = "metrics.jsonl", "events.jsonl"
 DAMAGED = ".damaged"  # ending of the copy of a file with lines that cannot be read
@@ -42,10 +42,6 @@ class Lines:
         """Flush the lines to the disk: no checkpoint may outlive the lines before it. Raises OSError."""
         if self.path.exists():
             sync_file(self.path)
-
-    def read(self) -> list[dict]:
-        """All objects so far."""
-        return read_lines(self.path)
 
     def mark(self) -> Mark:
         """The lines that this object has found in the file and appended to it, whatever lies there by now."""
@@ -91,25 +87,49 @@ class Lines:
         return end if digest.hexdigest() == mark.digest else None
 
     def _keep_readable(self, last: int, key: str) -> None:
-        content = _content(self.path)
-        lines = content.split(b"\n")
-        if any(line and _parse(line) is None for line in lines):
-            write_whole(self.path.with_name(self.path.name + DAMAGED), content)
-        kept = [line for line in lines if _is_at_most(last, _parse(line), key)]
-        write_whole(self.path, b"".join(line + b"\n" for line in kept))
+        with _opened(self.path) as file:
+            damaged = any(line.strip(b"\n") and _parse(line) is None for line in file)
+        if damaged:
+            write_whole(self.path.with_name(self.path.name + DAMAGED), read_blocks(self.path))
+        with _opened(self.path) as file:
+            write_whole(self.path, (_ended(line) for line in file if _is_at_most(last, _parse(line), key)))
+
+
+def iterate(path: str | Path) -> Iterator[dict]:
+    """The objects of a JSON-lines file, one at a time in memory; none if there is no file.
+
+    A torn last line, as a crash leaves it, is left out. Raises ValueError, which names the line, if any other is not
+    JSON.
+    """
+    damaged = None
+    with _opened(Path(path)) as file:
+        for number, line in enumerate(file, start=1):
+            if damaged is not None:
+                raise ValueError(f"{path}, line {damaged}: not JSON")
+            record = _parse(line)
+            if record is not None:
+                yield record
+            elif line.endswith(b"\n"):
+                damaged = number
+            else:
+                return  # the run may be writing the rest of this line now
 
 
 def read_lines(path: str | Path) -> list[dict]:
-    """The objects of a JSON-lines file; [] if there is no file. A torn last line, as a crash leaves it, is left out.
+    """All objects of ``iterate``: for files that stay short."""
+    return list(iterate(path))
 
-    Raises ValueError, which names the line, if any other is not JSON.
+
+def search(path: str | Path, words: Collection[str]) -> Iterator[dict]:
+    """The objects of a JSON-lines file with one of the words somewhere in their line, without lines that are not JSON.
+
+    Lines without the words are not parsed. Raises OSError.
     """
-    records = [_parse(line) for line in _content(path).removesuffix(b"\n").split(b"\n")]
-    if records[-1] is None:
-        records.pop()
-    if None in records:
-        raise ValueError(f"{path}, line {records.index(None) + 1}: not JSON")
-    return [record for record in records if record is not None]
+    sought = [word.encode() for word in words]
+    with _opened(Path(path)) as file:
+        for line in file:
+            if any(word in line for word in sought) and (record := _parse(line)) is not None:
+                yield record
 
 
 def read_tail(path: str | Path, size: int = 1 << 18) -> list[dict]:
@@ -147,11 +167,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _content(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        return b""
+def _ended(line: bytes) -> bytes:
+    return line if line.endswith(b"\n") else line + b"\n"
 
 
 def _parse(line: bytes) -> dict | None:

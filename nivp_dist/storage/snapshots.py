@@ -5,6 +5,7 @@ import hashlib
 import io
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,6 +47,16 @@ def list_snapshots(directory: str | Path) -> list[Snapshot]:
     return sorted((Snapshot(_time(path), path) for path in files), key=lambda snapshot: snapshot.t)
 
 
+def find(directory: str | Path, t: float) -> Snapshot | None:
+    """The snapshot of a run directory at time t, to a relative 1e-9; None if there is none.
+
+    Of many snapshots only those are opened whose names give that time to six decimals. Raises as ``list_snapshots``.
+    """
+    files = [path for path in (Path(directory) / FOLDER).glob("t_*.npz") if _may_hold(path, t)]
+    near = [Snapshot(time, path) for path in files if np.isclose(time := _time(path), t, rtol=1e-9, atol=1e-12)]
+    return min(near, key=lambda snapshot: abs(snapshot.t - t), default=None)
+
+
 def digest(path: str | Path) -> str:
     """The sha256 of a snapshot's file, in hexadecimal digits. Raises OSError."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -58,10 +69,13 @@ def set_aside(path: Path) -> None:
     path.replace(folder / path.name)
 
 
-def load(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a snapshot. Raises OSError if it is missing, and ValueError, which names it, if it is damaged."""
+def load(path: str | Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, np.ndarray]:
+    """The arrays of a snapshot whose names are wanted; the others are not read.
+
+    Raises OSError if it is missing, and ValueError, which names it, if it is damaged.
+    """
     with _opened(path) as file:
-        return {name: file[name] for name in file.files}
+        return {name: file[name] for name in file.files if wanted(name)}
 
 
 def _path(folder: Path, t: float) -> Path:
@@ -73,6 +87,14 @@ def _path(folder: Path, t: float) -> Path:
         except ValueError:
             return path  # it is damaged, and will be replaced
     return path
+
+
+def _may_hold(path: Path, t: float) -> bool:
+    """Whether the name of a snapshot is that of time t; any name that gives no time may be."""
+    try:
+        return bool(np.isclose(float(path.stem.removeprefix("t_")), t, rtol=1e-9, atol=1e-6))
+    except ValueError:
+        return True
 
 
 def _time(path: Path) -> float:

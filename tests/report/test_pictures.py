@@ -12,6 +12,7 @@ from nivp_dist.errors import InputError
 from nivp_dist.network.network import build_network
 from nivp_dist.problems.registry import load
 from nivp_dist.report import marginals, pictures, solution, window
+from nivp_dist.report.course import read_course
 from nivp_dist.report.health import error_figure, health_figure
 from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory, snapshots
@@ -88,7 +89,7 @@ def test_every_picture_replaces_its_file_and_is_not_blank(tmp_path):
 def test_the_health_figure_shows_every_series_and_the_refits(tmp_path):
     path = make_run(tmp_path / "run", {"name": "heat"})
     events = [{"t": 0.2, "kind": "refit"}, {"t": 0.2, "kind": "refit"}, {"t": 0.3, "kind": "output"}]
-    metrics = open_run(path).metrics()
+    metrics = read_course(path)
     figure = health_figure(metrics, events)
     assert labels(figure) == [
         ("step size", "", "h"),
@@ -113,7 +114,7 @@ def test_a_health_panel_without_data_shows_a_message():
 
     assert messages(health_figure({}, [])) == ["no steps yet"] * 6
     t = np.linspace(0.1, 1, 5)
-    direct = {"t": t, "h": t, "cg_iterations": 0 * t, "rejected": 0 * t, "residual": np.full(5, np.nan)}
+    direct = {"t": t, "h": t, "cg_iterations": 0 * t, "rejected_so_far": 0 * t, "residual": np.full(5, np.nan)}
     figure = health_figure(direct, [])
     missing = "not measured in this run"
     assert messages(figure) == ["", missing, missing, missing, "", ""]

@@ -119,7 +119,7 @@ def test_a_failed_write_names_the_file_the_reason_and_what_to_do(monkeypatch, nu
 def test_metrics_round_trip_with_numpy_and_nan(tmp_path):
     lines = metrics.Lines(tmp_path / "m.jsonl")
     lines.append({"step": np.int64(1), "t": np.float64(0.1), "h": float("nan"), "v": np.arange(2.0)})
-    assert lines.read() == [{"step": 1, "t": 0.1, "h": None, "v": [0.0, 1.0]}]
+    assert metrics.read_lines(lines.path) == [{"step": 1, "t": 0.1, "h": None, "v": [0.0, 1.0]}]
 
 
 def test_torn_last_line_is_left_out_and_does_not_swallow_the_next(tmp_path):
@@ -146,9 +146,9 @@ def test_a_cut_keeps_steps_up_to_the_checkpoint(tmp_path):
     for step in (2, 3, 4):  # the first belongs to the checkpoint too, as an event after it does
         lines.append({"step": step})
     assert lines.cut_back(mark, 2)
-    assert [record["step"] for record in lines.read()] == [0, 1, 2, 2]
+    assert [record["step"] for record in metrics.read_lines(lines.path)] == [0, 1, 2, 2]
     lines.append({"step": 3})
-    assert [record["step"] for record in lines.read()] == [0, 1, 2, 2, 3]
+    assert [record["step"] for record in metrics.read_lines(lines.path)] == [0, 1, 2, 2, 3]
     assert lines.mark() == metrics.Lines(lines.path).mark()
     assert metrics.read_lines(tmp_path / "none.jsonl") == []
 
@@ -168,7 +168,7 @@ def test_anything_that_a_power_failure_leaves_after_the_checkpoint_is_cut_off(tm
     assert lines.cut_back(mark, 2)
     assert lines.path.read_bytes() == whole
     lines.append({"step": 3})
-    assert [record["step"] for record in lines.read()] == [1, 2, 3]
+    assert [record["step"] for record in metrics.read_lines(lines.path)] == [1, 2, 3]
 
 
 WRITTEN = b'{"step": 1}\n{"step": 2}\n{"step": 3}\n'
@@ -192,7 +192,7 @@ def test_damage_before_the_checkpoint_is_found_and_what_can_be_read_stays(tmp_pa
     mark = mark_of(lines.path, WRITTEN)
     lines.path.unlink() if damaged is None else lines.path.write_bytes(damaged)
     assert not lines.cut_back(mark, 3)
-    assert [record["step"] for record in lines.read()] == kept
+    assert [record["step"] for record in metrics.read_lines(lines.path)] == kept
     copy = tmp_path / "m.jsonl.damaged"
     assert copy.exists() == copied and (not copied or copy.read_bytes() == damaged)
     assert lines.cut_back(lines.mark(), 3)
@@ -206,7 +206,7 @@ def test_every_flipped_bit_before_the_checkpoint_is_found(tmp_path):
         content[position // 8] ^= 1 << position % 8
         lines.path.write_bytes(content)
         assert not lines.cut_back(mark, 3)
-        assert {record["step"] for record in lines.read() if "step" in record} <= {0, 1, 2, 3}
+        assert {record["step"] for record in metrics.read_lines(lines.path) if "step" in record} <= {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"half"])
