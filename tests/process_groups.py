@@ -31,6 +31,12 @@ def _faulty(self, x, t):
 
     if t > 0 and fault == "slow" and int(os.environ.get("SLURM_RESTART_COUNT", "0")) < int(process):
         time.sleep(float(seconds))  # after so many restarts the job runs at full speed
+    elif t > 0 and fault == "hold" and process == str(jax.process_index()):
+        import ctypes
+
+        ctypes.PyDLL(None).sleep(int(seconds))  # it holds the interpreter, as a long call of a library may do
+        with open("held", "w"):
+            pass
     elif t > 0 and fault in ("raise", "sleep", "die"):
         if fault == "sleep":  # all commands after this one are quick; compiling before it may take long
             from nivp_dist.cluster import session

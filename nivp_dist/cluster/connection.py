@@ -5,6 +5,7 @@ direction, the number of the message and the text. Both processes derive its key
 random numbers. A frame that is too long or has a wrong code ends the connection; its text is never parsed.
 """
 
+import errno
 import hmac
 import json
 import select
@@ -13,7 +14,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from nivp_dist.errors import RunFailed
 
@@ -21,6 +22,8 @@ SEND_SECONDS = 5.0  # a peer that takes no data for so long is as good as gone
 MAX_LENGTH = 1 << 16  # bytes of a message; the longest one is the cause of a failure (``group.MAX_CAUSE``)
 _HEADER = struct.Struct(">I32s")
 _CHUNK = 1 << 16  # bytes of one read
+PROBES = 15  # of the kernel within the time after which a host that does not answer is given up
+_UNREACHABLE = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
 
 
 class Forged(Exception):
@@ -32,6 +35,9 @@ class Connection:
 
     key: of this connection, the same at both ends. first: whether this is the end that has accepted the connection;
     the two ends number and sign their messages differently, so that none can be sent back as the answer.
+
+    host_is_lost: whether the connection has ended because the other host did not answer (``watch_host``), and not
+    because the other process has closed it.
     """
 
     def __init__(self, connection: socket.socket, key: bytes, first: bool):
@@ -39,9 +45,29 @@ class Connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket, self._key = connection, key
         self._outgoing, self._incoming = (b"0", b"1") if first else (b"1", b"0")
+        self.host_is_lost = False
         self._sent = self._received = 0  # messages
         self._buffer, self._sending = b"", threading.Lock()
         self._unread: list[dict] = []  # messages that came together with the one that was waited for
+
+    def watch_host(self, seconds: float) -> None:
+        """Let the kernel end this connection when the other host has not answered for so many seconds.
+
+        The kernels of the two hosts exchange the signs of life (TCP keep-alive). No thread of a process takes part:
+        a process may be suspended, or one call may hold its interpreter for long, without being given up. The kernel
+        counts whole seconds and notices up to ``seconds / PROBES`` (at least one second) later.
+        """
+        options = {
+            "TCP_KEEPIDLE": max(1, round(seconds / PROBES)),
+            "TCP_KEEPINTVL": max(1, round(seconds / PROBES)),
+            "TCP_KEEPCNT": PROBES,
+            # Linux: the limit for data that is not acknowledged, and in place of TCP_KEEPCNT.
+            "TCP_USER_TIMEOUT": round(1000 * seconds),
+        }
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in options.items():
+            if hasattr(socket, name):
+                self.socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def send(self, message: dict) -> bool:
         """Send one object. Returns False if the other end is gone; the reading side notices that by itself."""
@@ -51,7 +77,8 @@ class Connection:
                 code = self._code(self._outgoing, self._sent, text)
                 self._sent += 1
                 self.socket.sendall(_HEADER.pack(len(text), code) + text)
-        except OSError:
+        except OSError as error:
+            self._note(error)
             return False
         return True
 
@@ -65,7 +92,10 @@ class Connection:
                 return unread, True
             data = self.socket.recv(_CHUNK)
             return unread + self.feed(data), bool(data)
-        except (OSError, ValueError, Forged):
+        except OSError as error:
+            self._note(error)
+            return unread, False
+        except (ValueError, Forged):
             return unread, False
 
     def feed(self, data: bytes) -> list[dict]:
@@ -105,6 +135,10 @@ class Connection:
         """Close the socket."""
         self.socket.close()
 
+    def _note(self, error: OSError) -> None:
+        """The system reports an error once: to the thread that sends, or to the one that reads."""
+        self.host_is_lost = self.host_is_lost or error.errno in _UNREACHABLE
+
     def _code(self, direction: bytes, number: int, text: bytes) -> bytes:
         return hmac.digest(self._key, direction + struct.pack(">Q", number) + text, "sha256")
 
@@ -113,14 +147,12 @@ class Connection:
 class Peer:
     """Another process of the group, as far as this process knows it.
 
-    position: how many commands it has begun, and the label of the last one. has_left: it ends in an orderly way.
+    may_close: its connection may end from now on, because it leaves in an orderly way or has reported its failure.
     """
 
     connection: Connection
     host: str
-    last_message: float = field(default_factory=time.monotonic)
-    has_left: bool = False
-    position: tuple[int, str] = (0, "start")
+    may_close: bool = False
 
 
 def receive(connection: socket.socket, most: int, deadline: float) -> bytes:

@@ -29,7 +29,7 @@ def first_failure(failures: list[Failure]) -> tuple[str, int]:
 
 
 def stuck_processes(positions: dict[int, tuple[tuple[int, str], str]], seconds: float) -> str:
-    """The cause of the end when a deadline was missed.
+    """The cause of the end when a deadline was missed, and all processes have answered.
 
     positions: index of a process -> ((commands begun so far, label of the last), host). The process that has begun the
     fewest commands is the cause, whichever was the first to complain: all others may just be waiting for it.
@@ -40,6 +40,20 @@ def stuck_processes(positions: dict[int, tuple[tuple[int, str], str]], seconds: 
     if len(behind) == len(positions):
         who = f"all processes are stuck in '{label}'"
     else:
-        names = ", ".join(f"process {index} on {host}" for index, host in behind.items())
-        who = f"{names} stuck in '{label}' while the others wait in '{furthest_label}'"
+        who = f"{_names(behind)} stuck in '{label}' while the others wait in '{furthest_label}'"
     return f"{who} for more than {seconds:g} s: the stacks are in the logs of the run directory"
+
+
+def silent_processes(hosts: dict[int, str], label: str, seconds: float) -> str:
+    """The cause of the end when a deadline was missed, and some processes do not answer although their hosts do.
+
+    hosts: of these processes, by index. label: of the command in which another process has waited.
+    """
+    return (
+        f"{_names(hosts)} did not answer after more than {seconds:g} s in '{label}': it is suspended (SIGSTOP, a "
+        "debugger), or one call holds its Python interpreter"
+    )
+
+
+def _names(hosts: dict[int, str]) -> str:
+    return ", ".join(f"process {index} on {host}" for index, host in hosts.items())

@@ -259,8 +259,9 @@ class ClusterSettings(Section):
     startup_seconds: float = Field(default=120.0, ge=1.0, le=3600.0)
     # Minutes after which a process that is still busy with one command is taken for stuck, and the run ended.
     deadline_minutes: PositiveFloat = 30.0
-    # Seconds without a sign of life after which a process, or its host, is taken for lost, and the run ended.
-    silence_seconds: float = Field(default=30.0, ge=1.0)
+    # Seconds after which a host whose system does not answer is taken for lost, and the run ended. How busy a process
+    # is does not matter.
+    silence_seconds: float = Field(default=30.0, ge=1.0, le=86_400.0)
     # Seconds that the other processes wait at the end for process 0, which draws the pictures.
     shutdown_seconds: float = Field(default=600.0, ge=1.0)
     # Directory in which compiled programs are kept for the next start. off: none. auto: ~/.cache/nivp for runs of

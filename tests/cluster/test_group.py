@@ -118,11 +118,46 @@ def test_a_killed_process_0_ends_the_group_too(members):
     assert results[1] == (69, "nivp: process 0 on localhost was killed\n") and results[2] == (69, "")
 
 
-def test_a_process_without_a_sign_of_life_ends_the_group(members):
-    group = members.group(WAIT, WAIT, WAIT, silence=1.0)
-    os.kill(group[2].pid, signal.SIGSTOP)
-    results = ends(group[:2])
-    assert results[0] == (69, f"nivp: process 2 on {socket.gethostname()}: no sign of life for 1 s\n")
+SEND = "time.sleep(1); group.met.peers[2].connection.send({}); time.sleep(60)"
+DEAF = """
+import ctypes, socket
+for peer in group.met.peers.values():
+    # A filter of one instruction that drops every packet: this end of the connection acknowledges nothing any more.
+    drop = ctypes.create_string_buffer(bytes([6, 0, 0, 0, 0, 0, 0, 0]))
+    program = (1).to_bytes(8, "little") + ctypes.addressof(drop).to_bytes(8, "little")
+    peer.connection.socket.setsockopt(socket.SOL_SOCKET, 26, program)  # SO_ATTACH_FILTER
+    peer.connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)  # it does not close its end either
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the filter of packets is one of Linux")
+@pytest.mark.parametrize("first", [WAIT, SEND], ids=["idle", "with data on its way"])
+def test_a_host_that_does_not_answer_ends_the_group(members, first):
+    """It is found within a second or two of the limit."""
+    results = ends(members.group(first, WAIT, DEAF, silence=2.0)[:2], seconds=4.0 + SECONDS)
+    host = socket.gethostname()
+    assert results[0] == (69, f"nivp: process 2 on {host}: its host has not answered for 2 s\n")
+    assert results[1] == (69, "")
+
+
+BUSY = "import ctypes; ctypes.PyDLL(None).sleep({seconds})"  # meanwhile no other thread of the process runs Python
+
+
+@pytest.mark.parametrize("busy", [0, 1])
+def test_one_call_that_holds_the_interpreter_for_longer_than_the_limit_on_silence_ends_nothing(members, busy):
+    bodies = ["time.sleep(4); group.leave(); time.sleep(0.2 * index)"] * 3
+    bodies[busy] = BUSY.format(seconds=4) + "; group.leave(); time.sleep(0.2 * index)"
+    assert ends(members.group(*bodies, silence=1.0), seconds=15) == [(0, "")] * 3
+
+
+def test_a_cause_is_not_lost_while_process_0_cannot_act(members):
+    """Process 0 wakes up when the failed process has gone. It must not take that for the cause."""
+    fails = "time.sleep(1); group.fail('no such file: x.toml', 2)"
+    group = members.group(BUSY.format(seconds=10) + "; time.sleep(60)", fails, WAIT)
+    results = ends(group, seconds=20)
+    cause = f"nivp: process 1 on {socket.gethostname()}: no such file: x.toml\n"
+    assert results == [(2, ""), (2, cause), (2, "")]
 
 
 @pytest.mark.parametrize("culprit", [0, 2])
@@ -160,6 +195,32 @@ def test_a_stuck_process_is_named_and_its_stack_shown(members):
     last = results[0][1].splitlines()[-1]
     assert last.startswith(f"nivp: process 2 on {host} stuck in 'command 3' while the others wait in 'command 4'")
     assert "<module>" in results[2][1] and "most recent call first" in results[2][1]
+
+
+def test_a_stopped_process_is_found_by_the_deadline_and_writes_no_other_cause(members):
+    """Its host answers for it. It is found within ANSWER_SECONDS of the deadline."""
+    log = "group.on_end = lambda cause: sys.stderr.write(f'log: {cause}\\n')\n"
+    group = members.group(STUCK, STUCK, log + STUCK.replace("index == 2 and", "False and"), silence=1.0)
+    os.kill(group[2].pid, signal.SIGSTOP)
+    results = ends(group[:2], seconds=2.0 + 5.0 + SECONDS)
+    cause = f"process 2 on {socket.gethostname()} did not answer after more than 2 s in 'command 4': it is suspended"
+    assert results[0][0] == 69 and results[0][1].splitlines()[-1].startswith(f"nivp: {cause}")
+    assert results[1][0] == 69
+    os.kill(group[2].pid, signal.SIGCONT)
+    ((code, err),) = ends(group[2:])
+    assert code == 69 and err.splitlines()[-1].startswith(f"log: the group ends: {cause}")
+
+
+def test_a_stopped_process_0_is_found_by_the_others(members):
+    group = members.group(STUCK, STUCK, STUCK)
+    os.kill(group[0].pid, signal.SIGSTOP)
+    results = ends(group[1:], seconds=2.0 + 20.0 + SECONDS)
+    assert [code for code, _ in results] == [69, 69]
+    cause = "nivp: process 0 on localhost did not answer after more than 2 s in 'command 4': it is suspended"
+    assert results[0][1].splitlines()[-1].startswith(cause)
+    os.kill(group[0].pid, signal.SIGCONT)
+    ((code, err),) = ends(group[:1])
+    assert code == 69 and "nivp: " not in err
 
 
 HANGING = """
