@@ -45,7 +45,7 @@ class Group:
         self.on_signal: Callable[[str], object] = lambda name: None
         self.on_dump: Callable[[], object] = lambda: None
         self.on_end: Callable[[str], object] = lambda cause: None
-        self.position = (0, "start")  # commands begun so far, and the label of the last: for the watchdog
+        self.position: tuple[int, str] = (0, "start")  # commands begun so far, and the label of the last
         self._positions: dict[int, tuple[tuple[int, str], str]] = {}  # process 0 only; see ``stuck_processes``
         self._failures: list[Failure] = []  # process 0 only
         self._first_failure_at: float | None = None
