@@ -25,8 +25,8 @@ from nivp_dist.settings.model import ClusterSettings
 GATHER_SECONDS = 0.4  # after a first report: it may be the consequence of another failure, whose report comes later
 END_SECONDS = 5.0  # for everyone to end
 STACKS_SECONDS = 1.0  # for everyone to write the stacks of its threads
-ANSWER_SECONDS = 5.0  # for a process to say where it is, before it counts as silent
-PROCESS_0_SECONDS = 20.0  # for process 0 to act on a missed deadline: it waits for answers, and logs may hang
+ANSWER_SECONDS = 10.0  # for a process to say where it is, before it counts as silent
+PROCESS_0_SECONDS = 25.0  # for process 0 to act on a missed deadline: it waits for answers, and logs may hang
 MAX_CAUSE = 10_000  # characters of a cause; errors of XLA can be longer than a message may be
 
 
