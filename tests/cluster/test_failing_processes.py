@@ -8,7 +8,7 @@ import socket
 import time
 
 import pytest
-from process_groups import GONE, SHORT, alive, local, members, mpirun, since_the_fault
+from process_groups import GONE, alive, local, members, mpirun, since_the_fault
 from whole_runs import transitions_after
 
 HOST = socket.gethostname()
@@ -128,16 +128,6 @@ def test_a_rank_that_sleeps_is_found_by_the_watchdog(run_with_fault):
     assert "stuck in 'output'" in last and "for more than 3 s: the stacks are in the logs" in last
     log = (run_with_fault.ran.directory / "logs/process-0001.log").read_text()
     assert "_faulty" in log and "in 'output'" in log
-
-
-@pytest.mark.parametrize("busy", [0, 1])
-def test_a_reference_that_holds_the_interpreter_of_a_process_does_not_end_the_run(processes, busy):
-    """For longer than the limit on silence: nobody takes the process for lost."""
-    ran, held = processes.Ran(processes.new()), processes.folder / "held"
-    options = ("--output", ran.directory, *SHORT, "--cluster.silence_seconds", "1")
-    processes.finish(local(2), "run", "modes.toml", *options, fault=f"hold:{busy}:4")
-    assert ran.summary["status"] == "finished"
-    held.unlink()  # it was made
 
 
 def test_the_run_with_all_these_faults_ends_with_the_same_bits(processes, run_with_fault, undisturbed, same):

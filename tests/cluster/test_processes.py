@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from disks import require
-from process_groups import NIVP, local, members, mpirun
+from process_groups import NIVP, SHORT, local, members, mpirun
 from slurmbox import NODE
 from whole_runs import assert_close, wait_until
 
@@ -139,6 +139,16 @@ def test_a_restart_takes_all_programs_from_the_compilation_cache(processes):
     written = {path: path.stat().st_mtime_ns for path in folder.glob("*-cache")}
     run()
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*-cache")} == written
+
+
+@pytest.mark.parametrize("busy", [0, 1])
+def test_a_reference_that_holds_the_interpreter_of_a_process_does_not_end_the_run(processes, busy):
+    """For longer than the limit on silence: nobody takes the process for lost."""
+    ran, held = processes.Ran(processes.new()), processes.folder / "held"
+    options = ("--output", ran.directory, *SHORT, "--cluster.silence_seconds", "1")
+    processes.finish(local(2), "run", "modes.toml", *options, fault=f"hold:{busy}:4")
+    assert ran.summary["status"] == "finished"
+    held.unlink()  # it was made
 
 
 def test_a_directory_that_not_all_hosts_see_is_refused(processes, tmp_path):
