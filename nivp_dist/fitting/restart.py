@@ -28,12 +28,15 @@ def reason_to_refit(
     Args:
         now: health at the last step. baseline: health a few steps after the last fit or refit attempt. Each is None as
             long as it is not known.
-        steps, elapsed: accepted steps and time t since that fit or attempt.
+        steps, elapsed: accepted steps and time t since that fit or attempt. The steps count for reasons of health; a
+            refit that is asked for by restart.every waits for none.
     """
-    if not settings.enabled or now is None or baseline is None or steps < settings.cooldown_steps:
+    if not settings.enabled:
         return None
     if settings.every is not None and elapsed >= settings.every:
         return f"t advanced by {elapsed:.3g} since the last fit"
+    if now is None or baseline is None or steps < settings.cooldown_steps:
+        return None
     if baseline.cg_iterations >= 1 and now.cg_iterations > settings.cg_growth * max(baseline.cg_iterations, 10):
         return f"CG iterations grew from {baseline.cg_iterations:.0f} to {now.cg_iterations:.0f} per velocity"
     if now.residual > settings.residual_growth * baseline.residual and now.residual > 1e-2:

@@ -9,7 +9,7 @@ file or imports jax.
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from nivp_dist.settings import rules
 
@@ -146,7 +146,7 @@ class SolverSettings(Section):
 class IntegratorSettings(Section):
     """The explicit Runge-Kutta method in time, with an error estimate and step-size control."""
 
-    # Orders 2(1), 3(2), 5(4) and 5(4).
+    # Orders 2(1), 3(2), 5(4) and 5(4). rk23 is another name of bogacki_shampine, rk45 of dormand_prince.
     method: Literal["heun", "bogacki_shampine", "cash_karp", "dormand_prince"] = "cash_karp"
     # Tolerated error of one step: the L2 norm of its error in u, relative to u.
     rtol: PositiveFloat = 1e-4
@@ -166,6 +166,7 @@ class IntegratorSettings(Section):
     # A run that needs more steps than this fails.
     max_steps: PositiveInt = 100_000
 
+    _names = field_validator("method", mode="before")(rules.runge_kutta_method)
     _rules = model_validator(mode="after")(rules.steps_are_ordered)
 
 
@@ -221,7 +222,7 @@ class RestartSettings(Section):
     every: PositiveFloat | None = None
     # A refit replaces the old network if its relative L2 error is below this, or below a tenth of the estimated error.
     bound: PositiveFloat = 5e-3
-    # Accepted steps between two attempts.
+    # Accepted steps between two attempts, unless restart.every asks for one.
     cooldown_steps: PositiveInt = 10
 
 

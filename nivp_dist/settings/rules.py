@@ -57,6 +57,12 @@ def solver_keys_agree(solver):
     return solver
 
 
+def runge_kutta_method(name):
+    """The name under which the method is kept, for one of the names that SciPy and MATLAB use."""
+    others = {"rk23": "bogacki_shampine", "rk45": "dormand_prince"}
+    return others.get(name.lower(), name) if isinstance(name, str) else name
+
+
 def steps_are_ordered(integrator):
     """The shortest step is not longer than the longest."""
     if integrator.min_step > integrator.max_step:

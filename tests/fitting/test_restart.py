@@ -37,7 +37,8 @@ def test_elapsed_time():
     assert reason(WELL, elapsed=1e6) is None
     assert reason(WELL, every=0.5, elapsed=0.49) is None
     assert "t advanced" in reason(WELL, every=0.5, elapsed=0.5)
-    assert reason(None, every=0.5, elapsed=1.0) is None
+    assert "t advanced" in reason(WELL, baseline=None, steps=1, every=0.5, elapsed=0.5)  # it waits for no steps
+    assert reason(WELL, every=0.5, elapsed=0.5, enabled=False) is None
 
 
 def test_small_numbers_do_not_count():

@@ -161,6 +161,11 @@ def test_overrides_win_and_are_typed(toml):
     assert config.seed == 4
 
 
+@pytest.mark.parametrize("other, name", [("rk23", "bogacki_shampine"), ("RK45", "dormand_prince")])
+def test_the_names_of_scipy_for_runge_kutta_methods(toml, other, name):
+    assert read_config(toml(HEAT), {"integrator.method": other}).integrator.method == name
+
+
 def test_text_that_is_no_toml_value_is_a_string_and_nothing_else_slips_in():
     assert parse_value("dual") == "dual"
     assert parse_value('"1"') == "1"
