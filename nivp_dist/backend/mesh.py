@@ -26,6 +26,11 @@ def make_mesh(devices: int = 0) -> Mesh:
     return Mesh(np.array(present[: devices or len(present)]), (AXIS,))
 
 
+def platform_of(mesh: Mesh) -> str:
+    """The platform of the mesh's devices, "cpu" or "gpu". That of the default backend may be another one."""
+    return mesh.devices.flat[0].platform
+
+
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """The tree with every leaf as an array replicated over the mesh. Leaves must be equal on all processes."""
     sharding = NamedSharding(mesh, P())

@@ -61,6 +61,6 @@ def _line(width: int, n: int, chunk: int, rounds: int) -> dict:
         "seconds": samples.median("product"),
         "flops_rate": 4 * n * network.size / samples.median("product"),
         "bytes": stored_bytes + memory.temp_size_in_bytes,
-        "predicted_bytes": product_bytes(network, n, chunk, jnp.float32),
+        "predicted_bytes": product_bytes(network, n, chunk, jnp.float32, jax.default_backend()),
         "spread": samples.spread("product"),
     }

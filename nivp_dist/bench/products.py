@@ -132,7 +132,9 @@ def stored_operator(network, theta, x, weights, chunk: int, precision):
     statics = {}
 
     def build(theta, x, weights):
-        leaves, statics["tree"] = jax.tree.flatten(Operator.build(network, theta, x, weights, chunk, precision))
+        platform = jax.default_backend()
+        operator = Operator.build(network, theta, x, weights, chunk, precision, platform=platform)
+        leaves, statics["tree"] = jax.tree.flatten(operator)
         statics["leaves"] = [None if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
         return [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
 
@@ -149,7 +151,7 @@ def _approximation(network, theta, x, weights, rank: int):
     """A call that computes the approximation of K, the layer factors included."""
 
     def program(theta, x, weights):
-        operator = Operator.build(network, theta, x.astype(jnp.float64), weights)
+        operator = Operator.build(network, theta, x.astype(jnp.float64), weights, platform=jax.default_backend())
         return kernel.factor(operator, jax.random.key(1), rank, AXIS)
 
     specs = P(), P(AXIS), P(AXIS)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend.mesh import platform_of
 from nivp_dist.galerkin.direct import solve_positive
 from nivp_dist.galerkin.jacobian import Operator
 
@@ -37,7 +38,7 @@ class HeadTuning:
             start += layer.rows * layer.columns
         factors = tuple(network.factors(theta, points.x)[1][i] for i in self.heads)
         part = _HeadNetwork(tuple(layers), network.outputs, start)
-        operator = Operator.from_factors(part, points.weights, factors)
+        operator = Operator.from_factors(part, points.weights, factors, platform=platform_of(self.galerkin.mesh))
         matrix, b = jax.lax.psum((operator.matrix(), operator.transpose(misfit)), axis)
         solution = solve_positive(matrix, self.ridge * jnp.trace(matrix), b)
         correction = jnp.zeros(network.size)

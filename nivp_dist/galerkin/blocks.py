@@ -63,6 +63,34 @@ def explicit(layers, block):
     return jnp.concatenate(parts)
 
 
+def explicit_normal(layers, block, weights, columns):
+    """J^T W J V for V (p, l), by explicit rows of J: (p, l)."""
+    transposed = explicit(layers, block)
+    weights = jnp.tile(weights, len(transposed.T) // len(weights))
+    return transposed @ (weights[:, None] * (transposed.T @ columns))
+
+
+def normal(layers, block, weights, columns):
+    """The same as l products with one vector, two matrix products a layer for all of them."""
+    rows = [0.0] * max(layer.outputs[1] for layer in layers)
+    for layer, (a, d) in zip(layers, block):
+        matrices = columns[layer.start : layer.stop].reshape(layer.rows, layer.columns, -1)
+        forward = jnp.einsum("rcl,rb->clb", matrices, a)
+        for position, k in enumerate(range(*layer.outputs)):
+            rows[k] = rows[k] + jnp.sum(forward * d[position][:, None], axis=0)
+    parts = []
+    for layer, (a, d) in zip(layers, block):
+        fed = enumerate(range(*layer.outputs))
+        weighted = sum((weights * rows[k]) * d[position][:, None] for position, k in fed)
+        parts.append(jnp.einsum("rb,clb->rcl", a, weighted).reshape(layer.rows * layer.columns, -1))
+    return jnp.concatenate(parts)
+
+
+def normal_entries(layers, count: int) -> int:
+    """The numbers that ``normal`` forms for each point, for so many columns."""
+    return 2 * count * max(layer.columns for layer in layers)
+
+
 def kernel(layers, block, pivots):
     """J J^T between b other points, called pivots, and those of this block.
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from nivp_dist.backend.mesh import platform_of
 from nivp_dist.galerkin.jacobian import Operator
 from nivp_dist.network.network import Network
 from nivp_dist.problems.base import Problem
@@ -31,7 +32,7 @@ class Discretisation(NamedTuple):
     def operator(self, theta, points, basis=None, precision=jnp.float64) -> Operator:
         """J at theta (p,) on points, with respect to parameters in a basis (None: those of the network)."""
         weights, chunk = points.weights, self.sampling.chunk
-        return Operator.build(self.network, theta, points.x, weights, chunk, precision, basis)
+        return Operator.build(self.network, theta, points.x, weights, chunk, precision, basis, platform_of(self.mesh))
 
     def rhs(self, theta, t, x):
         """The field's time derivative f at x (n, d) and time t: (n, m) float64."""

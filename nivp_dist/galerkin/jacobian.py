@@ -20,8 +20,10 @@ from nivp_dist.galerkin import blocks
 SHORT_BLOCK, LONG_BLOCK = {8: 512, 4: 2048}, {8: 2048, 4: 4096}
 EXPLICIT_BLOCK = 256
 CACHED_MATRIX = 2**15
-# They bound memory: the numbers of an explicit block of J (128 MiB), and of a block of products of factors (32 MiB).
+# They bound memory: the numbers of an explicit block of J (128 MiB), of a block of a sketch on a GPU (4 GiB: p = 9e6 at
+# rank 128 takes 62 blocks for 65,536 points), and of a block of products of factors (32 MiB).
 BLOCK_ENTRIES = 2**24
+GPU_BLOCK_ENTRIES = 2**29
 GRAM_ENTRIES = 2**22
 
 # Coarse products: the bits of the mantissa that factors are rounded to, and the precision that XLA is asked for.
@@ -44,6 +46,7 @@ class Operator(NamedTuple):
         dtype: of the products; sums over blocks and results are float64.
         basis: of the parameters (``frames.Basis``); None: that of the network's own parameters.
         coarse: None, or a key of COARSE: how factors of matrix products with one vector are rounded; dtype is float32.
+        platform: of the devices, "cpu" or "gpu": the blocks depend on it. The default backend may be another one.
     """
 
     network: Any
@@ -55,9 +58,12 @@ class Operator(NamedTuple):
     dtype: Any
     basis: Any = None
     coarse: str | None = None
+    platform: str = "cpu"
 
     @classmethod
-    def build(cls, network, theta, x, weights, chunk: int = 0, precision=jnp.float64, basis=None) -> "Operator":
+    def build(
+        cls, network, theta, x, weights, chunk: int = 0, precision=jnp.float64, basis=None, platform: str = "cpu"
+    ) -> "Operator":
         """The operator at theta (p,), x (n, d), weights (n,).
 
         Args:
@@ -66,29 +72,30 @@ class Operator(NamedTuple):
         coarse = precision if precision in COARSE else None
         dtype = jnp.dtype(jnp.float32 if coarse else precision)
         if chunk and chunk < len(x):
-            return cls(network, theta, x, weights, None, chunk, dtype, basis, coarse)
+            return cls(network, theta, x, weights, None, chunk, dtype, basis, coarse, platform)
 
         def block(x):
             return _cast(blocks.lay_out(network.factors(theta, x, basis)[1]), dtype)
 
-        stacked = blocks.stack(x, block_size(network.layers, len(x), dtype), "edge")
-        return cls(network, theta, x, weights, blocks.map_over(block, stacked), 0, dtype, basis, coarse)
+        stacked = blocks.stack(x, block_size(network.layers, len(x), dtype, platform), "edge")
+        return cls(network, theta, x, weights, blocks.map_over(block, stacked), 0, dtype, basis, coarse, platform)
 
     def at_points(self, x, weights) -> "Operator":
         """The operator at other points, which are all held at once."""
-        return Operator.build(self.network, self.theta, x, weights, 0, self.coarse or self.dtype, self.basis)
+        precision = self.coarse or self.dtype
+        return Operator.build(self.network, self.theta, x, weights, 0, precision, self.basis, self.platform)
 
     @classmethod
-    def from_factors(cls, network, weights, factors, dtype=jnp.float64) -> "Operator":
+    def from_factors(cls, network, weights, factors, dtype=jnp.float64, platform: str = "cpu") -> "Operator":
         """From factors as ``Network.factors`` returns them.
 
         Args:
             network: an object with the ``layers``, ``outputs`` and ``size`` of these factors, perhaps of some of a
                 network's layers.
         """
-        size = block_size(network.layers, len(weights), dtype)
+        size = block_size(network.layers, len(weights), dtype, platform)
         factors = jax.tree.map(lambda leaf: jnp.moveaxis(blocks.stack(leaf, size), 1, -1), factors)
-        return cls(network, None, None, weights, _cast(factors, dtype), 0, jnp.dtype(dtype))
+        return cls(network, None, None, weights, _cast(factors, dtype), 0, jnp.dtype(dtype), platform=platform)
 
     # Products -------------------------------------------------------------------------------------
 
@@ -118,16 +125,22 @@ class Operator(NamedTuple):
         return blocks.join(self._sum(term))
 
     def normal_columns(self, columns):
-        """J^T W J V: (p, l) float64 for V (p, l), by explicit blocks of J and two matrix products for each."""
+        """J^T W J V: (p, l) float64 for V (p, l).
+
+        A CPU forms explicit blocks of J, for two matrix products with V each. On a GPU that would be thousands of small
+        blocks where p is large; there l products with one vector are taken at once where that forms fewer numbers.
+        """
+        layers, explicit = self.network.layers, self.network.size * self.network.outputs
         columns = columns.astype(self.dtype)
-
-        def term(block, weights):
-            transposed = blocks.explicit(self.network.layers, block)
-            weights = jnp.tile(weights.astype(self.dtype), self.network.outputs)
-            return transposed @ (weights[:, None] * (transposed.T @ columns))
-
-        size = BLOCK_ENTRIES // (self.network.size * self.network.outputs)
-        return self._sum(term, size=min(EXPLICIT_BLOCK, size) if jax.default_backend() == "cpu" else size)
+        products = blocks.normal_entries(layers, columns.shape[1])
+        form = blocks.explicit_normal if self.platform == "cpu" or explicit <= products else blocks.normal
+        size = BLOCK_ENTRIES // explicit
+        if self.platform != "cpu":
+            size = GPU_BLOCK_ENTRIES // min(explicit, products)
+        return self._sum(
+            lambda block, weights: form(layers, block, weights.astype(self.dtype), columns),
+            size=min(EXPLICIT_BLOCK, size) if self.platform == "cpu" else size,
+        )
 
     def matrix(self):
         """J^T W J: (p, p) float64."""
@@ -215,7 +228,7 @@ def factor_bytes(network, points: int, dtype) -> int:
     return points * jnp.dtype(dtype).itemsize * numbers
 
 
-def product_bytes(network, points: int, chunk: int, dtype) -> int:
+def product_bytes(network, points: int, chunk: int, dtype, platform: str = "cpu") -> int:
     """Bytes that a product ``Operator.normal`` takes beside theta, points and its result.
 
     They are held (rows + columns) + block (columns + widest columns) numbers, summed over the layers: the factors of
@@ -225,7 +238,7 @@ def product_bytes(network, points: int, chunk: int, dtype) -> int:
     """
     held = min(points, chunk) if chunk else points
     columns = [(layer.outputs[1] - layer.outputs[0]) * layer.columns for layer in network.layers]
-    numbers = block_size(network.layers, held, dtype) * (sum(columns) + max(columns))
+    numbers = block_size(network.layers, held, dtype, platform) * (sum(columns) + max(columns))
     cut = chunk and chunk < points
     if cut:
         numbers += held * max(columns)
@@ -233,9 +246,9 @@ def product_bytes(network, points: int, chunk: int, dtype) -> int:
     return factor_bytes(network, held, dtype) + made
 
 
-def block_size(layers, n: int, dtype) -> int:
+def block_size(layers, n: int, dtype, platform: str = "cpu") -> int:
     """Points in a block: the same number in all blocks, and as few blocks as the cache allows."""
-    if jax.default_backend() != "cpu":
+    if platform != "cpu":
         return n
     cached = max(layer.rows * layer.columns for layer in layers) <= CACHED_MATRIX
     most = (SHORT_BLOCK if cached else LONG_BLOCK)[jnp.dtype(dtype).itemsize]

@@ -114,6 +114,19 @@ def expected(make_points, dense):
     return compute
 
 
+@pytest.mark.parametrize("columns", [1, COLUMNS, 400])
+@pytest.mark.parametrize("case", CASES)
+def test_columns_as_on_a_gpu_against_a_dense_jacobian(case, columns, make_points, expected, monkeypatch):
+    """In blocks of one to three points, by explicit rows where there are more columns than numbers in a row."""
+    network, theta = network_of(case)
+    points = make_points(network.domain, POINTS, make_mesh(1))
+    matrix = np.random.default_rng(2).standard_normal((network.size, columns))
+    monkeypatch.setattr(jacobian, "GPU_BLOCK_ENTRIES", 3 * min(network.size, 2 * columns * 5))
+    operator = Operator.build(network, theta, points.x, points.weights, platform="gpu")
+    got, m = jax.jit(operator.normal_columns)(matrix), expected(case)[4]
+    np.testing.assert_allclose(got, m @ matrix, rtol=0, atol=1e-12 * np.abs(m @ matrix).max())
+
+
 def assert_close(got, want, tolerance):
     for name, value, exact in zip(("J v", "J^T W r", "M v", "M V", "M", "tr M by layer"), got, want, strict=True):
         assert value.dtype == jnp.float64, name
