@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nivp_dist.cluster import channel, findings, session
+from nivp_dist.cluster import agreement, channel, findings, host, session
 from nivp_dist.storage.files import write_whole
 from nivp_dist.storage.lock import locks_work
 
@@ -120,7 +120,8 @@ def _facts(directory: Path) -> dict:
         "gpus_given": os.environ.get("SLURM_GPUS_ON_NODE") or os.environ.get("SLURM_JOB_GPUS") or "",
         "cpu_on_purpose": os.environ.get("JAX_PLATFORMS", "").startswith("cpu"),
         "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": host.cores(),
+        "common": agreement.facts(),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         "latency": group.met.latency if group else 0.0,

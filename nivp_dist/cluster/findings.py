@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from nivp_dist.cluster import agreement
+
 LEAST_SPACE = 1e9  # bytes on the disk; the checkpoints of a large network take some hundred MB
 # Seconds beyond which there is a warning. Each is many times what a healthy cluster needs (milliseconds; clocks: 1 s).
 SLOW_WRITE, SLOW_CONNECTION, SLOW_SUM, CLOCK_DIFFERENCE = 2.0, 1.0, 0.1, 60.0
@@ -13,7 +15,7 @@ def problems(everyone: list[dict], interconnect: list[dict], directory: Path) ->
     everyone: the facts of each process, in order (``doctor``). interconnect: timed all-reduces, largest last.
     directory: where runs would be.
     """
-    found = _software(everyone) + _devices(everyone) + _sums(interconnect) + _files(everyone, directory)
+    found = _agreement(everyone) + _devices(everyone) + _sums(interconnect) + _files(everyone, directory)
     return list(dict.fromkeys(found))
 
 
@@ -27,14 +29,8 @@ def _name(fact: dict) -> str:
     return f"process {fact['index']} on {fact['host']}" if fact["processes"] > 1 else "this process"
 
 
-def _software(everyone: list[dict]) -> list[str]:
-    found, first = [], everyone[0]
-    for fact in everyone[1:]:
-        for name in sorted(first["versions"].keys() | fact["versions"].keys()):
-            mine, theirs = first["versions"].get(name, "none"), fact["versions"].get(name, "none")
-            if mine != theirs:
-                found.append(f"{_name(fact)} has {name} {theirs}, process 0 {mine}: install the same everywhere")
-    return found
+def _agreement(everyone: list[dict]) -> list[str]:
+    return [f"the hosts differ in {line}" for line in agreement.differences([fact["common"] for fact in everyone])]
 
 
 def _devices(everyone: list[dict]) -> list[str]:
@@ -52,9 +48,6 @@ def _devices(everyone: list[dict]) -> list[str]:
         if len(indices) > 1:
             who = ", ".join(map(str, indices))
             found.append(f"processes {who} hold the same GPU {identity} on {host}: start one process a GPU")
-    counts = {len(fact["devices"]) for fact in everyone}
-    if len(counts) > 1:
-        found.append(f"processes have different numbers of devices ({sorted(counts)}): all must have the same")
     if everyone[0]["open_files"] < 2 * len(everyone) + 256:
         found.append(
             f"process 0 may open {everyone[0]['open_files']} files, {2 * len(everyone) + 256} are needed: ulimit -Hn"

@@ -103,7 +103,7 @@ def current() -> Session:
 def connect(settings: ClusterSettings, environment: Mapping[str, str] = os.environ, check: bool = True) -> Session:
     """Find the other processes of the run, if there are any, and start jax with them.
 
-    Every process calls this before it uses jax. check: whether to require that all processes have the same software
+    Every process calls this before it uses jax. check: whether to require that all processes have equal hosts, software
     and devices, and the GPUs of their job (`nivp doctor` reports on these itself).
 
     Raises InputError or RunFailed: the environment contradicts itself, processes do not come, GPUs are not found.
@@ -133,7 +133,7 @@ def connect(settings: ClusterSettings, environment: Mapping[str, str] = os.envir
     compilation_cache.enable(settings, place, _warn)
     channel.use(mpi or channel.over_coordination(group.met.run_key, 60 * settings.deadline_minutes))
     if check:
-        startup_checks.require_same_software(place)
+        startup_checks.require_agreement(place)
         startup_checks.require_gpus(environment)
     return _session
 

@@ -1,15 +1,18 @@
-"""What must hold before a run starts: the same software and devices on all processes, and the GPUs of the job."""
+"""What must hold before a run starts: equal hosts and software in all processes, and the GPUs of the job."""
 
 import glob
+import hashlib
+import json
 import os
 import re
 import socket
 from collections.abc import Mapping
-from importlib import metadata
 
-from nivp_dist.cluster import channel
+from nivp_dist.cluster import agreement, channel
 from nivp_dist.cluster.topology import Topology
 from nivp_dist.errors import InputError
+from nivp_dist.settings.files import changed_keys, fixed_settings, value_of
+from nivp_dist.settings.model import Config
 
 
 def visible_gpus(environment: Mapping[str, str]) -> int:
@@ -39,28 +42,50 @@ def require_platform(environment: Mapping[str, str] = os.environ) -> None:
         ) from None
 
 
-def require_same_software(topology: Topology) -> None:
-    """Check that all processes have the same versions, platform and number of devices. Collective.
+def require_agreement(topology: Topology) -> None:
+    """Check that all processes have the same facts (``agreement.facts``). Collective.
 
     Raises InputError on every process if one differs from process 0.
     """
     import jax
 
-    mine = {name: metadata.version(name) for name in ("jax", "jaxlib", "numpy")}
-    mine |= {"devices": str(jax.local_device_count()), "platform": jax.default_backend()}
-    everyone = channel.current().gather((socket.gethostname(), mine))
-    first_host, first = everyone[0]
-    for index, (host, found) in enumerate(everyone):
-        for name, value in found.items():
-            if value != first[name]:
-                raise InputError(
-                    f"process {index} on {host} has {name} {value}, process 0 on {first_host} has {first[name]}: all "
-                    "must have the same; `nivp doctor` under the same launcher shows each"
-                )
+    lines = agreement.differences(channel.current().gather(agreement.facts()))
+    if lines:
+        more = f" ({len(lines) - 1} more differences: `nivp doctor` under the same launcher)" if lines[1:] else ""
+        raise InputError(f"the hosts differ in {lines[0]}{more}")
     if jax.process_count() != topology.processes:
         raise InputError(
             f"jax counts {jax.process_count()} processes, {topology.launcher} started {topology.processes}"
         )
+
+
+def require_same_configuration(config: Config) -> None:
+    """Check that all processes have the same settings, apart from [cluster] and output.directory. Collective.
+
+    Raises InputError on every process if one differs from process 0, as it may where each host has its own files.
+    """
+    messages, mine = channel.current(), _decisive(config)
+    text = json.dumps(mine, sort_keys=True)
+    everyone = messages.gather([socket.gethostname(), hashlib.sha256(text.encode()).hexdigest()])
+    differ = [index for index, (_, digest) in enumerate(everyone) if digest != everyone[0][1]]
+    if not differ:
+        return
+    first = messages.broadcast(mine)
+    changes = [
+        f"{key} is {value_of(mine, key)}, on process 0 {value_of(first, key)}" for key in changed_keys(first, mine)
+    ]
+    words, (host, _) = messages.gather(changes[:3])[differ[0]], everyone[differ[0]]
+    more = f", and {len(differ) - 1} more processes differ" if differ[1:] else ""
+    raise InputError(
+        f"process {differ[0]} on {host} has another configuration ({'; '.join(words)}){more}: start all processes with "
+        "the same arguments, and with files that all hosts share"
+    )
+
+
+def _decisive(config: Config) -> dict:
+    settings = config.model_dump(mode="json") | {"problem": fixed_settings(config)["problem"]}
+    del settings["cluster"], settings["output"]["directory"]
+    return settings
 
 
 def require_gpus(environment: Mapping[str, str] = os.environ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nivp_dist.backend.mesh import make_mesh
-from nivp_dist.cluster import logs, session
+from nivp_dist.cluster import logs, session, startup_checks
 from nivp_dist.cluster.control import from_process_zero, require_visible
 from nivp_dist.errors import InputError, RunFailed, RunStopped
 from nivp_dist.problems import checks, registry
@@ -82,9 +82,11 @@ def resume(
 
 def _check(config: Config, problem: Problem | None) -> list[str]:
     """Find mistakes in the devices and in the problem before anything large is compiled; warnings about the problem.
+    Collective.
 
     Raises InputError.
     """
+    startup_checks.require_same_configuration(config)
     make_mesh(config.devices)
     source = config.problem.file or f"problem {config.problem.name}"
     return checks.check(problem or registry.load(config.problem), source)

@@ -44,6 +44,7 @@ NOT_RUN = {
     "launch/local 2 fokker_planck_trap_5d": "first_problem runs a smaller one",
     "launch/local 2 doctor": "tests/cluster/test_doctor.py runs it",
     "export NIVP_SECRET": "tests/cluster/test_secret.py has this variable",
+    "export XLA_FLAGS=--xla_cpu_max_isa": "tests/cluster/test_agreement.py has this variable",
     "NIVP_PROCESSES=1": "tests/cluster/test_topology.py has these variables",
     "nivp status runs/fokker_planck_trap_5d-001": "it needs the run of the job before it",
     "nivp submit --resume": "it needs the run of the job before it",
