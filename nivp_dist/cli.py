@@ -250,12 +250,8 @@ def _open_closed_streams() -> None:
 
 
 def _stop(message: str) -> int:
-    """The end of a run that was stopped on request, which all processes reach; process 0 prints the line."""
-    code = session.current().leave(STOPPED_EARLY)
-    if session.current().topology.index == 0:
-        _print_line(message)
-        return STOPPED_EARLY
-    return code
+    """The end of a run that was stopped on request, which all processes reach."""
+    return session.current().leave(STOPPED_EARLY, message)
 
 
 def _report_defect(error: Exception) -> int:

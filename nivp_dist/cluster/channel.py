@@ -4,9 +4,12 @@ No device takes part, so that a message which does not come can time out. Messag
 (also NaN), strings, lists, and dictionaries with strings as keys; a tuple arrives as a list. Nothing is ever unpickled.
 """
 
+import ctypes
 import faulthandler
 import hmac
 import json
+import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,8 +40,8 @@ class Channel(Protocol):
         """Return the values of all processes, in order, on every process. Raises ChannelError as above."""
         ...
 
-    def close(self) -> None:
-        """The last call on each process."""
+    def close(self, give_up: Callable[[], object]) -> None:
+        """The last call on each process. If it does not return in time, another thread calls give_up()."""
 
 
 class ChannelError(RuntimeError):
@@ -62,7 +65,7 @@ class SingleProcess:
     def gather(self, value):
         return [_decode(_encode(value))]
 
-    def close(self):
+    def close(self, give_up):
         """There is nothing to close."""
 
 
@@ -97,14 +100,26 @@ class MpiChannel:
         self._communicator.Allgatherv(text, [texts, (lengths.tolist(), (ends - lengths).tolist())])
         return [_decode(texts[end - length : end].tobytes()) for end, length in zip(ends, lengths)]
 
-    def close(self):
+    def close(self, give_up):
+        """MPI ends when all processes have called this. It may wait for ever, for a process that is lost or for mpirun.
+
+        mpi4py would do this when the interpreter exits, but process 0 has to exit after the others.
+        """
         from mpi4py import MPI
 
-        # mpi4py would call Finalize when the interpreter exits, but process 0 has to exit after the others. Finalize
-        # keeps the interpreter while it waits, so that no thread could end this process; faulthandler can.
-        faulthandler.dump_traceback_later(FINALIZE_SECONDS, exit=True)
-        MPI.Finalize()
-        faulthandler.cancel_dump_traceback_later()
+        try:
+            finalize = ctypes.CDLL(MPI.__file__).MPI_Finalize
+        except (AttributeError, OSError):  # a build of mpi4py that finds the MPI library by itself
+            # Its own function holds the interpreter while it waits, so that no thread could call give_up.
+            faulthandler.dump_traceback_later(FINALIZE_SECONDS, exit=True)
+            MPI.Finalize()
+            faulthandler.cancel_dump_traceback_later()
+            return
+        timer = threading.Timer(FINALIZE_SECONDS, give_up)
+        timer.daemon = True
+        timer.start()
+        finalize()
+        timer.cancel()
 
 
 class CoordinationChannel:
@@ -145,7 +160,7 @@ class CoordinationChannel:
         self._delete_own_keys()
         return values
 
-    def close(self):
+    def close(self, give_up):
         """The service ends with jax.distributed."""
 
     def _next_key(self) -> str:

@@ -42,10 +42,7 @@ def _end_group(kind: type[BaseException], error: BaseException, trace) -> None:
     """The end of every process, because of an exception in this one. Replaces ``sys.excepthook``; does not return."""
     here, line = session.current(), f"{kind.__name__}: {error}"
     if isinstance(error, RunStopped):  # raised in every process
-        code = here.leave(STOPPED_EARLY)
-        if here.topology.index == 0:
-            os.write(2, f"nivp: {error}\n".encode())
-        os._exit(code)
+        os._exit(here.leave(STOPPED_EARLY, str(error)))
     consequence = may_be_consequence(error) if isinstance(error, Exception) else False
     text = "".join(traceback.format_exception(kind, error, trace))
     here.write_log(text)

@@ -15,7 +15,7 @@ from nivp_dist.cluster.logs import Log
 from nivp_dist.cluster.secret import shared_secret
 from nivp_dist.cluster.topology import Meeting, Topology
 from nivp_dist.cluster.watchdog import Watchdog
-from nivp_dist.errors import FINISHED, InputError
+from nivp_dist.errors import FAILED, FINISHED, InputError
 from nivp_dist.settings.model import ClusterSettings
 
 PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
@@ -74,22 +74,35 @@ class Session:
             self.write_log(f"failed: {cause}")
             self.group.fail(cause, code, consequence)
 
-    def leave(self, code: int) -> int:
+    def leave(self, code: int, last_line: str = "") -> int:
         """The orderly end, which all processes reach; returns the exit code of this one.
 
         Only process 0 ends with the code that is given, and as the last: srun and mpirun kill all processes at the
-        first exit code that is not 0.
+        first exit code that is not 0. It writes the last line to standard error when the others are gone.
         """
         if self.group is None:
-            return code
+            return self._finish(code, last_line)
         import jax
 
         self.begin("leave")
         sys.stdout.flush()
         jax.distributed.shutdown()
-        channel.current().close()
-        self.group.leave()
-        return code if self.topology.index == 0 else FINISHED
+        code = code if self.topology.index == 0 else FINISHED
+
+        def end_without_mpi() -> None:
+            self.write_log(f"MPI does not end within {channel.FINALIZE_SECONDS:g} s: this process ends without it")
+            os._exit(self._finish(code, last_line))
+
+        channel.current().close(end_without_mpi)
+        return self._finish(code, last_line)
+
+    def _finish(self, code: int, last_line: str) -> int:
+        if self.group is not None:
+            self.group.leave()
+        if last_line and self.topology.index == 0:
+            sys.stderr.write(f"nivp: {' '.join(last_line.split())}\n")
+            sys.stderr.flush()
+        return code
 
 
 _session = Session(Topology(1, 0, "alone"))
@@ -124,7 +137,7 @@ def connect(settings: ClusterSettings, environment: Mapping[str, str] = os.envir
         meeting = _agree_on_meeting(mpi)
     secret = shared_secret(meeting.token, environment) if mpi is None else _agree_on_secret(mpi)
     if mpi is not None and settings.control == "coordination":
-        mpi.close()  # it was only needed to agree on the meeting
+        mpi.close(_give_up_mpi)  # it was only needed to agree on the meeting
         mpi = None
     aborts.delay_aborts()
     group = Group(place, meeting, secret, settings)
@@ -185,6 +198,13 @@ def _agree_on_meeting(mpi: channel.MpiChannel) -> Meeting:
 
 def _agree_on_secret(mpi: channel.MpiChannel) -> bytes:
     return bytes.fromhex(mpi.broadcast(secrets.token_hex(32)))
+
+
+def _give_up_mpi() -> None:
+    os.write(
+        2, b"nivp: MPI does not end, which served to agree on the meeting: start without mpirun, or use its control\n"
+    )
+    os._exit(FAILED)
 
 
 def _start_jax(place: Topology, group: Group, settings: ClusterSettings, environment: Mapping[str, str]) -> None:

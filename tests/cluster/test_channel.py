@@ -35,17 +35,21 @@ here.leave(0)
 """
 
 
-def launch(tmp_path, words, control):
+def run_script(tmp_path, words, text, *arguments):
     require_mpi(words)
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    done = subprocess.run(
-        [*words, sys.executable, str(script), control],
+    script.write_text(text)
+    return subprocess.run(
+        [*words, sys.executable, str(script), *arguments],
         env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         timeout=300,
     )
+
+
+def launch(tmp_path, words, control):
+    done = run_script(tmp_path, words, SCRIPT, control)
     assert done.returncode == 0, done.stderr
     return [line for line in done.stdout.splitlines() if line.startswith("[") and "Gloo" not in line]
 
@@ -72,6 +76,31 @@ def test_messages_over_the_coordination_service(tmp_path, words, control):
 def test_mpi_that_the_settings_ask_for_and_that_is_missing_is_an_error(tmp_path):
     with pytest.raises(AssertionError, match="mpi4py sees 1"):
         launch(tmp_path, [sys.executable, str(local_launcher()), "2", "--"], "mpi")
+
+
+ENDLESS = """
+import os, sys, time
+from nivp_dist.cluster import channel, session
+from nivp_dist.settings.model import ClusterSettings
+
+channel.FINALIZE_SECONDS = 1.0
+here = session.connect(ClusterSettings())
+if here.topology.index == 1:
+    import jax
+
+    jax.distributed.shutdown()
+    here.group.leave()
+    here.group.met.peers[0].connection.close()
+    time.sleep(60)  # it does not end MPI, which the other process waits for
+sys.exit(here.leave(75, "the last line"))
+"""
+
+
+def test_the_end_of_a_run_does_not_wait_for_mpi_without_limit(tmp_path):
+    """As it would where mpirun hangs, or a process is gone. The exit code and the last line are those of the run."""
+    done = run_script(tmp_path, mpirun(2, []), ENDLESS)
+    assert done.returncode == 75 and done.stderr.splitlines()[-1] == "nivp: the last line"
+    assert "most recent call" not in done.stderr
 
 
 @pytest.mark.parametrize(
