@@ -197,7 +197,7 @@ nivp.add_command(bench)
 def _join_group(config: Config, notes: list[str]) -> None:
     """Connect to the other processes of the run. Process 0 prints the notes."""
     signals.remember_early_signals()
-    session.connect(config.cluster)
+    session.connect(config.cluster).is_command = True
     if session.current().topology.index == 0:
         for note in notes:
             _print_line(note)

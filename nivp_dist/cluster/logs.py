@@ -30,8 +30,21 @@ class Log(logging.Handler):
             path.parent.mkdir(exist_ok=True)
             return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
-        self._file = persist(path, open_)
+        self._file, self._has_native_output = persist(path, open_), False
         self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+
+    def take_native_output(self) -> None:
+        """From now on this log gets what native code prints to standard output, as gloo and NCCL do.
+
+        Python keeps the standard output of before, in a new ``sys.stdout``. So only a program may call this in which
+        nothing holds a reference to the old one.
+        """
+        sys.stdout.flush()
+        screen = os.dup(1)
+        buffering = 1 if os.isatty(screen) else -1  # by lines on a terminal
+        sys.stdout = os.fdopen(screen, "w", buffering, encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+        os.dup2(self._file, 1)
+        self._has_native_output = True
 
     def write_line(self, message: str) -> None:
         """Append the message, of one line or several, with the time and the index of the process."""
@@ -45,6 +58,8 @@ class Log(logging.Handler):
         """
         mine = os.dup(self._file)
         discard_output(self._file)
+        if self._has_native_output:
+            discard_output(1)
         with contextlib.suppress(OSError):
             os.write(mine, self._line(message).encode())
         os.close(mine)

@@ -3,6 +3,8 @@
 import gc
 import logging
 import re
+import subprocess
+import sys
 import threading
 import warnings
 from types import SimpleNamespace
@@ -95,3 +97,24 @@ def test_the_cause_is_the_last_line_of_a_log(tmp_path):
     lines = (tmp_path / "logs/process-0000.log").read_text().splitlines()
     assert any(line.endswith("3 connections without the secret of the run were refused") for line in lines)
     assert lines[-1].endswith("process 0: the group ends: process 1 was killed")
+
+
+NATIVE = """
+import os, sys
+from pathlib import Path
+from nivp_dist.cluster.logs import Log
+log = Log(Path(sys.argv[1]), 3)
+print("before")
+log.take_native_output()
+os.write(1, b"of a library\\n")
+print("afterwards", flush=True)
+log.write_last_line("the cause")
+os.write(1, b"too late\\n")
+"""
+
+
+def test_what_native_code_prints_goes_into_the_log_before_the_cause(tmp_path):
+    done = subprocess.run([sys.executable, "-c", NATIVE, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout == "before\nafterwards\n"
+    first, last = (tmp_path / "logs/process-0003.log").read_text().splitlines()
+    assert first == "of a library" and last.endswith("process 3: the cause")

@@ -141,6 +141,16 @@ def test_a_restart_takes_all_programs_from_the_compilation_cache(processes):
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*-cache")} == written
 
 
+def test_what_native_code_prints_is_in_the_logs_and_not_on_the_screen(processes):
+    """gloo prints a line when the processes connect for their first sum."""
+    ran = processes.Ran(processes.new())
+    process = processes.launch(local(2), "run", "modes.toml", "--output", ran.directory, *SHORT)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert "[Gloo]" not in out + err and "finished" in out
+    assert all("[Gloo] Rank" in log.read_text() for log in (ran.directory / "logs").glob("process-*.log"))
+
+
 @pytest.mark.parametrize("busy", [0, 1])
 def test_a_reference_that_holds_the_interpreter_of_a_process_does_not_end_the_run(processes, busy):
     """For longer than the limit on silence: nobody takes the process for lost."""
