@@ -197,7 +197,7 @@ nivp.add_command(bench)
 def _join_group(config: Config, notes: list[str]) -> None:
     """Connect to the other processes of the run. Process 0 prints the notes."""
     signals.remember_early_signals()
-    session.connect(config.cluster).is_command = True
+    session.connect(config.cluster)
     if session.current().topology.index == 0:
         for note in notes:
             _print_line(note)
@@ -250,8 +250,12 @@ def _open_closed_streams() -> None:
 
 
 def _stop(message: str) -> int:
-    """The end of a run that was stopped on request, which all processes reach."""
-    return session.current().leave(STOPPED_EARLY, message)
+    """The end of a run that was stopped on request, which all processes reach; process 0 prints the line."""
+    code = session.current().leave(STOPPED_EARLY)
+    if session.current().topology.index == 0:
+        _print_line(message)
+        return STOPPED_EARLY
+    return code
 
 
 def _report_defect(error: Exception) -> int:

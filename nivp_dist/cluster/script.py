@@ -28,7 +28,7 @@ def join(settings: ClusterSettings) -> None:
             f"jax was used before the run, which starts it in all {place.processes} processes of {place.launcher}: "
             "make arrays of jax, and call its functions, after the first solve or resume (numpy is free)"
         )
-    session.connect(settings)
+    session.connect(settings).is_script = True
     if session.current().group is not None:
         atexit.register(_leave)
         sys.excepthook = _end_group

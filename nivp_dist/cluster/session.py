@@ -28,13 +28,13 @@ class Session:
     """A process that is alone, or one of a group. Made by ``connect``.
 
     topology: of this process. group, watchdog: None if it is alone. log: None until ``open_log``.
-    is_command: whether the process is a command of nivp, and not a program of the user, whose output is its own.
+    is_script: whether the process is a script of the user (``cluster.script``), to which standard output belongs.
     """
 
     def __init__(self, place: Topology, group: Group | None = None, watchdog: Watchdog | None = None):
         self.topology, self.group, self.watchdog = place, group, watchdog
         self.log: Log | None = None
-        self.is_command = False
+        self.is_script = False
         self._before_log: list[str] = []  # messages from before the log is open
 
     def begin(self, label: str) -> None:
@@ -56,7 +56,7 @@ class Session:
         if self.group is not None and self.watchdog is not None:
             self.watchdog.write_to(self.log)
             self.group.on_end = self.log.write_last_line
-            if self.is_command:
+            if not self.is_script:
                 self.log.take_native_output()
             if self.group.met.strangers:
                 self.write_log(f"{self.group.met.strangers} connections without the secret of the run were refused")
