@@ -18,7 +18,7 @@ from rich.console import Console
 
 from nivp_dist import __version__
 from nivp_dist.batch.submit import submit
-from nivp_dist.bench.command_line import bench
+from nivp_dist.bench.command_line import bench, check_for_gpus
 from nivp_dist.cluster import session, signals, topology
 from nivp_dist.cluster.channel import may_be_consequence
 from nivp_dist.errors import BAD_INPUT, FAILED, FINISHED, STOPPED_EARLY, InputError, RunFailed, RunStopped
@@ -148,15 +148,23 @@ def problems():
         click.echo(line)
 
 
-@nivp.command(epilog="Example: nivp doctor --directory runs")
+@nivp.command(context_settings=_WITH_OVERRIDES, epilog="Example: nivp doctor --directory runs")
 @click.option("--directory", default=".", metavar="DIR", help="Where runs would be written. Default: here.")
-def doctor(directory):
-    """Check this machine or cluster.
+@click.option("--compile-for", metavar="GPU", help="h100 or h200: compile CONFIG for such GPUs; none is needed.")
+@click.option("--gpus", type=click.IntRange(1), default=8, metavar="N", help="How many of them. Default: 8.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[CONFIG [--section.key value]...]")
+def doctor(directory, compile_for, gpus, arguments):
+    """Check this machine or cluster, or a run for GPUs that are not here.
 
-    Examines processes, devices, interconnect and files, alone or under srun, mpirun, launch/local.
+    Examines processes, devices, interconnect and files, alone or under srun, mpirun, launch/local. With --compile-for
+    it compiles the programs of a run instead, and shows their memory on a GPU and what the GPUs send each other.
 
-    Exit status: 0 if a run would work here, 1 if something would break it.
+    Exit status: 0 if a run would work, 1 if something would break it.
     """
+    if compile_for is not None:
+        return check_for_gpus(compile_for, gpus, *split(arguments, "CONFIG"))
+    if arguments:
+        raise InputError(f"command line: {arguments[0]} is for --compile-for alone")
     try:
         here = session.connect(ClusterSettings(), check=False)
     except InputError as error:

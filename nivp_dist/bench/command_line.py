@@ -1,8 +1,11 @@
 """`nivp bench`: the options of the measurements. Importing this module does not import jax."""
 
+import os
+
 import click
 
 from nivp_dist.errors import FAILED, FINISHED
+from nivp_dist.settings.files import read_config
 
 
 @click.group()
@@ -41,3 +44,16 @@ def accuracy(names, output, markdown, list_):
     for line in score_sheet.markdown(sheet) if markdown else score_sheet.lines(sheet):
         click.echo(line)
     return FAILED if any(row["failed"] for row in sheet["rows"]) else FINISHED
+
+
+def check_for_gpus(gpu: str, count: int, source: str, overrides: dict[str, str]) -> int:
+    """`nivp doctor --compile-for`: the programs of a configuration for so many GPUs, line by line; the exit code."""
+    config = read_config(source, overrides)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # before jax starts: a GPU that happens to be here stays free
+
+    from nivp_dist.bench import compile_check
+
+    report = compile_check.examine(config, gpu, count, lambda program: click.echo(compile_check.line(program)))
+    for line in compile_check.lines(report):
+        click.echo(line)
+    return FAILED if report.problems else FINISHED

@@ -142,11 +142,15 @@ class Galerkin:
         adapted_basis: regularise in the basis in which one mu suits all parameters (``network.frames``), or in that
         of the network.
         """
+        return self.preparation(rank, adapted_basis)(theta, points, key)
+
+    def preparation(self, rank: int, adapted_basis: bool = True):
+        """The compiled program of ``prepare``: (theta, points, key) -> Regularisation."""
         if (rank, adapted_basis) not in self._prepare:
             body = partial(self._regularisation, rank=rank, adapted_basis=adapted_basis)
             spec = self.shared_spec if rank else self.shared_spec._replace(factor=P())
             self._prepare[rank, adapted_basis] = self.program(body, P(), self.points_spec, P(), out_specs=spec)
-        return self._prepare[rank, adapted_basis](theta, points, key)
+        return self._prepare[rank, adapted_basis]
 
     def _regularisation(self, theta, points, key, *, rank, adapted_basis):
         basis = self._whitening_basis(theta, points) if adapted_basis else None

@@ -84,11 +84,14 @@ class Sampler:
 
     def draw(self, key, density: Density, n: int | None = None) -> Points:
         """n points (default sampling.points), sharded, padded to a multiple of the devices."""
-        n = self.settings.points if n is None else n
+        return self.program(self.settings.points if n is None else n)(key, density)
+
+    def program(self, n: int):
+        """The compiled program that draws n points: (key, density) -> Points."""
         if n not in self._programs:
             sharding = NamedSharding(self.mesh, P(AXIS))
             self._programs[n] = jax.jit(partial(self.draw_traced, n=n), out_shardings=sharding)
-        return self._programs[n](key, density)
+        return self._programs[n]
 
     def start(self, key, values: Callable) -> Density:
         """The density fitted to |values(x)|, values (n, d) -> (n, m), without an earlier one.

@@ -1,0 +1,213 @@
+"""`nivp doctor --compile-for GPU`: the programs of a run, compiled for GPUs that are not there.
+
+It tells before a job is queued whether the programs compile, what memory they take on each GPU, what the GPUs send each
+other, and which loops are long. It tells nothing of speed, and nothing of the numbers.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from nivp_dist.backend.mesh import AXIS
+from nivp_dist.bench import gpu_targets, hlo
+from nivp_dist.fitting.fit import DAMPING_FACTORS
+from nivp_dist.formatting import count as count_of
+from nivp_dist.galerkin.methods import ITERATIVE
+from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.network.network import Network, build_network
+from nivp_dist.points.mixture import Density
+from nivp_dist.points.points import Points
+from nivp_dist.points.sampling import Sampler
+from nivp_dist.problems import registry
+from nivp_dist.problems.base import Problem
+from nivp_dist.run.solvers import Solvers
+from nivp_dist.settings.model import Config
+
+MOST_TRIPS = 64  # of a loop of known length: each trip starts kernels, and many short ones leave a GPU idle
+# What XLA may call: products, factorisations and sorting of NVIDIA's libraries, and Triton.
+KNOWN_CALLS = (
+    "__cublas",
+    "cublas",
+    "cusolver",
+    "cu_",
+    "__triton",
+    "triton",
+    "__cub$",
+    "Sharding",
+    "SPMD",
+    "AllocateBuffer",
+)
+
+
+class Program(NamedTuple):
+    """A compiled program.
+
+    Attributes:
+        name: what it does. seconds: of its compilation here. memory: bytes on a GPU, arguments and results included.
+        contents: its collectives, loops and calls.
+    """
+
+    name: str
+    seconds: float
+    memory: int
+    contents: hlo.Contents
+
+
+class Report(NamedTuple):
+    """What was compiled. heading: the run in one line. problems: one line each, what would not work.
+
+    warnings: one line each, what would be slow.
+    """
+
+    heading: str
+    programs: list[Program]
+    problems: list[str]
+    warnings: list[str]
+
+
+def examine(config: Config, gpu: str, count: int, report: Callable[[Program], Any] = lambda program: None) -> Report:
+    """Compile the programs of the configuration for so many GPUs.
+
+    report: called with each program as soon as it is compiled. Raises InputError as ``gpu_targets.mesh_of``.
+    """
+    mesh, problem = gpu_targets.mesh_of(gpu, count), registry.load(config.problem)
+    network = build_network(config.network, problem)
+    programs = []
+    for program in _programs(config, problem, network, mesh):
+        report(program)
+        programs.append(program)
+    method = Solvers(config, problem, mesh).of_steps(network).method
+    heading = f"{count} x {gpu.upper()}: p = {network.size:,}, n = {config.sampling.points:,}, method {method}"
+    memory = gpu_targets.TARGETS[gpu].memory
+    problems = [line for program in programs for line in _problems(program, memory)]
+    return Report(heading, programs, problems, [line for program in programs for line in _warnings(program)])
+
+
+def line(program: Program) -> str:
+    """A program in one line of text."""
+    found = program.contents
+    sent = [f"{count} {name} of {_size(size)}" for name, (count, size) in sorted(found.collectives.items())]
+    text = f"{program.name}: {_size(program.memory)}, sends {', '.join(sent) or 'nothing'}"
+    for loop in found.loops:
+        if loop.trips is None and loop.collectives:
+            each = " and ".join(f"{count} {name}" for name, count in sorted(loop.collectives.items()))
+            text += f" ({each} in each iteration of a loop)"
+    if longest := max((loop.trips for loop in found.loops if loop.trips), default=0):
+        text += f", longest loop {count_of(longest, 'trip')}"
+    return f"{text}; compiled in {program.seconds:.0f} s"
+
+
+def lines(report: Report) -> list[str]:
+    """What follows the lines of the programs."""
+    text = [f"warning: {warning}" for warning in report.warnings]
+    text += [f"problem: {problem}" for problem in report.problems] or ["no problem found"]
+    return [report.heading, *text]
+
+
+def _size(count: int) -> str:
+    """Bytes as text, with three digits."""
+    unit = "GB" if count >= 1e9 else "MB" if count >= 1e6 else "kB"
+    return f"{count / {'GB': 1e9, 'MB': 1e6, 'kB': 1e3}[unit]:.3g} {unit}"
+
+
+def _problems(program: Program, memory: int) -> Iterator[str]:
+    if program.memory > memory:
+        mend = "more GPUs, a smaller sampling.chunk, or solver.shard_vectors"
+        yield f"{program.name}: takes {_size(program.memory)} of the {_size(memory)} of a GPU: {mend}"
+    for call in sorted(program.contents.custom_calls):
+        if "callback" in call:
+            yield f"{program.name}: calls back to the host ({call}): the problem's rhs must be of jax operations alone"
+        elif not call.startswith(KNOWN_CALLS):
+            yield f"{program.name}: calls {call}, which is not known to be fast or to give the same bits twice"
+
+
+def _warnings(program: Program) -> Iterator[str]:
+    for loop in program.contents.loops:
+        if loop.trips and loop.trips > MOST_TRIPS:
+            yield f"{program.name}: a loop of {loop.trips} trips, more than {MOST_TRIPS}"
+
+
+def _programs(config: Config, problem: Problem, network: Network, mesh: Mesh) -> Iterator[Program]:
+    """The programs of the steps and of the Gauss-Newton rounds of fits."""
+    shapes = _Shapes(mesh, network)
+    sampler = Sampler(config.sampling, problem.domain, network.log_density, mesh, squares=network.form == "direct")
+    solvers, n = Solvers(config, problem, mesh), config.sampling.points
+    density, points = shapes.density(config.sampling.components), shapes.points(n)
+    yield _compiled("points", sampler.program(n), shapes.key(), density)
+    values = shapes.sharded(n, problem.outputs)
+    yield _compiled("density", sampler.fit, density, points, values, sweeps=1)
+    galerkin = solvers.of_steps(network)
+    yield from _of_steps(galerkin, shapes, points)
+    fits = solvers.of_fits(network)
+    yield from _of_fits(fits, shapes, shapes.points(config.fit.points))
+
+
+def _of_steps(galerkin: Galerkin, shapes: "_Shapes", points: Points) -> Iterator[Program]:
+    n, m = len(points.x), galerkin.network.outputs
+    theta, v, t, rate = shapes.theta(), shapes.whole(galerkin.network.size), shapes.whole(), shapes.sharded(n, m)
+    preparation = galerkin.preparation(galerkin.initial_rank)
+    yield _compiled(f"approximation, rank {galerkin.initial_rank}", preparation, theta, points, shapes.key())
+    shared = shapes.of(jax.eval_shape(preparation, theta, points, shapes.key()), galerkin.shared_spec)
+    guess = shapes.sharded(n * m) if galerkin.method == "dual_pcg" else v
+    yield _compiled("velocity", galerkin.velocity, theta, t, points, shared, guess)
+    yield _compiled("error of a step", galerkin.step_norms, theta, theta, v, rate, rate, points)
+    yield _compiled("check of the residual", galerkin.check_residual, theta, t, v, points)
+
+
+def _of_fits(galerkin: Galerkin, shapes: "_Shapes", points: Points) -> Iterator[Program]:
+    theta, rank = shapes.theta(), galerkin.initial_rank if galerkin.method in ITERATIVE else 0
+    preparation = galerkin.preparation(rank, adapted_basis=False)
+    yield _compiled(f"approximation in a fit, rank {rank}", preparation, theta, points, shapes.key())
+    shared = shapes.of(jax.eval_shape(preparation, theta, points, shapes.key()), galerkin.shared_spec)
+    misfit, dampings = shapes.sharded(len(points.x), galerkin.network.outputs), shapes.whole(len(DAMPING_FACTORS))
+    yield _compiled("round of a fit", galerkin.correction, theta, points, misfit, shared, dampings)
+
+
+def _compiled(name: str, program, *arguments, **static) -> Program:
+    started = time.perf_counter()
+    compiled = program.lower(*arguments, **static).compile()
+    memory = compiled.memory_analysis()
+    total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    return Program(name, time.perf_counter() - started, total, hlo.contents(compiled.as_text() or ""))
+
+
+class _Shapes:
+    """The arguments of the programs as shapes with shardings, for no array can lie on a GPU that is not there."""
+
+    def __init__(self, mesh: Mesh, network: Network):
+        self.mesh, self.network = mesh, network
+
+    def whole(self, *shape: int, dtype=jnp.float64) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(self.mesh, P()))
+
+    def sharded(self, *shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, jnp.float64, sharding=NamedSharding(self.mesh, P(AXIS)))
+
+    def theta(self):
+        return self.whole(self.network.size)
+
+    def key(self):
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        return self.whole(*key.shape, dtype=key.dtype)
+
+    def points(self, n: int) -> Points:
+        n += -n % self.mesh.size
+        return Points(self.sharded(n, self.network.dimension), self.sharded(n), self.sharded(n))
+
+    def density(self, components: int) -> Density:
+        k, d = components, self.network.dimension
+        return Density(*(self.whole(*shape) for shape in ((k,), (k, d), (k, d, d))))
+
+    def of(self, shapes, specs):
+        """A tree of shapes with the shardings of a tree of PartitionSpecs, which may stand for whole branches."""
+
+        def place(spec, branch):
+            sharding = NamedSharding(self.mesh, spec)
+            return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), branch)
+
+        return jax.tree.map(place, specs, shapes, is_leaf=lambda leaf: isinstance(leaf, P))
