@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from nivp_dist.cluster.connection import Connection
-from nivp_dist.cluster.logs import discard_output
+from nivp_dist.cluster.logs import discard_output, screen_of_errors
 from nivp_dist.cluster.time_limit import run_within
 
 WRITE_SECONDS = 2.0  # for a line to reach its file; the file system may be what hangs
@@ -39,7 +39,8 @@ def _write_last_line(text: str) -> None:
 
     Standard error is redirected first and the line written to a copy, so that nothing can come between.
     """
-    screen = os.dup(2)
-    discard_output(2)
+    number = screen_of_errors()
+    screen = os.dup(number)
+    discard_output(number)
     os.write(screen, text.encode())
     os.close(screen)

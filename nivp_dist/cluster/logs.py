@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
+from typing import TextIO
 
 from nivp_dist.storage.files import persist
 from nivp_dist.storage.run_directory import LOGS
@@ -30,21 +31,30 @@ class Log(logging.Handler):
             path.parent.mkdir(exist_ok=True)
             return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
-        self._file, self._has_native_output = persist(path, open_), False
+        self._file = persist(path, open_)
+        self._taken: list[int] = []  # descriptors that lead here, see ``take_native_output``
         self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
 
     def take_native_output(self) -> None:
         """From now on this log gets what native code prints to standard output, as gloo and NCCL do.
 
-        Python keeps the standard output of before, in a new ``sys.stdout``. So only a program may call this in which
-        nothing holds a reference to the old one.
+        In all processes but 0 it also gets what native code prints to standard error: when process 0 has ended, the
+        client of JAX's coordination service prints pages there, which would hide the cause. Python keeps the streams of
+        before, in a new ``sys.stdout`` and ``sys.stderr``. So only a program may call this in which nothing holds a
+        reference to the old ones.
         """
-        sys.stdout.flush()
-        screen = os.dup(1)
-        buffering = 1 if os.isatty(screen) else -1  # by lines on a terminal
-        sys.stdout = os.fdopen(screen, "w", buffering, encoding=sys.stdout.encoding, errors=sys.stdout.errors)
-        os.dup2(self._file, 1)
-        self._has_native_output = True
+        sys.stdout = self._take(1, sys.stdout)
+        if self.index:
+            sys.stderr = self._take(2, sys.stderr)
+
+    def _take(self, descriptor: int, stream: TextIO) -> TextIO:
+        """Redirect a descriptor to the log; returns a stream to where it led before."""
+        stream.flush()
+        before = os.dup(descriptor)
+        os.dup2(self._file, descriptor)
+        self._taken.append(descriptor)
+        buffering = 1 if descriptor == 2 or os.isatty(before) else -1  # by lines
+        return os.fdopen(before, "w", buffering, encoding=stream.encoding, errors=stream.errors)
 
     def write_line(self, message: str) -> None:
         """Append the message, of one line or several, with the time and the index of the process."""
@@ -58,8 +68,8 @@ class Log(logging.Handler):
         """
         mine = os.dup(self._file)
         discard_output(self._file)
-        if self._has_native_output:
-            discard_output(1)
+        for descriptor in self._taken:
+            discard_output(descriptor)
         with contextlib.suppress(OSError):
             os.write(mine, self._line(message).encode())
         os.close(mine)
@@ -101,6 +111,14 @@ class Log(logging.Handler):
 
     def _trace(self, *exception) -> None:
         self.write_line("".join(traceback.format_exception(*exception)).rstrip())
+
+
+def screen_of_errors() -> int:
+    """The descriptor of what Python calls standard error: 2, unless a log has taken that (``take_native_output``)."""
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):  # replaced by an object of another kind, or closed
+        return 2
 
 
 def discard_output(descriptor: int) -> None:

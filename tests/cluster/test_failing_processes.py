@@ -123,6 +123,14 @@ def test_a_rank_that_raises_ends_the_group(run_with_fault, words, rank):
     assert ended.endswith(f"the group ends: {reported[0].removeprefix('nivp: ')}")
 
 
+def test_a_process_that_cannot_end_at_once_prints_no_other_cause(run_with_fault):
+    """One call holds its interpreter while process 0 fails and ends, which native code in it reports at length."""
+    err = run_with_fault(local(2), "raise:0:30", patience=GONE + 10)
+    assert err.splitlines()[-1] == "nivp: ArithmeticError: the reference is broken"
+    assert "coordination service" not in err
+    assert "coordination service" in (run_with_fault.ran.directory / "logs/process-0001.log").read_text()
+
+
 def test_a_rank_that_sleeps_is_found_by_the_watchdog(run_with_fault):
     """The fault shortens the deadline to three seconds when it begins; before, a slow start must not miss it."""
     last = run_with_fault(local(2), "sleep:1", patience=3 + GONE).splitlines()[-1]

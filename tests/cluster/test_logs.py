@@ -102,19 +102,28 @@ def test_the_cause_is_the_last_line_of_a_log(tmp_path):
 NATIVE = """
 import os, sys
 from pathlib import Path
+from nivp_dist.cluster.ending import write_cause
 from nivp_dist.cluster.logs import Log
-log = Log(Path(sys.argv[1]), 3)
+log = Log(Path(sys.argv[1]), int(sys.argv[2]))
 print("before")
 log.take_native_output()
 os.write(1, b"of a library\\n")
+os.write(2, b"an error of a library\\n")
 print("afterwards", flush=True)
-log.write_last_line("the cause")
-os.write(1, b"too late\\n")
+sys.stderr.write("an error\\n")
+write_cause("the cause", log.write_last_line, on_screen=True)
+os.write(1, b"too late\\n"), os.write(2, b"too late\\n")
 """
 
 
-def test_what_native_code_prints_goes_into_the_log_before_the_cause(tmp_path):
-    done = subprocess.run([sys.executable, "-c", NATIVE, tmp_path], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("index", [0, 3])
+def test_what_native_code_prints_goes_into_the_log_before_the_cause(tmp_path, index):
+    """On process 0, errors of native code stay on the screen."""
+    words = [sys.executable, "-c", NATIVE, tmp_path, str(index)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    *lines, last = (tmp_path / f"logs/process-000{index}.log").read_text().splitlines()
+    native = ["an error of a library"]
     assert done.stdout == "before\nafterwards\n"
-    first, last = (tmp_path / "logs/process-0003.log").read_text().splitlines()
-    assert first == "of a library" and last.endswith("process 3: the cause")
+    assert done.stderr.splitlines() == [*(native if index == 0 else []), "an error", "nivp: the cause"]
+    assert lines == ["of a library", *(native if index else [])]
+    assert last.endswith(f"process {index}: the group ends: the cause")
