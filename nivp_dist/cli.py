@@ -21,6 +21,7 @@ from nivp_dist.batch.submit import submit
 from nivp_dist.bench.command_line import bench, check_for_gpus
 from nivp_dist.cluster import session, signals, topology
 from nivp_dist.cluster.channel import may_be_consequence
+from nivp_dist.cluster.logs import screen_of_errors
 from nivp_dist.errors import BAD_INPUT, FAILED, FINISHED, STOPPED_EARLY, InputError, RunFailed, RunStopped
 from nivp_dist.settings.command_line import split
 from nivp_dist.settings.files import continuation, name_of, read_config, resume_config, shipped_configs
@@ -258,12 +259,8 @@ def _open_closed_streams() -> None:
 
 
 def _stop(message: str) -> int:
-    """The end of a run that was stopped on request, which all processes reach; process 0 prints the line."""
-    code = session.current().leave(STOPPED_EARLY)
-    if session.current().topology.index == 0:
-        _print_line(message)
-        return STOPPED_EARLY
-    return code
+    """The end of a run that was stopped on request, which all processes reach."""
+    return session.current().leave(STOPPED_EARLY, message)
 
 
 def _report_defect(error: Exception) -> int:
@@ -272,7 +269,7 @@ def _report_defect(error: Exception) -> int:
     session.current().write_log(traceback.format_exc())
     if not consequence:
         # One write that does not go through Python's buffer: the group may print its last line at the same moment.
-        os.write(2, traceback.format_exc().encode())
+        os.write(screen_of_errors(), traceback.format_exc().encode())
     return _fail(f"{type(error).__name__}: {error}", FAILED, consequence)
 
 
