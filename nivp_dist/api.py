@@ -7,7 +7,7 @@ from nivp_dist.errors import InputError
 from nivp_dist.problems.base import Problem
 from nivp_dist.problems.registry import SHIPPED
 from nivp_dist.run.stored import Run, open_run, recorded, require_same_problem, session_class
-from nivp_dist.settings.files import continuation, name_of, read_config, resolve_problem_file, resume_config
+from nivp_dist.settings.files import name_of, read_config, resolve_problem_file, resume_config
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.validation import validate
 from nivp_dist.storage.metrics import plain
@@ -47,7 +47,7 @@ def solve(
             raise InputError("resume_if_present needs the directory of the run: directory=...")
         if launch.is_present(directory):
             path = Path(directory).expanduser().resolve()
-            return _resume(path, *continuation(path, resolved), problem, quiet)
+            return _resume(path, *launch.continuation(path, resolved), problem, quiet)
     path = launch.start(resolved, directory, name, _view(quiet), problem)
     return _open(path, problem)
 

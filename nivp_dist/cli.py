@@ -24,7 +24,7 @@ from nivp_dist.cluster.channel import may_be_consequence
 from nivp_dist.cluster.logs import screen_of_errors
 from nivp_dist.errors import BAD_INPUT, FAILED, FINISHED, STOPPED_EARLY, InputError, RunFailed, RunStopped
 from nivp_dist.settings.command_line import split
-from nivp_dist.settings.files import continuation, name_of, read_config, resume_config, shipped_configs
+from nivp_dist.settings.files import name_of, read_config, resume_config, shipped_configs
 from nivp_dist.settings.model import ClusterSettings, Config
 from nivp_dist.storage import run_directory
 
@@ -64,7 +64,7 @@ def run(output, resume_if_present, arguments):
             raise InputError("--resume-if-present needs the directory of the run: --output DIR")
         if launch.is_present(known):
             directory = Path(known).expanduser().resolve()
-            launch.resume(directory, *continuation(directory, config), _view())
+            launch.resume(directory, *launch.continuation(directory, config), _view())
             return
     launch.start(config, output, name_of(source), _view())
 

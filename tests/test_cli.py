@@ -93,7 +93,7 @@ def test_run_of_a_problem_file_uses_the_copy(calls, tmp_path):
     )
     (tmp_path / "mine.toml").write_text('[problem]\nfile = "mine.py"\nclass = "Mine"\n')
     assert cli.main(["run", "mine.toml"]) == 0
-    assert calls[0][0].problem.file == str(calls[0][1] / "problem.py")
+    assert calls[0][0].problem.file == str(calls[0][1] / "problem/mine.py")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from nivp_dist.batch.script import Resources
 from nivp_dist.batch.sweeps import member, members
 from nivp_dist.errors import InputError, RunFailed
 from nivp_dist.settings.model import Config
+from nivp_dist.settings.sources import Source
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.files import write_whole
 from nivp_dist.storage.lock import in_use
@@ -36,8 +37,11 @@ OF_A_JOB = r"SLURM_(?!CONF$|CLUSTERS$)|SLURMD_|" + OF_A_GROUP
 # ------------------------------------------------------------------------------------------------ checks
 
 
-def check(configs: list[Config], asked: Resources) -> None:
-    """Find every mistake that can be found without the job's devices: it may start in a week. Raises InputError."""
+def check(configs: list[Config], asked: Resources) -> list[list[Source]]:
+    """Find every mistake that can be found without the job's devices: it may start in a week. Raises InputError.
+
+    Returns the files that the problem of each configuration needs (``problems.registry.files_of``).
+    """
     for config in configs:
         _check_devices(config.devices, asked)
     if asked.gpus_per_node and os.environ.get("JAX_PLATFORMS") == "cpu":
@@ -47,9 +51,13 @@ def check(configs: list[Config], asked: Resources) -> None:
     try:
         from nivp_dist.problems import checks, registry
 
-        for problem in {config.problem.model_dump_json(): config.problem for config in configs}.values():
-            for warning in checks.check(registry.load(problem), problem.file or f"problem {problem.name}"):
-                click.echo(f"nivp: warning: {warning}", err=True)
+        files = {}
+        for problem in [config.problem for config in configs]:
+            if (key := problem.model_dump_json()) not in files:
+                for warning in checks.check(registry.load(problem), problem.file or f"problem {problem.name}"):
+                    click.echo(f"nivp: warning: {warning}", err=True)
+                files[key] = registry.files_of(problem)
+        return [files[config.problem.model_dump_json()] for config in configs]
     finally:
         os.environ.clear()  # sbatch hands it on to the job
         os.environ.update(before)

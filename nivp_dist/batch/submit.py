@@ -13,7 +13,7 @@ from nivp_dist.errors import InputError
 from nivp_dist.settings.command_line import parse, split
 from nivp_dist.settings.files import COMMAND_LINE, name_of, resume_config
 from nivp_dist.settings.keys import known_keys, nearest
-from nivp_dist.storage import run_directory
+from nivp_dist.storage import problem_copy, run_directory
 
 AT_LEAST_ONE = click.IntRange(1)
 
@@ -80,14 +80,17 @@ def submit(output, resume, sweep, dry_run, arguments, **options):
 
 def _submit_new(runs: list[sweeps.Member], name: str, output: str | None, is_sweep: bool, request: Request) -> None:
     configs = [config for _, config in runs]
-    jobs.check(configs, request.resources)
+    sources = jobs.check(configs, request.resources)
     place, tasks = output or configs[0].output.directory, list(range(len(runs))) if is_sweep else None
     planned = run_directory.planned(place, f"{name}-sweep" if is_sweep else name)
     text = script.render(planned, request.resources, request.site, tasks=tasks)
     if request.dry_run:
         click.echo(text, nl=False)
         return
-    directory = sweeps.make_sweep(runs, place, name) if is_sweep else run_directory.create(configs[0], place, name)
+    if is_sweep:
+        directory = sweeps.make_sweep(runs, place, name, sources)
+    else:
+        directory = run_directory.create(configs[0], place, name, sources[0])
     try:
         if directory != planned:  # another run has taken the next free number
             text = script.render(directory, request.resources, request.site, tasks=tasks)
@@ -110,6 +113,8 @@ def _submit_resumed(directory: Path, overrides: dict[str, str], request: Request
         click.echo(f"nivp: {note}", err=True)
     if not overrides and all(run_directory.has_finished(run) for run in runs):
         raise InputError(f"{directory}: nothing is left to do; --integrator.t_end goes further")
+    for run in runs:
+        problem_copy.require_unchanged(run)
     jobs.check(configs, request.resources)
     text = script.render(directory, request.resources, request.site, overrides, tasks)
     if request.dry_run:

@@ -8,6 +8,7 @@ from pathlib import Path
 from nivp_dist.errors import InputError
 from nivp_dist.settings.files import COMMAND_LINE, name_of, read_config
 from nivp_dist.settings.model import Config
+from nivp_dist.settings.sources import Source
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.metrics import Lines, read_lines
 
@@ -39,15 +40,16 @@ def combinations(source: str, overrides: dict[str, str], axes: tuple[str, ...], 
     return [(own, read_config(source, overrides | own, note)) for own in chosen]
 
 
-def make_sweep(runs: list[Member], parent: str | Path | None, name: str) -> Path:
+def make_sweep(runs: list[Member], parent: str | Path | None, name: str, sources: list[list[Source]]) -> Path:
     """The directory of a sweep: a run directory for each member, numbered as the tasks, and the list of them.
 
+    sources: for each member the files that its problem needs.
     Raises InputError if it is taken, or cannot be made; nothing is left behind then.
     """
     parent = run_directory.make_folder(parent, f"{name}-sweep")
     try:
-        for number, (own, config) in enumerate(runs):
-            directory = run_directory.create(config, member(parent, number), name)
+        for number, ((own, config), files) in enumerate(zip(runs, sources, strict=True)):
+            directory = run_directory.create(config, member(parent, number), name, files)
             Lines(parent / SWEEP).append({"task": number, "directory": directory.name} | own)
     except InputError:
         shutil.rmtree(parent)

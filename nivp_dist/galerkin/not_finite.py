@@ -8,7 +8,7 @@ import numpy as np
 
 from nivp_dist.backend.mesh import AXIS, to_host
 from nivp_dist.galerkin.discretisation import Discretisation
-from nivp_dist.problems.registry import place_of
+from nivp_dist.problems.loading import place_of
 
 
 def find(discretisation: Discretisation, theta, t, points):

@@ -54,6 +54,9 @@ class Problem:
             Default False.
         even: the axes along which u(x, t) is even about the centre of a box for all t. It is checked at t = 0. The
             network then has even features only, and every point counts for its mirror images. Default ().
+        data_files: the files that the class reads, relative to the folder of its own file, such as ("table.npy",). The
+            run reads copies in its directory, so they are opened as ``Path(__file__).parent / "table.npy"``. Files
+            outside of that folder are not copied; a resume refuses to go on when one has changed. Default ().
 
     Mistakes in a subclass raise InputError before anything large is compiled (``problems.checks``).
     """
@@ -65,6 +68,7 @@ class Problem:
     density: ClassVar[bool] = False
     linear: ClassVar[bool] = False
     even: ClassVar[tuple[int, ...]] = ()
+    data_files: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)

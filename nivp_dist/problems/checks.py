@@ -11,7 +11,7 @@ from nivp_dist import backend  # noqa: F401  float64 before any array is made
 from nivp_dist.errors import InputError
 from nivp_dist.problems.base import Problem, has_reference, output_names
 from nivp_dist.problems.domains import Domain
-from nivp_dist.problems.registry import first_line, place_of
+from nivp_dist.problems.loading import first_line, place_of
 
 POINTS = 64  # points at which functions are evaluated; a mistake of shape or sign shows at any of them
 SCALE_POINTS = 4096  # points for max |u0|, which a narrow u0 attains at few of them

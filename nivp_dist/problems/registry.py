@@ -1,12 +1,9 @@
 """Problems from settings: a shipped problem by its name, a user's problem by file and class."""
 
 import dataclasses
-import hashlib
 import importlib
-import importlib.util
 import json
 import sys
-import traceback
 import typing
 from pathlib import Path
 from types import ModuleType
@@ -15,8 +12,11 @@ from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from nivp_dist.errors import InputError
 from nivp_dist.problems.base import Problem, has_reference
+from nivp_dist.problems.loading import first_line, load_module, place_of
+from nivp_dist.settings import sources
 from nivp_dist.settings.keys import describe, nearest
 from nivp_dist.settings.model import ProblemSettings
+from nivp_dist.settings.sources import Source
 
 # name -> (module in nivp_dist.problems, class); a module is imported when its problem is asked for
 SHIPPED = {
@@ -68,8 +68,21 @@ def load(settings: ProblemSettings, base: Path | None = None) -> Problem:
         cls, source = _shipped(settings.name or ""), f"problem {settings.name}"
     else:
         path = (Path(base or ".") / Path(settings.file).expanduser()).resolve()
-        cls, source = _class_of(_import(path), settings.class_ or "", path), str(path)
+        cls, source = _class_of(load_module(path), settings.class_ or "", path), str(path)
     return _instance(cls, settings.parameters, source)
+
+
+def files_of(settings: ProblemSettings) -> list[Source]:
+    """The files, beside problem.file, that decide the equation: modules that it imports, and its ``data_files``.
+
+    Raises InputError as ``load``, and if a data file is not there.
+    """
+    if settings.file is None:
+        return []
+    problem, path = load(settings), Path(settings.file)
+    where = f"{path}: {type(problem).__name__}.data_files"
+    found = [*sources.modules(path), *sources.data(path, problem.data_files, where)]
+    return list({source.path: source for source in found}.values())
 
 
 def catalogue() -> list[CatalogueRow]:
@@ -84,21 +97,6 @@ def catalogue() -> list[CatalogueRow]:
     return rows
 
 
-def place_of(error: BaseException, file: str | Path | None) -> str | None:
-    """ "file:line" of the innermost frame of the error's traceback that lies in the file, or None."""
-    if file is None:
-        return None
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-    return f"{file}:{frames[-1].lineno}" if frames else None
-
-
-def first_line(error: BaseException) -> str:
-    """ "TypeError: message": the class and the first line of the message, at most 200 characters."""
-    text = str(error).strip().split("\n")[0]
-    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return line if len(line) <= 200 else line[:197] + "..."
-
-
 def _shipped(name: str) -> type[Problem]:
     if name not in SHIPPED:
         close = nearest(name, SHIPPED)
@@ -106,38 +104,6 @@ def _shipped(name: str) -> type[Problem]:
         raise InputError(f"problem.name: there is no problem '{name}'; {hint}")
     module, cls = SHIPPED[name]
     return getattr(importlib.import_module(f"nivp_dist.problems.{module}"), cls)
-
-
-def _import(path: Path) -> ModuleType:
-    """The module that a user's file defines. It is registered, because annotations are resolved by module name."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: problem.file cannot be read: {error.strerror}") from None
-    # The name comes from path and content: the same file runs once, and again after it was edited.
-    name = "nivp_problem_" + hashlib.sha256(str(path).encode() + b"\0" + content).hexdigest()[:16]
-    if name in sys.modules:
-        return sys.modules[name]
-    module = ModuleType(name)
-    module.__file__ = str(path)
-    sys.modules[name] = module
-    try:
-        exec(compile(content, str(path), "exec", dont_inherit=True), module.__dict__)
-    except SyntaxError as error:
-        del sys.modules[name]
-        raise InputError(f"{error.filename}:{error.lineno}: SyntaxError: {error.msg}") from None
-    except ImportError as error:
-        del sys.modules[name]
-        place = place_of(error, path) or path
-        raise InputError(
-            f"{place}: {first_line(error)}; a problem file imports installed packages only, not files beside it"
-        ) from None
-    except BaseException as error:
-        del sys.modules[name]
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        raise InputError(f"{place_of(error, path) or path}: {first_line(error)}") from None
-    return module
 
 
 def _class_of(module: ModuleType, name: str, path: Path) -> type[Problem]:

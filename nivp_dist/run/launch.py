@@ -18,9 +18,10 @@ from nivp_dist.errors import InputError, RunFailed, RunStopped
 from nivp_dist.problems import checks, registry
 from nivp_dist.problems.base import Problem
 from nivp_dist.run.stored import session_class
+from nivp_dist.settings import files
 from nivp_dist.settings.files import RECORD, read_config
 from nivp_dist.settings.model import Config
-from nivp_dist.storage import run_directory
+from nivp_dist.storage import problem_copy, run_directory
 from nivp_dist.storage.lock import hold, in_use
 
 
@@ -42,6 +43,7 @@ def start(config: Config, output: str | Path | None, name: str, view: View, prob
     with _held(directory):
         _warn(warnings)
         try:
+            problem_copy.require_unchanged(directory)  # on every host: modules from elsewhere may differ there
             # The run computes what its directory says, which is what a resume will read.
             _evolve(read_config(directory / RECORD), directory, False, view, problem)
         except InputError:
@@ -56,6 +58,16 @@ def is_present(directory: str | Path) -> bool:
     return from_process_zero(lambda: "yes" if run_directory.holds_run(directory) else "") == "yes"
 
 
+def continuation(directory: Path, wanted: Config) -> tuple[Config, bool]:
+    """As ``settings.files.continuation``; modules and data of the user's problem may not have changed either."""
+    found = files.continuation(directory, wanted)
+    kept, now = problem_copy.recorded(directory), problem_copy.table(registry.files_of(wanted.problem))
+    if changed := [name for name in kept | now if kept.get(name) != now.get(name)]:
+        mend = "undo the change, or choose another directory"
+        raise InputError(f"{directory}: holds a run with other contents of {changed[0]}: it cannot go on; {mend}")
+    return found
+
+
 def resume(
     directory: Path, config: Config, changed: bool, view: View, patience: float = 0.0, problem: Problem | None = None
 ) -> None:
@@ -66,6 +78,7 @@ def resume(
     what is raised.
     """
     run_directory.require_text(directory)
+    problem_copy.require_unchanged(directory)
     warnings = _check(config, problem)
     with _held(directory, patience):
         _warn(warnings)
@@ -103,7 +116,10 @@ def _is_first() -> bool:
 
 
 def _make_directory(config: Config, output: str | Path | None, name: str) -> Path:
-    directory = Path(from_process_zero(lambda: str(run_directory.create(config, output, name))))
+    def create() -> str:
+        return str(run_directory.create(config, output, name, registry.files_of(config.problem)))
+
+    directory = Path(from_process_zero(create))
     try:
         require_visible(directory / RECORD)
     except InputError:

@@ -14,7 +14,7 @@ from nivp_dist.problems.base import Problem, evaluate_reference, has_reference
 from nivp_dist.problems.registry import SHIPPED, load
 from nivp_dist.settings.files import RECORD, read_config
 from nivp_dist.settings.model import ProblemSettings
-from nivp_dist.storage import run_directory, snapshots
+from nivp_dist.storage import problem_copy, run_directory, snapshots
 from nivp_dist.storage.columns import Columns
 from nivp_dist.storage.metrics import METRICS, iterate, plain
 
@@ -73,6 +73,7 @@ class Run:
                 f"{self.directory}: solves the class {name} of a Python session, which is not stored; "
                 f"use open_run(directory, problem={name}(...))"
             )
+        problem_copy.require_unchanged(self.directory)
         return load(settings)
 
     def solution(self, t: float) -> Field:

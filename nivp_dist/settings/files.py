@@ -19,6 +19,8 @@ from nivp_dist.settings.model import Config
 from nivp_dist.settings.validation import COMMAND_LINE, validate
 
 RECORD = "config.toml"  # the resolved configuration in a run directory
+# Its tables that are no settings: versions of packages, and the files that a user's problem needs with their sha256.
+VERSIONS, SOURCES = "versions", "sources"
 
 # Keys that may change between a run and its continuation: how far it goes, what is written, where it runs.
 CHANGEABLE = (
@@ -85,14 +87,15 @@ def read_config(
     note: called with one line for each thing that the reader should know.
 
     A relative problem.file starts at the configuration's folder (on the command line: at the working directory) and
-    comes back absolute. A [versions] table is ignored, so that a run's own record can be read. Where the command line
-    sets integrator.t_end, the output times of the file that lie beyond it are left out.
+    comes back absolute. Tables [versions] and [sources] are ignored, so that a run's own record can be read. Where the
+    command line sets integrator.t_end, the output times of the file that lie beyond it are left out.
 
     Raises InputError, one line that names the file (or "command line"), the key and what to change.
     """
     path, overrides = _find(source), dict(overrides or {})
     data = read_toml(path)
-    data.pop("versions", None)
+    for table in (VERSIONS, SOURCES):
+        data.pop(table, None)
     # A pipe, as in `nivp run <(...)`, has no folder of its own.
     resolve_problem_file(data, path.parent if path.is_file() else Path.cwd())
     for key, text in overrides.items():
@@ -237,10 +240,11 @@ def _is_number(value: Any) -> bool:
 # ------------------------------------------------------------------------------------- writing, identity
 
 
-def to_toml(config: Config, versions: dict[str, str] | None = None) -> str:
-    """The resolved configuration as TOML (every key, unset ones left out), with a [versions] table if given."""
+def to_toml(config: Config, versions: dict[str, str] | None = None, sources: dict[str, str] | None = None) -> str:
+    """The resolved configuration as TOML (every key, unset ones left out), with the tables that are not empty."""
     data = config.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return tomli_w.dumps(data | ({"versions": versions} if versions else {}))
+    tables = {VERSIONS: versions, SOURCES: sources}
+    return tomli_w.dumps(data | {name: table for name, table in tables.items() if table})
 
 
 def config_hash(config: Config) -> str:

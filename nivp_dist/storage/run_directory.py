@@ -7,26 +7,29 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
 from nivp_dist.errors import InputError
 from nivp_dist.settings.files import RECORD, no_run_in, to_toml
 from nivp_dist.settings.model import Config
-from nivp_dist.storage import lock
+from nivp_dist.settings.sources import Source
+from nivp_dist.storage import lock, problem_copy
 from nivp_dist.storage.files import persist, write_whole
 from nivp_dist.storage.metrics import plain
 
 RUNS = "runs"  # default parent of run directories, in the working directory
-SUMMARY, CHECKPOINTS, PROBLEM, LOGS = "summary.json", "checkpoints", "problem.py", "logs"
+SUMMARY, CHECKPOINTS, LOGS = "summary.json", "checkpoints", "logs"
 # What a run that failed at its very start leaves behind. Anything else makes a directory worth keeping.
-LEFT_BY_A_FALSE_START = {RECORD, PROBLEM, LOGS, lock.LOCK, lock.heartbeat.FILE, CHECKPOINTS}
+LEFT_BY_A_FALSE_START = {RECORD, problem_copy.PROBLEM, LOGS, lock.LOCK, lock.heartbeat.FILE, CHECKPOINTS}
 _PACKAGES = ("nivp_dist", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
 
 
-def create(config: Config, directory: str | Path | None, name: str) -> Path:
+def create(config: Config, directory: str | Path | None, name: str, sources: Iterable[Source] = ()) -> Path:
     """Make the directory of a new run, with its config.toml and, if the problem is a file, a copy of it.
+
+    sources: the files that problem.file needs (``problems.registry.files_of``).
 
     directory None (and no output.directory): runs/NAME-001 or the next free number; two runs that start together
     get two directories. A given directory may exist if it is empty, or if a run failed in it before it had written
@@ -38,12 +41,8 @@ def create(config: Config, directory: str | Path | None, name: str) -> Path:
     require_text(RUNS if wanted is None else _expanded(wanted))
     try:
         path = _next_free(Path(RUNS), name) if wanted is None else _claim(_expanded(wanted))
-        recorded = config
-        if config.problem.file is not None:
-            # The run keeps, and resumes from, a copy of its own: the user may go on editing the file.
-            write_whole(path / PROBLEM, Path(config.problem.file).read_bytes())
-            recorded = config.model_copy(update={"problem": config.problem.model_copy(update={"file": PROBLEM})})
-        write_whole(path / RECORD, to_toml(recorded, versions()))
+        recorded, hashes = problem_copy.make(config, path, sources)
+        write_whole(path / RECORD, to_toml(recorded, versions(), hashes))
     except OSError as error:
         place = error.filename or wanted or RUNS
         raise InputError(
@@ -91,9 +90,11 @@ def record_config(directory: str | Path, config: Config) -> None:
     """
     directory = Path(directory).resolve()
     file = config.problem.file
-    if file is not None and Path(file).parent == directory:
-        config = config.model_copy(update={"problem": config.problem.model_copy(update={"file": Path(file).name})})
-    persist(directory / RECORD, lambda: write_whole(directory / RECORD, to_toml(config, versions())))
+    if file is not None and Path(file).is_relative_to(directory):
+        own = config.problem.model_copy(update={"file": Path(file).relative_to(directory).as_posix()})
+        config = config.model_copy(update={"problem": own})
+    text = to_toml(config, versions(), problem_copy.recorded(directory))
+    persist(directory / RECORD, lambda: write_whole(directory / RECORD, text))
 
 
 def restore_config(directory: str | Path, content: bytes) -> None:

@@ -304,10 +304,10 @@ def test_a_sweep(submit, refused, slurm):
 def test_a_sweep_that_cannot_be_made_leaves_nothing(refused, monkeypatch):
     create = run_directory.create
 
-    def full(config, directory, name):
+    def full(config, directory, *rest):
         if Path(directory).name == "0001":
             raise OSError(28, "No space left on device", str(directory))
-        return create(config, directory, name)
+        return create(config, directory, *rest)
 
     monkeypatch.setattr(run_directory, "create", full)
     line = refused("heat.toml", "--output", "s", "--sweep", "seed=1,2")

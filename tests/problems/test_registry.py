@@ -125,7 +125,7 @@ def test_a_parameter_without_default_must_be_set(load, tmp_path):
         (
             "\nimport no_such_package\n",
             "mine.py:2: ModuleNotFoundError: No module named 'no_such_package'; "
-            "a problem file imports installed packages only, not files beside it",
+            "a problem file imports installed packages and files in its folder",
         ),
         ("\n\n1 / 0\n", "mine.py:3: ZeroDivisionError: division by zero"),
         ("import sys\nsys.exit(3)\n", "mine.py:2: SystemExit: 3"),

@@ -77,12 +77,12 @@ def test_the_run_keeps_its_own_copy_of_a_problem_file(tmp_path):
     config = Config(problem={"file": str(tmp_path / "mine.py"), "class": "Mine"})
     path = run_directory.create(config, tmp_path / "run", "x")
     (tmp_path / "mine.py").write_text("x = 2\n")
-    assert tomllib.loads((path / "config.toml").read_text())["problem"]["file"] == "problem.py"
+    assert tomllib.loads((path / "config.toml").read_text())["problem"]["file"] == "problem/mine.py"
     again = read_config(path / "config.toml")
     assert Path(again.problem.file).read_text() == "x = 1\n"
     run_directory.record_config(path, again)
     assert read_config(path / "config.toml") == again
-    assert tomllib.loads((path / "config.toml").read_text())["problem"]["file"] == "problem.py"
+    assert tomllib.loads((path / "config.toml").read_text())["problem"]["file"] == "problem/mine.py"
 
 
 def test_summary(tmp_path):
