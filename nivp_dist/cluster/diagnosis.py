@@ -37,7 +37,9 @@ def stuck_processes(positions: dict[int, tuple[tuple[int, str], str]], seconds: 
     least, label = min(position for position, _ in positions.values())
     _, furthest_label = max(position for position, _ in positions.values())
     behind = {index: host for index, ((count, _), host) in positions.items() if count == least}
-    if len(behind) == len(positions):
+    if len(positions) == 1:
+        who = f"the run is stuck in '{label}'"
+    elif len(behind) == len(positions):
         who = f"all processes are stuck in '{label}'"
     else:
         who = f"{_names(behind)} stuck in '{label}' while the others wait in '{furthest_label}'"

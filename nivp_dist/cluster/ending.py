@@ -1,4 +1,4 @@
-"""The last acts of a process whose group has failed: write the cause, tell the others."""
+"""The last acts of a process whose run has failed: write the cause, tell the others."""
 
 import os
 import sys
@@ -13,13 +13,16 @@ WRITE_SECONDS = 2.0  # for a line to reach its file; the file system may be what
 CLOSE_SECONDS = 1.0  # for the other processes to end
 
 
-def write_cause(cause: str, write_log: Callable[[str], object], on_screen: bool) -> None:
-    """Write the cause into the log and, if so wanted, as the last line on standard error. Never hangs."""
+def write_cause(cause: str, write_log: Callable[[str], object], on_screen: bool, what: str = "the group") -> None:
+    """Write the cause into the log and, if so wanted, as the last line on standard error. Never hangs.
+
+    what: that which ends, in the log.
+    """
     line = " ".join(cause.split())
     if on_screen:
         run_within(WRITE_SECONDS, sys.stdout.flush)
         run_within(WRITE_SECONDS, lambda: _write_last_line(f"nivp: {line}\n"))
-    run_within(WRITE_SECONDS, lambda: write_log(f"the group ends: {line}"))
+    run_within(WRITE_SECONDS, lambda: write_log(f"{what} ends: {line}"))
 
 
 def end_others(connections: Iterable[Connection], cause: str, code: int) -> None:

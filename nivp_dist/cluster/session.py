@@ -6,7 +6,7 @@ import secrets
 import socket
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from nivp_dist.cluster import aborts, channel, compilation_cache, startup_checks, topology
@@ -14,7 +14,7 @@ from nivp_dist.cluster.group import Group
 from nivp_dist.cluster.logs import Log
 from nivp_dist.cluster.secret import shared_secret
 from nivp_dist.cluster.topology import Meeting, Topology
-from nivp_dist.cluster.watchdog import Watchdog
+from nivp_dist.cluster.watchdog import Alone, Watchdog
 from nivp_dist.errors import FAILED, FINISHED, InputError
 from nivp_dist.settings.model import ClusterSettings
 
@@ -27,8 +27,9 @@ JAX_HEARTBEAT_SECONDS = 30 * 86_400
 class Session:
     """A process that is alone, or one of a group. Made by ``connect``.
 
-    topology: of this process. group, watchdog: None if it is alone. log: None until ``open_log``.
-    is_script: whether the process is a script of the user (``cluster.script``), to which standard output belongs.
+    topology: of this process. group: None if it is alone. watchdog: None if it is alone and outside of ``watched``.
+    log: None until ``open_log``. is_script: whether the process is a script of the user (``cluster.script``), to which
+    standard output belongs.
     """
 
     def __init__(self, place: Topology, group: Group | None = None, watchdog: Watchdog | None = None):
@@ -61,6 +62,24 @@ class Session:
             if self.group.met.strangers:
                 self.write_log(f"{self.group.met.strangers} connections without the secret of the run were refused")
         return self.log
+
+    @contextlib.contextmanager
+    def watched(self, settings: ClusterSettings) -> Iterator[None]:
+        """A context in which the deadline holds, for a process that is alone too. Its log is open.
+
+        A group has its watchdog for as long as it lives. A process that is alone may be a notebook, which waits for its
+        user between two runs.
+        """
+        if self.watchdog is not None or self.log is None:
+            yield
+            return
+        self.watchdog = Watchdog(Alone(self.log.write_last_line), 60 * settings.deadline_minutes)
+        self.watchdog.log = self.log
+        try:
+            yield
+        finally:
+            self.watchdog.stop()
+            self.watchdog = None
 
     def write_log(self, message: str) -> None:
         """Append a message to the log of this process. Before it is open, the message is kept for it."""

@@ -20,7 +20,7 @@ from nivp_dist.problems.base import Problem
 from nivp_dist.run.stored import session_class
 from nivp_dist.settings import files
 from nivp_dist.settings.files import RECORD, read_config
-from nivp_dist.settings.model import Config
+from nivp_dist.settings.model import ClusterSettings, Config
 from nivp_dist.storage import problem_copy, run_directory
 from nivp_dist.storage.lock import hold, in_use
 
@@ -40,7 +40,7 @@ def start(config: Config, output: str | Path | None, name: str, view: View, prob
     """
     warnings = _check(config, problem)
     directory = _make_directory(config, output, name)
-    with _held(directory):
+    with _held(directory, config.cluster):
         _warn(warnings)
         try:
             problem_copy.require_unchanged(directory)  # on every host: modules from elsewhere may differ there
@@ -80,7 +80,7 @@ def resume(
     run_directory.require_text(directory)
     problem_copy.require_unchanged(directory)
     warnings = _check(config, problem)
-    with _held(directory, patience):
+    with _held(directory, config.cluster, patience):
         _warn(warnings)
         before = (directory / RECORD).read_bytes()
         if changed:
@@ -130,8 +130,8 @@ def _make_directory(config: Config, output: str | Path | None, name: str) -> Pat
 
 
 @contextlib.contextmanager
-def _held(directory: Path, patience: float = 0.0):
-    """Process 0 holds the directory against other runs, and every process writes its log there."""
+def _held(directory: Path, settings: ClusterSettings, patience: float = 0.0):
+    """Process 0 holds the directory against other runs; every process writes its log there, and has a deadline."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(logs.screen(_is_first()))
 
@@ -143,6 +143,7 @@ def _held(directory: Path, patience: float = 0.0):
 
         from_process_zero(take)
         stack.enter_context(session.current().open_log(directory).warnings())
+        stack.enter_context(session.current().watched(settings))
         yield
 
 

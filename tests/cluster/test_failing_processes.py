@@ -8,7 +8,7 @@ import socket
 import time
 
 import pytest
-from process_groups import GONE, alive, local, members, mpirun, since_the_fault
+from process_groups import GONE, NIVP, SHORT, alive, local, members, mpirun, since_the_fault
 from whole_runs import transitions_after
 
 HOST = socket.gethostname()
@@ -137,6 +137,16 @@ def test_a_rank_that_sleeps_is_found_by_the_watchdog(run_with_fault):
     assert "stuck in 'output'" in last and "for more than 3 s: the stacks are in the logs" in last
     log = (run_with_fault.ran.directory / "logs/process-0001.log").read_text()
     assert "_faulty" in log and "in 'output'" in log
+
+
+def test_a_run_in_one_process_that_sleeps_is_ended_by_the_watchdog(processes):
+    ran = processes.Ran(processes.new())
+    _, err = processes.finish(NIVP, "run", "modes.toml", "--output", ran.directory, *SHORT, fault="sleep:0", code=1)
+    why = "the run is stuck in 'output' for more than 3 s: the stacks are in the logs of the run directory"
+    assert err.splitlines()[-1] == f"nivp: {why}"
+    log = (ran.directory / "logs/process-0000.log").read_text()
+    assert "_faulty" in log and "in 'output'" in log and log.splitlines()[-1].endswith(f"the run ends: {why}")
+    assert processes.resume(ran, NIVP).summary["t"] == 0.1
 
 
 def test_the_run_with_all_these_faults_ends_with_the_same_bits(processes, run_with_fault, undisturbed, same):

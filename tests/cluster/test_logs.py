@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from nivp_dist.cluster.logs import Log
 from nivp_dist.cluster.session import Session
 from nivp_dist.cluster.topology import Topology
 from nivp_dist.errors import DiskFailed
+from nivp_dist.settings.model import ClusterSettings
 
 
 @pytest.fixture
@@ -82,6 +84,17 @@ def test_a_log_on_a_full_disk_raises_nothing(disk, capsys):
             log.write_line("x" * 4096)
             logging.getLogger("some.library").warning("y" * 4096)
     assert capsys.readouterr().err == ""
+
+
+def test_a_process_that_is_alone_has_a_deadline_only_during_a_run(tmp_path):
+    session, settings = Session(Topology(1, 0, "alone")), ClusterSettings(deadline_minutes=0.02)
+    session.open_log(tmp_path)
+    with session.watched(settings):
+        for _ in range(10):
+            session.begin("step")
+            time.sleep(0.02)
+    time.sleep(1.5)  # longer than the deadline, which would end this process
+    assert session.watchdog is None
 
 
 def test_the_cause_is_the_last_line_of_a_log(tmp_path):
