@@ -74,7 +74,7 @@ class FailingCall:
 
     def __call__(self, *arguments, **keywords):
         where = str(arguments[self.position])
-        where = os.readlink(f"/proc/self/fd/{where}") if where.isdigit() else where
+        where = os.path.realpath(f"/proc/self/fd/{where}" if where.isdigit() else where)
         if where.startswith(self.folder):
             self.skipped -= 1
             if self.skipped < 0 and self.failed < self.times:

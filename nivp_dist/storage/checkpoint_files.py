@@ -4,6 +4,7 @@ Orbax is called without its barriers between processes: one process writes, and 
 a disk that fails one of them cannot leave the others waiting.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -33,7 +34,7 @@ def write(folder: Path, arrays: dict[str, np.ndarray], digests: dict[str, str]) 
     folder.mkdir()
     # Orbax does not store arrays without entries. Their digest is enough to restore them: it holds shape and dtype.
     stored = {name: array for name, array in arrays.items() if array.size}
-    with _system_errors(), _orbax() as orbax:
+    with _without_late_errors(), _system_errors(), _orbax() as orbax:
         orbax.save(folder / _ARRAYS, args=ocp.args.StandardSave(stored))
     write_whole(folder / _MANIFEST, json.dumps({"position": position(arrays), "digests": digests}))
     sync_tree(folder)
@@ -104,3 +105,30 @@ def _system_errors():
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """An event loop that may be told of results after it was closed."""
+
+    def call_soon_threadsafe(self, callback, *arguments, context=None):
+        try:
+            return super().call_soon_threadsafe(callback, *arguments, context=context)
+        except RuntimeError:
+            if not self.is_closed():
+                raise
+            return None
+
+
+@contextlib.contextmanager
+def _without_late_errors():
+    """A context for a save, after the failure of which no thread prints a traceback.
+
+    At the first write that fails (the disk is full), Orbax closes its event loop. The threads of TensorStore that write
+    the other arrays find no loop to report to then, and each prints a traceback, now or after our own message.
+    """
+    make = asyncio.new_event_loop
+    asyncio.new_event_loop = _Loop
+    try:
+        yield
+    finally:
+        asyncio.new_event_loop = make

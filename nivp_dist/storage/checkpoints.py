@@ -18,7 +18,7 @@ import numpy as np
 from nivp_dist.errors import DiskFailed, RunFailed
 from nivp_dist.storage import checkpoint_files
 from nivp_dist.storage.checkpoint_files import digest, position, recorded_position
-from nivp_dist.storage.files import persist, retry, sync_directory
+from nivp_dist.storage.files import PinnedFolder, persist, retry, sync_directory
 from nivp_dist.storage.lock import require_ours
 from nivp_dist.storage.run_directory import CHECKPOINTS
 
@@ -58,6 +58,7 @@ class Checkpoints:
         self.channel = channel
         self.directory = Path(directory).resolve()
         self.folder, self.keep = self.directory / CHECKPOINTS, keep
+        self._pinned: PinnedFolder | None = None  # the folder, on process 0
         self._last: tuple[int, dict[str, str]] | None = None  # number and digests of the last save or restore
         self._on_process_zero(self._open)
 
@@ -123,15 +124,21 @@ class Checkpoints:
     def _open(self) -> None:
         require_ours(self.directory)
         self.folder.mkdir(exist_ok=True)
+        self._pinned = PinnedFolder(self.folder)
         self._clear()
 
     def _write(self, number: int, arrays: dict, digests: dict) -> None:
         require_ours(self.directory)
+        assert self._pinned is not None
+        if not self._pinned.is_at(self.folder):
+            raise DiskFailed(
+                f"{self.folder} has been replaced: nothing can be saved; resume where the old one has gone"
+            )
         self._clear()
         self._require_space(SPACE * sum(array.nbytes for array in arrays.values()))
         final, partial = self._path(number), self.folder / f"{number}{PARTIAL}"
         try:
-            checkpoint_files.write(partial, arrays, digests)
+            checkpoint_files.write(self._pinned.path / partial.name, arrays, digests)
             if final.exists():
                 final.rename(self.folder / f"{number}{REPLACED}")
             partial.rename(final)

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -29,6 +30,24 @@ ADVICE: dict[int | None, str] = {
 }
 BLOCK = 1 << 20  # bytes of a file that are in memory at a time
 CHECK_FILE_SYSTEM = "check its file system"  # the advice for any other error
+
+
+class PinnedFolder:
+    """A folder that stays open, and so is the same wherever it is moved.
+
+    path: a path of the folder that a move does not change. A library that makes missing parents of what it writes
+    would otherwise make the folder again where it was. Where there is no /proc, it is the path that was given.
+    """
+
+    def __init__(self, folder: Path):
+        self._handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        weakref.finalize(self, os.close, self._handle)
+        path = Path(f"/proc/self/fd/{self._handle}")
+        self.path = path if path.is_dir() else folder
+
+    def is_at(self, folder: Path) -> bool:
+        """Whether the folder is still at this path. Raises OSError if nothing is there."""
+        return os.path.samestat(os.stat(folder), os.fstat(self._handle))
 
 
 def write_whole(path: str | Path, content: bytes | str | Iterable[bytes], mode: int = 0o666) -> None:

@@ -19,7 +19,7 @@ from disks import FailingCall
 from nivp_dist import backend  # noqa: F401
 from nivp_dist.cluster.channel import SingleProcess
 from nivp_dist.errors import DiskFailed, RunFailed
-from nivp_dist.storage import files
+from nivp_dist.storage import checkpoint_files, files
 from nivp_dist.storage.checkpoints import Checkpoints
 
 
@@ -224,6 +224,83 @@ def test_a_run_directory_that_has_vanished_is_not_made_again(tmp_path, how):
     assert not run.exists()
     if how == "moved":
         assert same_bits(Checkpoints(tmp_path / "moved", 3, SingleProcess()).restore_latest(state(0))[0], state(10))
+
+
+@pytest.mark.parametrize("how", ["moved", "removed", "replaced"])
+def test_a_run_directory_that_vanishes_during_a_save_is_not_made_again(tmp_path, monkeypatch, how):
+    """Orbax makes the missing parents of what it writes."""
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    run.mkdir()
+    (run / "config.toml").touch()
+    checkpoints, write = Checkpoints(run, 3, SingleProcess()), checkpoint_files.write
+    checkpoints.save(10, state(10))
+
+    def vanish(folder, *rest):
+        run.rename(moved)
+        if how == "removed":
+            shutil.rmtree(moved)
+        elif how == "replaced":
+            shutil.copytree(moved, run)
+        write(folder, *rest)
+
+    monkeypatch.setattr(checkpoint_files, "write", vanish)
+    with pytest.raises(DiskFailed) as caught:
+        checkpoints.save(20, state(20))
+    line = f"{run}/checkpoints cannot be written: No such file or directory; put it back where it was, then resume"
+    assert str(caught.value) == line
+    monkeypatch.setattr(checkpoint_files, "write", write)
+    if how == "replaced":
+        assert sorted(entry.name for entry in (run / "checkpoints").iterdir()) == ["10"]
+        with pytest.raises(
+            DiskFailed, match=f"^{run}/checkpoints has been replaced: nothing can be saved; resume where"
+        ):
+            checkpoints.save(20, state(20))
+    else:
+        assert not run.exists()
+    if how != "removed":
+        assert same_bits(Checkpoints(moved, 3, SingleProcess()).restore_latest(state(0))[0], state(10))
+
+
+# A thread of TensorStore that ends after the first failure of a save prints its traceback on standard error.
+FULL = """
+import sys
+from pathlib import Path
+
+import numpy as np
+from disks import SmallDisk
+
+from nivp_dist.cluster.channel import SingleProcess
+from nivp_dist.errors import DiskFailed
+from nivp_dist.storage.checkpoints import Checkpoints
+
+disk = SmallDisk(Path(sys.argv[1]))
+try:
+    (disk.path / "config.toml").touch()
+    checkpoints = Checkpoints(disk.path, 3, SingleProcess())
+    checkpoints._require_space = lambda needed: None  # the disk fills after it was asked
+    checkpoints.save(1, {"a": np.random.default_rng(1).normal(size=100_000)})
+    disk.fill(leave=300_000)
+    for seed in range(10):
+        try:
+            checkpoints.save(2, {"a": np.random.default_rng(seed).normal(size=100_000)})
+        except DiskFailed as error:
+            print(error)
+    disk.make_room()
+    checkpoints.save(2, {"a": np.ones(100_000)})
+    print(checkpoints.restore_latest({"a": np.ones(1)}).number)
+finally:
+    disk.close()
+"""
+
+
+def test_a_disk_that_fills_during_a_save_is_one_line_each_time(tmp_path, disk):
+    """Not a traceback of a library, and nothing is half written. disk: skips the test where none can be mounted."""
+    path = tmp_path / "small"
+    words = [sys.executable, "-c", FULL, str(path)]
+    environment = os.environ | {"PYTHONPATH": f"{Path(__file__).parents[1]}:{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    line = f"{path}/checkpoints cannot be written: No space left on device; make room, then resume"
+    assert done.stderr == "" and done.stdout.splitlines() == [line] * 10 + ["2"]
 
 
 def test_errors_of_a_file_system_that_pass_do_not_cost_a_save(saved, monkeypatch, caplog):
