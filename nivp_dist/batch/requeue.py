@@ -1,7 +1,9 @@
 """Decide whether the job of a run that stopped early is queued again:  python -m nivp_dist.batch.requeue DIR --cap N
 
-Exit status 0: yes, and the run directory records it. 1: no, and one line says why. With --outcome it prints the exit
-code of the run instead, with --withdraw it records that Slurm did not queue the job. Imports no jax, calls no Slurm.
+Exit status 0: yes, and the run directory records it. 1: no, and one line says why. If a process was lost (--lost), it
+prints the hosts that the job is to run without, if that is not what Slurm knows already. With --outcome it prints the
+exit code of the run instead, with --withdraw it records that Slurm did not queue the job. Imports no jax, calls no
+Slurm.
 
 A job may lose its process 0 before that has written a summary. The summary in the directory is then that of an earlier
 job, and says nothing of this one. So the job script takes the sha256 of the summary before it starts the run
@@ -11,10 +13,12 @@ job, and says nothing of this one. So the job script takes the sha256 of the sum
 import hashlib
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from nivp_dist.batch import lost_hosts
 from nivp_dist.errors import FAILED, FINISHED, PROCESS_LOST, STOPPED_EARLY, InputError
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.metrics import Lines, read_lines
@@ -76,12 +80,16 @@ def progress(directory: str | Path) -> int:
     return max(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
 
 
-def record(directory: str | Path, job: str = "") -> dict:
-    """Add to requeues.jsonl that the job is queued again. Returns the line. Raises OSError if it cannot be written."""
+def record(directory: str | Path, job: str = "", lost: Sequence[str] = ()) -> dict:
+    """Add to requeues.jsonl that the job is queued again. Returns the line. Raises OSError if it cannot be written.
+
+    lost: the hosts on which a process was lost.
+    """
     directory = Path(directory)
     summary = run_directory.readable_summary(directory)
     line = {"job": job, "number": len(_of_job(directory, job)) + 1, "time": time.time()}
     line |= {"transitions": progress(directory), "t": summary.get("t") or 0.0, "signal": summary.get("signal")}
+    line |= {"lost": list(lost)} if lost else {}
     Lines(directory / REQUEUES).append(line)
     return line
 
@@ -116,6 +124,17 @@ def _unwanted(signal: str | None, facts: dict[str, str]) -> str | None:
     if signal in NOTICE or facts.get("PreemptTime", "None") != "None":
         return None
     return f"the run was stopped by {signal}, and not for a time limit or a preemption"
+
+
+def _exclude_hosts(directory: Path, job: str, facts: str) -> None:
+    """Print Slurm's list of hosts with those that have lost a process of the job."""
+    earlier = [host for line in _of_job(directory, job) for host in line.get("lost", [])]
+    excluded = _pairs(facts).get("ExcNodeList", "(null)")
+    hosts, why = lost_hosts.to_exclude(lost_hosts.find(directory), earlier, excluded)
+    if hosts:
+        click.echo(hosts)
+    if why:
+        click.echo(f"nivp: {why}", err=True)
 
 
 def _of_job(directory: Path, job: str) -> list[dict]:
@@ -156,7 +175,9 @@ def main(directory, cap, job, facts, lost, before, wants_outcome, withdraws):
     if why is not None:
         click.echo(f"nivp: not queued again: {why}", err=True)
         return 1
-    line = record(directory, job)
+    if lost:
+        _exclude_hosts(Path(directory), job, facts)
+    line = record(directory, job, lost_hosts.find(Path(directory)) if lost else ())
     click.echo(f"nivp: queued again at t = {line['t']:g}, time {line['number']} of {cap}", err=True)
     return 0
 

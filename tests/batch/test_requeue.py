@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nivp_dist.batch import lost_hosts
 from nivp_dist.batch.requeue import REQUEUES, main, record, refusal, standing
 from nivp_dist.errors import InputError
 from nivp_dist.storage import run_directory
@@ -92,6 +93,39 @@ def test_a_run_with_a_damaged_summary_is_queued_again(run, lost):
     assert refusal(directory, 1, "7", RUNNING.replace("RUNNING", "CANCELLED"), lost).startswith("the job is CANCELLED")
     assert record(directory, "7")["transitions"] == 4
     assert refusal(directory, 1, "7", RUNNING, lost).startswith("1 times are allowed and used up")
+
+
+@pytest.mark.parametrize(
+    "log, cause, hosts",
+    [
+        (0, "process 3 on box4.cluster.org was killed", "box4"),
+        (0, "process 3 on box4: its host has not answered for 30 s", "box4"),
+        (0, "process 3 on box-4, process 5 on b5 did not answer after more than 9 s in 'step': it is", "box-4,b5"),
+        (1, "process 0 on box4 was killed", "box4"),
+        (0, "process 3 on box4: ArithmeticError: the reference is broken", ""),
+        (2, "process 0 on box4 was killed", ""),
+    ],
+)
+def test_a_job_is_to_run_without_the_hosts_that_have_lost_a_process(run, capfd, log, cause, hosts):
+    directory = run(status="running")
+    (directory / "logs").mkdir()
+    text = f"... process {log}: a line before\n... process {log}: the group ends: {cause}\n"
+    (directory / f"logs/process-000{log}.log").write_text(text)
+    words = [str(directory), "--cap", "9", "--job", "7", "--lost", "--facts"]
+    assert main([*words, f"{RUNNING} ExcNodeList=(null)"], standalone_mode=False) == 0
+    assert capfd.readouterr().out == (f"{hosts}\n" if hosts else "")
+    assert read_lines(directory / REQUEUES)[0].get("lost", []) == [host for host in hosts.split(",") if host]
+    run(transitions=5, status="running")
+    assert main([*words, f"{RUNNING} ExcNodeList={hosts or 'x'}"], standalone_mode=False) == 0
+    assert capfd.readouterr().out == ""  # Slurm knows them
+
+
+def test_the_hosts_that_a_user_excludes_stay_excluded_and_ours_are_few():
+    assert lost_hosts.to_exclude(["b"], [], "box[1-2],a") == ("box[1-2],a,b", "")
+    assert lost_hosts.to_exclude(["b"], ["c", "d", "c"], "c") == ("c,d,b", "")
+    line = "e: not excluded, because processes were lost on 5 hosts by now"
+    assert lost_hosts.to_exclude(["e"], ["a", "b", "c", "d"], "a,b,c,d") == ("", line)
+    assert lost_hosts.to_exclude([], [], "(null)") == ("", "")
 
 
 def test_a_requeue_that_slurm_refuses_is_withdrawn(run, capfd):

@@ -45,10 +45,14 @@ if [ "$1" = -o ]; then echo "JobId=$4 JobState=RUNNING"; exit; fi
 echo "scontrol $*" >> called
 [ "$(grep -c '^scontrol requeue' called)" -gt "$BUSY" ]
 """
+SBATCH = """#!/bin/bash
+printf 'sbatch %s\\n' "$*" >> called
+exit "$IMPOSSIBLE"
+"""
 PYTHON = """#!/bin/bash
 case "$*" in *batch.watch*) exec sleep_ 60 ;; esac
 printf '%s\\n' "python $*" >> called
-case "$*" in *--outcome*) echo "$OUTCOME"; exit ;; esac
+case "$*" in *--outcome*) echo "$OUTCOME"; exit ;; *--lost*) printf '%s' "$HOSTS" ;; esac
 exit "$RULE"
 """
 
@@ -136,17 +140,18 @@ def bash(tmp_path):
     """Start a rendered script with stand-ins in PATH. Its working directory holds `called`, a line for each call."""
     stand_ins = tmp_path / "bin"
     stand_ins.mkdir()
-    texts = {"srun": SRUN, "scontrol": SCONTROL, "py thon": PYTHON, "sleep": "#!/bin/bash\n"}
+    texts = {"srun": SRUN, "scontrol": SCONTROL, "sbatch": SBATCH, "py thon": PYTHON, "sleep": "#!/bin/bash\n"}
     for name, text in texts.items():
         (stand_ins / name).write_text(text)
         (stand_ins / name).chmod(0o755)
     (stand_ins / "sleep_").symlink_to("/bin/sleep")
     site = SiteSettings(python=str(stand_ins / "py thon"))
 
-    def bash(code, rule=1, busy=0, wait="", outcome=1, tasks=None, directory=tmp_path / "a run's", **slurm):
+    def bash(code, rule=1, busy=0, wait="", outcome=1, hosts="", impossible=0, tasks=None, **slurm):
+        directory = slurm.pop("directory", tmp_path / "a run's")
         text = render(directory, site, {"integrator.t_end": "2"}, tasks, requeues=7)
         own = {"CODE": str(code), "RULE": str(rule), "BUSY": str(busy), "WAIT": wait, "SLURM_JOB_ID": "42"}
-        own["OUTCOME"] = str(outcome)
+        own |= {"OUTCOME": str(outcome), "HOSTS": hosts, "IMPOSSIBLE": str(impossible)}
         own["PATH"] = f"{stand_ins}:{os.environ['PATH']}"
         return subprocess.Popen(["bash", "-c", text], cwd=tmp_path, env=os.environ | own | slurm)
 
@@ -188,6 +193,21 @@ def test_the_script_passes_on_what_the_summary_was_before_the_run(bash):
 def test_a_job_that_has_lost_a_process_is_queued_again(bash):
     assert bash(69, rule=0).wait(timeout=20) == 69
     assert bash.called() == [STEP, LOST, "scontrol requeue 42"]
+
+
+@pytest.mark.parametrize("impossible", [0, 1])
+def test_a_job_is_queued_again_without_the_hosts_that_lost_a_process(bash, capfd, impossible):
+    """Unless it could not start without them, of which Slurm would only say that it waits."""
+    assert bash(69, rule=0, hosts="box[1-2],box4", impossible=impossible).wait(timeout=20) == 69
+    update = [] if impossible else ["scontrol update JobId=42 ExcNodeList=box[1-2],box4"]
+    asked = "sbatch --test-only --exclude=box[1-2],box4 bash"  # in a job, the last word is the script
+    assert bash.called() == [STEP, LOST, asked, "scontrol requeue 42", *update]
+    line = (
+        "the hosts are not excluded, because the job could not start without box[1-2],box4"
+        if impossible
+        else "a process was lost: the job is queued without the hosts box[1-2],box4"
+    )
+    assert capfd.readouterr().err == f"nivp: {line}\n"
 
 
 def test_a_job_that_is_not_queued_again(bash):

@@ -191,6 +191,9 @@ def test_when_a_stopped_or_failed_job_is_not_queued_again(box, start, submit, pr
     assert re.search(r"^nivp: process 1 on box\d was killed$", output, re.MULTILINE)
     assert re.search(r"^nivp: queued again at t = \S+, time 1 of 20$", output, re.MULTILINE)
     assert "nivp: not queued again: the run has not advanced since the last time" in output
+    (lost,) = lines(ran.directory / "requeues.jsonl")[-1]["lost"]
+    assert f"nivp: a process was lost: the job is queued without the hosts {facts['ExcNodeList']}\n" in output
+    assert facts["ExcNodeList"].split(",")[-1] == lost and lost not in box.hosts(job)
     last_line = (ran.directory / "logs/process-0000.log").read_text().splitlines()[-1]
     assert re.search(r"the group ends: process 1 on box\d was killed$", last_line)
     scripts = [line["script"] for line in lines(ran.directory / "jobs.jsonl")]
