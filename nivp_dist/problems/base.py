@@ -56,7 +56,8 @@ class Problem:
             network then has even features only, and every point counts for its mirror images. Default ().
         data_files: the files that the class reads, relative to the folder of its own file, such as ("table.npy",). The
             run reads copies in its directory, so they are opened as ``Path(__file__).parent / "table.npy"``. Files
-            outside of that folder are not copied; a resume refuses to go on when one has changed. Default ().
+            outside of that folder, by absolute paths, are not copied; a resume refuses to go on when one has changed.
+            Default ().
 
     Mistakes in a subclass raise InputError before anything large is compiled (``problems.checks``).
     """

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,11 @@ import numpy as np
 
 from nivp_dist import backend  # noqa: F401  float64 before any array is made
 from nivp_dist.errors import InputError
+from nivp_dist.problems import reads
 from nivp_dist.problems.base import Problem, has_reference, output_names
 from nivp_dist.problems.domains import Domain
 from nivp_dist.problems.loading import first_line, place_of
+from nivp_dist.settings.sources import data_path
 
 POINTS = 64  # points at which functions are evaluated; a mistake of shape or sign shows at any of them
 SCALE_POINTS = 4096  # points for max |u0|, which a narrow u0 attains at few of them
@@ -63,7 +66,8 @@ def check(problem: Problem, source: str) -> list[str]:
     if problem.linear:
         _linearity(problem, points, np.asarray(velocity), code)
     _symmetry(problem, initial, rhs, code)
-    return _reference(problem, initial, code) if has_reference(problem) else []
+    warnings = _reference(problem, initial, code) if has_reference(problem) else []
+    return warnings + _undeclared_files(problem, code)
 
 
 class _UserCode:
@@ -224,6 +228,19 @@ def _reference(problem: Problem, initial: Callable, code: _UserCode) -> list[str
         f"{code.source}: {code.name}.reference(x, t = 0) differs from {code.name}.initial(x) by {misfit.max():.3g} in "
         f"{output_names(problem)[output]} at x = {_shown(points[point])} (max |u0| = {size:.3g}): correct one of them, "
         "or the errors that the run reports are wrong"
+    ]
+
+
+def _undeclared_files(problem: Problem, code: _UserCode) -> list[str]:
+    """Warnings about files that the problem has read so far and does not declare."""
+    if code.file is None:
+        return []
+    folder = Path(code.file).parent
+    declared = {data_path(folder, name) for name in problem.data_files}
+    return [
+        f"{code.source}: {code.name} reads {path}, which is not in its data_files: if that is edited, a resume goes on "
+        "with another equation"
+        for path in sorted(reads.by(folder) - declared)
     ]
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from nivp_dist.errors import InputError
+from nivp_dist.problems import reads
 from nivp_dist.settings import sources
 
 PREFIX = "nivp_problem_"  # of the name of a problem's module
@@ -36,6 +37,7 @@ def load_module(path: Path) -> ModuleType:
     name = PREFIX + hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
     if name in sys.modules:
         return sys.modules[name]
+    reads.watch(path.parent)
     importlib.invalidate_caches()  # for files that were written a moment ago
     module, parts = sys.modules[name], sys.modules[name + PARTS] = ModuleType(name), ModuleType(name + PARTS)
     module.__file__, parts.__path__ = str(path), [str(path.parent)]

@@ -49,20 +49,28 @@ def modules(file: Path) -> list[Source]:
 
 
 def data(file: Path, names: object, where: str) -> list[Source]:
-    """The data files that a problem declares, relative to the folder of its file.
+    """The data files that a problem declares: names relative to the folder of its file and in it, or absolute ones.
 
-    where: the place of the declaration in messages. Raises InputError if one of them is not a file.
+    where: the place of the declaration in messages. Raises InputError if one of them is not a file, or leaves the
+    folder by a relative name, which would mean another file to the copy of the problem in a run directory.
     """
     if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{where} must be a tuple of names of files, got {names!r}")
     sources = []
     for name in names:
-        path = Path(os.path.normpath(file.parent / Path(name).expanduser()))
+        path = data_path(file.parent, name)
+        inside = path.is_relative_to(file.parent)
         if not path.is_file():
             raise InputError(f"{where} names {name}: there is no file {path}")
-        inside = path.is_relative_to(file.parent)
+        if not (inside or Path(name).is_absolute()):
+            raise InputError(f"{where} names {name}: it lies outside of {file.parent}: write its absolute path")
         sources.append(Source(path, path.relative_to(file.parent).as_posix() if inside else None, sha256(path)))
     return sources
+
+
+def data_path(folder: Path, name: str) -> Path:
+    """The absolute path of a data file. folder: of the problem file."""
+    return Path(os.path.normpath(folder / name))
 
 
 def is_beside(folder: Path, name: str) -> bool:

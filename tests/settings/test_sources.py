@@ -57,22 +57,24 @@ def test_a_module_from_elsewhere_has_the_contents_with_which_this_process_has_ex
 
 def test_data_files(tmp_path):
     write(tmp_path, {"here/rod.py": "", "here/data/table.npy": "1", "far.npy": "2"})
-    names = ("data/table.npy", "../far.npy", str(tmp_path / "far.npy"))
+    names = ("data/table.npy", "data/../data/table.npy", str(tmp_path / "far.npy"))
     found = sources.data(tmp_path / "here/rod.py", names, "Rod.data_files")
-    assert [source.copy for source in found] == ["data/table.npy", None, None]
-    assert [source.path for source in found[1:]] == [tmp_path / "far.npy"] * 2
+    assert [source.copy for source in found] == ["data/table.npy", "data/table.npy", None]
+    assert found[2].path == tmp_path / "far.npy"
 
 
 @pytest.mark.parametrize(
     "names, line",
     [
-        (("none.npy",), "Rod.data_files names none.npy: there is no file {folder}/none.npy"),
-        (("",), "Rod.data_files names : there is no file {folder}"),
+        (("none.npy",), "Rod.data_files names none.npy: there is no file {folder}/here/none.npy"),
+        (("../far.npy",), "Rod.data_files names ../far.npy: it lies outside of {folder}/here: write its absolute path"),
+        (("",), "Rod.data_files names : there is no file {folder}/here"),
         ("table.npy", "Rod.data_files must be a tuple of names of files, got 'table.npy'"),
         ((1,), "Rod.data_files must be a tuple of names of files, got (1,)"),
     ],
 )
 def test_data_files_that_are_none(tmp_path, names, line):
+    write(tmp_path, {"here/rod.py": "", "far.npy": "2"})
     with pytest.raises(InputError) as caught:
-        sources.data(tmp_path / "rod.py", names, "Rod.data_files")
+        sources.data(tmp_path / "here/rod.py", names, "Rod.data_files")
     assert str(caught.value) == line.format(folder=tmp_path)
