@@ -46,7 +46,7 @@ def read(folder: Path) -> dict[str, np.ndarray]:
     Raises ValueError if one is damaged, and whatever the reading libraries raise on a damaged file.
     """
     digests = json.loads((folder / _MANIFEST).read_bytes())["digests"]
-    with _system_errors(), _orbax() as orbax:
+    with _without_late_errors(), _system_errors(), _orbax() as orbax:
         stored = orbax.restore(folder / _ARRAYS)
     tree = {name: np.asarray(value) for name, value in stored.items()}
     for name, expected in digests.items():
@@ -121,10 +121,11 @@ class _Loop(asyncio.SelectorEventLoop):
 
 @contextlib.contextmanager
 def _without_late_errors():
-    """A context for a save, after the failure of which no thread prints a traceback.
+    """A context for a call of Orbax, after the failure of which no thread prints a traceback.
 
-    At the first write that fails (the disk is full), Orbax closes its event loop. The threads of TensorStore that write
-    the other arrays find no loop to report to then, and each prints a traceback, now or after our own message.
+    At the first array that fails (the disk is full, a file is damaged), Orbax closes its event loop. The threads of
+    TensorStore that write or read the other arrays find no loop to report to then, and each would print a traceback,
+    now or after our own message.
     """
     make = asyncio.new_event_loop
     asyncio.new_event_loop = _Loop

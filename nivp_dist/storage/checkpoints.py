@@ -130,7 +130,7 @@ class Checkpoints:
     def _write(self, number: int, arrays: dict, digests: dict) -> None:
         require_ours(self.directory)
         assert self._pinned is not None
-        if not self._pinned.is_at(self.folder):
+        if self.folder.is_dir() and not self._pinned.is_at(self.folder):
             raise DiskFailed(
                 f"{self.folder} has been replaced: nothing can be saved; resume where the old one has gone"
             )

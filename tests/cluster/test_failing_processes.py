@@ -141,7 +141,8 @@ def test_a_rank_that_sleeps_is_found_by_the_watchdog(run_with_fault):
 
 def test_a_run_in_one_process_that_sleeps_is_ended_by_the_watchdog(processes):
     ran = processes.Ran(processes.new())
-    _, err = processes.finish(NIVP, "run", "modes.toml", "--output", ran.directory, *SHORT, fault="sleep:0", code=1)
+    words = ("run", "modes.toml", "--output", ran.directory, *SHORT, "--cluster.deadline_minutes", 5)
+    _, err = processes.finish(NIVP, *words, fault="sleep:0", code=1)  # which shortens the deadline to three seconds
     why = "the run is stuck in 'output' for more than 3 s: the stacks are in the logs of the run directory"
     assert err.splitlines()[-1] == f"nivp: {why}"
     log = (ran.directory / "logs/process-0000.log").read_text()
