@@ -114,7 +114,8 @@ def _imported_files(importer: Path, folder: Path | None, elsewhere: bool) -> Ite
     """
     for name, relative_to in _imports(importer):
         if relative_to is not None:
-            yield from ((path, folder is not None) for path in _files_of(name, relative_to))
+            files = _files_of(name, relative_to)  # none outside of the folder, where the import fails
+            yield from ((path, folder is not None) for path in files if folder is None or path.is_relative_to(folder))
         elif folder is not None and is_beside(folder, name):
             yield from ((path, True) for path in _files_of(name, folder))
         elif elsewhere:
@@ -131,7 +132,7 @@ def _imports(file: Path) -> Iterable[_Import]:
         if isinstance(node, ast.Import):
             found += [_Import(alias.name, None) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            folder = file.parents[node.level - 1] if node.level else None
+            folder = Path(os.path.normpath(file.parent / Path(*[".."] * (node.level - 1)))) if node.level else None
             names = [f"{node.module}.{alias.name}" if node.module else alias.name for alias in node.names]
             found += [_Import(name, folder) for name in names]  # alias.name may be a module, or a name in one
     return found

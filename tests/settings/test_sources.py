@@ -11,7 +11,7 @@ FILES = {
     "rod.py": "import numpy, os, a.b\nimport jax\n\ndef rhs():\n    from c import x\n    import shared.law\n",
     "a/__init__.py": "from . import e\n",
     "a/b.py": "from .d import y\nfrom ..c import z\n",
-    "a/d.py": "import rod\n",
+    "a/d.py": "import rod\nfrom ...elsewhere import other\nfrom ............................. import deep\n",
     "a/e/__init__.py": "",
     "a/unused.py": "",
     "c.py": "import os\nimport nowhere\nimport broken\n",
