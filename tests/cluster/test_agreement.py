@@ -81,6 +81,12 @@ def test_only_features_for_which_xla_may_compile_sums_count(tmp_path, monkeypatc
     assert host.instruction_sets(without) == host.instruction_sets({})
 
 
+def test_with_gpus_the_processor_does_not_count(monkeypatch):
+    assert {"CPU cores", "CPU features", "jax", "Python", "devices", "XLA_FLAGS"} <= agreement.facts().keys()
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    assert not [name for name in agreement.facts() if name.startswith("CPU")]
+
+
 def refusal(processes, words, *arguments):
     """The last line of a start that is refused. Nothing was compiled, and no run directory was made."""
     directory = processes.new()
