@@ -301,6 +301,23 @@ def test_a_sweep(submit, refused, slurm):
     assert "#SBATCH --array=0-3\n" in (parent / "job-003.sbatch").read_text()
 
 
+def test_every_run_of_a_sweep_has_the_files_of_its_problem(submit, refused):
+    """They may be edited while the job waits; a copy that was edited is another equation."""
+    Path("own.py").write_text(
+        "import rate\nfrom nivp_dist.problems.heat import Heat\n\n\nclass Own(Heat):\n    k = rate.K\n"
+    )
+    Path("rate.py").write_text("K = 1\n")
+    Path("own.toml").write_text('[problem]\nfile = "own.py"\nclass = "Own"\n')
+    assert submit("own.toml", "--output", "s", "--sweep", "seed=1,2")[0] == 0
+    Path("rate.py").write_text("K = 2\n")
+    assert [Path(f"s/000{task}/problem/rate.py").read_text() for task in (0, 1)] == ["K = 1\n"] * 2
+    assert submit("--resume", "s")[0] == 0
+    Path("s/0001/problem/rate.py").write_text("K = 2\n")
+    assert refused("--resume", "s").startswith(
+        f"{Path('s/0001/problem/rate.py').resolve()}: has changed since the run "
+    )
+
+
 def test_a_sweep_that_cannot_be_made_leaves_nothing(refused, monkeypatch):
     create = run_directory.create
 
