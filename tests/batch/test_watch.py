@@ -26,22 +26,22 @@ def follow(beats, grace=60.0, lives=10**6):
 
 
 def test_a_run_whose_heartbeat_stops_is_outlived_after_the_grace():
-    said, slept = follow([0, 1, 2, 3])
-    assert said and slept == 3 * 15.0 + 60.0
+    ended, slept = follow([0, 1, 2, 3])
+    assert ended and slept == 3 * 15.0 + 60.0
 
 
 def test_the_grace_begins_anew_with_every_beat_and_not_before_the_first():
     """A run that waits for its directory has not ended. A beat of an earlier job is none."""
     pauses = [0] * 500 + [1] + [2, 2, 2, 3, 3, 3, 4, 4, 4] + [5]
-    said, slept = follow(pauses)
-    assert said and slept == (len(pauses) - 1) * 15.0 + 60.0
+    ended, slept = follow(pauses)
+    assert ended and slept == (len(pauses) - 1) * 15.0 + 60.0
 
 
 def test_it_ends_with_srun():
     assert follow([0, 1, 2], lives=2) == (False, 45.0)
 
 
-def test_srun_is_killed_and_told(tmp_path):
+def test_srun_is_killed_and_a_line_says_so(tmp_path):
     """Signals that are for the run do not end the program."""
     srun = subprocess.Popen(["sleep", "60"])
     command = [sys.executable, "-m", "nivp_dist.batch.watch", str(tmp_path), "--pid", str(srun.pid), "--grace", "0.4"]
