@@ -21,7 +21,7 @@ def evolve(words: list[str], log: Path, limit: float) -> str | None:
     """
     with log.open("a+") as file:
         start = file.seek(0, os.SEEK_END)
-        process = subprocess.Popen(_python("nivp_dist.cli", *words), env=_environment(), stdout=file, stderr=file)
+        process = subprocess.Popen(_python("nivp_dist.cli", *words), env=environment(), stdout=file, stderr=file)
         try:
             process.wait(limit)
         except subprocess.TimeoutExpired:
@@ -42,7 +42,7 @@ def evolve(words: list[str], log: Path, limit: float) -> str | None:
 def sampled_error(directory: Path, t: float) -> float:
     """``scores.sampled_error`` of a run at a stored time. Raises InputError with the last line of its error output."""
     words = _python("nivp_dist.bench.scores", str(directory), repr(t))
-    done = subprocess.run(words, env=_environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise InputError(f"sampled error: {(done.stderr.strip().splitlines() or ['no number'])[-1]}")
     return float(done.stdout)
@@ -52,8 +52,8 @@ def _python(module: str, *words: str) -> list[str]:
     return [sys.executable, "-m", module, *words]
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """This process's environment, without the variables of its launcher, and with this very package on the path."""
-    environment = {name: value for name, value in os.environ.items() if name not in topology.VARIABLES}
+    inherited = {name: value for name, value in os.environ.items() if name not in topology.VARIABLES}
     root = str(Path(nivp_dist.__file__).resolve().parent.parent)
-    return environment | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+    return inherited | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}

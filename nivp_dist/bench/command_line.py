@@ -46,6 +46,28 @@ def accuracy(names, output, markdown, list_):
     return FAILED if any(row["failed"] for row in sheet["rows"]) else FINISHED
 
 
+@bench.command(epilog="Example: nivp bench faults --number 24 metrics kill --seed 3")
+@click.argument("kinds", nargs=-1)
+@click.option(
+    "--number", type=click.IntRange(1), default=100, help="How many faults, of the KINDS in turn. Default: 100."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, help="Decides all moments and victims. Default: 0.")
+@click.option("--output", metavar="FILE", help="A new file that gets a line of JSON for each fault.")
+@click.option("--list", "list_", is_flag=True, help="Print the kinds; inject nothing.")
+def faults(kinds, number, seed, output, list_):
+    """Damage files and kill processes of a tiny run, and compare what becomes of it with the undisturbed run.
+
+    KINDS are the kinds of faults (default: all), or KIND:NUMBER to repeat a single one.
+    """
+    from nivp_dist.bench.faults import table
+
+    if list_:
+        for line in table.list_of_kinds():
+            click.echo(line)
+        return FINISHED
+    return FINISHED if table.run(number, seed, kinds, output, click.echo) else FAILED
+
+
 def check_for_gpus(gpu: str, count: int, source: str, overrides: dict[str, str]) -> int:
     """`nivp doctor --compile-for`: the programs of a configuration for so many GPUs, line by line; the exit code."""
     config = read_config(source, overrides)

@@ -1,0 +1,118 @@
+"""A process that resumes stopped runs on request and stays alive, because starting jax and tracing the programs takes
+longer than a run.
+
+    python -m nivp_dist.bench.faults.worker FOLDER
+
+first makes, in FOLDER, the undisturbed run and runs that were stopped on the way. Then it takes the path of a run
+directory a line, and answers with a line of JSON: [how the resume ended, its line, its warnings].
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+import nivp_dist.backend  # noqa: F401  float64
+from nivp_dist.bench.faults import tiny_run
+from nivp_dist.cluster.compile_clock import CompileClock
+from nivp_dist.cluster.control import Control
+from nivp_dist.cluster.signals import StopRequest
+from nivp_dist.errors import InputError, RunFailed
+from nivp_dist.problems import registry
+from nivp_dist.run.controller import MainLoop
+from nivp_dist.run.record import Record
+from nivp_dist.run.reporter import SilentReporter
+from nivp_dist.run.simulation import Simulation
+from nivp_dist.settings.files import RECORD, config_hash, read_config, resume_config
+from nivp_dist.settings.model import Config
+from nivp_dist.storage import run_directory
+from nivp_dist.storage.lock import hold
+
+UNDISTURBED = "undisturbed"
+FINISHED, REFUSED, FAILED = "finished", "refused", "traceback"
+
+
+class Killed(BaseException):
+    """The end of a run, as far as its directory can tell: nothing is written any more."""
+
+
+class Listener(SilentReporter):
+    """Collects the warnings of a run; after `last` steps it raises Killed."""
+
+    def __init__(self, last: int | None = None):
+        self.last, self.steps, self.warnings = last, 0, []
+
+    def step(self, metrics, t_end):
+        self.steps += 1
+        if self.steps == self.last:
+            raise Killed
+
+    def warn(self, message):
+        self.warnings.append(message)
+
+
+class Runner:
+    """Runs of one configuration, which share their compiled programs; a run with any other gets its own."""
+
+    def __init__(self):
+        self._made: tuple[tuple, Simulation] | None = None
+
+    def evolve(self, config: Config, directory: Path, reporter: Listener, resume: bool) -> None:
+        """As ``controller.evolve``."""
+        simulation = self._simulation(config)
+        with hold(directory), CompileClock() as clock, StopRequest() as request:
+            record = Record(config, directory, simulation, clock)
+            MainLoop(simulation, record, Control(config.checkpoint, request), reporter).run(resume)
+
+    def _simulation(self, config: Config) -> Simulation:
+        problem = registry.load(config.problem)
+        # Not where a run is and keeps its copy of the problem's file, but what that says.
+        key = config_hash(config), config.model_dump_json(exclude={"problem": {"file"}, "output": {"directory"}})
+        if self._made is None:
+            self._made = key, Simulation(config, problem)
+        return self._made[1] if self._made[0] == key else Simulation(config, problem)
+
+
+def prepare(folder: Path, runner: Runner) -> None:
+    """Make the undisturbed run, and those that were killed after some of its steps."""
+    config = tiny_run.write(folder)
+    for name, last in {UNDISTURBED: None, **tiny_run.STOPPED}.items():
+        directory = run_directory.create(read_config(config, {"devices": "1"}), folder / name, name)
+        try:
+            runner.evolve(read_config(directory / RECORD), directory, Listener(last), False)
+        except Killed:
+            continue
+        assert last is None, f"the run ended before step {last}"
+
+
+def resume(directory: Path, runner: Runner) -> tuple[str, str, list[str]]:
+    """Resume a run: FINISHED, REFUSED or FAILED, the line of a refusal or the traceback, and the warnings."""
+    listener = Listener()
+    try:
+        runner.evolve(resume_config(directory), directory, listener, True)
+    except (InputError, RunFailed) as error:
+        return REFUSED, str(error), listener.warnings
+    except Exception:  # noqa: BLE001  a defect, which is what this is looking for
+        return FAILED, traceback.format_exc(), listener.warnings
+    return FINISHED, "", listener.warnings
+
+
+def main(folder: Path, answer: Callable[[object], None]) -> None:
+    jax.config.update("jax_compilation_cache_dir", str(folder.parent / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    runner = Runner()
+    prepare(folder, runner)
+    answer("ready")
+    for line in sys.stdin:
+        answer(resume(Path(line.rstrip("\n")), runner))
+
+
+if __name__ == "__main__":
+    # What libraries print goes to the log, so that the answers are alone in the pipe.
+    with os.fdopen(os.dup(1), "w") as pipe:
+        os.dup2(2, 1)
+        main(Path(sys.argv[1]), lambda value: print(json.dumps(value), file=pipe, flush=True))
