@@ -133,8 +133,9 @@ def test_damage_follows_from_its_generator(tmp_path):
 # Faults -------------------------------------------------------------------------------------------
 
 
-OF_FILES = [name for name in list(kinds.BY_NAME)[: list(kinds.BY_NAME).index("kill")]]
-OF_PROCESSES = [name for name in list(kinds.BY_NAME)[len(OF_FILES) :] if not name.startswith("slurm")]
+KINDS = list(kinds.BY_NAME)
+OF_FILES = KINDS[: KINDS.index("kill")]
+OF_PROCESSES = [name for name in KINDS[len(OF_FILES) :] if not name.startswith("slurm")]
 
 
 @pytest.mark.timeout(900)

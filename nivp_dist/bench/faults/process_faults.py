@@ -39,7 +39,7 @@ from nivp_dist.errors import BAD_INPUT, FINISHED, STOPPED_EARLY, InputError
 FIRST_SECONDS = 4.0  # of a run, in which it has not written anything yet
 GONE = 30.0  # seconds within which all processes of a run have to be gone when the first has ended
 RESUMES = 3  # after a fault; a second one may have to wait for the end of the first
-PAUSE = (1.0, 6.0)  # seconds, less than cluster.silence_seconds
+PAUSE = (1.0, 6.0)  # seconds, less than the deadline and cluster.silence_seconds of the run
 CONNECTIONS, LONGEST_MESSAGE = 40, 5000  # of a stranger: number for each port, bytes
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
@@ -168,7 +168,7 @@ def launcher_killed(children: Children, directory: Path, random: Random) -> Outc
 
 
 def stopped(children: Children, directory: Path, random: Random) -> Outcome:
-    """A process that does nothing any more (SIGSTOP), found because it is silent."""
+    """A process that does nothing any more (SIGSTOP): found by the deadline, or because it is silent."""
     choice = random.random()
     child, what = start(children, (LOCAL, LOCAL, MPI), directory, random, first=1)
     ranks = child.ranks()

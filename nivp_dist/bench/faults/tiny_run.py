@@ -1,4 +1,4 @@
-"""The run that is disturbed: ten steps, a refit, three snapshots, three checkpoints kept."""
+"""The run that is disturbed: 18 steps, a refit, three snapshots, a checkpoint every three transitions."""
 
 from pathlib import Path
 
@@ -69,10 +69,11 @@ plots = false
 every_steps = 3
 [cluster]
 silence_seconds = 10.0
+deadline_minutes = 0.5
 """
 
-# Runs that were killed on the way, name -> after how many steps: before the second output, after it, after the refit.
-STOPPED = {"early": 4, "late": 6, "refitted": 9}
+# Runs that were killed on the way, name -> in which step: before and after the second output, and near the end.
+STOPPED = {"early": 5, "middle": 11, "late": 17}
 
 
 def write(folder: Path) -> Path:
