@@ -209,13 +209,18 @@ def moved(children: Children, directory: Path, random: Random) -> Outcome:
 
 
 def second(children: Children, directory: Path, random: Random) -> Outcome:
-    """A second resume while the run goes on: it is refused with a line, and changes nothing."""
+    """A second resume at the same time: it is refused with a line, and changes nothing.
+
+    The run, whose steps are short, is suspended until the second one has found it.
+    """
     child, what = start(children, (ALONE, LOCAL, MPI), directory, random, first=1)
+    ranks = child.ranks()
+    kill(ranks, signal.SIGSTOP)
     running = child.running
-    other = children.start(ALONE, directory, ["resume", str(directory)])
-    refused = other.wait()
+    refused = children.start(ALONE, directory, ["resume", str(directory)]).wait()
+    kill(ranks, signal.SIGCONT)
     what = f"{what}: a second resume, {refused.code}: {refused.line}"
-    if running and child.running and not (refused.code == BAD_INPUT and "in use by" in refused.line):
+    if running and not (refused.code == BAD_INPUT and "in use by" in refused.line):
         return Outcome(CHANGED, what, "it was not refused")
     return conclude(children, child, child.wait(), what, codes=(FINISHED,))
 
