@@ -52,6 +52,7 @@ NOT_RUN = {
     "nivp resume runs/fokker_planck_trap_5d-001": "it needs the run of the job before it",
     "nivp run wave_2d_long": "it takes minutes",
     "nivp bench accuracy --markdown": "it takes two hours",
+    "nivp bench faults": "tests/bench/test_faults.py runs every kind",
     "nivp bench speed": "tests/bench/test_speed.py runs every section",
 }
 

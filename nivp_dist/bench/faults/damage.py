@@ -175,7 +175,7 @@ def _fixed_lines(lines: list[str]) -> list[int]:
         if text.startswith("["):
             section = text.strip("[]\n") + "."
         key, equals, _ = text.partition(" = ")
-        if equals and section != "versions." and section + key not in CHANGEABLE:
+        if equals and section not in ("versions.", "sources.") and section + key not in CHANGEABLE:
             found.append(number)
     return found
 

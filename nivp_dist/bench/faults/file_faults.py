@@ -20,6 +20,7 @@ from nivp_dist.bench.faults.outcome import CHANGED, HANG, LOST, SAID, SAME, TRAC
 from nivp_dist.bench.faults.worker import FAILED, FINISHED, REFUSED, UNDISTURBED
 from nivp_dist.errors import InputError, RunFailed
 from nivp_dist.storage.lock import LOCK
+from nivp_dist.storage.run_directory import LOGS
 
 PREPARATION = 600.0  # seconds for the first runs of a worker, which compile
 PATIENCE = 120.0  # seconds for a resume, which takes about one; a worker that takes longer hangs
@@ -136,12 +137,12 @@ def _after_refusal(
 
 
 def _written(before: Path, directory: Path) -> list[str]:
-    """The files of a run directory that differ from before, other than its lock."""
+    """The files of a run directory that differ from before, other than its lock and its logs."""
     names = {
         path.relative_to(root).as_posix() for root in (before, directory) for path in root.rglob("*") if path.is_file()
     }
     changed = []
-    for name in sorted(names - {LOCK}):
+    for name in sorted(name for name in names if name != LOCK and not name.startswith(f"{LOGS}/")):
         same = False
         with contextlib.suppress(FileNotFoundError):
             same = filecmp.cmp(os.path.join(before, name), os.path.join(directory, name), shallow=False)

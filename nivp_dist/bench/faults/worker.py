@@ -18,19 +18,13 @@ import jax
 
 import nivp_dist.backend  # noqa: F401  float64
 from nivp_dist.bench.faults import tiny_run
-from nivp_dist.cluster.compile_clock import CompileClock
-from nivp_dist.cluster.control import Control
-from nivp_dist.cluster.signals import StopRequest
 from nivp_dist.errors import InputError, RunFailed
-from nivp_dist.problems import registry
-from nivp_dist.run.controller import MainLoop
-from nivp_dist.run.record import Record
+from nivp_dist.problems.base import Problem
+from nivp_dist.run import controller, launch
 from nivp_dist.run.reporter import SilentReporter
 from nivp_dist.run.simulation import Simulation
-from nivp_dist.settings.files import RECORD, config_hash, read_config, resume_config
+from nivp_dist.settings.files import config_hash, read_config, resume_config
 from nivp_dist.settings.model import Config
-from nivp_dist.storage import run_directory
-from nivp_dist.storage.lock import hold
 
 UNDISTURBED = "undisturbed"
 FINISHED, REFUSED, FAILED = "finished", "refused", "traceback"
@@ -55,21 +49,13 @@ class Listener(SilentReporter):
         self.warnings.append(message)
 
 
-class Runner:
-    """Runs of one configuration, which share their compiled programs; a run with any other gets its own."""
+class Simulations:
+    """The simulation of the undisturbed run, made once: tracing it takes longer than a run. Any other is made anew."""
 
     def __init__(self):
         self._made: tuple[tuple, Simulation] | None = None
 
-    def evolve(self, config: Config, directory: Path, reporter: Listener, resume: bool) -> None:
-        """As ``controller.evolve``."""
-        simulation = self._simulation(config)
-        with hold(directory), CompileClock() as clock, StopRequest() as request:
-            record = Record(config, directory, simulation, clock)
-            MainLoop(simulation, record, Control(config.checkpoint, request), reporter).run(resume)
-
-    def _simulation(self, config: Config) -> Simulation:
-        problem = registry.load(config.problem)
+    def __call__(self, config: Config, problem: Problem) -> Simulation:
         # Not where a run is and keeps its copy of the problem's file, but what that says.
         key = config_hash(config), config.model_dump_json(exclude={"problem": {"file"}, "output": {"directory"}})
         if self._made is None:
@@ -77,23 +63,22 @@ class Runner:
         return self._made[1] if self._made[0] == key else Simulation(config, problem)
 
 
-def prepare(folder: Path, runner: Runner) -> None:
-    """Make the undisturbed run, and those that were killed after some of its steps."""
-    config = tiny_run.write(folder)
+def prepare(folder: Path) -> None:
+    """Make the undisturbed run, and those that were killed in one of its steps."""
+    config = read_config(tiny_run.write(folder), {"devices": "1"})
     for name, last in {UNDISTURBED: None, **tiny_run.STOPPED}.items():
-        directory = run_directory.create(read_config(config, {"devices": "1"}), folder / name, name)
         try:
-            runner.evolve(read_config(directory / RECORD), directory, Listener(last), False)
+            launch.start(config, folder / name, name, _view(Listener(last)))
         except Killed:
             continue
         assert last is None, f"the run ended before step {last}"
 
 
-def resume(directory: Path, runner: Runner) -> tuple[str, str, list[str]]:
+def resume(directory: Path) -> tuple[str, str, list[str]]:
     """Resume a run: FINISHED, REFUSED or FAILED, the line of a refusal or the traceback, and the warnings."""
     listener = Listener()
     try:
-        runner.evolve(resume_config(directory), directory, listener, True)
+        launch.resume(directory, resume_config(directory), False, _view(listener))
     except (InputError, RunFailed) as error:
         return REFUSED, str(error), listener.warnings
     except Exception:  # noqa: BLE001  a defect, which is what this is looking for
@@ -104,11 +89,15 @@ def resume(directory: Path, runner: Runner) -> tuple[str, str, list[str]]:
 def main(folder: Path, answer: Callable[[object], None]) -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder.parent / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    runner = Runner()
-    prepare(folder, runner)
+    controller.Simulation = Simulations()
+    prepare(folder)
     answer("ready")
     for line in sys.stdin:
-        answer(resume(Path(line.rstrip("\n")), runner))
+        answer(resume(Path(line.rstrip("\n"))))
+
+
+def _view(listener: Listener) -> launch.View:
+    return launch.View(lambda: listener, lambda *_: None)
 
 
 if __name__ == "__main__":
