@@ -182,7 +182,8 @@ class MainLoop:
         if state.phase != FINISHED:
             again = f"; outputs to be computed again: {times(sorted(self.record.abandoned))}"
             removed = again if self.record.abandoned else ""
-            self.say(state, "resume", f"resumed at t = {state.t:.6g}, step {state.step}{removed}")
+            change = f"; other settings: {self.record.settings_change}" if self.record.settings_change else ""
+            self.say(state, "resume", f"resumed at t = {state.t:.6g}, step {state.step}{removed}{change}")
             self.warn_of_changes(state)
             self.reporter.phase(PHASE_NAMES[state.phase])
         return state
@@ -191,7 +192,7 @@ class MainLoop:
         """Warn of another environment than that of the checkpoint, and of output times that the run has passed."""
         if self.record.environment_change:
             self.say(state, "environment", self.record.environment_change, warn=True)
-        written = np.array(list(self.record.outputs))
+        written = np.array([*self.record.outputs, *self.record.lost])
         passed = [t for t in self.simulation.output_times if t < state.t and not np.isclose(written, t, 1e-9).any()]
         if passed and self.record.writes:
             where = f"they lie before t = {state.t:.6g}, where the run goes on"

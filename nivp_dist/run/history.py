@@ -12,8 +12,8 @@ from nivp_dist.storage.metrics import Mark
 class History(NamedTuple):
     """The lines and snapshots of a run up to a checkpoint.
 
-    metrics, events: marks of the two files. snapshots: output time -> digest of its file. settings: the settings that
-    decide the result, dotted key -> value. environment: what the last bits depend on (``run.environment``).
+    metrics, events: marks of the two files. snapshots: output time -> digest of its file. settings: a tree of all
+    settings (``settings.files.all_settings``). environment: what the last bits depend on (``run.environment``).
     """
 
     metrics: Mark

@@ -20,7 +20,7 @@ from nivp_dist.run.history import History, missing_steps, times
 from nivp_dist.run.simulation import Simulation
 from nivp_dist.run.state import EVOLVE, FINISHED, PHASE_NAMES, State, from_tree, to_tree
 from nivp_dist.run.stored import session_class
-from nivp_dist.settings.files import RECORD, changed_keys, config_hash, fixed_settings, value_of
+from nivp_dist.settings.files import CHANGEABLE, RECORD, all_settings, changed_keys, config_hash, value_of
 from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory, snapshots
 from nivp_dist.storage.checkpoints import Checkpoints
@@ -37,8 +37,9 @@ class Record:
     Attributes:
         writes: whether this is process 0. began: whether the run was started before; known to process 0 only.
         outputs: t -> the entry of that output time in the summary. abandoned: times of the snapshots that were removed
-        at a resume, because they lay after the checkpoint; known to process 0 only. environment_change: what of the
-        environment has changed since the checkpoint, in one line; '' if nothing.
+        at a resume, because they lay after the checkpoint; known to process 0 only. lost: times of those that are gone;
+        known to process 0 only. environment_change, settings_change: what has changed of them since the checkpoint, in
+        words; '' if nothing.
     """
 
     def __init__(self, config: Config, directory: Path, simulation: Simulation, clock: CompileClock):
@@ -53,12 +54,13 @@ class Record:
         self._reached = previous.get("transitions") or 0  # transitions at the last checkpoint of which the summary says
         self._earlier = float(previous.get("wall_seconds") or self._logged_wall_seconds())
         self._compiled_earlier = float(previous.get("compile_seconds") or 0.0)
-        self._settings = fixed_settings(config)
+        self._settings = all_settings(config)
         self._hash = np.frombuffer(hashlib.sha256(config_hash(config).encode()).digest(), np.uint8)
         self.environment = environment.describe(simulation.mesh)
-        self.environment_change = ""
+        self.environment_change = self.settings_change = ""
         self.outputs: dict[float, dict] = {}
         self.abandoned: set[float] = set()
+        self.lost: set[float] = set()
         self._digests: dict[float, str] = {}  # output time -> digest of its snapshot
 
     def save(self, state: State) -> bool:
@@ -88,6 +90,7 @@ class Record:
             raise RunFailed(self._other_configuration(history))
         state = from_tree(tree, self.simulation.mesh)
         self.environment_change = environment.change(history.environment, self.environment)
+        self.settings_change = self._change_of_settings(history)
         losses = self._cut_lines(history, state) + self._restore_outputs(history, state.t)
         if self._summary_damaged:
             losses.append("summary.json was damaged and is made anew, without the compile_seconds so far")
@@ -206,6 +209,7 @@ class Record:
         gone = channel.current().broadcast([time for time in history.snapshots if time not in self.outputs])
         again = self._compute_again(gone, sorted(history.snapshots)) if gone else []
         lost = [time for time in gone if time not in again]
+        self.lost = set(lost)
         losses = [f"the snapshots of {times(lost)} are gone or damaged"] if lost else []
         return losses + ([f"the snapshots of {times(again)} were computed again from checkpoints"] if again else [])
 
@@ -237,11 +241,16 @@ class Record:
         return sorted(again)
 
     def _other_configuration(self, history: History) -> str:
-        keys = changed_keys(history.settings, self._settings)
+        keys = [key for key in changed_keys(history.settings, self._settings) if key not in CHANGEABLE]
         had = {key: value_of(history.settings, key) for key in keys} | {"problem.file": "other contents"}
         words = [f"{key} (the run had {had[key]})" for key in keys]
         where = f"{self.directory / RECORD}: another configuration than that of its checkpoints"
         return f"{where}: {', '.join(words)}; put it back, and resume"
+
+    def _change_of_settings(self, history: History) -> str:
+        before, now = history.settings, self._settings
+        words = [f"{key} {value_of(before, key)} -> {value_of(now, key)}" for key in changed_keys(before, now)]
+        return ", ".join(words)
 
     def _require_no_progress(self) -> None:
         """A run without checkpoints may begin again only if it had made no transition."""

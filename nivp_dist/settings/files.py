@@ -274,15 +274,21 @@ def value_of(settings: dict, key: str) -> str:
 
 
 def fixed_settings(config: Config) -> dict:
-    """All that decides the result, as JSON takes it: every key but output.directory and those of CHANGEABLE.
+    """All that decides the result, as JSON takes it: ``all_settings`` without those of CHANGEABLE."""
+    data = all_settings(config)
+    for key in CHANGEABLE:
+        section, _, last = key.rpartition(".")
+        (data[section] if section else data).pop(last)
+    return data
+
+
+def all_settings(config: Config) -> dict:
+    """Every key but output.directory, as JSON takes it.
 
     A problem file counts by its content, wherever it lies. Raises InputError if it cannot be read.
     """
     data = config.model_dump(mode="json", by_alias=True)
     data["output"].pop("directory")
-    for key in CHANGEABLE:
-        section, _, last = key.rpartition(".")
-        (data[section] if section else data).pop(last)
     if config.problem.file is not None:
         try:
             data["problem"]["file"] = hashlib.sha256(Path(config.problem.file).read_bytes()).hexdigest()

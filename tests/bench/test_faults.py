@@ -54,6 +54,16 @@ METRICS_GONE = "metrics.jsonl is not what the run had written, the lines of step
         ({"errors": results().errors | {0.0: {"t": 0.0, "relative_l2": 2e-3}}}, METRICS_GONE, CHANGED),
         ({"summary": {"status": "finished", "steps": 6}}, "", CHANGED),
         ({"events": results().events[1:]}, "", LOST),
+        (
+            {"snapshots": without(results().snapshots, 0.1), "errors": without(results().errors, 0.1)},
+            "resumed at t = 0.05, step 3; other settings: output.times [0.1] -> []",
+            SAID,
+        ),
+        (
+            {"errors": results().errors | {0.0: {"t": 0.0, "relative_l2": 2e-3}}},
+            "resumed at t = 0.05, step 3; other settings: output.evaluation_points 500 -> 50",
+            SAME,
+        ),
         ({"events": results().events[1:]}, "events.jsonl is not what the run had written", SAID),
     ],
 )

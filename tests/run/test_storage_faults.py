@@ -309,7 +309,8 @@ def test_a_snapshot_that_is_gone_or_damaged_is_named(runs, undisturbed, crash):
         path = ran.directory / "snapshots/t_0.000000.npz"
         path.unlink() if content is None else path.write_bytes(content)
         runs.resume(ran)
-        assert "the snapshots of t = 0 are gone or damaged" in warnings(ran)[0]
+        (message,) = warnings(ran)
+        assert "the snapshots of t = 0 are gone or damaged" in message
         assert [entry["t"] for entry in ran.summary["errors"]] == [0.1, 0.3]
         assert (ran.directory / "unreadable_snapshots" / path.name).exists() == (content is not None)
 
@@ -356,7 +357,8 @@ def test_a_fallback_removes_the_snapshots_of_the_branch_that_is_left(runs, crash
     runs.resume(ran, output__times=[0.2])
     assert list(ran.snapshots()) == [0.0, 0.2, 0.3]
     resumed = [message for kind, message in ran.events if kind == "resume"]
-    assert resumed[0].endswith("outputs to be computed again: t = 0.1")
+    assert "; outputs to be computed again: t = 0.1; other settings: " in resumed[0]
+    assert resumed[0].endswith("output.times [0.1] -> [0.2]")
 
 
 def test_an_output_time_that_the_run_has_passed_is_named(runs, undisturbed, crash):

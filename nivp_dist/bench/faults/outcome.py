@@ -1,7 +1,7 @@
 """What becomes of a run after a fault, and how far that is the undisturbed run, bit for bit."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ GOOD = (SAME, SAID)
 COMPUTED = ("fit", "refit", "output", "finish")  # kinds of the events that the computation makes, not its interruptions
 MEASURED = ("wall_seconds", "compile_seconds", "versions")  # entries of a summary that are no results
 # What a message of a resume has to contain if a file is no longer what the run had written.
-NOT_AS_WRITTEN = "{} is not what the run had written"
+NOT_AS_WRITTEN, OTHER_SETTINGS = "{} is not what the run had written", "other settings: "
 
 
 class Outcome(NamedTuple):
@@ -75,37 +75,56 @@ def read(directory: Path) -> Results:
 def compare(wanted: Results, found: Results, messages: Iterable[str]) -> tuple[str, str]:
     """The verdict on a run that has finished: SAME, SAID, CHANGED or LOST, and what decides it.
 
-    wanted: the undisturbed run. messages: all warnings that the run has given.
+    wanted: the undisturbed run. messages: what the run has said at its resumes.
     """
     text = "\n".join(messages)
-    lost, changed, named = [], [], []
-    gone = sorted(wanted.snapshots.keys() - found.snapshots.keys())
-    if gone:
-        (named if f"the snapshots of {times(gone)} are gone" in text else lost).append(f"snapshots of {times(gone)}")
-    here = wanted.snapshots.keys() - set(gone)
-    if any(found.snapshots[t] != wanted.snapshots[t] for t in here) or found.snapshots.keys() - here:
-        changed.append("snapshots")
-    if any(found.errors.get(t) != wanted.errors[t] for t in here) or found.errors.keys() - here:
-        changed.append("errors in the summary")
-    if found.summary != wanted.summary:
-        keys = [key for key in sorted(wanted.summary) if found.summary.get(key) != wanted.summary[key]]
-        changed.append(f"summary: {', '.join(keys) or 'more entries'}")
-    file_named = NOT_AS_WRITTEN.format(METRICS) in text
-    steps = missing_steps([{"step": step} for step in found.metrics], max(wanted.metrics))
-    if steps:
-        (named if f"the lines of {steps} are gone" in text else lost).append(f"metrics of {steps}")
-    if any(lines != wanted.metrics.get(step) for step, lines in found.metrics.items()):
-        (named if file_named and "changed" in text else changed).append("numbers in the metrics")
+    if "output.evaluation_points" in text.partition(OTHER_SETTINGS)[2]:  # other errors, of the same solution
+        wanted, found = _without_errors(wanted), _without_errors(found)
+    differences = [*_of_snapshots(wanted, found, text), *_of_metrics(wanted, found, text)]
     if found.events != wanted.events:
-        (named if NOT_AS_WRITTEN.format(EVENTS) in text else lost).append("events")
-    for verdict, what in ((CHANGED, changed), (LOST, lost), (SAID, named)):
-        if what:
+        differences.append((SAID if NOT_AS_WRITTEN.format(EVENTS) in text else LOST, "events"))
+    if found.summary != wanted.summary:
+        names = [name for name in sorted(wanted.summary) if found.summary.get(name) != wanted.summary[name]]
+        differences.append((CHANGED, f"summary: {', '.join(names) or 'more entries'}"))
+    for verdict in (CHANGED, LOST, SAID):
+        if what := [difference for kind, difference in differences if kind == verdict]:
             return verdict, ", ".join(what)
     return SAME, ""
 
 
-def warnings_of(directory: Path) -> list[str]:
-    """The messages of the warnings in events.jsonl; lines that are no JSON are passed over."""
+def _of_snapshots(wanted: Results, found: Results, text: str) -> Iterator[tuple[str, str]]:
+    """The differences in snapshots and in their errors, each with its verdict."""
+    gone = sorted(wanted.snapshots.keys() - found.snapshots.keys())
+    if gone:
+        named = f"the snapshots of {times(gone)} are gone" in text
+        named = named or "output.times" in text.partition(OTHER_SETTINGS)[2]
+        yield SAID if named else LOST, f"snapshots of {times(gone)}"
+    for name, before, now in (
+        ("snapshots", wanted.snapshots, found.snapshots),
+        ("errors in the summary", wanted.errors, found.errors),
+    ):
+        if now != {t: value for t, value in before.items() if t not in gone}:
+            yield CHANGED, name
+
+
+def _of_metrics(wanted: Results, found: Results, text: str) -> Iterator[tuple[str, str]]:
+    """The differences in the lines of the metrics, each with its verdict."""
+    steps = missing_steps([{"step": step} for step in found.metrics], max(wanted.metrics))
+    if steps:
+        yield SAID if f"the lines of {steps} are gone" in text else LOST, f"metrics of {steps}"
+    if any(lines != wanted.metrics.get(step) for step, lines in found.metrics.items()):
+        named = NOT_AS_WRITTEN.format(METRICS) in text and "changed" in text
+        yield SAID if named else CHANGED, "numbers in the metrics"
+
+
+def _without_errors(results: Results) -> Results:
+    """The results without what depends on the points at which errors are measured."""
+    theta = {t: {"theta": arrays["theta"]} for t, arrays in results.snapshots.items()}
+    return results._replace(snapshots=theta, errors={key: {} for key in results.errors}, events=[])
+
+
+def messages_of(directory: Path) -> list[str]:
+    """What a run has said at its resumes, from events.jsonl; lines that are no JSON are passed over."""
     found = []
     try:
         content = (directory / EVENTS).read_text("utf-8", "replace")
@@ -116,6 +135,6 @@ def warnings_of(directory: Path) -> list[str]:
             event = json.loads(line)
         except ValueError:
             continue
-        if isinstance(event, dict) and event.get("kind") in ("warning", "environment"):
+        if isinstance(event, dict) and event.get("kind") in ("warning", "environment", "resume"):
             found.append(str(event.get("message")))
     return found

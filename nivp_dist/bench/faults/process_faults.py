@@ -30,8 +30,8 @@ from nivp_dist.bench.faults.outcome import (
     TRACEBACK,
     Outcome,
     compare,
+    messages_of,
     read,
-    warnings_of,
 )
 from nivp_dist.bench.faults.ports import listening
 from nivp_dist.errors import BAD_INPUT, FINISHED, STOPPED_EARLY, InputError
@@ -113,7 +113,7 @@ def _continued(children: Children, child: Child, what: str, line: str) -> Outcom
         results = read(child.directory)
     except (ValueError, KeyError, OSError, InputError) as error:
         return Outcome(LOST, what, f"the results cannot be read: {error}")
-    verdict, differences = compare(children.undisturbed(child.launcher), results, warnings_of(child.directory))
+    verdict, differences = compare(children.undisturbed(child.launcher), results, messages_of(child.directory))
     return Outcome(verdict, what, line if verdict == SAME else differences)
 
 

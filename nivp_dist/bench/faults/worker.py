@@ -4,7 +4,7 @@ longer than a run.
     python -m nivp_dist.bench.faults.worker FOLDER
 
 first makes, in FOLDER, the undisturbed run and runs that were stopped on the way. Then it takes the path of a run
-directory a line, and answers with a line of JSON: [how the resume ended, its line, its warnings].
+directory a line, and answers with a line of JSON: [how the resume ended, its line, its messages].
 """
 
 import json
@@ -35,10 +35,10 @@ class Killed(BaseException):
 
 
 class Listener(SilentReporter):
-    """Collects the warnings of a run; after `last` steps it raises Killed."""
+    """Collects the warnings of a run, and how it was resumed; in step `last` it raises Killed."""
 
     def __init__(self, last: int | None = None):
-        self.last, self.steps, self.warnings = last, 0, []
+        self.last, self.steps, self.messages = last, 0, []
 
     def step(self, metrics, t_end):
         self.steps += 1
@@ -46,7 +46,11 @@ class Listener(SilentReporter):
             raise Killed
 
     def warn(self, message):
-        self.warnings.append(message)
+        self.messages.append(message)
+
+    def note(self, message):
+        if message.startswith("resumed at"):
+            self.messages.append(message)
 
 
 class Simulations:
@@ -75,15 +79,15 @@ def prepare(folder: Path) -> None:
 
 
 def resume(directory: Path) -> tuple[str, str, list[str]]:
-    """Resume a run: FINISHED, REFUSED or FAILED, the line of a refusal or the traceback, and the warnings."""
+    """Resume a run: FINISHED, REFUSED or FAILED, the line of a refusal or the traceback, and its messages."""
     listener = Listener()
     try:
         launch.resume(directory, resume_config(directory), False, _view(listener))
     except (InputError, RunFailed) as error:
-        return REFUSED, str(error), listener.warnings
+        return REFUSED, str(error), listener.messages
     except Exception:  # noqa: BLE001  a defect, which is what this is looking for
-        return FAILED, traceback.format_exc(), listener.warnings
-    return FINISHED, "", listener.warnings
+        return FAILED, traceback.format_exc(), listener.messages
+    return FINISHED, "", listener.messages
 
 
 def main(folder: Path, answer: Callable[[object], None]) -> None:
