@@ -1,1 +1,2 @@
-"""What `nivp bench` measures: errors against references, and speed against the published procedure."""
+"""What `nivp bench` measures: errors against references, speed against the published procedure, and what faults do to a
+run."""
