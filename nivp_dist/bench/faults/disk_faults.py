@@ -17,7 +17,9 @@ from nivp_dist.storage.run_directory import CHECKPOINTS, SUMMARY
 
 SIZE = "8m"  # of the small disk
 HALF = 1 << 19  # bytes that are left on it now and then: room for a summary, not for a checkpoint
-CALLS = ("fsync", "rename", "write", "openat", "mkdir", "pwrite64", "ftruncate", "unlink")
+ANYWHERE = ("fsync", "rename", "mkdir", "unlink")  # calls that hardly anything but the run directory needs
+OF_FILES = ("write", "openat")  # calls that only fail for these files:
+FILES = (METRICS, EVENTS, SUMMARY, CHECKPOINTS, snapshots.FOLDER, ".")
 ERRORS = ("EIO", "ENOSPC", "EDQUOT", "ESTALE", "EROFS", "EACCES")
 MOST_CALLS = 15  # the number of the one that fails at most
 
@@ -60,12 +62,13 @@ def small_disk(path: Path) -> Iterator[None]:
 
 
 def failing(children: Children, directory: Path, random: Random) -> Outcome:
-    """A system call on a file of the run that fails once, as on a file system that stumbles or refuses."""
-    call, error, number = random.choice(CALLS), random.choice(ERRORS), random.randint(1, MOST_CALLS)
-    names = [METRICS, EVENTS, SUMMARY, CHECKPOINTS, snapshots.FOLDER, "."]
+    """A system call that fails once, as on a file system that stumbles or refuses."""
+    call = random.choice([*ANYWHERE, *OF_FILES])
+    error, number = random.choice(ERRORS), random.randint(1, MOST_CALLS)
     log = directory.with_name(f"{directory.name}.strace")
     words = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", str(log), "-e", f"trace={call}"]
-    words += [word for name in names for word in ("-P", os.path.join(directory, name))]
+    if call in OF_FILES:
+        words += [word for name in FILES for word in ("-P", os.path.join(directory, name))]
     words += ["-e", f"inject={call}:error={error}:when={number}"]
     children.undisturbed(ALONE)
     child = children.start(ALONE, directory, before=words)
