@@ -194,7 +194,10 @@ class Record:
         losses = []
         if metrics_whole is False:
             gone = missing_steps(iterate(self.metrics.path), state.step)
-            what = f"the lines of {gone} are gone" if gone else "numbers in it were changed"
+            # The digest is that of all lines together: it does not say which of them are as they were.
+            left = gone != missing_steps([], state.step)
+            rest = ", numbers in the others may have been changed" if left else ""
+            what = f"the lines of {gone} are gone{rest}" if gone else "numbers in it were changed"
             losses.append(f"{METRICS} is not what the run had written, {what}")
         if events_whole is False:
             losses.append(f"{EVENTS} is not what the run had written, events are gone or changed")

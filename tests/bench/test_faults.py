@@ -4,6 +4,8 @@ import json
 import random
 
 import pytest
+import slurmbox
+from disks import require
 
 from nivp_dist import cli
 from nivp_dist.bench.faults import damage, kinds, table
@@ -166,3 +168,15 @@ def test_a_fault_of_every_kind_of_processes(capsys):
     assert len(possible) >= 8
     words = ["--number", str(len(possible)), "--seed", str(SEED)]
     assert cli.main(["bench", "faults", *possible, *words]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.timeout(900)
+def test_faults_of_slurm_jobs(monkeypatch, capsys):
+    """Two kinds that tests/cluster/test_slurm.py does not have, in a Slurm of its own."""
+    reason = slurmbox.missing()
+    require(reason and f"no Slurm: {reason}")
+    with slurmbox.Slurmbox() as box:
+        for name in ("SLURM_CONF", "PATH", "UCX_TLS"):
+            monkeypatch.setenv(name, box.environment[name])
+        words = ["slurm-rank", "slurm-srun", "--number", "2", "--seed", str(SEED)]
+        assert cli.main(["bench", "faults", *words]) == 0, capsys.readouterr().out
