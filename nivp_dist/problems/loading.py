@@ -70,7 +70,8 @@ def first_line(error: BaseException) -> str:
 
 def _message(error: BaseException, path: Path, name: str) -> str:
     if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}: SyntaxError: {error.msg}"
+        place = f"{error.filename}:{error.lineno}" if error.filename else path  # none for bytes that are no text
+        return f"{place}: SyntaxError: {error.msg}"
     hint = ""
     if isinstance(error, ImportError):
         hint = "; a problem file imports installed packages and files in its folder"

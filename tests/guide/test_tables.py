@@ -6,6 +6,7 @@ import pytest
 from documents import content, table
 
 from nivp_dist.bench import accuracy, cost_model, score_sheet
+from nivp_dist.bench.faults.kinds import KINDS
 from nivp_dist.bench.rows import ROWS
 from nivp_dist.settings.rules import settings_for_accuracy
 
@@ -36,6 +37,14 @@ def test_the_head_of_the_score_sheet_is_that_of_the_command(document):
 def test_the_table_of_the_cost_model():
     shown = re.search(r"<!-- table: cost_model -->\n(.*?)\n<!-- table: end -->", content("speed"), re.DOTALL)
     assert shown[1].splitlines() == cost_model.table()
+
+
+def test_the_faults_that_were_tried_are_those_of_the_command_and_none_was_bad():
+    *rows, total = table("cluster", "table: faults")
+    assert {row[0].strip("`"): row[1] for row in rows} == {kind.name: kind.what for kind in KINDS}
+    counts = [list(map(int, row[2:])) for row in (*rows, total)]
+    assert [sum(column) for column in zip(*counts[:-1])] == counts[-1]
+    assert all(faults == same + said and bad == 0 for faults, same, said, bad in counts)
 
 
 def test_what_follows_from_accuracy():

@@ -122,6 +122,7 @@ def test_a_parameter_without_default_must_be_set(load, tmp_path):
     "text, line",
     [
         ("x = = 1\n", "mine.py:1: SyntaxError: invalid syntax"),
+        ("x = 1\n\0\0", "mine.py: SyntaxError: source code string cannot contain null bytes"),
         (
             "\nimport no_such_package\n",
             "mine.py:2: ModuleNotFoundError: No module named 'no_such_package'; "
