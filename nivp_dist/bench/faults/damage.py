@@ -11,7 +11,8 @@ from random import Random
 from nivp_dist.settings.files import CHANGEABLE, RECORD
 from nivp_dist.storage import snapshots
 from nivp_dist.storage.metrics import EVENTS, METRICS
-from nivp_dist.storage.run_directory import CHECKPOINTS, PROBLEM, SUMMARY
+from nivp_dist.storage.problem_copy import PROBLEM
+from nivp_dist.storage.run_directory import CHECKPOINTS, SUMMARY
 
 BLOCK = 512  # bytes that a lost sector zeroes
 
@@ -182,4 +183,5 @@ def _fixed_lines(lines: list[str]) -> list[int]:
 
 def problem(directory: Path, random: Random) -> str:
     """Damage the run's copy of the file of the problem, or change a number in it."""
-    return random.choice([*ANY, digit, digit])(directory / PROBLEM, random)
+    path = random.choice(sorted((directory / PROBLEM).glob("*.py")))
+    return random.choice([*ANY, digit, digit])(path, random)
