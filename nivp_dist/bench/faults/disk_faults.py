@@ -10,7 +10,7 @@ from random import Random
 
 from nivp_dist.bench.faults.children import ALONE, LOCAL, Children
 from nivp_dist.bench.faults.outcome import Outcome
-from nivp_dist.bench.faults.process_faults import conclude, start
+from nivp_dist.bench.faults.process_faults import Disturbed, conclude, start
 from nivp_dist.run.record import EVENTS, METRICS
 from nivp_dist.storage import snapshots
 from nivp_dist.storage.run_directory import CHECKPOINTS, SUMMARY
@@ -36,7 +36,8 @@ def full(children: Children, directory: Path, random: Random) -> Outcome:
                 file.write(bytes(4096))
         ended = child.wait()
         filler.unlink()
-        return conclude(children, child, ended, f"{what}: the disk full but for {leave} bytes")
+        what = f"{what}: the disk full but for {leave} bytes"
+        return conclude(children, Disturbed(child.launcher, child.directory, ended, what))
 
 
 def no_small_disk() -> str | None:
@@ -71,11 +72,10 @@ def failing(children: Children, directory: Path, random: Random) -> Outcome:
         words += [word for name in FILES for word in ("-P", os.path.join(directory, name))]
     words += ["-e", f"inject={call}:error={error}:when={number}"]
     children.undisturbed(ALONE)
-    child = children.start(ALONE, directory, before=words)
-    ended = child.wait()
+    ended = children.start(ALONE, directory, before=words).wait()
     failed = "(INJECTED)" in log.read_text("utf-8", "replace")
     what = f"call {number} of {call} fails with {error}" + ("" if failed else " (there are fewer)")
-    return conclude(children, child, ended, what)
+    return conclude(children, Disturbed(ALONE, directory, ended, what))
 
 
 def no_strace() -> str | None:

@@ -64,10 +64,10 @@ def random_moment(children: Children, launcher: str, random: Random, first: int 
 
 
 def start(
-    children: Children, launchers_: Sequence[str], directory: Path, random: Random, first: int = 0
+    children: Children, among: Sequence[str], directory: Path, random: Random, first: int = 0
 ) -> tuple[Child, str]:
-    """Start a run by one of the launchers, and wait for a random moment. Returns the run, and the moment in words."""
-    launcher = random.choice(launchers(*launchers_))
+    """Start a run by one of these launchers, and wait for a random moment. Returns the run, and the moment in words."""
+    launcher = random.choice(launchers(*among))
     moment = random_moment(children, launcher, random, first)
     child = children.start(launcher, directory)
     reached = child.wait_for(lambda: child.lines() >= moment.lines)
@@ -75,17 +75,24 @@ def start(
     return child, f"{launcher}, {moment}" + ("" if reached else " (the run had ended)")
 
 
-def conclude(
-    children: Children, child: Child, ended: Ended, what: str, codes: Sequence[int] | None = None, silent: bool = False
-) -> Outcome:
-    """The outcome of a run that was disturbed and has ended: it is continued to its end and compared.
+class Disturbed(NamedTuple):
+    """A run that was disturbed, and how it ended; the launcher that continues it, and the fault in words."""
+
+    launcher: str
+    directory: Path
+    ended: Ended
+    what: str
+
+
+def conclude(children: Children, run: Disturbed, codes: Sequence[int] | None = None, silent: bool = False) -> Outcome:
+    """The outcome of a run that was disturbed: it is continued to its end and compared.
 
     codes: the exit codes that are right; None: any. silent: whether it may have ended without a line.
     """
-    what = f"{what}; ended after {ended.seconds:.0f} s with {ended.code}"
+    ended, what = run.ended, f"{run.what}; ended after {run.ended.seconds:.0f} s with {run.ended.code}"
     if ended.code is None:
         return Outcome(HANG, what, f"it had to be killed after {LIMIT:g} s")
-    if left := _left(child):
+    if left := _left(run.directory):
         return Outcome(HANG, what, f"processes were left behind: {left}")
     if "Traceback (most recent call last)" in ended.error:
         return Outcome(TRACEBACK, what, ended.error.strip().splitlines()[-1])
@@ -93,15 +100,14 @@ def conclude(
         return Outcome(ENDED, what, ended.line or "no line")
     if ended.code != FINISHED and not ended.line and not silent:
         return Outcome(ENDED, what, "no line says why")
-    return _continued(children, child, what, ended.line)
+    return _continued(children, run._replace(what=what))
 
 
-def _continued(children: Children, child: Child, what: str, line: str) -> Outcome:
-    again = Ended(None, "", 0.0)
+def _continued(children: Children, run: Disturbed) -> Outcome:
+    what, again = run.what, Ended(None, "", 0.0)
     for _ in range(RESUMES):
-        next_ = children.start(child.launcher, child.directory)
-        again = next_.wait()
-        if again.code is None or _left(next_):
+        again = children.start(run.launcher, run.directory).wait()
+        if again.code is None or _left(run.directory):
             return Outcome(HANG, what, "the run, continued, did not end")
         if "Traceback (most recent call last)" in again.error:
             return Outcome(TRACEBACK, what, f"continued: {again.error.strip().splitlines()[-1]}")
@@ -110,17 +116,17 @@ def _continued(children: Children, child: Child, what: str, line: str) -> Outcom
     else:
         return Outcome(LOST, what, f"it does not go on: {again.line or f'exit code {again.code}'}")
     try:
-        results = read(child.directory)
+        results = read(run.directory)
     except (ValueError, KeyError, OSError, InputError) as error:
         return Outcome(LOST, what, f"the results cannot be read: {error}")
-    verdict, differences = compare(children.undisturbed(child.launcher), results, messages_of(child.directory))
-    return Outcome(verdict, what, line if verdict == SAME else differences)
+    verdict, differences = compare(children.undisturbed(run.launcher), results, messages_of(run.directory))
+    return Outcome(verdict, what, run.ended.line if verdict == SAME else differences)
 
 
-def _left(child: Child) -> list[int]:
+def _left(directory: Path) -> list[int]:
     """The processes of a run that are still there some time after its end; they are killed."""
     deadline = time.monotonic() + GONE
-    while (pids := marked(child.directory)) and time.monotonic() < deadline:
+    while (pids := marked(directory)) and time.monotonic() < deadline:
         time.sleep(0.05)
     kill(pids)
     return pids
@@ -139,7 +145,7 @@ def killed(children: Children, directory: Path, random: Random) -> Outcome:
     text = f"{what}: {'all killed' if everyone else f'process {ranks.index(victims[0])} killed' if victims else 'none'}"
     # A process that is killed says nothing, and mpirun ends the others before they can.
     silent = child.launcher != LOCAL or everyone or child.lines() == 0
-    return conclude(children, child, child.wait(), text, silent=silent)
+    return conclude(children, Disturbed(child.launcher, directory, child.wait(), text), silent=silent)
 
 
 def signalled(children: Children, directory: Path, random: Random) -> Outcome:
@@ -152,7 +158,7 @@ def signalled(children: Children, directory: Path, random: Random) -> Outcome:
     kill(victims, signal.Signals[name])
     what = f"{what}: {name} to process {ranks.index(victims[0]) if victims else '-'}"
     codes = (FINISHED, STOPPED_EARLY) if began else None
-    return conclude(children, child, child.wait(), what, codes, silent=not began)
+    return conclude(children, Disturbed(child.launcher, directory, child.wait(), what), codes, silent=not began)
 
 
 def launcher_killed(children: Children, directory: Path, random: Random) -> Outcome:
@@ -164,7 +170,7 @@ def launcher_killed(children: Children, directory: Path, random: Random) -> Outc
     while marked(directory) and time.monotonic() < began + LIMIT:
         time.sleep(0.05)
     ended = child.wait()._replace(seconds=time.monotonic() - began)
-    return conclude(children, child, ended, f"{what}: the launcher killed", silent=True)
+    return conclude(children, Disturbed(child.launcher, directory, ended, f"{what}: the launcher killed"), silent=True)
 
 
 def stopped(children: Children, directory: Path, random: Random) -> Outcome:
@@ -176,7 +182,7 @@ def stopped(children: Children, directory: Path, random: Random) -> Outcome:
     kill(victims, signal.SIGSTOP)
     ended = child.wait()
     what = f"{what}: process {ranks.index(victims[0]) if victims else '-'} stopped"
-    return conclude(children, child, ended, what, silent=child.launcher == MPI)
+    return conclude(children, Disturbed(child.launcher, directory, ended, what), silent=child.launcher == MPI)
 
 
 def paused(children: Children, directory: Path, random: Random) -> Outcome:
@@ -189,7 +195,7 @@ def paused(children: Children, directory: Path, random: Random) -> Outcome:
     time.sleep(seconds)
     kill(victims, signal.SIGCONT)
     what = f"{what}: {len(victims)} of {len(ranks)} processes paused for {seconds:.1f} s"
-    return conclude(children, child, child.wait(), what, codes=(FINISHED,))
+    return conclude(children, Disturbed(child.launcher, directory, child.wait(), what), codes=(FINISHED,))
 
 
 def moved(children: Children, directory: Path, random: Random) -> Outcome:
@@ -205,7 +211,11 @@ def moved(children: Children, directory: Path, random: Random) -> Outcome:
                 CHANGED, what, f"{directory.name} was made again: {[path.name for path in directory.iterdir()]}"
             )
         away.rename(directory)
-    return conclude(children, child, ended, f"{what}: the directory moved", silent=child.launcher == MPI)
+    return conclude(
+        children,
+        Disturbed(child.launcher, directory, ended, f"{what}: the directory moved"),
+        silent=child.launcher == MPI,
+    )
 
 
 def second(children: Children, directory: Path, random: Random) -> Outcome:
@@ -222,7 +232,7 @@ def second(children: Children, directory: Path, random: Random) -> Outcome:
     what = f"{what}: a second resume, {refused.code}: {refused.line}"
     if running and not (refused.code == BAD_INPUT and "in use by" in refused.line):
         return Outcome(CHANGED, what, "it was not refused")
-    return conclude(children, child, child.wait(), what, codes=(FINISHED,))
+    return conclude(children, Disturbed(child.launcher, directory, child.wait(), what), codes=(FINISHED,))
 
 
 def garbage(children: Children, directory: Path, random: Random) -> Outcome:
@@ -238,4 +248,8 @@ def garbage(children: Children, directory: Path, random: Random) -> Outcome:
                         start_of = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" if number % 3 == 1 else b""
                         peer.sendall(start_of + random.randbytes(random.randrange(1, LONGEST_MESSAGE)))
         ended = child.wait()
-    return conclude(children, child, ended, f"{what}: garbage on {len(ports)} ports", codes=(FINISHED,))
+    return conclude(
+        children,
+        Disturbed(child.launcher, directory, ended, f"{what}: garbage on {len(ports)} ports"),
+        codes=(FINISHED,),
+    )

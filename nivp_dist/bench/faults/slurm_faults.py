@@ -15,8 +15,8 @@ from nivp_dist.bench.faults.children import (
     LIMIT,
     LOCAL,
     NIVP,
-    Child,
     Children,
+    Ended,
     command_line,
     count_lines,
     is_alive,
@@ -24,10 +24,11 @@ from nivp_dist.bench.faults.children import (
     marked,
 )
 from nivp_dist.bench.faults.outcome import HANG, LOST, Outcome
-from nivp_dist.bench.faults.process_faults import Ended, conclude, random_moment
+from nivp_dist.bench.faults.process_faults import Disturbed, conclude, random_moment
+from nivp_dist.errors import FAILED, FINISHED
 from nivp_dist.storage.metrics import EVENTS, METRICS
 
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+LAST_STATES = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 GRACE = "20"  # NIVP_SRUN_GRACE_SECONDS of these jobs
 PROGRAMS = ("sbatch", "scontrol", "scancel")
 
@@ -116,18 +117,18 @@ def inject(fault: Callable[[Job, Random], str], children: Children, directory: P
     if not job.id:
         return Outcome(LOST, "nivp submit", job.error)
     try:
-        if not job.wait(lambda: job.lines() >= moment.lines or job.state in ENDED):
+        if not job.wait(lambda: job.lines() >= moment.lines or job.state in LAST_STATES):
             return Outcome(HANG, f"job {job.id}", f"no line {moment.lines}: the job is {job.state}")
         time.sleep(moment.seconds)
         what = f"{moment}: {fault(job, random)}"
-        ended = job.wait(lambda: job.state in ENDED)
+        ended = job.wait(lambda: job.state in LAST_STATES)
         what = f"{what}; the job {job.state}"
         if not ended:
             return Outcome(HANG, what)
         output = "\n".join(path.read_text("utf-8", "replace") for path in (directory / "logs").glob("slurm-*.out"))
-        child = Child(subprocess.Popen(["true"]), LOCAL, directory, directory / "none")
-        code = 0 if job.state == "COMPLETED" else 1
-        return conclude(children, child, Ended(code, output, time.monotonic() - began), what, silent=True)
+        code = FINISHED if job.state == "COMPLETED" else FAILED
+        run = Disturbed(LOCAL, directory, Ended(code, output, time.monotonic() - began), what)
+        return conclude(children, run, silent=True)
     finally:
         _call("scancel", job.id)
 
