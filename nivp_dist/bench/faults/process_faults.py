@@ -35,6 +35,7 @@ from nivp_dist.bench.faults.outcome import (
 )
 from nivp_dist.bench.faults.ports import listening
 from nivp_dist.errors import BAD_INPUT, FINISHED, STOPPED_EARLY, InputError
+from nivp_dist.storage import run_directory
 
 FIRST_SECONDS = 4.0  # of a run, in which it has not written anything yet
 GONE = 30.0  # seconds within which all processes of a run have to be gone when the first has ended
@@ -174,14 +175,20 @@ def launcher_killed(children: Children, directory: Path, random: Random) -> Outc
 
 
 def stopped(children: Children, directory: Path, random: Random) -> Outcome:
-    """A process that does nothing any more (SIGSTOP): found by the deadline, or because it is silent."""
+    """A process that does nothing any more (SIGSTOP): found by the deadline, or because it is silent.
+
+    One of a run that has just finished is woken again: its launcher would wait for the pictures for ten minutes.
+    """
     choice = random.random()
     child, what = start(children, (LOCAL, LOCAL, MPI), directory, random, first=1)
     ranks = child.ranks()
     victims = ranks[int(choice * len(ranks)) :][:1]
     kill(victims, signal.SIGSTOP)
-    ended = child.wait()
     what = f"{what}: process {ranks.index(victims[0]) if victims else '-'} stopped"
+    if run_directory.has_finished(directory):
+        kill(victims, signal.SIGCONT)
+        what += " (the run had finished)"
+    ended = child.wait()
     return conclude(children, Disturbed(child.launcher, directory, ended, what), silent=child.launcher == MPI)
 
 
