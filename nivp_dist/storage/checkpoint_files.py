@@ -108,7 +108,7 @@ def _system_errors():
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """An event loop that may be told of results after it was closed."""
+    """An event loop that may be told of results after it was closed, and of errors that nobody waits for."""
 
     def call_soon_threadsafe(self, callback, *arguments, context=None):
         try:
@@ -118,14 +118,19 @@ class _Loop(asyncio.SelectorEventLoop):
                 raise
             return None
 
+    def call_exception_handler(self, context):
+        # Orbax raises the error of the first array that fails; asyncio would print those of the others.
+        if not str(context.get("message")).endswith("was never retrieved"):
+            super().call_exception_handler(context)
+
 
 @contextlib.contextmanager
 def _without_late_errors():
     """A context for a call of Orbax, after the failure of which no thread prints a traceback.
 
     At the first array that fails (the disk is full, a file is damaged), Orbax closes its event loop. The threads of
-    TensorStore that write or read the other arrays find no loop to report to then, and each would print a traceback,
-    now or after our own message.
+    TensorStore that write or read the other arrays find no loop to report to then, or nobody asks for their errors, and
+    each would print a traceback, now or after our own message.
     """
     make = asyncio.new_event_loop
     asyncio.new_event_loop = _Loop

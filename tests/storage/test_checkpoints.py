@@ -1,6 +1,8 @@
 """Checkpoints give back the same bits, fall back to the newest undamaged one, and never start from nothing silently."""
 
+import asyncio
 import errno
+import gc
 import itertools
 import os
 import shutil
@@ -155,6 +157,18 @@ def test_an_error_and_no_change_if_all_checkpoints_are_damaged(saved, tmp_path):
 def test_a_state_with_other_arrays_or_types_is_refused(saved, change):
     with pytest.raises(RunFailed, match="^the checkpoint of step 1030, t = 30.1 holds another kind of state: "):
         saved.restore_latest(state(0) | change)
+
+
+def test_the_errors_of_further_arrays_of_a_failed_save_are_not_printed(caplog):
+    """Orbax raises the first one. asyncio reports errors that nobody has asked for when it drops their futures."""
+    with checkpoint_files._without_late_errors():
+        loop = asyncio.new_event_loop()
+    loop.create_future().set_exception(ValueError("the second array"))
+    gc.collect()
+    assert not caplog.records
+    loop.call_exception_handler({"message": "another error of a callback"})
+    assert [record.message for record in caplog.records] == ["another error of a callback"]
+    loop.close()
 
 
 def test_a_copy_that_the_user_keeps_there_is_left_alone(saved, tmp_path):
