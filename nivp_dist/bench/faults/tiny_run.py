@@ -69,7 +69,7 @@ plots = false
 every_steps = 3
 [cluster]
 silence_seconds = 10.0
-deadline_minutes = 0.5
+deadline_minutes = 0.75
 """
 
 # Runs that were killed on the way, name -> in which step: before and after the second output, and near the end.
