@@ -44,10 +44,11 @@ class FitState(NamedTuple):
     """The state of a fit between two rounds, as it is checkpointed.
 
     Attributes:
-        theta: (p,). error: relative error of theta on the last fresh points. damping: relative to tr M.
+        theta: (p,); (0,) when the fit has ended and its theta was taken or refused.
+        error: relative error of theta on the last fresh points. damping: relative to tr M.
         stage: ADAM, HEAD, GAUSS_NEWTON or DONE. round: rounds done so far.
         without_gain: the last rounds in a row that gained less than a percent.
-        first_moment, second_moment: (p,), of Adam.
+        first_moment, second_moment: of Adam: (p,) in its stage, else (0,), because every checkpoint holds them.
         least_error: so far. since_least: Gauss-Newton rounds since it fell by a real gain.
     """
 
@@ -61,6 +62,15 @@ class FitState(NamedTuple):
     second_moment: jax.Array
     least_error: jax.Array
     since_least: jax.Array
+
+    def without_moments(self) -> "FitState":
+        """The state after the last step of Adam."""
+        none = jnp.zeros(0, self.theta.dtype)
+        return self._replace(first_moment=none, second_moment=none)
+
+    def ended(self) -> "FitState":
+        """The state that stays of a fit whose theta was taken or refused: its numbers, for the record."""
+        return self.without_moments()._replace(theta=jnp.zeros(0, self.theta.dtype))
 
 
 class Fitter:
@@ -97,7 +107,7 @@ class Fitter:
         """The state before the first round."""
         first = GAUSS_NEWTON if self.settings.method == "gauss_newton" else ADAM
         zero = jnp.zeros_like(theta)
-        return FitState(
+        state = FitState(
             theta=theta,
             error=_number(np.inf),
             damping=_number(FIRST_DAMPING),
@@ -109,6 +119,7 @@ class Fitter:
             least_error=_number(np.inf),
             since_least=_count(0),
         )
+        return state if first == ADAM else state.without_moments()
 
     def advance(self, state: FitState, key, density, context=None, floor: float | None = None) -> FitState:
         """The state after one round.
@@ -240,7 +251,7 @@ class Fitter:
         after = HEAD if self.settings.head_tuning else GAUSS_NEWTON
         if after == GAUSS_NEWTON and self.settings.method == "adam":
             after = DONE
-        return state._replace(stage=_count(after))
+        return state.without_moments()._replace(stage=_count(after))
 
     def stuck(self, state: FitState) -> bool:
         """Whether the fit has stalled far from its target with rounds left: other initial parameters are worth them."""

@@ -128,7 +128,7 @@ class Fits:
                 f"network.width, fit.iterations or fit.points, or set fit.on_miss = 'continue'"
             )
         theta, estimate = self._network_part(fit.theta), state.estimate._replace(initial=misfit)
-        return state.after(phase=EVOLVE, theta=theta, fit=fit, estimate=estimate), error
+        return state.after(phase=EVOLVE, theta=theta, fit=fit.ended(), estimate=estimate), error
 
     def refit_bound(self, state: State) -> float:
         """The relative error below which a refit is accepted: restart.bound, or a tenth of the estimated error.
@@ -149,6 +149,7 @@ class Fits:
         healthy_step = max(state.h, state.baseline.h) if state.baseline else state.h
         state = state.after(
             phase=EVOLVE,
+            fit=state.fit.ended(),
             refit_attempts=state.refit_attempts + 1,
             baseline=None,
             fit_step=state.step,

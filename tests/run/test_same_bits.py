@@ -47,6 +47,20 @@ def test_a_crash_changes_nothing(runs, undisturbed, same, crash, moment):
     assert [event for event in ran.events if event[0] != "resume"] == undisturbed.events
 
 
+@pytest.mark.parametrize("moment", [("fit", 2), ("fit", 5)], ids=["in Adam's stage", "after it"])
+def test_a_crash_in_a_fit_that_begins_with_adam_changes_nothing(runs, same, crash, moment):
+    """The moments of Adam are in a checkpoint as long as they decide something."""
+    settings = {"fit__method": "adam_then_gauss_newton", "fit__adam_steps": 300, "fit__iterations": 6}
+    settings |= {
+        "integrator__t_end": 0.05,
+        "output__times": [],
+        "checkpoint__every_steps": 1,
+        "fit__on_miss": "continue",
+    }
+    ran = runs.begin(crash, moment, **settings)
+    same(runs.resume(ran), runs.run(**settings))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 @pytest.mark.parametrize("moment", [("fit", 3), ("step", 4)])
 def test_a_stop_changes_nothing(runs, undisturbed, same, at, number, moment):
@@ -148,7 +162,7 @@ LOST = {
     "previous_error": lambda state: {"previous_error": 1.0},
     "step": lambda state: {"step": state.step + 2},
     "t": lambda state: {"t": state.t + 1e-6},
-    "phase": lambda state: {"phase": REFIT},
+    "phase": lambda state: {"phase": REFIT, "fit": state.fit._replace(theta=state.theta)},
     # With another health, baseline or step of the last fit the run begins a refit that it does not need.
     "health": lambda state: {"health": state.health._replace(h=1e-9), "fit_step": -100},
     "baseline": lambda state: {"baseline": state.baseline._replace(h=1e9), "fit_step": -100},

@@ -12,6 +12,7 @@ from nivp_dist.problems.heat import Heat
 from nivp_dist.run.simulation import Simulation
 from nivp_dist.run.state import from_tree, to_tree
 from nivp_dist.settings.model import Config
+from nivp_dist.storage import checkpoint_files
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +61,26 @@ def test_a_missing_entry_is_an_error(simulation, state, missing):
     del tree[missing]
     with pytest.raises(KeyError, match=missing):
         from_tree(tree, simulation.mesh)
+
+
+PARAMETERS = {"theta", "velocity"}
+
+
+@pytest.mark.parametrize(
+    "moment, settings, held",
+    [
+        (("fit", 2), {"fit__method": "gauss_newton"}, PARAMETERS | {"fit.theta"}),
+        (("fit", 2), {"fit__method": "adam"}, PARAMETERS | {"fit.theta", "fit.first_moment", "fit.second_moment"}),
+        (("step", 2), {"fit__method": "adam"}, PARAMETERS),
+        (("refit", 2), {"restart__every": 0.02, "restart__cooldown_steps": 2}, PARAMETERS | {"fit.theta"}),
+        (None, {"restart__every": 0.05, "integrator__t_end": 0.1, "restart__bound": 1e-9}, PARAMETERS),
+    ],
+    ids=["fit", "Adam", "steps", "refit", "end, after a refused refit"],
+)
+def test_a_checkpoint_holds_two_numbers_a_parameter_and_those_of_a_fit_in_progress(runs, crash, moment, settings, held):
+    settings |= {"checkpoint__every_steps": 1, "fit__adam_steps": 400, "fit__on_miss": "continue"}
+    ran = runs.run(**settings) if moment is None else runs.begin(crash, moment, **settings)
+    newest = max((ran.directory / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    arrays = checkpoint_files.read(newest)
+    p = arrays["theta"].size
+    assert {name for name, array in arrays.items() if array.shape == (p,)} == held
