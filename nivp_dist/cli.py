@@ -217,7 +217,7 @@ def _view():
     from nivp_dist.report.progress import Reporter
     from nivp_dist.run.launch import View
 
-    return View(Reporter, draw_pictures)
+    return View(Reporter, draw_pictures, session.current().part)
 
 
 def main(arguments: list[str] | None = None) -> int:

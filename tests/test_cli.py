@@ -40,7 +40,7 @@ def calls(monkeypatch, tmp_path):
     """Calls of a stand-in for controller.evolve: (config, directory, resume). Working directory: tmp_path."""
     calls = Calls()
 
-    def evolve(config, directory, *, resume=False, reporter, problem, draw_pictures):
+    def evolve(config, directory, *, resume=False, reporter, problem, draw_pictures, part):
         assert in_use(directory)
         calls.append((config, directory, resume))
         if calls.leave_checkpoint:

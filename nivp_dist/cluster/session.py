@@ -36,6 +36,7 @@ class Session:
         self.topology, self.group, self.watchdog = place, group, watchdog
         self.log: Log | None = None
         self.is_script = False
+        self._parted = False
         self._before_log: list[str] = []  # messages from before the log is open
 
     def begin(self, label: str) -> None:
@@ -89,13 +90,20 @@ class Session:
             self.log.write_line(message)
 
     def fail(self, cause: str, code: int, consequence: bool) -> None:
-        """End the whole group because of this process; does not return. Does nothing if this process is alone.
+        """End the whole group because of this process; does not return. Does nothing if this process is alone by now.
 
         consequence: the cause may be the consequence of another process's failure.
         """
-        if self.group is not None:
+        if self.group is not None and not self._parted:
             self.write_log(f"failed: {cause}")
             self.group.fail(cause, code, consequence)
+
+    def part(self) -> None:
+        """The orderly end of a run that has finished, which all processes reach. Nothing collective may follow.
+
+        Process 0 returns when the others have ended, which they do soon, or after ten seconds.
+        """
+        self._part(FINISHED, "the run has finished, and MPI does not end: to draw the pictures, use nivp plot")
 
     def leave(self, code: int, last_line: str = "") -> int:
         """The orderly end, which all processes reach; returns the exit code of this one.
@@ -103,29 +111,34 @@ class Session:
         Only process 0 ends with the code that is given, and as the last: srun and mpirun kill all processes at the
         first exit code that is not 0. It writes the last line to standard error when the others are gone.
         """
-        if self.group is None:
-            return self._finish(code, last_line)
+        self._part(code, last_line)
+        return self._finish(code, last_line)
+
+    def _part(self, code: int, last_line: str) -> None:
+        """Part from the other processes, if that has not happened. code, last_line: for an end without MPI."""
+        if self.group is None or self._parted:
+            return
         import jax
 
+        group = self.group
         self.begin("leave")
         sys.stdout.flush()
         jax.distributed.shutdown()
-        code = code if self.topology.index == 0 else FINISHED
 
         def end_without_mpi() -> None:
             self.write_log(f"MPI does not end within {channel.FINALIZE_SECONDS:g} s: this process ends without it")
+            group.leave()
             os._exit(self._finish(code, last_line))
 
         channel.current().close(end_without_mpi)
-        return self._finish(code, last_line)
+        group.leave()
+        self._parted = True
 
     def _finish(self, code: int, last_line: str) -> int:
-        if self.group is not None:
-            self.group.leave()
         if last_line and self.topology.index == 0:
             sys.stderr.write(f"nivp: {' '.join(last_line.split())}\n")
             sys.stderr.flush()
-        return code
+        return code if self.topology.index == 0 else FINISHED
 
 
 _session = Session(Topology(1, 0, "alone"))

@@ -5,6 +5,7 @@ comes next (a round of a fit, a refit, a step, an output) follows from the state
 """
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -29,7 +30,14 @@ class Interrupted(Exception):
 
 
 def evolve(
-    config: Config, directory: Path, *, resume: bool = False, reporter=None, problem=None, draw_pictures=None
+    config: Config,
+    directory: Path,
+    *,
+    resume: bool = False,
+    reporter=None,
+    problem=None,
+    draw_pictures=None,
+    part: Callable[[], None] = lambda: None,
 ) -> dict:
     """Run, or go on with, the run in `directory` until integrator.t_end. Every process calls it.
 
@@ -37,6 +45,7 @@ def evolve(
         resume: go on from the newest checkpoint.
         reporter: shows progress (``run.reporter``), on process 0. problem: an instance, or None to load config.problem.
         draw_pictures: called with the directory and the problem when the run has finished, or None (output.plots).
+        part: called by every process when the run has finished, before process 0 draws and reports.
 
     Returns: the summary, as summary.json holds it.
 
@@ -51,7 +60,7 @@ def evolve(
         simulation = Simulation(config, problem)
         record = Record(config, directory, simulation, clock)
         control = Control(config.checkpoint, request)
-        return MainLoop(simulation, record, control, reporter, draw_pictures).run(resume)
+        return MainLoop(simulation, record, control, reporter, draw_pictures, part).run(resume)
 
 
 class MainLoop:
@@ -59,11 +68,20 @@ class MainLoop:
 
     Args:
         simulation: computes. record: writes files. control: decides on saving and stopping. reporter: shows progress.
+        draw_pictures, part: as for ``evolve``.
     """
 
-    def __init__(self, simulation: Simulation, record: Record, control: Control, reporter, draw_pictures=None):
+    def __init__(
+        self,
+        simulation: Simulation,
+        record: Record,
+        control: Control,
+        reporter,
+        draw_pictures=None,
+        part: Callable[[], None] = lambda: None,
+    ):
         self.config, self.simulation, self.record = simulation.config, simulation, record
-        self.control, self.reporter, self.draw_pictures = control, reporter, draw_pictures
+        self.control, self.reporter, self.draw_pictures, self.part = control, reporter, draw_pictures, part
 
     def run(self, resume: bool = False) -> dict:
         """Transition by transition until the run has finished. Returns the summary; raises as ``evolve``."""
@@ -217,6 +235,7 @@ class MainLoop:
         if self.save(state):  # else the run had finished before this resume
             self.record.event(state, "finish", f"finished at t = {state.t:g} after {state.step} steps")
         summary = self.record.summary(state, "finished")
+        self.part()  # drawing takes a minute, for which the other processes need not wait with their devices
         self.draw()
         self.reporter.finish(summary, self.record.directory)
         return summary

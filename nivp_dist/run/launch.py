@@ -26,10 +26,15 @@ from nivp_dist.storage.lock import hold, in_use
 
 
 class View(NamedTuple):
-    """How a run is shown. reporter: () -> a context manager, see ``SilentReporter``; draw_pictures: see ``evolve``."""
+    """How a run is shown, and what its processes do at its end.
+
+    reporter: () -> a context manager, see ``SilentReporter``. draw_pictures, part: see ``evolve``; by default the
+    processes stay together after the run, as those of a script have to.
+    """
 
     reporter: Callable
     draw_pictures: Callable
+    part: Callable[[], None] = lambda: None
 
 
 def start(config: Config, output: str | Path | None, name: str, view: View, problem: Problem | None = None) -> Path:
@@ -159,6 +164,7 @@ def _evolve(config: Config, directory: Path, resumed: bool, view: View, problem:
                 reporter=reporter,
                 problem=problem,
                 draw_pictures=view.draw_pictures,
+                part=view.part,
             )
     except KeyboardInterrupt:
         if run_directory.has_checkpoint(directory):

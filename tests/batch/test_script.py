@@ -241,6 +241,6 @@ def test_the_shell_outlives_its_tasks_when_both_get_a_signal(bash):
 def test_a_task_of_an_array(bash):
     ids = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "9", "SLURM_CPUS_PER_TASK": "4"}
     assert bash(75, rule=0, tasks=[8, 9], **ids).wait(timeout=20) == 75
-    step = STEP.replace("exit=1", "exit=1 --cpus-per-task=4").replace("a run's", "a run's/0009")
+    step = STEP.replace("--wait=0", "--wait=0 --cpus-per-task=4").replace("a run's", "a run's/0009")
     rule = RULE.replace("job 42", "job 40_9").replace("JobId=42", "JobId=40_9").replace("a run's", "a run's/0009")
     assert bash.called() == [step, rule, "scontrol requeue 40_9"]

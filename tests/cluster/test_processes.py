@@ -112,6 +112,59 @@ def handles(pid, number):
     return bool(int(mask.split()[1], 16) & 1 << number - 1)
 
 
+# Of all points at which a run evaluates the reference, only those of a curve in its pictures are 401.
+WHEN_DRAWN = """
+
+_when_computed = Modes.reference
+
+
+def _when_drawn(self, x, t):
+    if len(x) == 401:
+        with open(os.environ["TEST_RUN"] + "/logs/process-0001.log") as log:
+            other = log.read().split(", pid ")[-1].split()[0]
+        deadline = time.monotonic() + 20
+        while not (ended := _has_ended(other)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with open("drawn", "w") as file:
+            file.write("alone" if ended else "not alone")
+        if os.environ.get("TEST_FAULT") == "draw":
+            raise ArithmeticError("no picture")
+    return _when_computed(self, x, t)
+
+
+def _has_ended(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+Modes.reference = _when_drawn
+"""
+
+
+@pytest.mark.parametrize("words, fault", [(local(2), ""), (local(2), "draw"), (mpirun(2), "")])
+def test_pictures_are_drawn_when_the_other_process_has_ended(processes, words, fault):
+    folder = processes.folder
+    (folder / "drawn").unlink(missing_ok=True)
+    (folder / "drawn.py").write_text((folder / "modes.py").read_text() + WHEN_DRAWN)
+    (folder / "drawn.toml").write_text((folder / "modes.toml").read_text().replace("modes.py", "drawn.py"))
+    ran = processes.Ran(processes.new())
+    options = ("--devices", "0", "--integrator.t_end", "0.1", "--output.plots", "true")
+    place = {"TEST_RUN": str(ran.directory)}
+    process = processes.launch(
+        words, "run", "drawn.toml", "--output", ran.directory, *options, fault=fault, environment=place
+    )
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0 and ran.summary["status"] == "finished", err
+    assert (folder / "drawn").read_text() == "alone", out
+    *_, pictures, further = out.splitlines()
+    assert pictures.startswith("pictures: nivp plot ") and further.startswith("go on:    nivp resume ")
+    assert out.count("the pictures could not be drawn (ArithmeticError: no picture); try: nivp plot") == bool(fault)
+    assert (ran.directory / "pictures/solution.png").exists() == (not fault)
+
+
 def test_a_restart_takes_all_programs_from_the_compilation_cache(processes):
     """Several processes have a cache by default. Entries that were torn while they were written are replaced without a
     message, and a later run adds nothing.
