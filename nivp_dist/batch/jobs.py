@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import logging
+import math
 import os
 import re
 import shlex
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from nivp_dist.batch.script import Resources
+from nivp_dist.batch.script import NOTICE, Resources
 from nivp_dist.batch.sweeps import member, members
 from nivp_dist.errors import InputError, RunFailed
 from nivp_dist.settings.model import Config
@@ -22,7 +23,7 @@ from nivp_dist.settings.sources import Source
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.files import write_whole
 from nivp_dist.storage.lock import in_use
-from nivp_dist.storage.metrics import Lines, read_tail
+from nivp_dist.storage.metrics import METRICS, Lines, read_tail
 
 JOBS = "jobs.jsonl"  # the jobs of a run, one a line
 # Messages of sbatch when it has lost the controller, which may have queued the job all the same.
@@ -32,6 +33,8 @@ LOOK_AFTER = (0.0, 5.0, 10.0, 20.0)  # seconds between looks into the queue: a c
 # new job would take them for its own.
 OF_A_GROUP = r"PMIX?_|OMPI_COMM_WORLD_|MV[2P]_COMM_WORLD_|FLUX_|PALS_|MPI_LOCAL|NIVP_PROCESS|NIVP_MEETING"
 OF_A_JOB = r"SLURM_(?!CONF$|CLUSTERS$)|SLURMD_|" + OF_A_GROUP
+NOTICE_FACTOR = 3  # times the longest step and save that were seen: the next may take longer on a busy file system
+LONGEST_NOTICE = 65535  # seconds, of Slurm
 
 
 # ------------------------------------------------------------------------------------------------ checks
@@ -75,6 +78,18 @@ def require_sbatch() -> None:
     """Raises InputError where there is no Slurm."""
     if shutil.which("sbatch") is None:
         raise InputError("sbatch is not here: submit from a login node of a Slurm cluster, or use launch/local, mpirun")
+
+
+def notice(directory: Path) -> int:
+    """Seconds before the time limit at which a run should be signalled: NOTICE, or three times the longest time between
+    two of the last lines of metrics.jsonl, which is a step with the save after it, if that is more.
+
+    At the signal a run gives up the step in progress between two of its stages, and saves.
+    """
+    lines = read_tail(directory / METRICS)
+    times = [line["wall_seconds"] for line in lines if isinstance(line.get("wall_seconds"), (int, float))]
+    longest = max((after - before for before, after in itertools.pairwise(times)), default=0.0)
+    return min(max(NOTICE, math.ceil(NOTICE_FACTOR * longest)), LONGEST_NOTICE)
 
 
 def require_idle(directory: Path) -> None:

@@ -19,6 +19,9 @@ TASK_DIRECTORY = "$(printf '%s/%04d' {sweep} \"$SLURM_ARRAY_TASK_ID\")"
 TASK_JOB = "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
 
 
+NOTICE = 120  # seconds, for a run of which nothing has been measured yet
+
+
 class Resources(NamedTuple):
     """What a job asks of Slurm. None: Slurm's own default."""
 
@@ -31,7 +34,7 @@ class Resources(NamedTuple):
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    notice: int = 120  # seconds before the time limit at which Slurm signals the run
+    notice: int | None = None  # seconds before the time limit at which Slurm signals the run; None: NOTICE
     requeues: int = 20  # how often the job is queued again at most
     array_limit: int | None = None  # tasks of a sweep that run at the same time
 
@@ -59,12 +62,15 @@ def resources(options: dict[str, Any], site: SiteSettings) -> Resources:
             f"{COMMAND_LINE}: {asked.ntasks_per_node} processes of a node cannot share its {gpus} GPUs evenly: "
             f"--ntasks-per-node {gpus} starts one a GPU"
         )
-    if asked.time is not None:
-        _require_notice_within(asked.time, asked.notice)
+    require_notice_within_limit(asked)
     return asked
 
 
-def _require_notice_within(time: str, notice: int) -> None:
+def require_notice_within_limit(asked: Resources) -> None:
+    """Raises InputError if a job would be signalled before it has begun."""
+    time, notice = asked.time, asked.notice or NOTICE
+    if time is None:
+        return
     try:
         limit = 60 * math.ceil(seconds(time, "--time") / 60)  # Slurm counts in minutes; 0 means no limit
     except ValueError as error:
@@ -121,7 +127,7 @@ def _of_slurm(directory: Path, asked: Resources, tasks: list[int] | None) -> dic
         "ACCOUNT": _quoted(asked.account),
         "QOS": _quoted(asked.qos),
         "CONSTRAINT": _quoted(asked.constraint),
-        "NOTICE": asked.notice,
+        "NOTICE": asked.notice or NOTICE,
         "LOG": _log(directory, sweep),
         "RUN": TASK_DIRECTORY.format(sweep=run) if sweep else run,
         "JOB": TASK_JOB if sweep else "$SLURM_JOB_ID",

@@ -31,8 +31,9 @@ class SiteSettings(Section):
     constraint: str | None = None
     # Time limit of one job, such as "24:00:00".
     time: str | None = None
-    # Seconds before the time limit at which the run saves and stops.
-    notice: int = Field(default=120, ge=1, le=65535)
+    # Seconds before the time limit at which the run saves and stops. Default: 120, or for a run that is continued three
+    # times its longest step with the save after it, where that is more.
+    notice: int | None = Field(default=None, ge=1, le=65535)
     # How often a job is queued again at most.
     requeues: int = Field(default=20, ge=0)
     # Cores of a process.

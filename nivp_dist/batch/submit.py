@@ -44,7 +44,8 @@ class Request(NamedTuple):
 @click.option(
     "--notice",
     type=click.IntRange(1, 65535),
-    help="Seconds before the time limit at which the run saves and stops. Default: 120.",
+    help="Seconds before the time limit at which the run saves and stops. Default: 120; with --resume three times "
+    "the longest of the last steps with its save, if that is more.",
 )
 @click.option("--requeues", type=click.IntRange(0), help="How often the job is queued again at most. Default: 20.")
 @click.option("--sweep", multiple=True, metavar="KEY=V1,V2", help="A run for each value, or combination of several.")
@@ -115,8 +116,9 @@ def _submit_resumed(directory: Path, overrides: dict[str, str], request: Request
         raise InputError(f"{directory}: nothing is left to do; --integrator.t_end goes further")
     for run in runs:
         problem_copy.require_unchanged(run)
-    jobs.check(configs, request.resources)
-    text = script.render(directory, request.resources, request.site, overrides, tasks)
+    resources = _with_notice(request.resources, runs)
+    jobs.check(configs, resources)
+    text = script.render(directory, resources, request.site, overrides, tasks)
     if request.dry_run:
         click.echo(text, nl=False)
         return
@@ -124,6 +126,17 @@ def _submit_resumed(directory: Path, overrides: dict[str, str], request: Request
         jobs.require_idle(run)
     job, path = jobs.queue(directory, text, tasks)
     _report_job(job, path, tasks)
+
+
+def _with_notice(resources: Resources, runs: list[Path]) -> Resources:
+    """The resources with a notice that suits what the runs have measured, unless one was asked for.
+
+    Raises InputError if the time limit leaves no room for it.
+    """
+    if resources.notice is None:
+        resources = resources._replace(notice=max(map(jobs.notice, runs)))
+        script.require_notice_within_limit(resources)
+    return resources
 
 
 def _report_job(job: str, path: Path, tasks: list[int] | None) -> None:

@@ -227,7 +227,7 @@ class MainLoop:
         written = self.record.save(state)
         if written:
             self.record.summary(state, "running")
-        self.control.saved(state.transitions)
+        self.control.saved(state.transitions, written)
         return written
 
     def finish(self, state: State) -> dict:

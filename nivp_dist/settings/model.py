@@ -227,12 +227,16 @@ class RestartSettings(Section):
 
 
 class CheckpointSettings(Section):
-    """When the state of the run is saved. The two intervals hold together: the first that is over counts."""
+    """When the state of the run is saved.
+
+    If neither interval is given, the run measures how long a save takes, and saves so often that this takes a hundredth
+    of its time, but at least every 30 minutes. If both are given, the first that is over counts.
+    """
 
     # Largest number of transitions (steps, rounds of a fit, outputs) between two checkpoints.
-    every_steps: PositiveInt = 10
+    every_steps: PositiveInt | None = None
     # Longest time between two checkpoints, in minutes of wall time.
-    every_minutes: PositiveFloat = 10.0
+    every_minutes: PositiveFloat | None = None
     # Number of checkpoints that are kept; more than one, because the newest may turn out to be damaged.
     keep: int = Field(default=3, ge=2)
 

@@ -162,7 +162,7 @@ def bash(tmp_path):
     return bash
 
 
-STEP = "--kill-on-bad-exit=1 /bin/py thon -m nivp_dist.cli resume /a run's --integrator.t_end 2 --patience 300"
+STEP = "--kill-on-bad-exit=1 --wait=0 /bin/py thon -m nivp_dist.cli resume /a run's --integrator.t_end 2 --patience 300"
 BEFORE = f"--before {hashlib.sha256(b'').hexdigest()}  -"  # of the summary, of which there is none
 RULE = f"python -m nivp_dist.batch.requeue /a run's --cap 7 --job 42 {BEFORE} --facts JobId=42 JobState=RUNNING"
 

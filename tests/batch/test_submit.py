@@ -14,6 +14,7 @@ from nivp_dist.batch import jobs
 from nivp_dist.settings.files import read_config
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.lock import hold
+from nivp_dist.storage.metrics import Lines
 
 HEAT = '[problem]\nname = "heat"\n'
 # Stand-ins: sbatch records what it is given, or refuses with the text in REFUSE; squeue answers with QUEUED about one
@@ -251,6 +252,27 @@ def test_the_directory_of_a_queued_job_that_cannot_be_recorded_stays(submit, mon
     assert (code, out) == (1, "43\n") and err.endswith(" cannot be written: Disk quota exceeded\n")
     assert err.startswith("nivp: job 43 is queued, but ")
     assert Path("r/job-002.sbatch").exists()
+
+
+@pytest.mark.parametrize(
+    "times, notice",
+    [([], 120), ([5.0], 120), ([0.0, 30.0, 60.0], 120), ([0.0, 20.0, 121.5, 140.0], 305), ([0.0, 1e6], 65535)],
+)
+def test_the_notice_of_a_run_that_is_continued_follows_its_longest_step_and_save(submit, times, notice):
+    assert submit("heat.toml", "--output", "r")[0] == 0
+    for number, seconds in enumerate(times, start=1):
+        Lines("r/metrics.jsonl").append({"step": number, "t": 0.1 * number, "wall_seconds": seconds})
+    assert f"--signal=USR2@{notice}\n" in submit("--resume", "r", "--dry-run")[1]
+    assert "--signal=USR2@50\n" in submit("--resume", "r", "--dry-run", "--notice", 50)[1]
+
+
+def test_a_time_limit_below_the_notice_that_a_run_needs_is_refused(submit, refused):
+    submit("heat.toml", "--output", "r")
+    for number, seconds in enumerate((0.0, 200.0), start=1):
+        Lines("r/metrics.jsonl").append({"step": number, "wall_seconds": seconds})
+    line = "a notice of 600 s is not shorter than the time limit, 10: lower --notice or raise --time"
+    assert refused("--resume", "r", "--time", "10") == line
+    assert submit("--resume", "r", "--time", "11", "--dry-run")[0] == 0
 
 
 def test_resume(submit, refused, monkeypatch):

@@ -36,6 +36,45 @@ def test_a_save_is_due_after_some_steps_or_minutes(control):
     assert control.decide(3) == GO  # this step is saved already
 
 
+def saves_of(control, seconds, steps, cost):
+    """The steps, of so many seconds each, at which the run saves; cost: step -> seconds of its save."""
+    saved = []
+    for step in range(steps):
+        if control.decide(step) == SAVE:
+            saved.append(step)
+            control.begin("save")
+            control.clock.now += cost(step)
+            control.saved(step)
+        control.clock.now += seconds
+    return saved
+
+
+def test_where_no_interval_is_set_saves_take_a_hundredth_of_the_time():
+    def control():
+        return Control(CheckpointSettings(), StopRequest(), Clock())
+
+    assert saves_of(control(), 0.125, 2000, lambda step: 0.5) == [0, 400, 800, 1200, 1600]  # 50 s between two saves
+    assert saves_of(control(), 2.0, 200, lambda step: 0.0) == list(range(200))
+    # A save that takes longer, as on a disk that others use, makes the next ones rarer.
+    assert saves_of(control(), 1.0, 400, lambda step: 0.5 if step < 60 else 1.0) == [0, 50, 100, 200, 300]
+    # One that a disk in trouble has held up for an hour does not leave the run without a checkpoint for days.
+    assert saves_of(control(), 60.0, 100, lambda step: 1.0 if step else 3600.0)[:4] == [0, 30, 32, 34]
+
+
+def test_a_save_that_was_on_the_disk_already_says_nothing_of_its_cost():
+    control = Control(CheckpointSettings(), StopRequest(), Clock())
+    saves_of(control, 1.0, 1, lambda step: 2.0)
+    control.begin("save")
+    control.saved(1, written=False)
+    assert control.save_seconds == 2.0
+
+
+def test_an_interval_in_steps_alone_knows_no_time_and_one_in_minutes_alone_no_steps():
+    for settings, saved in (({"every_steps": 40}, [0, 40, 80]), ({"every_minutes": 0.5}, [0, 30, 60, 90])):
+        control = Control(CheckpointSettings(**settings), StopRequest(), Clock())
+        assert saves_of(control, 1.0, 100, lambda step: 0.0) == saved
+
+
 def test_a_request_to_stop_comes_before_a_save(control):
     assert not control.stop_requested("step")
     control.request.received = "SIGTERM"
