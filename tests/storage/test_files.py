@@ -249,3 +249,23 @@ def test_storage_without_checkpoints_does_not_import_jax():
     code = "import sys, nivp_dist.storage.run_directory, nivp_dist.storage.snapshots; print('jax' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+def test_a_snapshot_is_found_without_opening_all_others(tmp_path, monkeypatch):
+    times = [0.1 * k for k in range(100)] + [0.1 + 1e-8, 1e-7, 123456.7]
+    paths = {t: snapshots.save(tmp_path, t, {"theta": np.zeros(1)}) for t in times}
+    paths[0.25] = snapshots.save(tmp_path, 0.25, {}).replace(tmp_path / "snapshots/t_copy.npz")  # no time in its name
+    opened = []
+    time_of = snapshots._time
+    monkeypatch.setattr(snapshots, "_time", lambda path: opened.append(path) or time_of(path))
+    for t, path in paths.items():
+        assert snapshots.find(tmp_path, t) == (t, path)
+    assert snapshots.find(tmp_path, 123456.7 * (1 + 1e-10)) == (123456.7, paths[123456.7])
+    assert snapshots.find(tmp_path, 0.1 + 5e-8) is None and snapshots.find(tmp_path, 50.0) is None
+    assert len(opened) < 3 * len(paths)  # one or two besides the copy, which is opened every time
+    assert snapshots.find(tmp_path / "none", 0.1) is None
+
+
+def test_only_the_wanted_arrays_of_a_snapshot_are_read(tmp_path):
+    path = snapshots.save(tmp_path, 0.5, {"theta": np.ones(5), "relative_l2": 1e-3})
+    assert snapshots.load(path, lambda name: name.startswith("rel")) == {"relative_l2": 1e-3}
