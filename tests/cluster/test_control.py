@@ -2,12 +2,16 @@
 
 import os
 import signal
+import types
+from typing import Any
 
 import pytest
 
 from nivp_dist.backend.mesh import make_mesh, replicate, to_host
 from nivp_dist.cluster.control import GO, SAVE, STOP, Control, from_process_zero
+from nivp_dist.cluster.session import Session
 from nivp_dist.cluster.signals import StopRequest
+from nivp_dist.cluster.topology import Topology
 from nivp_dist.errors import InputError
 from nivp_dist.settings.model import CheckpointSettings
 
@@ -138,3 +142,26 @@ def test_replicated_arrays_come_back_bit_for_bit():
 def test_more_devices_than_exist_are_an_error():
     with pytest.raises(InputError, match="devices = 4096, but there are"):
         make_mesh(4096)
+
+
+def test_a_process_that_has_parted_from_the_others_ends_alone(monkeypatch, capsys):
+    """Process 0 while it draws the pictures: the others have left once, and its failure is no longer theirs."""
+    calls = []
+    group: Any = types.SimpleNamespace(
+        leave=lambda: calls.append("leave"), fail=lambda *words: calls.append("fail"), position=(0, "")
+    )
+    monkeypatch.setattr("jax.distributed.shutdown", lambda: calls.append("shutdown"))
+    here = Session(Topology(2, 0, "local"), group)
+    here.part()
+    here.fail("a defect in a picture", 1, False)
+    here.part()
+    assert here.leave(75, "the last line") == 75
+    assert calls == ["shutdown", "leave"] and capsys.readouterr().err == "nivp: the last line\n"
+
+
+def test_a_group_that_has_not_parted_fails_as_a_whole():
+    calls = []
+    group: Any = types.SimpleNamespace(fail=lambda *words: calls.append(words))
+    here = Session(Topology(2, 0, "local"), group)
+    here.fail("a defect", 1, False)
+    assert calls == [("a defect", 1, False)]
