@@ -133,6 +133,8 @@ class Session:
         channel.current().close(end_without_mpi)
         group.leave()
         self._parted = True
+        if self.watchdog is not None:
+            self.watchdog.watch_alone()
 
     def _finish(self, code: int, last_line: str) -> int:
         if last_line and self.topology.index == 0:

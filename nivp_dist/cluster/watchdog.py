@@ -76,6 +76,13 @@ class Watchdog:
         self.log = log
         faulthandler.enable(log)
 
+    def watch_alone(self) -> None:
+        """The other processes have ended: from now on the deadline holds for this one alone."""
+        if self.log is not None:
+            alone = Alone(self.log.write_last_line)
+            alone.position, alone.on_dump = self.group.position, self.write_stacks
+            self.group = alone
+
     def _watch(self) -> None:
         # The time is counted in intervals that this thread has slept, and not read from a clock: a job that its
         # scheduler has suspended for an hour is not late.

@@ -235,7 +235,8 @@ class MainLoop:
         if self.save(state):  # else the run had finished before this resume
             self.record.event(state, "finish", f"finished at t = {state.t:g} after {state.step} steps")
         summary = self.record.summary(state, "finished")
-        self.part()  # drawing takes a minute, for which the other processes need not wait with their devices
+        self.part()  # drawing takes up to a minute, for which the other processes need not wait with their devices
+        self.control.begin("pictures")
         self.draw()
         self.reporter.finish(summary, self.record.directory)
         return summary

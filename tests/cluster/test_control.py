@@ -2,12 +2,14 @@
 
 import os
 import signal
+import threading
 import types
 from typing import Any
 
 import pytest
 
 from nivp_dist.backend.mesh import make_mesh, replicate, to_host
+from nivp_dist.cluster import watchdog
 from nivp_dist.cluster.control import GO, SAVE, STOP, Control, from_process_zero
 from nivp_dist.cluster.session import Session
 from nivp_dist.cluster.signals import StopRequest
@@ -157,6 +159,19 @@ def test_a_process_that_has_parted_from_the_others_ends_alone(monkeypatch, capsy
     here.part()
     assert here.leave(75, "the last line") == 75
     assert calls == ["shutdown", "leave"] and capsys.readouterr().err == "nivp: the last line\n"
+
+
+def test_the_deadline_holds_for_a_process_that_has_parted_from_the_others(monkeypatch):
+    causes, ended = [], threading.Event()
+    monkeypatch.setattr(watchdog.os, "_exit", lambda code: ended.set())
+    monkeypatch.setattr(watchdog.ending, "write_cause", lambda cause, *_, **__: causes.append(cause))
+    group: Any = types.SimpleNamespace(position=(7, "leave"), report_missed_deadline=lambda seconds: ended.set())
+    log: Any = types.SimpleNamespace(write=causes.append, write_last_line=causes.append)
+    watching = watchdog.Watchdog(group, 0.3)
+    watching.log = log
+    watching.watch_alone()
+    watching.begin("pictures")
+    assert ended.wait(20) and "'pictures'" in causes[0] and "'pictures'" in causes[1]  # the stacks, and the cause
 
 
 def test_a_group_that_has_not_parted_fails_as_a_whole():
