@@ -24,7 +24,7 @@ from nivp_dist.settings.files import CHANGEABLE, RECORD, all_settings, changed_k
 from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory, snapshots
 from nivp_dist.storage.checkpoints import Checkpoints
-from nivp_dist.storage.files import persist
+from nivp_dist.storage.files import persist, read_back
 from nivp_dist.storage.lock import require_ours
 from nivp_dist.storage.metrics import EVENTS, METRICS, Lines, iterate, read_tail
 
@@ -48,8 +48,9 @@ class Record:
         self.checkpoints = Checkpoints(self.directory, config.checkpoint.keep, channel.current())
         self.metrics, self.events = Lines(self.directory / METRICS), Lines(self.directory / EVENTS)
         self._started = time.monotonic()
-        previous = run_directory.readable_summary(self.directory) if self.writes else {}
-        self.began = self.writes and (self.directory / run_directory.SUMMARY).exists()
+        summary = self.directory / run_directory.SUMMARY
+        previous = read_back(summary, lambda: run_directory.readable_summary(self.directory)) if self.writes else {}
+        self.began = self.writes and summary.exists()
         self._summary_damaged = self.began and not previous
         self._reached = previous.get("transitions") or 0  # transitions at the last checkpoint of which the summary says
         self._earlier = float(previous.get("wall_seconds") or self._logged_wall_seconds())
@@ -180,9 +181,13 @@ class Record:
         marks = self.metrics.mark(), self.events.mark()
         return History(*marks, self._digests, self._settings, self.environment)
 
+    def _tail(self, name: str) -> list[dict]:
+        path = self.directory / name
+        return read_back(path, lambda: read_tail(path))
+
     def _logged_wall_seconds(self) -> float:
         """The wall time at the last step, for a run whose summary is gone."""
-        lines = read_tail(self.directory / METRICS) if self.writes else []
+        lines = self._tail(METRICS) if self.writes else []
         return next((line["wall_seconds"] for line in reversed(lines) if line.get("wall_seconds")), 0.0)
 
     def _cut_lines(self, history: History, state: State) -> list[str]:
@@ -257,7 +262,7 @@ class Record:
 
     def _require_no_progress(self) -> None:
         """A run without checkpoints may begin again only if it had made no transition."""
-        steps, events = (read_tail(self.directory / name) for name in (METRICS, EVENTS))
+        steps, events = self._tail(METRICS), self._tail(EVENTS)
         if self.writes and (self._reached or steps or any(event.get("transitions") for event in events)):
             at = f"step {steps[-1]['step']}, t = {steps[-1]['t']:g}" if steps else "its initial fit"
             raise RunFailed(

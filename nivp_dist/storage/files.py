@@ -160,6 +160,17 @@ def persist(what: str | Path, action: Callable[[], Result]) -> Result:
         raise DiskFailed(f"{what} cannot be written: {reason}; {advice}, then resume") from error
 
 
+def read_back(what: str | Path, action: Callable[[], Result]) -> Result:
+    """The result of an action that reads what a run has written, with further tries as in ``retry``.
+
+    Raises DiskFailed, one line that names what could not be read, and why.
+    """
+    try:
+        return retry(what, action)
+    except OSError as error:
+        raise DiskFailed(f"{what} cannot be read: {error.strerror}; {CHECK_FILE_SYSTEM}, then resume") from error
+
+
 def _fsync(path: str | Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

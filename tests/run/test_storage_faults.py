@@ -155,6 +155,19 @@ def test_one_file_that_cannot_be_written(runs, undisturbed, same, at, name):
     goes_on(runs, ran, undisturbed, same, ("step", 5))
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "summary.json"])
+def test_one_file_that_cannot_be_read_at_the_start(runs, monkeypatch, name):
+    path = runs.folder / f"run{runs.count + 1}" / name
+    failing = FailingCall(open, errno.EACCES, 0, path)
+    monkeypatch.setattr(
+        "io.open" if name == "summary.json" else "nivp_dist.storage.metrics.open", failing, raising=False
+    )
+    with pytest.raises(
+        RunFailed, match=f"^{path} cannot be read: Permission denied; check its file system, then resume$"
+    ):
+        runs.run()
+
+
 # A file system that stumbles, and one that is slow --------------------------------------------------------------
 
 
