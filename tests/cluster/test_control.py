@@ -95,12 +95,18 @@ def test_process_0_gives_its_text_or_its_error_to_all():
 
 @pytest.mark.parametrize("number", StopRequest.SIGNALS)
 def test_signals_are_remembered_and_handlers_restored(number):
-    before = signal.getsignal(number)
-    with StopRequest() as request:
-        assert request.received is None
-        os.kill(os.getpid(), number)
-        assert request.received == signal.Signals(number).name
-    assert signal.getsignal(number) is before
+    def handler(*_):
+        pass
+
+    before = signal.signal(number, handler)  # the tests themselves may run under nohup
+    try:
+        with StopRequest() as request:
+            assert request.received is None
+            os.kill(os.getpid(), number)
+            assert request.received == signal.Signals(number).name
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_run_under_nohup_outlives_its_terminal(monkeypatch):

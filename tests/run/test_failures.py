@@ -86,7 +86,7 @@ def test_more_steps_than_allowed(runs, undisturbed, same):
     same(runs.resume(ran, integrator__max_steps=1000), undisturbed)
 
 
-RHS = r"problem\.py:\d+: Modes\.rhs\(u, x, t\) is not finite at t = 0\.05\d*, x = \[.*\], where u = "
+RHS = r"modes\.py:\d+: Modes\.rhs\(u, x, t\) is not finite at t = 0\.05\d*, x = \[.*\], where u = "
 
 
 def test_a_right_hand_side_that_becomes_nan(runs, crash):
