@@ -126,11 +126,11 @@ def _unwanted(signal: str | None, facts: dict[str, str]) -> str | None:
     return f"the run was stopped by {signal}, and not for a time limit or a preemption"
 
 
-def _exclude_hosts(directory: Path, job: str, facts: str) -> None:
-    """Print Slurm's list of hosts with those that have lost a process of the job."""
+def _exclude_hosts(directory: Path, job: str, facts: str, lost: list[str]) -> None:
+    """Print Slurm's list of excluded hosts with those that have lost a process of the job, `lost` of them now."""
     earlier = [host for line in _of_job(directory, job) for host in line.get("lost", [])]
     excluded = _pairs(facts).get("ExcNodeList", "(null)")
-    hosts, why = lost_hosts.to_exclude(lost_hosts.find(directory), earlier, excluded)
+    hosts, why = lost_hosts.to_exclude(lost, earlier, excluded)
     if hosts:
         click.echo(hosts)
     if why:
@@ -175,9 +175,10 @@ def main(directory, cap, job, facts, lost, before, wants_outcome, withdraws):
     if why is not None:
         click.echo(f"nivp: not queued again: {why}", err=True)
         return 1
+    hosts = lost_hosts.find(Path(directory)) if lost else []
     if lost:
-        _exclude_hosts(Path(directory), job, facts)
-    line = record(directory, job, lost_hosts.find(Path(directory)) if lost else ())
+        _exclude_hosts(Path(directory), job, facts, hosts)
+    line = record(directory, job, hosts)
     click.echo(f"nivp: queued again at t = {line['t']:g}, time {line['number']} of {cap}", err=True)
     return 0
 

@@ -1,5 +1,6 @@
 """What a compiled program does on a device, by its optimised HLO: collectives, loops and calls of libraries."""
 
+import math
 import re
 from collections import Counter
 from typing import NamedTuple
@@ -8,9 +9,21 @@ COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
 COLLECTIVE = re.compile(r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 WHILE = re.compile(r" while\(.*?body=%?([\w.\-]+)")
 TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
-CALLED = re.compile(r"(?:calls|to_apply|body|condition|branch_computations)=\{?%?([\w.\-, %]+)\}?")
+CALLED = re.compile(r"(?:calls|to_apply|body|condition|branch_computations|called_computations)=\{?%?([\w.\-, %]+)\}?")
 CUSTOM = re.compile(r'custom_call_target="([^"]+)"')
-SHAPE = re.compile(r"\b([a-z]+)(\d+)\[([\d,]*)\]")
+SHAPE = re.compile(r"\b[a-z]+(\d+)\[([\d,]*)\]")  # such as f64[200,3]: bits of a number, and sizes
+
+
+class Collective(NamedTuple):
+    """An operation in which the devices exchange numbers.
+
+    Attributes:
+        kind: as XLA names it, such as all-reduce. elements, size: numbers and bytes of its result on a device.
+    """
+
+    kind: str
+    elements: int
+    size: int
 
 
 class Loop(NamedTuple):
@@ -40,22 +53,19 @@ class Contents(NamedTuple):
 
 def contents(text: str) -> Contents:
     """The contents of a program from its optimised HLO (``Compiled.as_text``)."""
-    computations = _computations(text)
-    found: Counter = Counter()
-    sizes: Counter = Counter()
+    parts = computations(text)
+    found = [collective for line in text.splitlines() if (collective := _collective(line))]
+    counts = Counter(collective.kind for collective in found)
+    sizes = {kind: sum(each.size for each in found if each.kind == kind) for kind in counts}
+    loops = []
     for line in text.splitlines():
-        if match := COLLECTIVE.search(line):
-            found[match[2]] += 1
-            sizes[match[2]] += _bytes(match[1])
-    loops = [
-        Loop(int(trips[1]) if (trips := TRIPS.search(line)) else None, _collectives_in(computations, match[1]))
-        for line in text.splitlines()
-        if (match := WHILE.search(line))
-    ]
-    return Contents({name: (found[name], sizes[name]) for name in found}, loops, set(CUSTOM.findall(text)))
+        if match := WHILE.search(line):
+            trips, each = TRIPS.search(line), collectives(parts, match[1])
+            loops.append(Loop(int(trips[1]) if trips else None, dict(Counter(one.kind for one in each))))
+    return Contents({kind: (counts[kind], sizes[kind]) for kind in counts}, loops, set(CUSTOM.findall(text)))
 
 
-def _computations(text: str) -> dict[str, list[str]]:
+def computations(text: str) -> dict[str, list[str]]:
     """The lines of every computation by its name."""
     lines: dict[str, list[str]] = {}
     name = None
@@ -68,28 +78,30 @@ def _computations(text: str) -> dict[str, list[str]]:
     return lines
 
 
-def _collectives_in(computations: dict[str, list[str]], name: str) -> dict[str, int]:
-    """The collectives in a computation and in those that it calls."""
-    found, seen, todo = Counter(), set(), [name]
+def collectives(parts: dict[str, list[str]], name: str) -> list[Collective]:
+    """The collectives in a computation and in those that it calls, each once.
+
+    parts: as ``computations`` returns them.
+    """
+    found, seen, todo = [], set(), [name]
     while todo:
         name = todo.pop()
         if name in seen:
             continue
         seen.add(name)
-        for line in computations.get(name, []):
-            if match := COLLECTIVE.search(line):
-                found[match[2]] += 1
-                continue  # what it applies is the addition of two numbers
-            todo += [one.strip(" %") for called in CALLED.findall(line) for one in called.split(",")]
-    return dict(found)
+        for line in parts.get(name, []):
+            if collective := _collective(line):
+                found.append(collective)  # what it applies is the addition of two numbers
+            else:
+                todo += [one.strip(" %") for called in CALLED.findall(line) for one in called.split(",")]
+    return found
 
 
-def _bytes(shapes: str) -> int:
-    """Bytes of the arrays in the text of a shape, such as f64[200,3] or a tuple of these."""
-    total = 0
-    for _, bits, sizes in SHAPE.findall(shapes):
-        count = 1
-        for size in filter(None, sizes.split(",")):
-            count *= int(size)
-        total += count * int(bits) // 8
-    return total
+def _collective(line: str) -> Collective | None:
+    match = COLLECTIVE.search(line)
+    if not match:
+        return None
+    arrays = [
+        (math.prod(map(int, filter(None, sizes.split(",")))), int(bits)) for bits, sizes in SHAPE.findall(match[1])
+    ]
+    return Collective(match[2], sum(count for count, _ in arrays), sum(count * bits // 8 for count, bits in arrays))

@@ -103,7 +103,7 @@ class Session:
 
         Process 0 returns when the others have ended, which they do soon, or after ten seconds.
         """
-        self._part(FINISHED, "the run has finished, and MPI does not end: to draw the pictures, use nivp plot")
+        self._part(FINISHED, "the run has finished, MPI_Finalize does not return: draw the pictures with `nivp plot`")
 
     def leave(self, code: int, last_line: str = "") -> int:
         """The orderly end, which all processes reach; returns the exit code of this one.
@@ -126,7 +126,9 @@ class Session:
         jax.distributed.shutdown()
 
         def end_without_mpi() -> None:
-            self.write_log(f"MPI does not end within {channel.FINALIZE_SECONDS:g} s: this process ends without it")
+            self.write_log(
+                f"MPI_Finalize has not returned within {channel.FINALIZE_SECONDS:g} s: this process ends without it"
+            )
             group.leave()
             os._exit(self._finish(code, last_line))
 
@@ -239,9 +241,7 @@ def _agree_on_secret(mpi: channel.MpiChannel) -> bytes:
 
 
 def _give_up_mpi() -> None:
-    os.write(
-        2, b"nivp: MPI does not end, which served to agree on the meeting: start without mpirun, or use its control\n"
-    )
+    os.write(2, b"nivp: MPI_Finalize does not return: start without mpirun, or set cluster.control = 'mpi'\n")
     os._exit(FAILED)
 
 

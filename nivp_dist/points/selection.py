@@ -83,9 +83,8 @@ def _resample(key, candidates: Points, probability, n: int, mesh: Mesh) -> _Chos
     for a moment. XLA would compute a cumulative sum over a sharded array in windows of the whole length,
     which are N^2 / k operations on each device.
     """
-    own, all_ = P(AXIS), P()
     choose = partial(_choose, n=n, devices=mesh.size)
-    choose = jax.shard_map(choose, mesh=mesh, in_specs=(all_, own, own), out_specs=own)
+    choose = jax.shard_map(choose, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=P(AXIS))
     chosen, p = choose(jax.random.uniform(key), candidates, probability)
     return _Chosen(chosen, p, (jnp.arange(len(p)) < n).astype(p.dtype))
 
@@ -99,7 +98,7 @@ def _choose(shift, candidates: Points, probability, *, n: int, devices: int):
     cumulative = start + cumulative
     position = (jnp.arange(n) + shift) / n * ends[-1]
     position = jnp.pad(position, (0, -n % devices), mode="edge")  # padding repeats a point
-    is_own = (jnp.searchsorted(ends[:-1], position, side="right")) == device
+    is_own = jnp.searchsorted(ends[:-1], position, side="right") == device
     # Sums in another order round differently, and a position may come to lie a rounding behind this device's last sum.
     index = jnp.searchsorted(cumulative, jnp.minimum(position, jnp.nextafter(cumulative[-1], 0.0)), side="right")
 

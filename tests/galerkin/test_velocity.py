@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend.mesh import AXIS, make_mesh
+from nivp_dist.bench import hlo
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.methods import choose_method
@@ -447,37 +448,13 @@ def test_corrections_for_several_dampings(wave, method):
 # Communication, read from the compiled programs ------------------------------------------------------------------
 
 
-def computations(text):
-    """Name -> lines of every computation in compiled HLO."""
-    found, name = {}, None
-    for line in text.splitlines():
-        if header := re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$", line):
-            name = header.group(1)
-            found[name] = []
-        elif name:
-            found[name].append(line)
-    return found
-
-
 def all_reduces(parts, name):
     return communicated(parts, name, "all-reduce")
 
 
 def communicated(parts, name, kind):
     """Numbers of elements, one list entry an operation of that kind, in a computation and all that it calls."""
-    sizes = []
-    for line in parts[name]:
-        if operation := re.search(rf"= (.*?) {kind}(?:-start)?\(", line):
-            shapes = re.findall(r"[a-z]\w*\[([\d,]*)\]", operation.group(1))
-            sizes.append(sum(int(np.prod([int(n) for n in shape.split(",") if n])) for shape in shapes))
-        called = re.findall(r"(?:calls|body|condition|branch_computations|called_computations)=\{?([^}\s]+)", line)
-        if " call(" in line:
-            called += re.findall(r"to_apply=([^,\s]+)", line)
-        for names in called:
-            for callee in names.split(","):
-                if callee.strip().lstrip("%") in parts:
-                    sizes += communicated(parts, callee.strip().lstrip("%"), kind)
-    return sizes
+    return [found.elements for found in hlo.collectives(parts, name) if found.kind == kind]
 
 
 @pytest.mark.devices
@@ -486,7 +463,7 @@ def test_one_all_reduce_of_p_numbers_in_an_iteration(wave):
     shared = galerkin.prepare(wave.theta, wave.points, jax.random.key(5), RANK)
     arguments = (wave.theta, TIME, wave.points, shared, jnp.zeros(wave.network.size))
     text = galerkin.velocity.lower(*arguments).compile().as_text()
-    parts = computations(text)
+    parts = hlo.computations(text)
     bodies = re.findall(r" while\(.*body=%?([\w.\-]+)", text)
     communicating = [sizes for body in bodies if (sizes := all_reduces(parts, body))]
     if wave.mesh.size == 1:
@@ -508,7 +485,7 @@ def test_communication_of_an_iteration_of_dual_pcg(wave):
     }
     arguments = (wave.theta, TIME, wave.points, shared, galerkin.initial_guess(None, wave.points))
     text = galerkin.velocity.lower(*arguments).compile().as_text()
-    parts = computations(text)
+    parts = hlo.computations(text)
     bodies = re.findall(r" while\(.*body=%?([\w.\-]+)", text)
     communicating = [sorted(sizes) for body in bodies if (sizes := all_reduces(parts, body))]
     expected = sorted([3, 3, rank, wave.network.size])
@@ -525,7 +502,7 @@ def test_sharded_vectors_are_gathered_and_scattered_once_in_an_iteration(wave):
     assert {shard.data.shape for shard in shared.sketch.vectors.addressable_shards} == {(part, RANK)}
     arguments = (wave.theta, TIME, wave.points, shared, jnp.zeros(wave.network.size))
     text = galerkin.velocity.lower(*arguments).compile().as_text()
-    parts = computations(text)
+    parts = hlo.computations(text)
     kinds = ("all-gather", "reduce-scatter", "all-reduce")
     bodies = re.findall(r" while\(.*body=%?([\w.\-]+)", text)
     sizes = [[sorted(communicated(parts, body, kind)) for kind in kinds] for body in bodies]
@@ -543,8 +520,8 @@ def test_one_all_reduce_of_p_times_rank_numbers_in_a_sketch(wave):
     galerkin.prepare(wave.theta, wave.points, jax.random.key(5), RANK)
     program = galerkin._prepare[RANK, True]
     text = program.lower(wave.theta, wave.points, jax.random.key(5)).compile().as_text()
-    parts = computations(text)
-    entry = re.search(r"^ENTRY %?([\w.\-]+)", text, re.M).group(1)
+    parts = hlo.computations(text)
+    (entry,) = re.findall(r"^ENTRY %?([\w.\-]+)", text, re.M)
     sizes = all_reduces(parts, entry)
     # Before it, the traces of the layers: the sketch is of a matrix that is balanced by them.
     assert sizes in ([len(wave.network.layers), wave.network.size * RANK], [])
