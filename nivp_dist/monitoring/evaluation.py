@@ -160,7 +160,8 @@ def _spread(density: Density, inflation: float) -> Density:
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> float:
-    return float(np.sum(np.where(weights > 0, weights * values, 0.0)) / np.sum(weights))
+    # A value may be infinite where its weight is zero.
+    return float(np.sum(weights * np.where(weights > 0, values, 0.0)) / np.sum(weights))
 
 
 def _log(values):
