@@ -138,6 +138,8 @@ class MainLoop:
         self.reporter.output(state.t, *errors)
         state = self.simulation.after_output(state)
         self.record.event(state, "output", f"t = {state.t:g}: {describe_error(*errors)}")
+        if state.phase == FINISHED:  # before the last checkpoint: a resume from that one writes no more events
+            self.record.event(state, "finish", f"finished at t = {state.t:g} after {state.step} steps")
         return state
 
     def fit_round(self, state: State) -> State:
@@ -232,8 +234,7 @@ class MainLoop:
 
     def finish(self, state: State) -> dict:
         """The last checkpoint, the summary and the pictures. Returns the summary."""
-        if self.save(state):  # else the run had finished before this resume
-            self.record.event(state, "finish", f"finished at t = {state.t:g} after {state.step} steps")
+        self.save(state)
         summary = self.record.summary(state, "finished")
         self.part()  # drawing takes up to a minute, for which the other processes need not wait with their devices
         self.control.begin("pictures")

@@ -109,7 +109,7 @@ def run(command: str, block: Block, capsys) -> str:
         assert words[0] == "launch/local", f"{block.place}: {command}: neither run nor listed as not run"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
         launcher = [sys.executable, str(shipped("launch") / "local")]
-        code = subprocess.run([*launcher, *words[1:]], env=environment, timeout=120).returncode
+        code = subprocess.run([*launcher, *words[1:]], env=environment, timeout=300).returncode
     captured = capsys.readouterr()
     assert (code != 0) is (block.mark == "fails"), f"{block.place}: {command}: exit code {code}\n{captured.err}"
     return captured.out + captured.err

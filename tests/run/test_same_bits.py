@@ -19,7 +19,7 @@ from nivp_dist.problems import registry
 from nivp_dist.run import controller
 from nivp_dist.run.record import Record
 from nivp_dist.run.reporter import SilentReporter
-from nivp_dist.run.state import REFIT
+from nivp_dist.run.state import FINISHED, REFIT
 from nivp_dist.settings.files import resume_config
 
 
@@ -45,6 +45,22 @@ def test_a_crash_changes_nothing(runs, undisturbed, same, crash, moment):
     assert ran.summary["status"] == "running"
     same(runs.resume(ran), undisturbed)
     assert [event for event in ran.events if event[0] != "resume"] == undisturbed.events
+
+
+def test_a_crash_right_after_the_last_checkpoint_changes_nothing(runs, undisturbed, same, crash, monkeypatch):
+    write = Record.summary
+
+    def summary(record, state, *words, **more):
+        if state.phase == FINISHED:
+            raise crash
+        return write(record, state, *words, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Record, "summary", summary)
+        ran = runs.begin(crash, ("step", -1))
+    assert ran.summary["status"] == "running"
+    same(runs.resume(ran), undisturbed)
+    assert ran.events == undisturbed.events
 
 
 @pytest.mark.parametrize("moment", [("fit", 2), ("fit", 5)], ids=["in Adam's stage", "after it"])
