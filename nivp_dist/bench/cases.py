@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend.mesh import AXIS
@@ -42,9 +42,9 @@ def simulation(name: str, network: dict, **sections) -> Simulation:
     return Simulation(config, problem(config.problem))
 
 
-def uniform_points(sampler, key, domain, n: int) -> Points:
-    """n uniform points of equal weight on our mesh, as the published procedure draws them."""
+def uniform_points(mesh: Mesh, key, domain, n: int) -> Points:
+    """n uniform points of equal weight on a mesh, as the published procedure draws them."""
     lower, upper = jnp.asarray(domain.lower), jnp.asarray(domain.upper)
     x = lower + (upper - lower) * jax.random.uniform(key, (n, domain.dimension))
     points = Points(x, jnp.full(n, 1.0 / n), jnp.full(n, domain.volume / n))
-    return jax.device_put(points, NamedSharding(sampler.mesh, P(AXIS)))
+    return jax.device_put(points, NamedSharding(mesh, P(AXIS)))

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import nivp_dist
@@ -12,6 +14,7 @@ from nivp_dist.cluster import topology
 from nivp_dist.errors import InputError
 
 CHECKPOINT_SECONDS = 60.0  # that a stopped run may take to write its checkpoint before it is killed
+TIME_LIMIT = "time limit"  # the reason for which ``follow`` ends a process
 
 
 def evolve(words: list[str], log: Path, limit: float) -> str | None:
@@ -46,6 +49,49 @@ def sampled_error(directory: Path, t: float) -> float:
     if done.returncode:
         raise InputError(f"sampled error: {(done.stderr.strip().splitlines() or ['no number'])[-1]}")
     return float(done.stdout)
+
+
+def follow(words: list[str], log: Path, limit: float, take: Callable[[str], None]) -> str | None:
+    """Run `python -m WORDS` and pass on every line of its output as soon as it is written.
+
+    log: for its error output. limit: seconds after which it is killed, and all processes that it has started. Returns
+    the reason of a failure, which is TIME_LIMIT or the last line of the error output, or None.
+    """
+    with log.open("w+", encoding="utf-8", errors="replace") as errors:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors}
+        process = subprocess.Popen(
+            _python(*words), env=environment(), text=True, encoding="utf-8", start_new_session=True, **pipes
+        )
+        assert process.stdout is not None
+        late = threading.Event()
+
+        def kill() -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+        def end_late() -> None:
+            late.set()
+            kill()
+
+        timer = threading.Timer(limit, end_late)
+        timer.start()
+        try:
+            for line in process.stdout:
+                if line.endswith("\n"):  # the last line of a killed process may be incomplete
+                    take(line)
+            process.wait()
+        finally:
+            timer.cancel()
+            kill()
+            process.stdout.close()
+            process.wait()
+        errors.seek(0)
+        written = [line.strip() for line in errors if line.strip()]
+    if late.is_set():
+        return TIME_LIMIT
+    if process.returncode == 0:
+        return None
+    return (written or [f"exit code {process.returncode}"])[-1]
 
 
 def _python(module: str, *words: str) -> list[str]:

@@ -1,10 +1,11 @@
 """`nivp bench`: the options of the measurements. Importing this module does not import jax."""
 
 import os
+from pathlib import Path
 
 import click
 
-from nivp_dist.errors import FAILED, FINISHED
+from nivp_dist.errors import FAILED, FINISHED, InputError
 from nivp_dist.settings.files import read_config
 
 
@@ -13,16 +14,39 @@ def bench():
     """Measure the package on this machine, side by side with the published method."""
 
 
-@bench.command(epilog="Example: nivp bench speed products laplacian --quick --output speed.json")
+@bench.command(epilog="Examples: nivp bench speed products laplacian --quick; nivp bench speed gpu --minutes 10")
 @click.argument("sections", nargs=-1)
-@click.option("--output", metavar="FILE", help="A new JSON file, kept up to date section by section.")
-@click.option("--quick", is_flag=True, help="Small sizes: a minute or two.")
-@click.option("--profile", metavar="FOLDER", help="Folder for the profile of section gpu. Default: trace.")
-def speed(sections, output, quick, profile):
-    """Time SECTIONS: products velocity precision fit end_to_end scaling cost_model laplacian (default: all), gpu."""
+@click.option("--output", metavar="FILE", help="A new JSON file, kept up to date; of gpu: a line for a measurement.")
+@click.option("--quick", is_flag=True, help="Small sizes: a minute or two. gpu: always without a GPU.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="gpu: how long it may take. Default: 13.")
+@click.option("--profile", metavar="FOLDER", help="gpu: folder for a profile. Default: trace.")
+def speed(sections, output, quick, minutes, profile):
+    """Time SECTIONS: products velocity precision fit end_to_end scaling cost_model laplacian (default: all).
+
+    The section gpu is measured alone: it prints what a GPU computes, and how fast, as lines of JSON, and ends within
+    the given time. Exit status: 1 if a measurement failed or was left out.
+    """
+    if "gpu" in sections:
+        return _gpu(sections, output, quick, minutes, profile)
+    if minutes is not None or profile is not None:
+        raise InputError("bench speed: --minutes and --profile are for the section gpu alone")
+
     from nivp_dist.bench import speed
 
-    speed.run(sections, output, quick, profile, click.echo)
+    speed.run(sections, output, quick, click.echo)
+
+
+def _gpu(sections, output, quick, minutes, profile) -> int:
+    if len(sections) > 1:
+        raise InputError("bench speed: the section gpu is measured alone, without others: nivp bench speed gpu")
+
+    from nivp_dist.bench.gpu import stages
+
+    options = stages.Options(
+        minutes or stages.MINUTES, Path(profile or "trace"), quick, Path(output) if output else None
+    )
+    screen = stages.Screen(click.echo, lambda line: click.echo(line, err=True))
+    return FINISHED if stages.run(options, screen) else FAILED
 
 
 @bench.command(epilog="Example: nivp bench accuracy 'wave*' heat_2d --output sheet")

@@ -1,8 +1,15 @@
 """The machine on which something is measured. Does not import jax."""
 
+import contextlib
 import os
 import platform
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
+
+import nivp_dist
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
 
 
 def cores() -> list[int]:
@@ -23,3 +30,12 @@ def describe() -> dict:
         "system": platform.platform(),
         "python": platform.python_version(),
     }
+
+
+def versions(more: Iterable[str] = ()) -> dict[str, str]:
+    """The version of this package, and those of PACKAGES and of more packages, where they are installed."""
+    found = {"nivp_dist": nivp_dist.__version__}
+    for package in (*PACKAGES, *more):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found

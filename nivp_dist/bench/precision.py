@@ -33,7 +33,7 @@ def measure(name: str, size: Size, rounds: int) -> list[dict]:
     """A line for each mu and precision: the error of M v, the iterations of CG to a residual of 1e-8, the error of the
     velocity |J (v - v*)| / |J v*|, its seconds, and the ratio of the time in float64 to them."""
     run, theta, _ = fitted(name, size)
-    points = cases.uniform_points(run.sampler, jax.random.key(5), run.problem.domain, size.n)
+    points = cases.uniform_points(run.mesh, jax.random.key(5), run.problem.domain, size.n)
     v = jax.random.normal(jax.random.key(7), (run.network.size,))
     lines = []
     for mu in MUS:

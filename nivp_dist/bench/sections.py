@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from nivp_dist.bench import (
@@ -10,7 +9,6 @@ from nivp_dist.bench import (
     cost_model,
     end_to_end,
     fit,
-    gpu,
     growth,
     laplacian,
     precision,
@@ -19,16 +17,15 @@ from nivp_dist.bench import (
     velocity,
 )
 from nivp_dist.bench.roofline import Roofline
-from nivp_dist.bench.text import Table, flops_text, ratio_text, time_text
+from nivp_dist.bench.text import Table, ratio_text, time_text
 from nivp_dist.formatting import number
 
 
 class Options(NamedTuple):
-    """quick: small sizes. rates: of this machine. trace: the folder for a profile. write: takes lines of text."""
+    """quick: small sizes. rates: of this machine. write: takes lines of text."""
 
     quick: bool
     rates: Roofline
-    trace: Path
     write: Callable[[str], None]
 
 
@@ -46,7 +43,6 @@ def sections() -> dict[str, Section]:
         "scaling": _scaling,
         "cost_model": _cost_model,
         "laplacian": _laplacian,
-        "gpu": _gpu,
     }
 
 
@@ -212,27 +208,3 @@ def _laplacian(options: Options) -> dict:
         seconds, in_values = time_text(row["seconds_a_point"]["rhs"]), f"{row['in_values']:.1f}"
         table.row(row["d"], row["p"], seconds, in_values, ratio_text(row["ratio"]))
     return {"rows": rows}
-
-
-def _gpu(options: Options) -> dict:
-    found = gpu.measure(gpu.QUICK if options.quick else gpu.FULL, options.trace, 3 if options.quick else 7)
-    for row in found["rows"]:
-        options.write(f"matrix products in {row['precision']}: {flops_text(row['matrix_rate'])}")
-        errors = (f"{name} {error:.1e}" for name, error in row["errors"].items())
-        options.write("  relative errors: " + ", ".join(errors))
-        table = Table(("width", "n", "p", "product", "of matmul", "sketch", "of matmul"), options.write)
-        for line in row["products"]:
-            texts = []
-            for name in ("product", "sketch"):
-                texts += [time_text(line[name]["seconds"]), f"{line[name]['share_of_matrix_rate']:.0%}"]
-            table.row(line["width"], line["n"], line["p"], *texts)
-        options.write(_evaluation_text(row["evaluation"]))
-    options.write(f"trace: {found['trace']}")
-    return found
-
-
-def _evaluation_text(evaluation: dict) -> str:
-    parts = ", ".join(f"{name} {time_text(seconds)}" for name, seconds in evaluation["seconds"].items())
-    size = f"d = {evaluation['d']}, p = {evaluation['p']}, n = {evaluation['n']}"
-    iterations = f"{evaluation['iterations']} iterations of {time_text(evaluation['seconds_an_iteration'])}"
-    return f"  an evaluation at {size}: {parts}; {iterations}"

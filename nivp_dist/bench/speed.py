@@ -6,7 +6,6 @@ import platform
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -19,31 +18,26 @@ from nivp_dist.errors import InputError
 from nivp_dist.storage.files import write_whole
 from nivp_dist.storage.metrics import plain
 
-PACKAGES = ("nivp_dist", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
-NOT_BY_DEFAULT = ("gpu",)  # it is meant for an accelerator
 
+def run(names: tuple[str, ...], output: str | None, quick: bool, write: Callable[[str], None]) -> dict:
+    """Measure the sections of these names (default: all) and print a table for each.
 
-def run(
-    names: tuple[str, ...], output: str | None, quick: bool, trace: str | None, write: Callable[[str], None]
-) -> dict:
-    """Measure the sections of these names (default: all but NOT_BY_DEFAULT) and print a table for each.
-
-    output: a new JSON file, written again after each section. quick: small sizes. trace: the folder for the profile of
-    the section gpu. write: takes lines of text. Returns what the file holds.
+    output: a new JSON file, written again after each section. quick: small sizes. write: takes lines of text. Returns
+    what the file holds.
 
     Raises InputError for an unknown section, and for a file that exists already.
     """
     known = sections()
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise InputError(f"bench speed: there is no section '{unknown[0]}'; there are {', '.join(known)}")
+        raise InputError(f"bench speed: there is no section '{unknown[0]}'; there are {', '.join(known)}, gpu")
     path = Path(output) if output else None
     if path is not None and path.exists():
         raise InputError(f"{path} exists and is not overwritten: name another file with --output")
     report = {"machine": describe_machine(), "quick": quick, "sections": {}}
     for line in machine_lines(report["machine"]):
         write(line)
-    for name in names or [name for name in known if name not in NOT_BY_DEFAULT]:
+    for name in names or known:
         started = time.perf_counter()
         # The rates are measured again for every section, because other work on the machine comes and goes.
         rates = roofline.measure(quick)
@@ -51,7 +45,7 @@ def run(
         single, double = (flops_text(rates.flops[dtype]) for dtype in ("float32", "float64"))
         bandwidth = f"{rates.bandwidth / 1e9:.3g} GB/s"
         write(f"{name}: matrix products at {single} in float32, {double} in float64; memory at {bandwidth}")
-        found = known[name](Options(quick, rates, Path(trace or "trace"), write))
+        found = known[name](Options(quick, rates, write))
         seconds = time.perf_counter() - started
         report["sections"][name] = {"roofline": rates._asdict(), "seconds": seconds} | found
         if path is not None:
@@ -68,7 +62,7 @@ def describe_machine() -> dict:
         "load": os.getloadavg()[0],
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.devices()],
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": machine.versions(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -81,10 +75,3 @@ def machine_lines(facts: dict) -> list[str]:
     if facts["backend"] == "cpu" and facts["load"] > 0.5 * facts["cores"]:
         lines.append(f"the machine is not idle (load {facts['load']:.1f}): ratios are still comparable, times are not")
     return lines
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "unknown"

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 
@@ -58,6 +59,24 @@ def interleaved(
         for name in names[shift:] + names[:shift]:
             seconds[name].append(_seconds(candidates[name], inner[name]) / (parts or {}).get(name, 1))
     return Samples(seconds)
+
+
+class Compiled(NamedTuple):
+    """A compiled program. facts: seconds of tracing and of compilation, and bytes of memory beside its arguments."""
+
+    call: Callable
+    facts: dict[str, float]
+
+
+def compiled(program: Any, *arguments: Any) -> Compiled:
+    """Compile what jax.jit has returned for these arguments: calls must have their types and shapes."""
+    started = time.perf_counter()
+    lowered = program.lower(*arguments)
+    traced = time.perf_counter()
+    call = lowered.compile()
+    seconds = {"trace_seconds": traced - started, "compile_seconds": time.perf_counter() - traced}
+    memory = call.memory_analysis()
+    return Compiled(call, seconds | {"bytes": memory.temp_size_in_bytes + memory.output_size_in_bytes})
 
 
 def _seconds(call: Callable, count: int) -> float:

@@ -53,7 +53,7 @@ def measure(name: str, size: Size, rounds: int) -> dict:
     """
     run, theta, fit_error = fitted(name, size)
     key = jax.random.key(5)
-    points = cases.uniform_points(run.sampler, key, run.problem.domain, size.n)
+    points = cases.uniform_points(run.mesh, key, run.problem.domain, size.n)
     single = build_network(run.config.network.model_copy(update={"dtype": "float32"}), run.problem)
     published = Published(single, run.problem, size.published)
     theirs = published.velocity(theta, 0.0, points.x, key)

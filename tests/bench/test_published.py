@@ -14,7 +14,6 @@ from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.jacobian import Operator
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import build_network
-from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
 from nivp_dist.problems.wave import Wave
 from nivp_dist.settings.model import NetworkSettings, SamplingSettings, SolverSettings
@@ -95,8 +94,7 @@ def test_ours_and_the_published_velocity_agree(trap):
     result = trap.published.velocity(trap.theta, 0.0, trap.x, jax.random.key(4))
     sampling, mesh = SamplingSettings(points=POINTS), make_mesh(1)
     galerkin = Galerkin(Discretisation(trap.network, trap.problem, sampling, mesh), SolverSettings(method="primal"))
-    sampler = Sampler(sampling, trap.problem.domain, trap.network.log_density, mesh)
-    points = cases.uniform_points(sampler, jax.random.key(0), trap.problem.domain, POINTS)._replace(x=trap.x)
+    points = cases.uniform_points(mesh, jax.random.key(0), trap.problem.domain, POINTS)._replace(x=trap.x)
     shared = galerkin.prepare(trap.theta, points, jax.random.key(5), 4)._replace(mu=result.mu)
     ours = galerkin.velocity(trap.theta, 0.0, points, shared, jnp.zeros(trap.network.size))
     close(result.v, np.asarray(ours.v), 1e-8)

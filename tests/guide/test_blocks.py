@@ -53,7 +53,8 @@ NOT_RUN = {
     "nivp run wave_2d_long": "it takes minutes",
     "nivp bench accuracy --markdown": "it takes two hours",
     "nivp bench faults": "tests/bench/test_faults.py runs every kind",
-    "nivp bench speed": "tests/bench/test_speed.py runs every section",
+    "nivp bench speed": "tests/bench/test_speed.py and test_gpu.py run every section",
+    "PYTHONPATH=site:. python -m nivp_dist bench speed gpu": "tests/bench/test_gpu.py runs it from the source",
 }
 
 
