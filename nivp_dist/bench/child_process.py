@@ -55,7 +55,7 @@ def follow(words: list[str], log: Path, limit: float, take: Callable[[str], None
     """Run `python -m WORDS` and pass on every line of its output as soon as it is written.
 
     log: for its error output. limit: seconds after which it is killed, and all processes that it has started. Returns
-    the reason of a failure, which is TIME_LIMIT or the last line of the error output, or None.
+    the reason of a failure, which is TIME_LIMIT or the last line of the error output with the exit code, or None.
     """
     with log.open("w+", encoding="utf-8", errors="replace") as errors:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors}
@@ -87,11 +87,12 @@ def follow(words: list[str], log: Path, limit: float, take: Callable[[str], None
             process.wait()
         errors.seek(0)
         written = [line.strip() for line in errors if line.strip()]
-    if late.is_set():
-        return TIME_LIMIT
     if process.returncode == 0:
         return None
-    return (written or [f"exit code {process.returncode}"])[-1]
+    if late.is_set():
+        return TIME_LIMIT
+    code = f"exit code {process.returncode}"  # of a process that a signal has ended: minus its number
+    return f"{written[-1]} ({code})" if written else code
 
 
 def _python(module: str, *words: str) -> list[str]:

@@ -86,7 +86,7 @@ def test_a_stage_that_does_not_end_is_ended_and_the_later_ones_are_run(course):
 
 
 def test_a_stage_that_fails_does_not_end_the_others(course):
-    assert course.ends["crash"]["outcome"] == "no device"
+    assert course.ends["crash"]["outcome"] == "no device (exit code 1)"
     assert course.ends["crash"]["left_out"] == ["crash"]
     assert any("no device" in line for line in course.messages)
 
@@ -94,7 +94,7 @@ def test_a_stage_that_fails_does_not_end_the_others(course):
 def test_the_last_line_says_what_failed_and_what_was_left_out(course):
     last = course.records[-1]
     assert last["stage"] == "all"
-    assert last["failed"] == ["crash: no device", "wrong: second"]
+    assert last["failed"] == ["crash: no device (exit code 1)", "wrong: second"]
     assert last["left_out"] == ["crash", *course.ends["slow"]["left_out"]] and course.ends["slow"]["left_out"]
     assert not course.complete
 

@@ -2,8 +2,8 @@
 
 Every stage is a process of its own, which ``worker`` runs. A program that takes too long, fails or needs more memory
 than there is therefore ends its own stage alone, and the peak of the memory is that of one stage. This process leaves
-the GPU to the stages. They share a cache of compiled programs that is new for each command, so that times of
-compilation are those of programs that are compiled for the first time.
+the GPU to the stages. They share a cache of compiled programs, which is new for each command: a program that an earlier
+stage has compiled takes no time, and every other one its whole time.
 """
 
 import contextlib
