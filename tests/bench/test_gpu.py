@@ -48,9 +48,10 @@ class Course:
 
     def __init__(self, folder: Path, minutes: float):
         self.folder, self.records, self.messages = folder, [], []
-        options = Options(minutes, folder, quick=True, output=folder / "gpu.jsonl")
+        output = folder / "gpu.jsonl"
+        options = Options(minutes, folder, quick=True, output=output)
         self.complete = stages.run(options, Screen(self._write, self.messages.append))
-        self.file = [json.loads(line) for line in options.output.read_text().splitlines()]
+        self.file = [json.loads(line) for line in output.read_text().splitlines()]
         self.ends = {record["stage"]: record for record in self.records if "outcome" in record}
 
     def _write(self, line: str) -> None:
