@@ -13,6 +13,20 @@ from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.points.points import error_weights
 
 
+class StepNorms(NamedTuple):
+    """The error of a step, in the norm of the error.
+
+    Attributes:
+        error: of the step. scale: |u|, which it is relative to; one for a log density.
+        embedded: the part |J e| of the error that the pair sees in theta alone. The rest is the change of J along the
+            step.
+    """
+
+    error: jax.Array
+    scale: jax.Array
+    embedded: jax.Array
+
+
 class ResidualCheck(NamedTuple):
     """A velocity on points that it was not fitted to.
 
@@ -33,8 +47,8 @@ def square(points, values):
     return jnp.sum(points.weights[:, None] * values.astype(jnp.float64) ** 2)
 
 
-def step_norms(discretisation: Discretisation, theta, new, e, increment, increment_error, points):
-    """The error of a step from theta to new, and |u|, over the points, in the norm of the error: two scalars.
+def step_norms(discretisation: Discretisation, theta, new, e, increment, increment_error, points) -> StepNorms:
+    """The error of a step from theta to new, and |u|, over the points.
 
     The embedded pair of the integrator advances two quantities: the parameters theta, and the field itself, by
     increment = h sum_i b_i J_i v_i. The defect |q(new) - q(theta) - increment| is the difference of the two results,
@@ -58,7 +72,9 @@ def step_norms(discretisation: Discretisation, theta, new, e, increment, increme
     larger = jnp.maximum(embedded, of_field)
     share = embedded / jnp.where(larger > 0, larger, 1.0)
     error = jnp.maximum(embedded, share * defect)  # NaN if one of them is NaN
-    return (error / scale, jnp.ones_like(scale)) if network.log_density else (error, scale)
+    if network.log_density:
+        return StepNorms(error / scale, jnp.ones_like(scale), embedded / scale)
+    return StepNorms(error, scale, embedded)
 
 
 def check_residual(discretisation: Discretisation, theta, t, v, points) -> ResidualCheck:

@@ -35,7 +35,8 @@ class Stages:
         counts: CG iterations of every velocity, over all attempts. wasted: those with a sketch that did not serve.
         reuse: whether the first sketch of the step is used at its later stages.
         worst: the largest relative residual of a linear solve. failure: why the present attempt failed, or None.
-        size: |u| at the start of the step, on its points, as the last attempt has found it.
+        size, jacobian_share: |u| at the start of the step, on its points, and the share of the error of the step that
+            is the change of J along it, both as the last attempt has found them.
     """
 
     def __init__(self, system: System, velocity, start: float, poll: Callable[[], None] = lambda: None):
@@ -51,7 +52,7 @@ class Stages:
         self.wasted = 0
         self.sketched = False  # whether the sketch is of an earlier stage
         self.reuse = True
-        self.worst = self.size = 0.0
+        self.worst = self.size = self.jacobian_share = 0.0
         self.warnings: list[str] = []
 
     @property

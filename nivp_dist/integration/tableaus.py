@@ -82,12 +82,14 @@ TABLEAUS = {
 @dataclass(frozen=True)
 class Step:
     """The result of one attempted step: the new parameters theta (p,), the error (p,) in parameter space, the last
-    stage (p,) (None if the pair is not first-same-as-last) and how many velocities were evaluated."""
+    stage (p,) (None if the pair is not first-same-as-last), how many velocities were evaluated, and the velocities at
+    all stages, (p,) each."""
 
     theta: object
     error: object
     last: object
     evaluations: int
+    velocities: tuple
 
 
 def attempt(tableau: Tableau, velocity: Callable, combine: Callable, theta, t: float, h: float, first) -> Step:
@@ -110,4 +112,4 @@ def attempt(tableau: Tableau, velocity: Callable, combine: Callable, theta, t: f
     # First-same-as-last: the last stage was already taken at the new parameters.
     new = position if tableau.fsal else combine(theta, h, tableau.b, stages)
     error = combine(None, h, tableau.b_error, stages)
-    return Step(new, error, stages[-1] if tableau.fsal else None, evaluations)
+    return Step(new, error, stages[-1] if tableau.fsal else None, evaluations, tuple(stages))

@@ -1,4 +1,5 @@
-"""Failure signatures: a function each, which recognises one kind of failure in the last steps and says what to try.
+"""Failure signatures: a function each, which recognises one kind of failure in the last steps and says what to try; and
+findings, functions of the same kind that say what bounds the step size of a run in which nothing fails.
 
 A signature sees the numbers of at most WINDOW accepted steps since the last fit. The state of the run carries them, so
 that a resumed run gives the same messages at the same steps. Messages change nothing in a run.
@@ -26,6 +27,11 @@ OVERFITTED = 5.0  # ratio of the residual on fresh points to that on the points 
 EXACT = 1e-4  # a residual on fresh points below this is no failure, whatever the ratio
 FEW_POINTS = 0.02  # effective share of the points for integrals of |u|
 TURNING = 0.4  # share of the steps whose velocity is opposed to the one before
+# Medians from which on a finding is given. Runs at the limit of stability have 0.55 to 1.1 of it, because rho changes
+# with the points of each step (diffusion on a line); a wave has 0.2, Allen-Cahn 0.1.
+AT_STABILITY_LIMIT = 0.5  # h rho over its limit
+LARGE_MOTION = 0.02  # of theta in a step over its norm: waves 0.05 to 0.1, a trap 0.2, diffusion and Allen-Cahn < 0.01
+LARGE_SHARE = 0.5  # the change of J in the error of a step
 
 
 class StepRecord(NamedTuple):
@@ -41,6 +47,9 @@ class StepRecord(NamedTuple):
         turn: cosine of the angle between the first velocity of the step and the last one of the step before; NaN if
             there is none.
         unsolved: 1 if CG missed its tolerance in the step, else 0.
+        stability: h rho over the largest one at which the pair is stable.
+        jacobian_share: of the error of the step, the share that is the change of J along it.
+        motion: |theta_new - theta| / |theta_new|.
     """
 
     h: float
@@ -51,6 +60,9 @@ class StepRecord(NamedTuple):
     coverage: float
     turn: float
     unsolved: float
+    stability: float
+    jacobian_share: float
+    motion: float
 
 
 class StepSeries(NamedTuple):
@@ -64,6 +76,9 @@ class StepSeries(NamedTuple):
     coverage: np.ndarray
     turn: np.ndarray
     unsolved: np.ndarray
+    stability: np.ndarray
+    jacobian_share: np.ndarray
+    motion: np.ndarray
 
 
 class StepHistory(NamedTuple):
@@ -71,7 +86,7 @@ class StepHistory(NamedTuple):
 
     Attributes:
         records: (WINDOW, fields of StepRecord), the newest last; NaN for steps before the last fit.
-        seen: (signatures,), the step at which each signature was last present; -1 for never.
+        seen: (signatures and findings,), the step at which each of them was last present; -1 for never.
     """
 
     records: np.ndarray
@@ -80,22 +95,23 @@ class StepHistory(NamedTuple):
     @staticmethod
     def begin() -> "StepHistory":
         """The history of a run before its first step."""
-        return StepHistory(np.full((WINDOW, len(StepRecord._fields)), np.nan), np.full(len(SIGNATURES), -1))
+        return StepHistory(np.full((WINDOW, len(StepRecord._fields)), np.nan), np.full(len(SIGNATURES) + len(FINDINGS), -1))
 
-    def after_step(self, record: StepRecord, step: int) -> tuple["StepHistory", list[str]]:
-        """The history with one step more, and the messages to the user.
+    def after_step(self, record: StepRecord, step: int) -> tuple["StepHistory", list[str], list[str]]:
+        """The history with one step more, and the messages to the user: of signatures, and of findings.
 
-        A signature gives its message when it appears, and again only after it has been absent for a whole window.
+        Each gives its message when it appears, and again only after it has been absent for a whole window.
         """
         history = self._replace(records=np.concatenate([self.records[1:], [record]]))
-        recent, seen, messages = history.recent(), self.seen.copy(), []
-        for number, signature in enumerate(SIGNATURES):
+        recent, seen = history.recent(), self.seen.copy()
+        messages: tuple[list[str], list[str]] = ([], [])
+        for number, signature in enumerate((*SIGNATURES, *FINDINGS)):
             message = signature(recent) if len(recent.h) >= ENOUGH else None
             if message is not None:
                 if seen[number] < 0 or step - seen[number] > WINDOW:
-                    messages.append(message)
+                    messages[number >= len(SIGNATURES)].append(message)
                 seen[number] = step
-        return history._replace(seen=seen), messages
+        return history._replace(seen=seen), *messages
 
     def after_fit(self) -> "StepHistory":
         """The history after a refit: earlier steps belong to another network."""
@@ -224,6 +240,36 @@ SIGNATURES = (
     points_miss_the_solution,
     velocities_turn,
 )
+
+
+# Findings: StepSeries -> message, or None ---------------------------------------------------------------------------
+
+
+def bound_by_stability(recent: StepSeries) -> str | None:
+    """The step size is the largest at which the pair is stable, whatever the tolerance."""
+    reached = np.median(recent.stability)
+    if reached < AT_STABILITY_LIMIT:
+        return None
+    return (
+        f"steps are bound by stability: h rho is {reached:.1f} times its limit, in the median of {len(recent.h)} steps; "
+        "a smaller integrator.rtol costs few steps and a larger one saves few, a larger solver.mu makes steps longer "
+        "but the residual larger"
+    )
+
+
+def bound_by_nonlinearity(recent: StepSeries) -> str | None:
+    """The velocity of theta changes along the step, faster than the field does."""
+    motion, share = np.median(recent.motion), np.median(recent.jacobian_share)
+    if motion < LARGE_MOTION or share < LARGE_SHARE or np.median(recent.stability) >= AT_STABILITY_LIMIT:
+        return None
+    return (
+        f"steps are bound by the nonlinearity of theta: a step moves it by {100 * motion:.2g} % of its norm, and "
+        f"{100 * share:.0f} % of the step's error is the change of J meanwhile; a larger integrator.rtol or solver.mu "
+        "makes steps longer"
+    )
+
+
+FINDINGS = (bound_by_stability, bound_by_nonlinearity)
 
 
 # Parts ----------------------------------------------------------------------------------------------------------

@@ -127,6 +127,8 @@ class MainLoop:
         self.reporter.step(self.record.step(result.metrics), self.config.integrator.t_end)
         for warning in result.warnings:
             self.say(result.state, "warning", warning, warn=True)
+        for finding in result.findings:
+            self.say(result.state, "finding", finding)
         return result.state
 
     def output(self, state: State) -> State:

@@ -20,14 +20,14 @@ def observe(config: Config, before: State, accepted: Accepted) -> Accepted:
     health = _health(metrics)
     settled = state.baseline is None and state.step - state.fit_step >= SETTLING_STEPS
     record = _record(health, accepted)
-    history, messages = state.history.after_step(record, state.step)
+    history, messages, findings = state.history.after_step(record, state.step)
     if not before.history.unsolved():  # else the user has been warned of it
         messages += accepted.warnings
     if before.rank and not state.rank:
         messages.append("Cholesky from here on: conjugate gradients have come to cost more, or find no velocity")
     state = state.after(health=health, baseline=health if settled else state.baseline, history=history)
     state, adapted = _adapt(config, state)
-    return accepted._replace(state=state, warnings=messages + adapted)
+    return accepted._replace(state=state, warnings=messages + adapted, findings=findings)
 
 
 def _health(metrics: dict) -> Health:
@@ -36,12 +36,15 @@ def _health(metrics: dict) -> Health:
 
 
 def _record(health: Health, accepted: Accepted) -> StepRecord:
-    names = ("rejected", "residual", "residual_fresh", "coverage", "turn")
+    metrics = accepted.metrics
+    names = ("rejected", "residual", "residual_fresh", "coverage", "turn", "jacobian_share")
     return StepRecord(
         h=accepted.state.h,
         iterations=health.cg_iterations,
         unsolved=float(bool(accepted.warnings)),
-        **{name: np.nan if accepted.metrics[name] is None else accepted.metrics[name] for name in names},
+        stability=metrics["h_rho"] / metrics["h_rho_limit"],
+        motion=metrics["theta_step"] / (metrics["theta_norm"] or 1.0),
+        **{name: np.nan if metrics[name] is None else metrics[name] for name in names},
     )
 
 

@@ -15,6 +15,7 @@ from nivp_dist.galerkin.regularisation import effective_dimension
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.attempts import Integrator, Start, Taken
 from nivp_dist.integration.solver_choice import Discretisation, LastStep, SolverChoice, System
+from nivp_dist.integration.stability import stiffness
 from nivp_dist.integration.stages import Stages
 from nivp_dist.integration.step_points import Present, StepPoints
 from nivp_dist.points.mixture import Density
@@ -25,11 +26,13 @@ from nivp_dist.settings.model import Config
 
 
 class Accepted(NamedTuple):
-    """The state after an accepted step, its metrics (numbers, ready for JSON), and messages to the user."""
+    """The state after an accepted step, its metrics (numbers, ready for JSON), and messages to the user: warnings, and
+    findings about a run in which nothing fails."""
 
     state: State
     metrics: dict
     warnings: list[str]
+    findings: list[str]
 
 
 class Stepper:
@@ -47,7 +50,7 @@ class Stepper:
         self.integrator = Integrator(config.integrator)
         self.points = StepPoints(config.sampling, sampler, galerkin)
         self.choice = SolverChoice(galerkin, direct, len(self.integrator.tableau.b))
-        self._spectrum = jax.jit(_spectrum)
+        self._spectrum, self._motion = jax.jit(_spectrum), jax.jit(_motion)
 
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:
         """One accepted step. `poll` is called between stages and may raise to interrupt.
@@ -70,7 +73,7 @@ class Stepper:
         density = self._density_after(state, at, taken)
         check = self._check(state, taken)
         new = self._state_after(state, taken, density, check)
-        return Accepted(new, self._metrics(state, new, taken, check), sorted(set(taken.stages.warnings)))
+        return Accepted(new, self._metrics(state, new, taken, check), sorted(set(taken.stages.warnings)), [])
 
     def method(self, state: State) -> str:
         """The name of the method that solves for the velocities of the next step (``galerkin.methods``)."""
@@ -158,7 +161,20 @@ class Stepper:
             "points": self._number_of_points(new),
             "coverage": float(check.coverage),
         }
-        return metrics | {name: float(value) for name, value in spectrum.items()} | new.estimate.entries()
+        spectrum = {name: float(value) for name, value in spectrum.items()}
+        return metrics | spectrum | self._bounds(state, taken) | new.estimate.entries()
+
+    def _bounds(self, state: State, taken: Taken) -> dict:
+        """What may bound the size of the step: the motion of theta, the change of J, and stability."""
+        motion, products = self._motion(state.theta, taken.step.theta, taken.step.velocities)
+        met = stiffness(self.integrator.tableau, products)
+        return {
+            "theta_step": float(motion),
+            "jacobian_share": taken.stages.jacobian_share,
+            "h_rho": met.h_rho,
+            "h_rho_angle": met.angle,
+            "h_rho_limit": met.limit,
+        }
 
 
 def last_step(state: State) -> LastStep:
@@ -170,6 +186,12 @@ def last_step(state: State) -> LastStep:
 
 def _present(state: State) -> Present:
     return Present(state.theta, state.t, state.velocity, state.density)
+
+
+def _motion(theta, new, velocities):
+    """|new - theta|, and the scalar products (s, s) of the velocities at the s stages."""
+    stacked = jnp.stack(velocities)
+    return jnp.linalg.norm(new - theta), stacked @ stacked.T
 
 
 def _spectrum(theta, velocity, before, regularisation, weights) -> dict:

@@ -14,7 +14,8 @@ from nivp_dist.monitoring.adaptation import (
 from nivp_dist.monitoring.signatures import ENOUGH, StepHistory, StepRecord
 
 GOOD_STEP = StepRecord(
-    h=0.01, rejected=0, residual=9e-4, residual_fresh=1e-3, iterations=20, coverage=0.3, turn=0.9, unsolved=0
+    **{"h": 0.01, "rejected": 0, "residual": 9e-4, "residual_fresh": 1e-3, "iterations": 20, "coverage": 0.3},
+    **{"turn": 0.9, "unsolved": 0, "stability": 0.2, "jacobian_share": 0.5, "motion": 0.01},
 )
 
 
@@ -22,7 +23,7 @@ def factors(steps, kind=MuAdaptation):
     """The factor after every step."""
     history, state, found = StepHistory.begin(), kind(), []
     for step, record in enumerate(steps, 1):
-        history, _ = history.after_step(record, step)
+        history = history.after_step(record, step)[0]
         state = state.after_step(history.recent(), step)
         found.append(state.factor)
     return found

@@ -3,10 +3,20 @@
 import numpy as np
 import pytest
 
-from nivp_dist.monitoring.signatures import ENOUGH, SIGNATURES, WINDOW, StepHistory, StepRecord, StepSeries, thirds
+from nivp_dist.monitoring.signatures import (
+    ENOUGH,
+    FINDINGS,
+    SIGNATURES,
+    WINDOW,
+    StepHistory,
+    StepRecord,
+    StepSeries,
+    thirds,
+)
 
 GOOD_STEP = StepRecord(
-    h=0.01, rejected=0, residual=9e-4, residual_fresh=1e-3, iterations=20, coverage=0.3, turn=0.9, unsolved=0
+    **{"h": 0.01, "rejected": 0, "residual": 9e-4, "residual_fresh": 1e-3, "iterations": 20, "coverage": 0.3},
+    **{"turn": 0.9, "unsolved": 0, "stability": 0.2, "jacobian_share": 0.5, "motion": 0.01},
 )
 RISING = np.geomspace(1, 10, WINDOW)
 ALTERNATING = np.arange(WINDOW) % 2
@@ -32,6 +42,14 @@ FAILURES = {
         {"turn": np.where(ALTERNATING, -0.5, 0.5)},
         "oscillation: .* turned back in 12 of 24.*network.alpha",
     ),
+    "bound_by_stability": (
+        {"stability": np.where(ALTERNATING, 0.6, 1.4), "motion": 0.1, "jacobian_share": 0.9},
+        "bound by stability: h rho is 1.0 times its limit, in the median of 24 steps; .*integrator.rtol.*solver.mu",
+    ),
+    "bound_by_nonlinearity": (
+        {"motion": 0.07, "jacobian_share": 0.93},
+        "bound by the nonlinearity of theta: .* 7 % of its norm, and 93 % of .*integrator.rtol or solver.mu",
+    ),
 }
 
 
@@ -41,7 +59,7 @@ def series(changes: dict) -> StepSeries:
 
 
 def seen(recent: StepSeries) -> dict:
-    found = {signature.__name__: signature(recent) for signature in SIGNATURES}
+    found = {signature.__name__: signature(recent) for signature in (*SIGNATURES, *FINDINGS)}
     return {name: message for name, message in found.items() if message is not None}
 
 
@@ -56,6 +74,7 @@ def test_a_good_run_has_no_signature():
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_every_failure_has_its_signature_and_no_other(name):
+    """A finding is not a failure, but is recognised in the same way."""
     changes, message = FAILURES[name]
     found = seen(series(changes))
     assert set(found) == {name}
@@ -64,7 +83,7 @@ def test_every_failure_has_its_signature_and_no_other(name):
 
 
 def test_every_signature_has_its_failure():
-    assert {signature.__name__ for signature in SIGNATURES} == set(FAILURES)
+    assert {signature.__name__ for signature in (*SIGNATURES, *FINDINGS)} == set(FAILURES)
 
 
 @pytest.mark.parametrize("symptom", [{"iterations": 20 * RISING}, {"residual_fresh": 1e-3 * RISING}])
@@ -90,8 +109,8 @@ def follow(history, steps, start=1):
     """The history after steps, and (step, message) of all messages."""
     found = []
     for step, record in enumerate(steps, start):
-        history, messages = history.after_step(record, step)
-        found += [(step, message) for message in messages]
+        history, messages, findings = history.after_step(record, step)
+        found += [(step, message) for message in messages + findings]
     return history, found
 
 
@@ -169,3 +188,31 @@ def test_a_residual_that_falls_and_then_stays_large_is_named():
 
 def test_a_residual_that_was_large_and_is_small_is_not_named():
     assert capacity_messages(np.full(30, 0.01), np.geomspace(0.5, 1e-3, 30)) == []
+
+
+# What bounds the step size -------------------------------------------------------------------------------------------
+
+
+def test_a_finding_is_no_warning_and_comes_once_in_a_phase():
+    """Steps at the limit of stability, some far below it because an output time cut them, and a refit in between."""
+    at_limit = [GOOD_STEP._replace(stability=0.05 if number % 5 == 0 else 0.9) for number in range(40)]
+    history, warnings, findings = StepHistory.begin(), [], []
+    for step, record in enumerate(at_limit + at_limit, 1):
+        history, *messages = history.after_step(record, step)
+        warnings += messages[0]
+        findings += messages[1]
+        history = history.after_fit() if step == 40 else history
+    assert warnings == [] and len(findings) == 1
+    assert findings[0].startswith("steps are bound by stability: h rho is 0.9 times its limit")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stability": np.where(np.arange(WINDOW) % 3, 0.3, 1.2)},  # single steps at the limit, as a wave has them
+        {"motion": 0.1, "jacobian_share": 0.3},  # theta moves far, but nearly in a straight line
+        {"motion": 0.005, "jacobian_share": 0.99},  # the change of J is all of an error that bounds nothing
+    ],
+)
+def test_steps_that_nothing_but_the_tolerance_bounds_have_no_finding(changes):
+    assert seen(series(changes)) == {}
