@@ -9,12 +9,12 @@ from nivp_dist.run.stored import METRIC_NAMES
 from nivp_dist.storage.columns import Columns
 from nivp_dist.storage.metrics import METRICS, iterate
 
-MOST = 1 << 16  # steps in memory, which is 17 MB; all are shown of a run with fewer
+MOST = 1 << 16  # steps in memory, which is 20 MB; all are shown of a run with fewer
 INTERVALS = 1000  # of the time axis, more than the pictures have pixel columns
 # The metrics that pictures show. In each interval, the steps stay at which one of them is least or greatest.
 SHOWN = (
-    "h residual residual_fresh rejected_so_far cg_iterations condition effective_dimension rank estimate "
-    "estimate_initial estimate_residual estimate_steps estimate_refits"
+    "h residual residual_fresh rejected_so_far cg_iterations condition effective_dimension rank h_rho jacobian_share "
+    "estimate estimate_initial estimate_residual estimate_steps estimate_refits"
 ).split()
 
 

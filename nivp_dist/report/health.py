@@ -19,14 +19,14 @@ Metrics = dict[str, np.ndarray]  # name -> (steps,), as ``report.course`` reads 
 
 
 def health_figure(metrics: Metrics, events: list[dict]) -> Figure:
-    """Panels against t in three rows and two columns; refits are vertical lines.
+    """Panels against t in two columns; refits are vertical lines.
 
     The panel of conjugate gradients is left out where every system was solved directly.
 
     metrics: name -> (steps,), as ``report.course`` reads them. events: lines of events.jsonl.
     """
-    figure = Figure(figsize=(11, 9), layout="constrained")
-    axes = figure.subplots(3, 2, sharex=True)
+    figure = Figure(figsize=(11, 12), layout="constrained")
+    axes = figure.subplots(4, 2, sharex=True)
     _step_panels(axes[:, 0], metrics)
     _solver_panels(axes[:, 1], metrics)
     # A refit writes two events, its reason and its outcome.
@@ -93,17 +93,21 @@ def _series(metrics: Metrics, *names: str) -> list[np.ndarray]:
 
 
 def _step_panels(axes: np.ndarray, metrics: Metrics) -> None:
-    """Step size, relative residual and rejected steps, in three axes (3,)."""
+    """Step size, relative residual, rejected steps, and what bounds the step size, in four axes (4,)."""
     t = metrics.get("t", np.zeros(0))
     h, residual, fresh, rejected = _series(metrics, "h", "residual", "residual_fresh", "rejected_so_far")
     _panel(axes[0], t, [(h, "")], "step size", "h", log=True)
     both = [(fresh, "fresh points"), (residual, "points of the step")]
     _panel(axes[1], t, both, "relative residual", "|J v - f| / |f|", log=True)
     _panel(axes[2], t, [(rejected, "")], "rejected steps, cumulative", "count")
+    h_rho, limit, share = _series(metrics, "h_rho", "h_rho_limit", "jacobian_share")
+    both = [(h_rho / limit, r"$h \rho$ / stable"), (share, "change of J / error")]
+    _panel(axes[3], t, both, "what bounds steps", "ratio", integer=False)
 
 
 def _solver_panels(axes: np.ndarray, metrics: Metrics) -> None:
-    """CG iterations, condition number and effective dimension, in three axes (3,)."""
+    """CG iterations, condition number and effective dimension, in the first three of the axes (4,)."""
+    axes[3].set_visible(False)
     t = metrics.get("t", np.zeros(0))
     iterations, largest, mu = _series(metrics, "cg_iterations", "lambda_max", "mu")
     dimension, rank = _series(metrics, "effective_dimension", "rank")
@@ -118,8 +122,11 @@ def _solver_panels(axes: np.ndarray, metrics: Metrics) -> None:
     _panel(axes[1], t, [(dimension, "")], _dimension_title(dimension, rank), r"tr $M (M + \mu)^{-1}$")
 
 
-def _panel(axis: Axes, t, lines: list[tuple[np.ndarray, str]], title: str, label: str, log: bool = False) -> None:
-    """Curves [(values (steps,), name)] against t, or a message where there is nothing to draw."""
+def _panel(
+    axis: Axes, t, lines: list[tuple[np.ndarray, str]], title: str, label: str, log: bool = False, integer: bool = True
+) -> None:
+    """Curves [(values (steps,), name)] against t, or a message where there is nothing to draw; the axis is logarithmic,
+    or begins at zero and is marked at whole numbers or not."""
     drawn = []
     for (values, name), colour in zip(lines, (BLUE, ORANGE)):
         seen = np.isfinite(values) & (values > 0 if log else True)
@@ -133,7 +140,7 @@ def _panel(axis: Axes, t, lines: list[tuple[np.ndarray, str]], title: str, label
         _log_scale(axis, np.concatenate(drawn))
     else:
         axis.set_ylim(bottom=0, top=max(1, 1.08 * max(values.max() for values in drawn)))
-        axis.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axis.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=integer))
         axis.grid(True, alpha=0.25)
     axis.set_title(title, loc="left", fontsize=11)
     axis.set_ylabel(label)

@@ -84,6 +84,8 @@ def _step_rows(facts: Facts) -> list[Row]:
     """The last step, and the sizes of the computation."""
     summary, last = facts["summary"], facts["last_step"]
     rows = _row("step size h", last.get("h"))
+    rows += _row("h rho, last step", last.get("h_rho"), lambda h_rho: number(h_rho) + _limit(last))
+    rows += _row("motion of theta in it", last.get("theta_step"), lambda motion: number(motion) + _norm(last))
     rows += _row("residual", last.get("residual"), scientific)
     rows += _row("residual, fresh points", last.get("residual_fresh"), scientific)
     rows += _row("CG iterations, last step", last.get("cg_iterations"))
@@ -112,6 +114,16 @@ def _error_rows(facts: Facts) -> list[Row]:
 def _row(name: str, value: Any, form: Callable[[Any], str] = number) -> list[Row]:
     """A row, or none if the value is not known."""
     return [] if value is None else [(name, form(value))]
+
+
+def _limit(last: Facts) -> str:
+    limit = last.get("h_rho_limit")
+    return "" if limit is None else f", stable up to {number(limit)}"
+
+
+def _norm(last: Facts) -> str:
+    norm = last.get("theta_norm")
+    return "" if norm is None else f", of a norm of {number(norm)}"
 
 
 def _ago(facts: Facts) -> str:

@@ -21,7 +21,8 @@ from nivp_dist.storage.metrics import METRICS, iterate, plain
 METRIC_NAMES = (
     "step t h error rejected residual residual_fresh cg_iterations cg_wasted cg_residual evaluations theta_norm mu "
     "trace lambda_max lambda_min condition effective_dimension rank effective_sample_size coverage turn estimate "
-    "estimate_initial estimate_residual estimate_steps estimate_refits wall_seconds"
+    "estimate_initial estimate_residual estimate_steps estimate_refits theta_step jacobian_share h_rho h_rho_angle "
+    "h_rho_limit wall_seconds"
 ).split()
 DENSITY_ERRORS = ("relative_l2_normalised", "log_rms")
 CHUNK = 1 << 16  # points evaluated at once, which bounds the memory of ``solution``

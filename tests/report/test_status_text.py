@@ -23,6 +23,10 @@ FACTS = {
         "residual": 1e-4,
         "residual_fresh": 2e-4,
         "cg_iterations": 45,
+        "h_rho": 3.41,
+        "h_rho_limit": 3.762,
+        "theta_step": 0.0123,
+        "theta_norm": 19.3,
         "wall_seconds": 3900.0,
     },
     "t": 0.125,
@@ -52,6 +56,8 @@ resumed                   2 times, from a checkpoint
 refits                    1 (a fresh network fitted to the solution reached)
 Slurm job                 77, queued again 1 time
 step size h               3.71e-03
+h rho, last step          3.41, stable up to 3.762
+motion of theta in it     0.0123, of a norm of 19.3
 residual                  1.00e-04
 residual, fresh points    2.00e-04
 CG iterations, last step  45
