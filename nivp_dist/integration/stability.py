@@ -1,5 +1,5 @@
-"""Whether stability limits the step size: the dominant eigenvalue of d velocity / d theta, estimated from the stages of a
-step, and the region in which a pair is stable."""
+"""Whether stability limits the step size: the dominant eigenvalue of d velocity / d theta, estimated from the stages of
+a step, and the region in which a pair is stable."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -12,8 +12,8 @@ from nivp_dist.integration.tableaus import Tableau
 # "cash_karp" have |R| > 1 from zero on, but "cash_karp" by less than 1.05 as far as 2.3, and runs of a dispersive
 # equation (KdV) come to 2.5.
 UNSTABLE_GROWTH = 1.05
-# Part of the largest difference of stages below which other directions are the curvature of theta(t), and no mode of its
-# linearised equation. Measured: 1e-2 gives the dominant eigenvalue of stiff diffusion to 5 %, 1e-3 spurious ones.
+# Part of the largest difference of stages below which other directions are the curvature of theta(t), and no mode of
+# its linearised equation. Measured: 1e-2 gives the dominant eigenvalue of stiff diffusion to 5 %, 1e-3 spurious ones.
 LEAST_DIFFERENCE = 1e-2
 RESOLUTION = 1e-3  # of a stability limit
 

@@ -376,8 +376,11 @@ def test_norms_and_residuals(wave):
     misfit = wave.j @ v - wave.f.reshape(-1)
     rate = galerkin.rate(wave.theta, jnp.asarray(v), wave.points)
     np.testing.assert_allclose(np.asarray(rate).reshape(-1), wave.j @ v, rtol=1e-11, atol=1e-12)
-    error, scale = galerkin.step_norms(wave.theta, wave.theta, jnp.asarray(v), 0 * rate, 0 * rate, wave.points)
+    error, scale, embedded = galerkin.step_norms(
+        wave.theta, wave.theta, jnp.asarray(v), 0 * rate, 0 * rate, wave.points
+    )
     np.testing.assert_allclose(error, wave.norm(wave.j @ v), rtol=1e-11)
+    assert float(embedded) == float(error)  # without a step J does not change
     np.testing.assert_allclose(scale, wave.norm(wave.network.field(wave.theta, np.asarray(wave.points.x))), rtol=1e-11)
     squares = galerkin.residual_squares(wave.theta, TIME, jnp.asarray(v), wave.points)
     np.testing.assert_allclose(squares, np.sum(misfit.reshape(-1, 2) ** 2, axis=1), rtol=1e-10)
@@ -391,12 +394,13 @@ def test_the_error_of_a_step_is_its_share_of_the_defect_where_that_is_larger(wav
     defect, embedded = wave.norm(moved - 0.3 * wave.j @ v), wave.norm(wave.j @ e)
     increment = (0.3 * wave.j @ v).reshape(-1, 2)
     for size, of_field in ((1e-3, 1e-4), (1e-3, 1e-2), (1e3, 1e-4)):
-        error, _ = wave.galerkin("pcg", chunk=7).step_norms(
+        norms = wave.galerkin("pcg", chunk=7).step_norms(
             *(wave.theta, jnp.asarray(new), jnp.asarray(size * e), jnp.asarray(increment)),
             *(jnp.asarray(of_field * (wave.j @ e).reshape(-1, 2)), wave.points),
         )
         share = size / max(size, of_field)
-        np.testing.assert_allclose(error, max(share * defect, size * embedded), rtol=1e-10)
+        np.testing.assert_allclose(norms.error, max(share * defect, size * embedded), rtol=1e-10)
+        np.testing.assert_allclose(norms.embedded, size * embedded, rtol=1e-10)
     assert 1e-3 * embedded < 0.1 * defect < 1e3 * embedded
 
 
@@ -404,9 +408,9 @@ def test_error_of_a_log_density_is_already_relative(drifted):
     galerkin = drifted.galerkin("primal")
     v = np.random.default_rng(2).standard_normal(drifted.network.size)
     zero = jnp.zeros((len(drifted.points.x), 1))
-    error, scale = galerkin.step_norms(drifted.theta, drifted.theta, jnp.asarray(v), zero, zero, drifted.points)
-    np.testing.assert_allclose(error, drifted.under_the_density(drifted.j @ v), rtol=1e-11)
-    assert float(scale) == 1.0
+    norms = galerkin.step_norms(drifted.theta, drifted.theta, jnp.asarray(v), zero, zero, drifted.points)
+    np.testing.assert_allclose(norms.error, drifted.under_the_density(drifted.j @ v), rtol=1e-11)
+    assert float(norms.scale) == 1.0 and float(norms.embedded) == float(norms.error)
 
 
 @pytest.mark.devices

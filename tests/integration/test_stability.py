@@ -47,7 +47,8 @@ def met(tableau, velocity, theta, h):
 
 
 def linear(eigenvalues):
-    """y' = A y with these eigenvalues, a complex one together with its conjugate, in coordinates that are not normal."""
+    """A, which is not normal and has these eigenvalues and the conjugates of the complex ones, and a start of y' = A y
+    with all modes."""
     blocks = [np.array([[z.real, z.imag], [-z.imag, z.real]]) if z.imag else np.array([[z.real]]) for z in eigenvalues]
     size = sum(map(len, blocks))
     turn = np.eye(size) + 0.2 * np.random.default_rng(0).standard_normal((size, size)) / np.sqrt(size)

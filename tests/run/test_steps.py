@@ -17,6 +17,7 @@ from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.methods import direct_work, iterations_after_doubling, step_work
 from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.integration.stability import UNSTABLE_GROWTH, stability_limit
 from nivp_dist.integration.tableaus import TABLEAUS
 from nivp_dist.monitoring.adaptation import MuAdaptation
 from nivp_dist.points.sampling import Sampler
@@ -246,6 +247,17 @@ def test_the_same_state_gives_the_same_bits_and_another_key_does_not(exact):
     np.testing.assert_equal(one.metrics, two.metrics)  # the first turn is NaN
     other = exact.state._replace(key=jax.random.key_data(jax.random.key(77)))
     assert np.any(np.asarray(exact.stepper().step(other, lambda: None).state.theta) != np.asarray(one.state.theta))
+
+
+def test_the_metrics_say_what_bounds_a_step(exact):
+    before, metrics = exact.state, exact.run(exact.stepper(), steps=2)[0].metrics
+    after = exact.stepper().step(before, lambda: None).state
+    moved = np.linalg.norm(np.asarray(after.theta) - np.asarray(before.theta))
+    assert metrics["theta_step"] == pytest.approx(moved, rel=1e-12)
+    assert 0 <= metrics["jacobian_share"] < 1
+    assert 0 < metrics["h_rho"] < 0.5 and metrics["h_rho_limit"] == pytest.approx(
+        stability_limit(TABLEAUS["dormand_prince"], metrics["h_rho_angle"], UNSTABLE_GROWTH)
+    )
 
 
 def test_poll_is_called_before_every_stage_and_can_interrupt(exact):
