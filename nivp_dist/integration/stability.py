@@ -42,7 +42,7 @@ def stiffness(tableau: Tableau, products) -> Stiffness:
     the same time, and costs scalar products only.
 
     It is accurate where stability limits the step size, because the differences then lie along the stiff modes. In
-    shorter steps it is an order of magnitude, and the angle is not to be relied on; see the guide, chapter method.
+    shorter steps it is an order of magnitude, and the angle is not to be relied on (measured: guide, chapter method).
 
     Args:
         products: (s, s), the scalar products of the velocities at the s stages.
