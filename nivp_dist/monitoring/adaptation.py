@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nivp_dist.monitoring.signatures import ENOUGH, StepSeries, points_overfitted, thirds
+from nivp_dist.monitoring.signatures import ENOUGH, points_overfitted, thirds
+from nivp_dist.monitoring.step_series import StepSeries
 
 # A factor of mu changes little below ten; beyond 1e4 times the mu that the user chose it would be another problem.
 MU_FACTOR, LARGEST_MU_FACTOR = 10.0, 1e4

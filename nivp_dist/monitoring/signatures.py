@@ -1,5 +1,4 @@
-"""Failure signatures: a function each, which recognises one kind of failure in the last steps and says what to try; and
-findings, functions of the same kind that say what bounds the step size of a run in which nothing fails.
+"""Failure signatures: a function each, which recognises one kind of failure in the last steps and says what to try.
 
 A signature sees the numbers of at most WINDOW accepted steps since the last fit. The state of the run carries them, so
 that a resumed run gives the same messages at the same steps. Messages change nothing in a run.
@@ -11,6 +10,9 @@ made to fail in one way each (tests/monitoring/test_signatures.py).
 from typing import NamedTuple
 
 import numpy as np
+
+from nivp_dist.monitoring.findings import FINDINGS
+from nivp_dist.monitoring.step_series import StepRecord, StepSeries
 
 WINDOW = 24  # accepted steps that the signatures see
 ENOUGH = 9  # accepted steps since the last fit before the first message: three for each third of the series
@@ -27,59 +29,6 @@ OVERFITTED = 5.0  # ratio of the residual on fresh points to that on the points 
 EXACT = 1e-4  # a residual on fresh points below this is no failure, whatever the ratio
 FEW_POINTS = 0.02  # effective share of the points for integrals of |u|
 TURNING = 0.4  # share of the steps whose velocity is opposed to the one before
-# What bounds the step size. Runs at the limit of stability have medians of 0.55 to 1.1 of it, because rho changes with
-# the points of each step (stiff diffusion on a line); a wave has 0.2, Allen-Cahn 0.1.
-AT_STABILITY_LIMIT = 0.5  # median of h rho over its limit
-# Medians of |theta_new - theta| / |theta_new|: waves 0.04 to 0.08, a trap 0.2, Allen-Cahn 0.01, diffusion up to 0.02.
-# Means of the share: the first steps of the shipped wave and trap 0.3, diffusion 0.15, Allen-Cahn 0.04.
-LARGE_MOTION, LARGE_SHARE = 0.03, 0.25
-
-
-class StepRecord(NamedTuple):
-    """The numbers of one accepted step.
-
-    Attributes:
-        h: the step size proposed for the next step (the step itself may have been cut short by an output time).
-        rejected: rejected attempts before it.
-        residual, residual_fresh: |J v - f| / |f| on the points of the step, and on fresh points. The first is NaN where
-            the points, and the velocity with them, were kept from the step before.
-        iterations: CG iterations per velocity; 0 with direct solves.
-        coverage: effective share of the points, see ``galerkin.norms.ResidualCheck``.
-        turn: cosine of the angle between the first velocity of the step and the last one of the step before; NaN if
-            there is none.
-        unsolved: 1 if CG missed its tolerance in the step, else 0.
-        stability: h rho over the largest one at which the pair is stable.
-        jacobian_share: of the error of the step, the share that is the change of J along it.
-        motion: |theta_new - theta| / |theta_new|.
-    """
-
-    h: float
-    rejected: float
-    residual: float
-    residual_fresh: float
-    iterations: float
-    coverage: float
-    turn: float
-    unsolved: float
-    stability: float
-    jacobian_share: float
-    motion: float
-
-
-class StepSeries(NamedTuple):
-    """The same numbers of several steps, (n,) each, the newest last."""
-
-    h: np.ndarray
-    rejected: np.ndarray
-    residual: np.ndarray
-    residual_fresh: np.ndarray
-    iterations: np.ndarray
-    coverage: np.ndarray
-    turn: np.ndarray
-    unsolved: np.ndarray
-    stability: np.ndarray
-    jacobian_share: np.ndarray
-    motion: np.ndarray
 
 
 class StepHistory(NamedTuple):
@@ -243,36 +192,6 @@ SIGNATURES = (
     points_miss_the_solution,
     velocities_turn,
 )
-
-
-# Findings: StepSeries -> message, or None ---------------------------------------------------------------------------
-
-
-def bound_by_stability(recent: StepSeries) -> str | None:
-    """The step size is the largest at which the pair is stable, whatever the tolerance."""
-    reached = np.median(recent.stability)
-    if reached < AT_STABILITY_LIMIT:
-        return None
-    return (
-        f"steps are bound by stability: h rho is {reached:.1f} times its limit, in the median of {len(recent.h)} "
-        "steps; a smaller integrator.rtol costs few steps and a larger one saves few; a larger solver.mu makes steps "
-        "longer, and the residual larger"
-    )
-
-
-def bound_by_nonlinearity(recent: StepSeries) -> str | None:
-    """Theta moves so far in a step that J changes."""
-    motion, share = np.median(recent.motion), np.mean(recent.jacobian_share)
-    if motion < LARGE_MOTION or share < LARGE_SHARE or np.median(recent.stability) >= AT_STABILITY_LIMIT:
-        return None
-    return (
-        f"steps are bound by the nonlinearity of theta: a step moves it by {100 * motion:.2g} % of its norm, and the "
-        f"change of J meanwhile is {100 * share:.0f} % of its error, on average; a larger integrator.rtol or solver.mu "
-        "makes steps longer"
-    )
-
-
-FINDINGS = (bound_by_stability, bound_by_nonlinearity)
 
 
 # Parts ----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ All of it is a function of the state and the metrics of the step, so that a resu
 import numpy as np
 
 from nivp_dist.fitting.restart import Health
-from nivp_dist.monitoring.signatures import StepRecord
+from nivp_dist.monitoring.step_series import StepRecord
 from nivp_dist.run.state import State
 from nivp_dist.run.steps import Accepted
 from nivp_dist.settings.model import Config

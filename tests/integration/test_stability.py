@@ -115,7 +115,7 @@ def test_the_stiffness_of_a_network_that_diffuses(diffusion, name):
     control = StepControl(tableau.order, 0.0, np.inf)
     while len(found) < 100:
         step = attempt(tableau, diffusion.velocity, combine, theta, 0.0, h, None)
-        before, error = error, np.linalg.norm(step.error) / (1e-5 * np.linalg.norm(theta))
+        before, error = error, float(np.linalg.norm(step.error) / (1e-5 * np.linalg.norm(theta)))
         if error > 1:
             h, error = control.rejected(h, error), before
             continue

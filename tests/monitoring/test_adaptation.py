@@ -11,7 +11,8 @@ from nivp_dist.monitoring.adaptation import (
     MuAdaptation,
     PointRefinement,
 )
-from nivp_dist.monitoring.signatures import ENOUGH, StepHistory, StepRecord
+from nivp_dist.monitoring.signatures import ENOUGH, StepHistory
+from nivp_dist.monitoring.step_series import StepRecord
 
 GOOD_STEP = StepRecord(
     h=0.01,

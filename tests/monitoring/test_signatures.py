@@ -1,18 +1,11 @@
-"""Failure signatures on made-up histories, each with one kind of failure."""
+"""Failure signatures and findings on made-up histories, each with one kind of failure, or one bound of the step size."""
 
 import numpy as np
 import pytest
 
-from nivp_dist.monitoring.signatures import (
-    ENOUGH,
-    FINDINGS,
-    SIGNATURES,
-    WINDOW,
-    StepHistory,
-    StepRecord,
-    StepSeries,
-    thirds,
-)
+from nivp_dist.monitoring.findings import FINDINGS
+from nivp_dist.monitoring.signatures import ENOUGH, SIGNATURES, WINDOW, StepHistory, thirds
+from nivp_dist.monitoring.step_series import StepRecord, StepSeries
 
 GOOD_STEP = StepRecord(
     h=0.01,

@@ -7,7 +7,7 @@ import pytest
 from nivp_dist.fitting.restart import Health
 from nivp_dist.monitoring.adaptation import MuAdaptation, PointRefinement
 from nivp_dist.monitoring.estimate import Estimate
-from nivp_dist.monitoring.signatures import StepRecord
+from nivp_dist.monitoring.step_series import StepRecord
 from nivp_dist.problems.heat import Heat
 from nivp_dist.run.simulation import Simulation
 from nivp_dist.run.state import from_tree, to_tree
