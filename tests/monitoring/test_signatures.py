@@ -1,4 +1,4 @@
-"""Failure signatures and findings on made-up histories, each with one kind of failure, or one bound of the step size."""
+"""Failure signatures and findings on made-up histories, each with one kind of failure or one bound of the step size."""
 
 import numpy as np
 import pytest
