@@ -1,5 +1,7 @@
-"""The mesh of devices, and arrays that are replicated over it."""
+"""The mesh of devices, programs that run on it, and arrays that are replicated over it."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -7,8 +9,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend.point_blocks import in_blocks
 from nivp_dist.errors import InputError
 
+CPU_MEMORY = 2**34  # bytes
 AXIS = "points"  # the name of the mesh's only axis, over which the collocation points are split
 
 
@@ -29,6 +33,36 @@ def make_mesh(devices: int = 0) -> Mesh:
 def platform_of(mesh: Mesh) -> str:
     """The platform of the mesh's devices, "cpu" or "gpu". That of the default backend may be another one."""
     return mesh.devices.flat[0].platform
+
+
+def memory_of(mesh: Mesh) -> int:
+    """The bytes of memory that each device of the mesh has at least, as a power of two.
+
+    Decisions that depend on it are then the same on all cards of a kind, whatever else takes a little of their memory.
+    The devices of a CPU share the memory of their host, which differs from host to host: CPU_MEMORY is assumed.
+    """
+    devices = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in devices if device.platform != "cpu"]
+    least = min(limits, default=0)
+    return 2 ** (least.bit_length() - 1) if least else CPU_MEMORY
+
+
+def program(mesh: Mesh, function: Callable, *in_specs, out_specs: Any = P()) -> Callable:
+    """function of one device's shards -> a compiled function of global arrays.
+
+    No buffer is donated: theta, points and the approximation serve later stages and retries, and the initial guess of a
+    velocity, which does not, is 0.13 of the 826 MB that it takes (p = 107,581, n = 16,384).
+    """
+    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs))
+
+
+def pointwise(mesh: Mesh, function: Callable, at_most: int = 0) -> Callable:
+    """The compiled program of function(context, x (n, d)) -> (n, ...), which acts on every point by itself.
+
+    Every device computes the values of its own points, in blocks that fit into its memory (``point_blocks.in_blocks``).
+    """
+    body = lambda context, x: in_blocks(partial(function, context), x, at_most=at_most)  # noqa: E731
+    return program(mesh, body, P(), P(AXIS), out_specs=P(AXIS))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

@@ -17,6 +17,7 @@ from nivp_dist.backend.mesh import AXIS
 from nivp_dist.bench import gpu_targets, hlo
 from nivp_dist.fitting.fit import DAMPING_FACTORS
 from nivp_dist.formatting import count as count_of
+from nivp_dist.galerkin.jacobian import largest_chunk
 from nivp_dist.galerkin.methods import ITERATIVE
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import Network, build_network
@@ -77,6 +78,9 @@ def examine(config: Config, gpu: str, count: int, report: Callable[[Program], An
     """
     mesh, problem = gpu_targets.mesh_of(gpu, count), registry.load(config.problem)
     network = build_network(config.network, problem)
+    if config.sampling.chunk == "auto":
+        chunk = largest_chunk(network, gpu_targets.TARGETS[gpu].usable)
+        config = config.model_copy(update={"sampling": config.sampling.model_copy(update={"chunk": chunk})})
     programs = []
     for program in _programs(config, problem, network, mesh):
         report(program)

@@ -26,6 +26,11 @@ class Target(NamedTuple):
     cache: int
     clock: float
 
+    @property
+    def usable(self) -> int:
+        """What ``backend.mesh.memory_of`` is on such a GPU, of whose memory jax takes three quarters by default."""
+        return 2 ** ((self.memory * 3 // 4).bit_length() - 1)
+
 
 # Data sheets of NVIDIA (SXM modules); both have 132 multiprocessors of compute capability 9.0.
 TARGETS = {

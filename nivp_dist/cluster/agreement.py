@@ -17,6 +17,7 @@ _LABELS = ("host", "processor")  # facts for messages only
 _REMEDIES = {
     "devices": "start every process with the same number",
     "platform": "give GPUs to all processes or to none, or set JAX_PLATFORMS=cpu for all",
+    "memory of a device": "take GPUs of one kind, and set the same XLA_PYTHON_CLIENT_MEM_FRACTION on every host",
     "XLA_FLAGS": "set the same on every host",
     "JAX options": "set the same on every host",
     "CPU cores": "give every process the same number (srun: --cpus-per-task), because XLA splits sums over the cores",
@@ -34,10 +35,14 @@ def facts(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """
     import jax
 
+    from nivp_dist.backend.mesh import make_mesh, memory_of
+
     found = {"host": socket.gethostname(), "processor": host.model()}
     found |= run_directory.versions() | {"Python": platform.python_version()} | host.options(environment)
     found |= {"devices": str(jax.local_device_count()), "platform": jax.default_backend()}
-    if jax.default_backend() == "cpu":
+    if jax.default_backend() != "cpu":
+        found["memory of a device"] = f"{memory_of(make_mesh()) >> 30} GiB or more"
+    else:
         found |= {"CPU cores": str(host.cores()), "CPU features": " ".join(host.instruction_sets(environment))}
     return found
 

@@ -20,6 +20,8 @@ import numpy as np
 import optax
 
 from nivp_dist.backend import random_keys
+from nivp_dist.backend.mesh import pointwise
+from nivp_dist.fitting.errors import misfit_of, relative_errors
 from nivp_dist.fitting.head import HeadTuning
 from nivp_dist.galerkin.methods import dual_pcg_suits_fit, fit_rank
 from nivp_dist.galerkin.velocity import Galerkin
@@ -94,12 +96,11 @@ class Fitter:
     ):
         self.galerkin, self.sampler, self.settings, self.iterative = galerkin, sampler, settings, iterative
         self.network = galerkin.network
-        self._target = jax.jit(target)
-        self._errors = jax.jit(self._relative_errors)
-        self._final = jax.jit(partial(self._relative_errors, scored=scored))
+        self._target = pointwise(galerkin.mesh, target)
+        self._errors, self._final = relative_errors(galerkin), relative_errors(galerkin, scored)
         self._adam = jax.jit(partial(self._adam_round, target))
         self._reweighted = jax.jit(_reweighted)
-        self._misfit = jax.jit(lambda theta, x, target: target - self.network.field(theta, x))
+        self._misfit = misfit_of(galerkin)
         self._candidates, self._choice = jax.jit(_candidates), jax.jit(lambda rows, index: rows[index])
         self._head = HeadTuning(galerkin, settings.head_ridge)
 
@@ -121,12 +122,12 @@ class Fitter:
         )
         return state if first == ADAM else state.without_moments()
 
-    def advance(self, state: FitState, key, density, context=None, floor: float | None = None) -> FitState:
+    def advance(self, state: FitState, key, density, context=None, floor: float = 0.0) -> FitState:
         """The state after one round.
 
         Args:
             key: of the whole fit. density: of the points. context: of the target.
-            floor: the least size that errors are relative to (``fitting.size_floor``); None: that of the target.
+            floor: the least size that errors are relative to (``fitting.size_floor``); 0: that of the target.
         """
         key = random_keys.fit_round_key(key, int(state.round))
         stage = int(state.stage)
@@ -195,19 +196,6 @@ class Fitter:
         adam = 0 if self.settings.method == "gauss_newton" else -(-self.settings.adam_steps // ADAM_ROUND) + 1
         return adam + self.settings.iterations
 
-    def _relative_errors(self, thetas, points, target, floor=None, scored: int | None = None):
-        """Relative L2 error of every theta (c, p); for a field log u the RMS error of log u."""
-        target = target[:, :scored]
-        scale = 1.0 if self.network.log_density else jnp.sum(points.weights[:, None] * target**2)
-        if floor is not None:
-            scale = jnp.maximum(scale, floor**2)
-
-        def one(theta):
-            misfit = self.network.field(theta, points.x)[:, :scored] - target
-            return jnp.sqrt(jnp.sum(points.weights[:, None] * misfit**2) / scale)
-
-        return jax.lax.map(one, thetas)
-
     def _adam_step(self, state, key, density, context) -> FitState:
         settings = self.settings
         points = self.sampler.draw(key, density, settings.adam_batch * ADAM_ROUND)
@@ -258,7 +246,7 @@ class Fitter:
         left = int(state.stage) == DONE and int(state.round) < self.last_round
         return left and self.settings.method == "gauss_newton" and float(state.error) > FAR * self.settings.target
 
-    def measure(self, state: FitState, key, density, context=None, floor: float | None = None) -> FitState:
+    def measure(self, state: FitState, key, density, context=None, floor: float = 0.0) -> FitState:
         """The state with its error measured on one more fresh draw. Arguments as for ``advance``."""
         fresh = self.sampler.draw(key, density, self.settings.points)
         return state._replace(error=self._final(state.theta[None], fresh, self._target(context, fresh.x), floor)[0])
@@ -269,7 +257,7 @@ class Fitter:
             return float(state.error)  # measured in that norm already
         fresh = self.sampler.draw(key, density, self.settings.points)
         target = self._target(context, fresh.x)
-        return float(self._final(state.theta[None], self._reweighted(fresh, target), target)[0])
+        return float(self._final(state.theta[None], self._reweighted(fresh, target), target, 0.0)[0])
 
 
 def _candidates(theta, corrections, lengths):

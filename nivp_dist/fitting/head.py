@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend.mesh import platform_of
+from nivp_dist.backend.point_blocks import sum_in_blocks
 from nivp_dist.galerkin.direct import solve_positive
 from nivp_dist.galerkin.jacobian import Operator
 
@@ -36,10 +37,14 @@ class HeadTuning:
             layer = network.layers[i]
             layers.append(layer._replace(start=start))
             start += layer.rows * layer.columns
-        factors = tuple(network.factors(theta, points.x)[1][i] for i in self.heads)
         part = _HeadNetwork(tuple(layers), network.outputs, start)
-        operator = Operator.from_factors(part, points.weights, factors, platform=platform_of(self.galerkin.mesh))
-        matrix, b = jax.lax.psum((operator.matrix(), operator.transpose(misfit)), axis)
+
+        def normal_equations(weights, x, misfit):
+            factors = tuple(network.factors(theta, x)[1][i] for i in self.heads)
+            operator = Operator.from_factors(part, weights, factors, platform=platform_of(self.galerkin.mesh))
+            return operator.matrix(), operator.transpose(misfit)
+
+        matrix, b = jax.lax.psum(sum_in_blocks(normal_equations, points.weights, points.x, misfit), axis)
         solution = solve_positive(matrix, self.ridge * jnp.trace(matrix), b)
         correction = jnp.zeros(network.size)
         for head, i in zip(layers, self.heads):

@@ -9,7 +9,9 @@ have decayed to nearly nothing. Where u0 is zero it is the size that u may have 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from nivp_dist.backend.mesh import pointwise
 from nivp_dist.errors import InputError
 from nivp_dist.settings.model import IntegratorSettings
 
@@ -23,7 +25,7 @@ def rms(field, points):
     return jnp.sqrt(jnp.sum(points.weights[:, None] * field.astype(jnp.float64) ** 2))
 
 
-def size_floor(settings: IntegratorSettings, network, problem, points) -> float:
+def size_floor(settings: IntegratorSettings, network, problem, points, mesh: Mesh) -> float:
     """The floor of |u| in the units of the field; zero for a field log u, whose errors are relative to u as they are.
 
     Raises InputError where u0 is zero, L[u0] at none of TIMES is a number above zero, and integrator.atol is not set.
@@ -33,20 +35,17 @@ def size_floor(settings: IntegratorSettings, network, problem, points) -> float:
     if settings.atol is not None:
         return settings.atol / settings.rtol
 
-    @jax.jit  # points are arguments: a program must not close over arrays of several processes
-    def initial_size(points):
-        return rms(_at_points(lambda point: network.as_field(problem.initial(point)), network, points.x), points)
+    def initial(_, point):
+        return network.as_field(problem.initial(point))
 
-    @jax.jit
-    def rate(t, points):
-        def at(point):
-            return network.as_field_rate(problem.rhs(problem.initial, point, t), problem.initial(point))
+    def rate(t, point):
+        return network.as_field_rate(problem.rhs(problem.initial, point, t), problem.initial(point))
 
-        return rms(_at_points(at, network, points.x), points)
-
-    if (initial := float(initial_size(points))) > 0:
-        return SHARE * initial
-    rates = [float(rate(t, points)) for t in np.linspace(0.0, settings.t_end, TIMES)]
+    size = jax.jit(rms)
+    at_start, rates_at = (_at_points(function, network, mesh) for function in (initial, rate))
+    if (initial_size := float(size(at_start(None, points.x), points))) > 0:
+        return SHARE * initial_size
+    rates = [float(size(rates_at(t, points.x), points)) for t in np.linspace(0.0, settings.t_end, TIMES)]
     if (fastest := max(filter(np.isfinite, rates), default=0.0)) > 0:
         return settings.initial_step * fastest
     raise InputError(
@@ -55,6 +54,11 @@ def size_floor(settings: IntegratorSettings, network, problem, points) -> float:
     )
 
 
-def _at_points(function, network, x):
-    values = jax.vmap(lambda point: jnp.reshape(function(point), (network.outputs,)))
-    return values(x.astype(network.dtype))
+def _at_points(function, network, mesh: Mesh):
+    """The compiled program of function(t, point (d,)) -> m numbers at points x (n, d): (t, x) -> (n, m)."""
+
+    def at_points(t, x):
+        at = lambda point: jnp.reshape(function(t, point), (network.outputs,))  # noqa: E731
+        return jax.vmap(at)(x.astype(network.dtype))
+
+    return pointwise(mesh, at_points)

@@ -12,12 +12,18 @@ as long.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend.mesh import AXIS, program
+from nivp_dist.backend.point_blocks import in_blocks
 from nivp_dist.network.network import Network, build_network, restrict
+from nivp_dist.points.points import Points
 from nivp_dist.problems.base import Problem
 from nivp_dist.settings.model import Config
 
@@ -44,10 +50,10 @@ class TimeDerivativeTargets:
         network: with 2 m outputs. narrow: the network of the run, with m.
     """
 
-    def __init__(self, settings, problem: Problem, network: Network):
-        self.problem, self.narrow = problem, network
+    def __init__(self, settings, problem: Problem, network: Network, mesh: Mesh):
+        self.problem, self.narrow, self.mesh = problem, network, mesh
         self.network = build_network(settings, problem, 2 * network.outputs)
-        self._norms = jax.jit(self._measure, static_argnums=0)
+        self._programs: dict[Source, Callable] = {}
 
     @staticmethod
     def wanted(config: Config, network: Network) -> bool:
@@ -62,11 +68,14 @@ class TimeDerivativeTargets:
             return config.network.trunk == "shared"
         return network.form == "exponential" and network.domain.bounded
 
-    def scales(self, source: Source, context, points, floor: float | None = None):
+    def scales(self, source: Source, context, points, floor: float = 0.0):
         """Factors (m,) of the time derivatives that give them SHARE of the norm of the field; one where they vanish.
 
-        floor: the least norm of the field that is counted with, or None."""
-        return self._norms(source, context, points, floor)
+        floor: the least norm of the field that is counted with."""
+        if source not in self._programs:
+            split = Points._make(P(AXIS) for _ in Points._fields)
+            self._programs[source] = program(self.mesh, partial(self._scales, source), P(), split, P())
+        return self._programs[source](context, points, floor)
 
     def target(self, source: Source, context, scales, x):
         """The target (n, 2 m) at x (n, d)."""
@@ -85,10 +94,12 @@ class TimeDerivativeTargets:
 
         return jax.vmap(at)(x)
 
-    def _measure(self, source, context, points, floor):
+    def _scales(self, source, context, points, floor):
+        """As ``scales``, inside of `shard_map`, by all devices on their own points."""
+        field = in_blocks(partial(source.field, context), points.x)
+        rates = in_blocks(partial(self._rates, source, context), points.x)
         weights = points.weights[:, None]
-        whole = jnp.sqrt(jnp.sum(weights * source.field(context, points.x) ** 2))
-        if floor is not None:
-            whole = jnp.maximum(whole, floor)
-        norms = jnp.sqrt(jnp.sum(weights * self._rates(source, context, points.x) ** 2, axis=0))
+        squares = jnp.sum(weights * field**2), jnp.sum(weights * rates**2, axis=0)
+        of_field, of_rates = jax.lax.psum(squares, AXIS)
+        whole, norms = jnp.maximum(jnp.sqrt(of_field), floor), jnp.sqrt(of_rates)
         return jnp.where(norms > 0, SHARE * whole / jnp.where(norms > 0, norms, 1.0), 1.0)

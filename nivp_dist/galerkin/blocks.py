@@ -12,7 +12,6 @@ two matrix products a layer, 4 B p operations for both J v and J^T r. Chunks and
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -235,50 +234,3 @@ def _position(n):
     i, j = np.triu_indices(n)
     position[i, j] = position[j, i] = np.arange(len(i))
     return position
-
-
-# Sums over blocks ------------------------------------------------------------------------------------------------
-
-
-def stack(leaf, size: int, mode: str = "constant"):
-    """(n, ...) as blocks (count, size, ...), the last one filled up with zeros, or, with mode "edge", repetitions."""
-    count = -(-len(leaf) // size)
-    padded = jnp.pad(leaf, [(0, count * size - len(leaf))] + [(0, 0)] * (leaf.ndim - 1), mode=mode)
-    return padded.reshape(count, size, *leaf.shape[1:])
-
-
-def refine(tree, size: int):
-    """Stacked blocks (count, ..., B) as more and smaller blocks of at most `size` points, filled up with zeros."""
-
-    def one(leaf):
-        parts = -(-leaf.shape[-1] // size)
-        padded = jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, -leaf.shape[-1] % parts)])
-        smaller = padded.reshape(*leaf.shape[:-1], parts, -1)
-        return jnp.moveaxis(smaller, -2, 1).reshape(-1, *leaf.shape[1:-1], smaller.shape[-1])
-
-    return tree if jax.tree.leaves(tree)[0].shape[-1] <= size else jax.tree.map(one, tree)
-
-
-def map_over(function, stacked):
-    """function(block) for every entry of the leading axis of stacked arrays, stacked along that axis."""
-    if len(jax.tree.leaves(stacked)[0]) > 1:
-        return jax.lax.map(function, stacked)
-    return jax.tree.map(lambda leaf: leaf[None], function(jax.tree.map(lambda leaf: leaf[0], stacked)))
-
-
-def sum_over(function, stacked):
-    """The sum of function(block) over the leading axis of stacked arrays (a pytree)."""
-    first = jax.tree.map(lambda leaf: leaf[0], stacked)
-    leaf = jax.tree.leaves(stacked)[0]
-    if len(leaf) == 1:
-        return function(first)
-    # Zeros made from the arrays, not from a shape: under shard_map they vary over the mesh as the terms do.
-    varying = 0 * leaf.reshape(-1)[0]
-    zero = jax.tree.map(
-        lambda term: jnp.zeros(term.shape, term.dtype) + varying.astype(term.dtype), jax.eval_shape(function, first)
-    )
-
-    def add(sums, block):
-        return jax.tree.map(jnp.add, sums, function(block)), None
-
-    return jax.lax.scan(add, zero, stacked)[0]

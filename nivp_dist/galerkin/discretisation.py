@@ -4,14 +4,16 @@ All functions act on one device's points. They are called inside of `shard_map` 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from nivp_dist.backend.mesh import platform_of
-from nivp_dist.galerkin.jacobian import Operator
+from nivp_dist.backend.mesh import memory_of, platform_of
+from nivp_dist.backend.point_blocks import in_blocks
+from nivp_dist.galerkin.jacobian import Operator, largest_chunk
 from nivp_dist.network.network import Network
 from nivp_dist.problems.base import Problem
 from nivp_dist.settings.model import SamplingSettings
@@ -29,9 +31,15 @@ class Discretisation(NamedTuple):
     sampling: SamplingSettings
     mesh: Mesh
 
+    @property
+    def chunk(self) -> int:
+        """The points of a device that are held at once, from sampling.chunk; 0: all of them."""
+        chunk = self.sampling.chunk
+        return largest_chunk(self.network, memory_of(self.mesh)) if chunk == "auto" else chunk
+
     def operator(self, theta, points, basis=None, precision=jnp.float64) -> Operator:
         """J at theta (p,) on points, with respect to parameters in a basis (None: those of the network)."""
-        weights, chunk = points.weights, self.sampling.chunk
+        weights, chunk = points.weights, self.chunk
         return Operator.build(self.network, theta, points.x, weights, chunk, precision, basis, platform_of(self.mesh))
 
     def rhs(self, theta, t, x):
@@ -58,20 +66,20 @@ class Discretisation(NamedTuple):
         return jnp.reshape(self.problem.rhs(u, point, t), (network.outputs,)), u
 
     def _at_points(self, function, x):
-        if self._in_chunks(x):
-            return jax.lax.map(function, x, batch_size=self.sampling.chunk).astype(jnp.float64)
-        return jax.vmap(function)(x).astype(jnp.float64)
+        return self.in_blocks(jax.vmap(function), x).astype(jnp.float64)
 
     def field(self, theta, x):
         """The network's field at x (n, d): (n, m)."""
-        if self._in_chunks(x):
-            at = lambda point: self.network.field(theta, point[None])[0]  # noqa: E731
-            return jax.lax.map(at, x, batch_size=self.sampling.chunk)
-        return self.network.field(theta, x)
+        return self.in_blocks(partial(self.network.field, theta), x)
+
+    def values(self, theta, x):
+        """u at x (n, d): (n, m)."""
+        return self.in_blocks(partial(self.network.values, theta), x)
+
+    def in_blocks(self, function, x):
+        """function(x) for a function that acts on every point by itself, in blocks that fit into memory."""
+        return in_blocks(function, x, at_most=self.chunk)
 
     def rate(self, theta, v, points):
         """The field's rate of change J v at every point, for a velocity v (p,): (n, m)."""
         return self.operator(theta, points).apply(v)
-
-    def _in_chunks(self, x) -> bool:
-        return 0 < self.sampling.chunk < len(x)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from nivp_dist.backend import point_blocks
 from nivp_dist.galerkin import blocks
 
 # Points in a block on a CPU, by the bytes of a number. Measured on one core (512 KiB of L2): products in blocks of 512
@@ -77,8 +78,8 @@ class Operator(NamedTuple):
         def block(x):
             return _cast(blocks.lay_out(network.factors(theta, x, basis)[1]), dtype)
 
-        stacked = blocks.stack(x, block_size(network.layers, len(x), dtype, platform), "edge")
-        return cls(network, theta, x, weights, blocks.map_over(block, stacked), 0, dtype, basis, coarse, platform)
+        stacked = point_blocks.stack(x, block_size(network.layers, len(x), dtype, platform), "edge")
+        return cls(network, theta, x, weights, point_blocks.map_over(block, stacked), 0, dtype, basis, coarse, platform)
 
     def at_points(self, x, weights) -> "Operator":
         """The operator at other points, which are all held at once."""
@@ -94,7 +95,7 @@ class Operator(NamedTuple):
                 network's layers.
         """
         size = block_size(network.layers, len(weights), dtype, platform)
-        factors = jax.tree.map(lambda leaf: jnp.moveaxis(blocks.stack(leaf, size), 1, -1), factors)
+        factors = jax.tree.map(lambda leaf: jnp.moveaxis(point_blocks.stack(leaf, size), 1, -1), factors)
         return cls(network, None, None, weights, _cast(factors, dtype), 0, jnp.dtype(dtype), platform=platform)
 
     # Products -------------------------------------------------------------------------------------
@@ -195,10 +196,10 @@ class Operator(NamedTuple):
     def _at_each_point(self, term):
         """term(block) (..., B) for all blocks, as one array (..., n)."""
         if self.factors is None:
-            stacked = blocks.stack(self.x, self.chunk, "edge")
-            values = blocks.map_over(lambda x: self.at_points(x, jnp.ones(len(x)))._at_each_point(term), stacked)
+            stacked = point_blocks.stack(self.x, self.chunk, "edge")
+            values = point_blocks.map_over(lambda x: self.at_points(x, jnp.ones(len(x)))._at_each_point(term), stacked)
         else:
-            values = blocks.map_over(term, self.factors)
+            values = point_blocks.map_over(term, self.factors)
         values = jnp.moveaxis(values, 0, -2)
         return values.reshape(*values.shape[:-2], -1)[..., : len(self.weights)]
 
@@ -214,12 +215,12 @@ class Operator(NamedTuple):
                 return self.at_points(x, weights)._sum(term, *rest, size=size)
 
             held = (self.x, self.weights, *arrays)
-            return blocks.sum_over(chunk, jax.tree.map(lambda leaf: blocks.stack(leaf, self.chunk), held))
+            return point_blocks.sum_over(chunk, jax.tree.map(lambda leaf: point_blocks.stack(leaf, self.chunk), held))
         length = jax.tree.leaves(self.factors)[0].shape[-1]
-        stacked = (self.factors, blocks.stack(self.weights, length))
-        stacked += tuple(jnp.moveaxis(blocks.stack(leaf, length), 1, -1) for leaf in arrays)
+        stacked = (self.factors, point_blocks.stack(self.weights, length))
+        stacked += tuple(jnp.moveaxis(point_blocks.stack(leaf, length), 1, -1) for leaf in arrays)
         float64 = lambda block: jax.tree.map(lambda leaf: leaf.astype(jnp.float64), term(*block))  # noqa: E731
-        return blocks.sum_over(float64, blocks.refine(stacked, max(1, length if size is None else size)))
+        return point_blocks.sum_over(float64, point_blocks.refine(stacked, max(1, length if size is None else size)))
 
 
 def factor_bytes(network, points: int, dtype) -> int:
@@ -244,6 +245,14 @@ def product_bytes(network, points: int, chunk: int, dtype, platform: str = "cpu"
         numbers += held * max(columns)
     made = jnp.dtype(dtype).itemsize * numbers + (8 * points * (network.dimension + 1) if cut else 0)
     return factor_bytes(network, held, dtype) + made
+
+
+def largest_chunk(network, memory: int) -> int:
+    """How many points' factors take at most a quarter of a device's memory: a power of two.
+
+    With the working space of a product, and the same factors in solver.precision, the operators take at most half.
+    """
+    return 2 ** max(0, (memory // 4 // factor_bytes(network, 1, jnp.float64)).bit_length() - 1)
 
 
 def block_size(layers, n: int, dtype, platform: str = "cpu") -> int:

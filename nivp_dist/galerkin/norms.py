@@ -64,7 +64,7 @@ def step_norms(discretisation: Discretisation, theta, new, e, increment, increme
         increment, increment_error: (n, m), that of the field and the difference of the pair's two solutions for it.
     """
     network = discretisation.network
-    before, after = (network.field(at, points.x).astype(jnp.float64) for at in (theta, new))
+    before, after = (discretisation.field(at, points.x).astype(jnp.float64) for at in (theta, new))
     weighted, size = _error_norm(network, points, before)
     values = (discretisation.rate(theta, e, points), increment_error, after - before - increment, size)
     squares = jnp.stack([square(weighted, each) for each in values])
@@ -81,9 +81,9 @@ def check_residual(discretisation: Discretisation, theta, t, v, points) -> Resid
     """The residual of the velocity v (p,) at (theta, t)."""
     network, f = discretisation.network, discretisation.rhs(theta, t, points.x)
     misfit = discretisation.rate(theta, v, points) - f
-    field = network.field(theta, points.x)
+    field = discretisation.field(theta, points.x)
     weighted, size = _error_norm(network, points, field)
-    mass = points.measure * jnp.linalg.norm(network.values(theta, points.x).astype(jnp.float64), axis=-1)
+    mass = points.measure * jnp.linalg.norm(discretisation.values(theta, points.x).astype(jnp.float64), axis=-1)
     squares = [square(points, misfit), square(points, f)]
     squares += [square(weighted, values) for values in (misfit, size)]
     masses = [jnp.sum(mass), jnp.sum(mass**2), jnp.sum(points.measure > 0)]

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from nivp_dist.backend.mesh import AXIS
+from nivp_dist.backend.mesh import AXIS, program
 from nivp_dist.galerkin import kernel, norms, not_finite, nystrom
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.linear_solver import LinearSolver
@@ -59,7 +59,7 @@ class Galerkin:
     Attributes, all compiled programs on global arrays:
         velocity: (theta, t, points, regularisation, initial guess) -> ``Velocity``.
         correction: (theta, points, misfit, regularisation, dampings) -> (c, p), see ``_correction``.
-        rate: (theta, v, points) -> J v (n, m). field: (theta, x) -> (n, m).
+        rate: (theta, v, points) -> J v (n, m). field, values: (theta, x) -> the field or u (n, m).
         step_norms, check_residual, residual_squares: the functions of ``norms``.
     """
 
@@ -77,23 +77,24 @@ class Galerkin:
         self._define_norms()
 
     def _define_solves(self):
-        every, split, shared, program = REPLICATED, self.points_spec, self.shared_spec, self.program
+        every, split, shared, compiled = REPLICATED, self.points_spec, self.shared_spec, self.program
         guess = P(AXIS) if self.method == "dual_pcg" else every
         results = Velocity._make(every for _ in Velocity._fields)._replace(rate=P(AXIS), next_guess=guess)
-        self.velocity = program(self._velocity, every, every, split, shared, guess, out_specs=results)
-        self.correction = program(self._correction, every, split, P(AXIS), shared, every)
-        self._zero_samples = program(self._zeros, split, out_specs=P(AXIS))
+        self.velocity = compiled(self._velocity, every, every, split, shared, guess, out_specs=results)
+        self.correction = compiled(self._correction, every, split, P(AXIS), shared, every)
+        self._zero_samples = compiled(self._zeros, split, out_specs=P(AXIS))
 
     def _define_norms(self):
-        every, split, program, it = REPLICATED, self.points_spec, self.program, self.discretisation
-        self.rate = program(it.rate, every, every, split, out_specs=P(AXIS))
-        self.field = program(it.field, every, P(AXIS), out_specs=P(AXIS))
+        every, split, compiled, it = REPLICATED, self.points_spec, self.program, self.discretisation
+        self.rate = compiled(it.rate, every, every, split, out_specs=P(AXIS))
+        self.field = compiled(it.field, every, P(AXIS), out_specs=P(AXIS))
+        self.values = compiled(it.values, every, P(AXIS), out_specs=P(AXIS))
         step_norms, check_residual = partial(norms.step_norms, it), partial(norms.check_residual, it)
-        self.step_norms = program(step_norms, every, every, every, P(AXIS), P(AXIS), split)
-        self.check_residual = program(check_residual, every, every, every, split)
+        self.step_norms = compiled(step_norms, every, every, every, P(AXIS), P(AXIS), split)
+        self.check_residual = compiled(check_residual, every, every, every, split)
         squares = partial(norms.residual_squares, it)
-        self.residual_squares = program(squares, every, every, every, split, out_specs=P(AXIS))
-        self._find_not_finite = program(partial(not_finite.find, it), every, every, split)
+        self.residual_squares = compiled(squares, every, every, every, split, out_specs=P(AXIS))
+        self._find_not_finite = compiled(partial(not_finite.find, it), every, every, split)
 
     def rhs_not_finite(self, theta, t: float, points: Points) -> str | None:
         """One line that names a point where the problem's rhs is not finite though u is; None where it is finite."""
@@ -127,12 +128,8 @@ class Galerkin:
         return self._zero_samples(points) if self.method == "dual_pcg" else velocity
 
     def program(self, function, *in_specs, out_specs: Any = REPLICATED):
-        """function of one device's shards -> a compiled function of global arrays.
-
-        No buffer is donated: theta, points and the approximation serve later stages and retries, and the initial
-        guess, which does not, is 0.13 of the 826 MB that a velocity takes (p = 107,581, n = 16,384).
-        """
-        return jax.jit(jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs))
+        """function of one device's shards -> a compiled function of global arrays (``backend.mesh.program``)."""
+        return program(self.mesh, function, *in_specs, out_specs=out_specs)
 
     # Regularisation ---------------------------------------------------------------------------------
 

@@ -33,7 +33,6 @@ class StepPoints:
 
     def __init__(self, settings: SamplingSettings, sampler: Sampler, galerkin: Galerkin):
         self.settings, self.sampler, self.galerkin = settings, sampler, galerkin
-        self._values = jax.jit(galerkin.network.values)
         sharding = NamedSharding(galerkin.mesh, P(AXIS))
         self._select_by_residual = jax.jit(self._by_residual, static_argnames="n", out_shardings=sharding)
         self._select_by_solution = jax.jit(self._by_solution, static_argnames="n", out_shardings=sharding)
@@ -59,7 +58,7 @@ class StepPoints:
         """The density moved to the solution that theta represents, by its values on the points."""
         if self.settings.method == "uniform":
             return density
-        return self.sampler.fit(density, points, self._values(theta, points.x), sweeps=DENSITY_SWEEPS)
+        return self.sampler.fit(density, points, self.galerkin.values(theta, points.x), sweeps=DENSITY_SWEEPS)
 
     def _without_residual(self, present: Present, key, n: int) -> Points:
         """n points by the density, or with sampling.method = 'solution' by the network itself."""

@@ -7,6 +7,7 @@ samples; the Jacobian of the network is never needed in any other form (see ``ga
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 from flax import traverse_util
 
 from nivp_dist import backend  # noqa: F401
+from nivp_dist.backend.point_blocks import in_blocks
 from nivp_dist.errors import InputError
 from nivp_dist.network import frames
 from nivp_dist.network.balance import output_scales
@@ -140,12 +142,13 @@ class Network:
             return ()
         xi = coordinates(self.domain, x)
         if not self.log_density:  # the field is u = exp(form): a change of the form counts with the square of u
-            weights = weights * jnp.sum(self.field(theta, x).astype(jnp.float64) ** 2, axis=-1)
+            weights = weights * jnp.sum(in_blocks(partial(self.field, theta), x).astype(jnp.float64) ** 2, axis=-1)
         whole = frames.fit(xi, weights, axis)
         if len(self.quadratics) <= 1:
             return tuple(whole for _ in self.layers_with_frames)
-        forms = [frames.affine(frames.monomials(xi)) @ theta[layer.start : layer.stop] for layer in self.quadratics]
-        shares = dict(zip(self.quadratics, jax.nn.softmax(jnp.stack(forms), axis=0)))
+        forms = [theta[layer.start : layer.stop] for layer in self.quadratics]
+        values = lambda xi: jnp.stack([frames.affine(frames.monomials(xi)) @ form for form in forms], -1)  # noqa: E731
+        shares = dict(zip(self.quadratics, jax.nn.softmax(in_blocks(values, xi).T, axis=0)))
         own = lambda layer: frames.fit(xi, weights * shares[layer], axis)  # noqa: E731
         return tuple(own(layer) if layer in shares else whole for layer in self.layers_with_frames)
 

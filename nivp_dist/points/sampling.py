@@ -24,7 +24,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend import random_keys
-from nivp_dist.backend.mesh import AXIS, replicate
+from nivp_dist.backend.mesh import AXIS, pointwise, replicate
 from nivp_dist.errors import InputError
 from nivp_dist.points.low_discrepancy import MOST_DIMENSIONS, shifted_sequence
 from nivp_dist.points.mixture import (
@@ -99,13 +99,13 @@ class Sampler:
         Repeated importance sampling: each round draws points from the fit of the round before.
         """
         density = self.broadest()
-        evaluate = jax.jit(values)
+        evaluate = pointwise(self.mesh, lambda _, x: values(x))
         last = SEPARATING_SWEEPS if self.settings.components > 1 else 1
         for round_, sweeps in enumerate([1] * (PILOT_ROUNDS - 1) + [last]):
             points = self.draw(random_keys.pilot_round_key(key, round_), density, PILOT_POINTS)
             if round_ == PILOT_ROUNDS - 1:
                 density = self._split(random_keys.pilot_split_key(key, PILOT_ROUNDS), density)
-            density = self.fit(density, points, evaluate(points.x), sweeps=sweeps)
+            density = self.fit(density, points, evaluate(None, points.x), sweeps=sweeps)
         return density
 
     def broadest(self) -> Density:

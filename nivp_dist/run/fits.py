@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist.backend import random_keys
-from nivp_dist.backend.mesh import replicate
+from nivp_dist.backend.mesh import pointwise, replicate
 from nivp_dist.errors import RunFailed
 from nivp_dist.fitting.fit import DONE, FitState, Fitter
 from nivp_dist.fitting.size_floor import rms, size_floor
@@ -32,11 +32,11 @@ class Scales(NamedTuple):
 
     Attributes:
         rates: (m,), factors of the time derivatives among the targets; None where there are none.
-        floor: the size that errors are relative to, where the target is smaller than it; else None.
+        floor: the size that errors are relative to, where the target is smaller than it; else 0.
     """
 
     rates: jax.Array | None
-    floor: float | None
+    floor: float
 
 
 class Fits:
@@ -52,7 +52,7 @@ class Fits:
         self.network, self.sampler, self.initial_rank = network, sampler, initial_rank
         self.targets = None
         if TimeDerivativeTargets.wanted(self.config, network):
-            self.targets = TimeDerivativeTargets(self.config.network, self.problem, network)
+            self.targets = TimeDerivativeTargets(self.config.network, self.problem, network, self.mesh)
         self.fitted = self.targets.network if self.targets else network
         galerkin, iterative = solvers.of_fits(self.fitted), solvers.iterative_of_fits(self.fitted)
         self._initial = Source(self._initial_field, self._initial_function)
@@ -61,7 +61,8 @@ class Fits:
             Fitter(galerkin, sampler, self.config.fit, target, self.problem.outputs, iterative)
             for target in (self._initial_target, self._present_target)
         )
-        self._size = jax.jit(lambda source, context, at: rms(source.field(context, at.x), at), static_argnums=0)
+        self._fields = {source: pointwise(self.mesh, source.field) for source in (self._initial, self._present)}
+        self._rms = jax.jit(rms)
         self._last_scales: tuple = (None, None, None, None)  # of a fit: phase, step, theta, Scales
 
     # Rounds ---------------------------------------------------------------------------------------
@@ -79,7 +80,7 @@ class Fits:
         """The least |u| that errors of this run are relative to. Raises InputError where there is no scale."""
         key = random_keys.rate_scales_key(random_keys.initial_fit_key(random_keys.run_key(self.config.seed)))
         points = self.sampler.draw(key, density, self.config.fit.points)
-        return size_floor(self.config.integrator, self.network, self.problem, points)
+        return size_floor(self.config.integrator, self.network, self.problem, points, self.mesh)
 
     def begin_refit(self, state: State) -> State:
         """A fresh network, to be fitted to the present solution; theta stays until it is accepted."""
@@ -222,15 +223,18 @@ class Fits:
 
     def _scales(self, state: State, key, source, context) -> Scales:
         if self.targets is None and state.size_floor == 0:
-            return Scales(None, None)
+            return Scales(None, 0.0)
         phase, step, theta, _ = self._last_scales
         if (phase, step) != (state.phase, state.step) or theta is not state.theta:
             points = self.sampler.draw(random_keys.rate_scales_key(key), state.density, self.config.fit.points)
-            small = state.size_floor > 0 and float(self._size(source, context, points)) < state.size_floor
-            floor = state.size_floor if small else None
+            small = state.size_floor > 0 and self._size(source, context, points) < state.size_floor
+            floor = state.size_floor if small else 0.0
             rates = self.targets.scales(source, context, points, floor) if self.targets else None
             self._last_scales = (state.phase, state.step, state.theta, Scales(rates, floor))
         return self._last_scales[-1]
+
+    def _size(self, source: Source, context, points) -> float:
+        return float(self._rms(self._fields[source](context, points.x), points))
 
     def _measured(self, state: State) -> tuple[FitState, float]:
         """The fit with its error, and its misfit as ``monitoring.estimate`` counts it."""

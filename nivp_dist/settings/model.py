@@ -7,7 +7,7 @@ is in ``nivp_dist.settings.files``, what must hold between keys in ``nivp_dist.s
 file or imports jax.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -102,8 +102,9 @@ class SamplingSettings(Section):
     oversampling: PositiveInt = 10
     # Number of accepted steps that use the same points.
     redraw_every: PositiveInt = 1
-    # Number of points that a device holds in memory at once; 0: all of its points.
-    chunk: int = Field(default=0, ge=0)
+    # Number of points whose layer factors a device holds at once; 0: all of its points. With fewer, factors are made
+    # again for each product of CG. auto: as many as fit into a quarter of the device's memory.
+    chunk: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
 
     _rules = model_validator(mode="after")(rules.sampling_keys_agree)
 

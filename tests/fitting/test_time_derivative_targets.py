@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.fitting.time_derivative_targets import SHARE, Source, TimeDerivativeTargets
 from nivp_dist.network.network import build_network
 from nivp_dist.points.points import Points
@@ -36,7 +37,7 @@ class Moved(Problem):
 
 @pytest.fixture(scope="module")
 def time_derivative_targets():
-    return TimeDerivativeTargets(SETTINGS, PROBLEM, build_network(SETTINGS, PROBLEM))
+    return TimeDerivativeTargets(SETTINGS, PROBLEM, build_network(SETTINGS, PROBLEM), make_mesh(1))
 
 
 def source(problem, network, function=None):
@@ -77,7 +78,7 @@ def test_a_derivative_that_vanishes_is_not_scaled(time_derivative_targets):
 def test_time_derivative_targets_of_an_exponential():
     """Beside u = B exp(q) its derivative B exp(q) q_t: what is B exp(q) times a signed function."""
     problem, settings = Moved(), NetworkSettings(width=6, depth=2, frequencies=0, form="exponential")
-    density = TimeDerivativeTargets(settings, problem, build_network(settings, problem))
+    density = TimeDerivativeTargets(settings, problem, build_network(settings, problem), make_mesh(1))
     narrow, wide = density.narrow, density.network
     theta = wide.initialise(jax.random.key(0))
     field = np.asarray(wide.field(theta, X))

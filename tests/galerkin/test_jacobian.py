@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend import point_blocks
 from nivp_dist.backend.mesh import AXIS, make_mesh
 from nivp_dist.galerkin import blocks, jacobian
 from nivp_dist.galerkin.jacobian import Operator
@@ -218,12 +219,12 @@ def test_float32_products_are_right_to_float32_rounding(dtype, make_points, expe
 def test_sums_over_blocks_with_a_partial_last_one(size, finer):
     random = np.random.default_rng(0)
     a, b = random.standard_normal((11, 3)), random.standard_normal(11)
-    stacked = jnp.moveaxis(blocks.stack(jnp.asarray(a), size), 1, -1), blocks.stack(jnp.asarray(b), size)
+    stacked = jnp.moveaxis(point_blocks.stack(jnp.asarray(a), size), 1, -1), point_blocks.stack(jnp.asarray(b), size)
     assert stacked[0].shape == (-(-11 // size), 3, size)
-    smaller = blocks.refine(stacked, finer)
+    smaller = point_blocks.refine(stacked, finer)
     assert smaller[0].shape[-1] <= finer
     for tree in (stacked, smaller):
-        np.testing.assert_allclose(blocks.sum_over(lambda block: block[0] @ block[1], tree), a.T @ b, rtol=1e-13)
+        np.testing.assert_allclose(point_blocks.sum_over(lambda block: block[0] @ block[1], tree), a.T @ b, rtol=1e-13)
 
 
 def test_factors_of_all_points_whatever_the_blocks(make_points, small_blocks):

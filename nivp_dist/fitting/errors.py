@@ -1,0 +1,41 @@
+"""The misfit and the error of a fit on points."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from nivp_dist.galerkin.norms import square
+from nivp_dist.galerkin.velocity import Galerkin
+
+
+def misfit_of(galerkin: Galerkin) -> Callable:
+    """The compiled program (theta (p,), x (n, d), target (n, m)) -> target minus field (n, m)."""
+    field, split = galerkin.discretisation.field, P(galerkin.axis)
+    return galerkin.program(lambda theta, x, target: target - field(theta, x), P(), split, split, out_specs=split)
+
+
+def relative_errors(galerkin: Galerkin, scored: int | None = None) -> Callable:
+    """The compiled program (thetas (c, p), points, target (n, m), floor) -> the error of every theta (c,).
+
+    It is the relative L2 error, for a field log u the RMS error of log u.
+
+    Args:
+        scored: outputs that count, the first ones; None: all.
+    The floor is the least size that errors are relative to, zero for that of the target.
+    """
+    network, axis = galerkin.network, galerkin.axis
+
+    def errors(thetas, points, target, floor):
+        target = target[:, :scored]
+        scale = 1.0 if network.log_density else jax.lax.psum(square(points, target), axis)
+        scale = jnp.maximum(scale, floor**2)
+
+        def one(theta):
+            misfit = galerkin.discretisation.field(theta, points.x)[:, :scored] - target
+            return jax.lax.psum(square(points, misfit), axis)
+
+        return jnp.sqrt(jax.lax.map(one, thetas) / scale)
+
+    return galerkin.program(errors, P(), galerkin.points_spec, P(axis), P())
