@@ -86,6 +86,18 @@ def test_orthogonal_factors_of_parts_with_fewer_rows_than_columns(mesh, program)
     np.testing.assert_allclose(q.T @ q, np.eye(RANK), atol=1e-13)
 
 
+@pytest.mark.parametrize("devices, most", [(3, 3), (4, 2)])
+def test_orthogonal_factors_are_combined_a_few_at_a_time(devices, most):
+    """No device holds the factors R of all parts, but of as many as the largest prime factor of their number."""
+    vectors = Sharded(SIZE, AXIS, devices)
+    program = jax.jit(jax.shard_map(factors(vectors), mesh=make_mesh(devices), in_specs=P(), out_specs=P()))
+    q, r = map(np.asarray, program(A))
+    np.testing.assert_allclose(q @ r, A, atol=1e-13)
+    np.testing.assert_allclose(q.T @ q, np.eye(RANK), atol=1e-13)
+    stacked = {count for count in range(2, devices + 1) if f"f64[{count},{RANK},{RANK}]" in str(program.trace(A).jaxpr)}
+    assert stacked == {most}
+
+
 def test_normal_numbers_do_not_depend_on_the_devices(mesh, program):
     def numbers(devices):
         vectors = Sharded(SIZE, AXIS, devices)
