@@ -104,6 +104,8 @@ def _distinct(words: Iterable[str]) -> str:
 def _facts(directory: Path) -> dict:
     import jax
 
+    from nivp_dist.backend import float64_rate
+
     place, group = session.current().topology, session.current().group
     return {
         "index": place.index,
@@ -117,6 +119,7 @@ def _facts(directory: Path) -> dict:
         "versions": _versions(),
         "platform": jax.default_backend(),
         "devices": [(device.device_kind, _memory_of(device), _identity(device)) for device in jax.local_devices()],
+        "slow_float64": float64_rate.warning(jax.local_devices()),
         "gpus_given": os.environ.get("SLURM_GPUS_ON_NODE") or os.environ.get("SLURM_JOB_GPUS") or "",
         "cpu_on_purpose": os.environ.get("JAX_PLATFORMS", "").startswith("cpu"),
         "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),

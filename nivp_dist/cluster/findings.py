@@ -86,6 +86,8 @@ def _processes(everyone: list[dict]) -> list[str]:
         )
     for fact in everyone:
         here = [other for other in everyone if other["host"] == fact["host"]]
+        if fact["slow_float64"]:
+            found.append(fact["slow_float64"])
         if fact["platform"] == "cpu" and len(here) > fact["cpus"]:
             found.append(
                 f"{len(here)} processes share {fact['cpus']} CPUs on {fact['host']}: pass --cpus-per-task to srun, or "

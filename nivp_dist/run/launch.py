@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from nivp_dist.backend import float64_rate
 from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.cluster import logs, session, startup_checks
 from nivp_dist.cluster.control import from_process_zero, require_visible
@@ -99,15 +100,16 @@ def resume(
 
 
 def _check(config: Config, problem: Problem | None) -> list[str]:
-    """Find mistakes in the devices and in the problem before anything large is compiled; warnings about the problem.
+    """Find mistakes in the devices and in the problem before anything large is compiled; warnings about both.
     Collective.
 
     Raises InputError.
     """
     startup_checks.require_same_configuration(config)
-    make_mesh(config.devices)
+    slow = float64_rate.warning(make_mesh(config.devices).devices.flat)
     source = config.problem.file or f"problem {config.problem.name}"
-    return checks.check(problem or registry.load(config.problem), source)
+    found = checks.check(problem or registry.load(config.problem), source)
+    return [*found, slow] if slow and config.solver.precision == "float64" else found
 
 
 def _warn(warnings: list[str]) -> None:

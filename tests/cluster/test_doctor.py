@@ -24,6 +24,7 @@ FACT = {
     "devices": [("NVIDIA H200", 150 * 2**30, "0")],
     "gpus_given": "2",
     "cpu_on_purpose": False,
+    "slow_float64": "",
     "visible": "0,1",
     "cpus": 16,
     "memory": 2**40,
@@ -90,6 +91,7 @@ def test_a_wrong_all_reduce_is_a_problem():
     [
         ({"mpi": 1}, {}, "srun offers MPI to 2 processes, and mpi4py counts 1 (it is missing, or built for another"),
         ({"platform": "cpu", "cpu_on_purpose": True, "cpus": 1}, {}, "2 processes share 1 CPUs on node1"),
+        ({"slow_float64": "NVIDIA L4: float64 is slow"}, {}, "NVIDIA L4: float64 is slow"),
         ({"files": FACT["files"] | {"write": 4.0}}, {}, "/work: 1 MB takes 4.0 s from node1"),
         ({}, {"latency": 2.5}, "process 1 on node1 needs 2.5 s to reach process 0"),
         ({}, {"clock": 1100.0}, "the clock of node1 is +100 s off"),
