@@ -14,7 +14,7 @@ def bench():
     """Measure the package on this machine, side by side with the published method."""
 
 
-@bench.command(epilog="Examples: nivp bench speed products laplacian --quick; nivp bench speed gpu --minutes 10")
+@bench.command(epilog="Example: nivp bench speed products laplacian --quick --output speed.json")
 @click.argument("sections", nargs=-1)
 @click.option("--output", metavar="FILE", help="A new JSON file, kept up to date; of gpu: a line for a measurement.")
 @click.option("--quick", is_flag=True, help="Small sizes: a minute or two. gpu: always without a GPU.")
