@@ -21,14 +21,20 @@ Metrics = dict[str, np.ndarray]  # name -> (steps,), as ``report.course`` reads 
 def health_figure(metrics: Metrics, events: list[dict]) -> Figure:
     """Panels against t in two columns; refits are vertical lines.
 
-    The panel of conjugate gradients is left out where every system was solved directly.
+    The panel of conjugate gradients, and with it a row, is left out where every system was solved directly.
 
     metrics: name -> (steps,), as ``report.course`` reads them. events: lines of events.jsonl.
     """
-    figure = Figure(figsize=(11, 12), layout="constrained")
-    axes = figure.subplots(4, 2, sharex=True)
-    _step_panels(axes[:, 0], metrics)
-    _solver_panels(axes[:, 1], metrics)
+    rows = 3 if _solved_directly(metrics) else 4
+    figure = Figure(figsize=(11, 3 * rows), layout="constrained")
+    axes = figure.subplots(rows, 2, sharex=True)
+    _step_panels(axes[:3, 0], metrics)
+    for axis in axes[3:, 0]:
+        axis.set_visible(False)
+    if rows == 4:
+        _iterations_panel(axes[0, 1], metrics)
+    _spectrum_panels(axes[-3:-1, 1], metrics)
+    _bounds_panel(axes[-1, 1], metrics)
     # A refit writes two events, its reason and its outcome.
     refits = sorted({event["t"] for event in events if event.get("kind") == "refit" and event.get("t") is not None})
     for axis in axes.flat:
@@ -93,33 +99,40 @@ def _series(metrics: Metrics, *names: str) -> list[np.ndarray]:
 
 
 def _step_panels(axes: np.ndarray, metrics: Metrics) -> None:
-    """Step size, relative residual, rejected steps, and what bounds the step size, in four axes (4,)."""
+    """Step size, relative residual and rejected steps, in three axes (3,)."""
     t = metrics.get("t", np.zeros(0))
     h, residual, fresh, rejected = _series(metrics, "h", "residual", "residual_fresh", "rejected_so_far")
     _panel(axes[0], t, [(h, "")], "step size", "h", log=True)
     both = [(fresh, "fresh points"), (residual, "points of the step")]
     _panel(axes[1], t, both, "relative residual", "|J v - f| / |f|", log=True)
     _panel(axes[2], t, [(rejected, "")], "rejected steps, cumulative", "count")
-    h_rho, limit, share = _series(metrics, "h_rho", "h_rho_limit", "jacobian_share")
-    both = [(h_rho / limit, r"$h \rho$ / stable"), (share, "change of J / error")]
-    _panel(axes[3], t, both, "what bounds steps", "ratio", integer=False)
 
 
-def _solver_panels(axes: np.ndarray, metrics: Metrics) -> None:
-    """CG iterations, condition number and effective dimension, in the first three of the axes (4,)."""
-    axes[3].set_visible(False)
-    t = metrics.get("t", np.zeros(0))
-    iterations, largest, mu = _series(metrics, "cg_iterations", "lambda_max", "mu")
-    dimension, rank = _series(metrics, "effective_dimension", "rank")
-    if len(t) and np.nansum(iterations) == 0 and np.isfinite(iterations).any():  # all systems were solved directly
-        axes[2].set_visible(False)
-    else:
-        _panel(axes[0], t, [(iterations, "")], "conjugate gradients", "iterations in a step")
-        axes = axes[1:]
+def _solved_directly(metrics: Metrics) -> bool:
+    """Whether it is known that no system was solved by conjugate gradients."""
+    (iterations,) = _series(metrics, "cg_iterations")
+    return bool(np.isfinite(iterations).any() and np.nansum(iterations) == 0)
+
+
+def _iterations_panel(axis: Axes, metrics: Metrics) -> None:
+    t, iterations = _series(metrics, "t", "cg_iterations")
+    _panel(axis, t, [(iterations, "")], "conjugate gradients", "iterations in a step")
+
+
+def _spectrum_panels(axes: np.ndarray, metrics: Metrics) -> None:
+    """Condition number and effective dimension, in two axes (2,)."""
+    t, largest, mu, dimension, rank = _series(metrics, "t", "lambda_max", "mu", "effective_dimension", "rank")
     with np.errstate(divide="ignore", invalid="ignore"):
         condition = largest / mu
     _panel(axes[0], t, [(condition, "")], "condition number", r"$\lambda_{\max}(M)\,/\,\mu$", log=True)
     _panel(axes[1], t, [(dimension, "")], _dimension_title(dimension, rank), r"tr $M (M + \mu)^{-1}$")
+
+
+def _bounds_panel(axis: Axes, metrics: Metrics) -> None:
+    """What bounds the step size: stability, where the first curve is near one, or the change of J."""
+    t, h_rho, limit, share = _series(metrics, "t", "h_rho", "h_rho_limit", "jacobian_share")
+    both = [(h_rho / limit, r"$h \rho$ / stable"), (share, "change of J / error")]
+    _panel(axis, t, both, "what bounds steps", "ratio", integer=False)
 
 
 def _panel(
