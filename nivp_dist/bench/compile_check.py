@@ -147,7 +147,7 @@ def _programs(config: Config, problem: Problem, network: Network, mesh: Mesh) ->
     yield _compiled("density", sampler.fit, density, points, values, sweeps=1)
     galerkin = solvers.of_steps(network)
     yield from _of_steps(galerkin, shapes, points)
-    fits = solvers.of_fits(network)
+    fits = solvers.of_fits(network, config.fit.points)
     yield from _of_fits(fits, shapes, shapes.points(config.fit.points))
 
 

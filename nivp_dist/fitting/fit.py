@@ -4,41 +4,40 @@ Gauss-Newton is the main method: with the operator and the solver of the velocit
 that Adam does not reach in tens of thousands of steps (measured: `nivp bench fit`). A round draws fresh points, solves
 for the corrections of several dampings at once, and keeps the best of them on another fresh draw, so that the points of
 the round cannot be overfitted. With fit.line_search shorter corrections are tried too, which cost forward passes only
-and allow smaller dampings.
+and allow smaller dampings. Other rounds are steps of an optimiser (``fitting.optimiser``), or solve for the last layer
+(``fitting.head``). Every round measures the error of its result on points that it was not fitted to.
 
 A smaller error of the fit is not always a better start. Measured with a line search and without: allen_cahn_1d 4.5e-5
 and 3.3e-4 after 100 rounds, which pays; fokker_planck_trap_5d 4.8e-4 and 6.8e-4, and twice the error at t = 0.5.
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from nivp_dist.backend import random_keys
 from nivp_dist.backend.mesh import pointwise
 from nivp_dist.fitting.errors import misfit_of, relative_errors
 from nivp_dist.fitting.head import HeadTuning
+from nivp_dist.fitting.optimiser import OptimiserSteps
+from nivp_dist.fitting.stages import DONE, GAUSS_NEWTON, OPTIMISER, TRIAL, Stages
 from nivp_dist.galerkin.methods import dual_pcg_suits_fit, fit_rank
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.points.points import error_weights
-from nivp_dist.settings.model import FitSettings
+from nivp_dist.settings.fits import FitSettings
 
-ADAM, HEAD, GAUSS_NEWTON, DONE = 0, 1, 2, 3
 DAMPING_FACTORS = (0.1, 1.0, 10.0)  # dampings of a round, over the best one of the round before
 LENGTHS = (1.0, 0.5, 0.25, 0.1)  # of each correction, with fit.line_search
 FIRST_DAMPING = 1e-4
 SMALLEST_DAMPING, LARGEST_DAMPING = 1e-14, 1e2  # relative to tr M: rounding of float64, and gradient descent
-ADAM_ROUND = 100  # steps of Adam in a round, between two of which a run can be stopped
-FINAL_RATE = 1e-3  # of Adam's cosine schedule, relative to fit.learning_rate
 PATIENCE = 8  # a fit ends after so many Gauss-Newton rounds in a row that each gain less than a percent,
 # or, below its target, after LONG_PATIENCE rounds without an error below REAL_GAIN times the least one so far: the best
 # of several corrections gains a percent on the points that chose it even where the fit gets no better.
 LONG_PATIENCE, REAL_GAIN = 25, 0.95
+TRIAL_MARGIN = 0.5  # of the goal: the error of a fit is measured once more, on other points, and may be larger there
 FAR = 10.0  # times fit.target: a fit that stalls beyond it is at a stationary point near its initial parameters
 
 
@@ -48,9 +47,10 @@ class FitState(NamedTuple):
     Attributes:
         theta: (p,); (0,) when the fit has ended and its theta was taken or refused.
         error: relative error of theta on the last fresh points. damping: relative to tr M.
-        stage: ADAM, HEAD, GAUSS_NEWTON or DONE. round: rounds done so far.
+        stage: the next one to do, TRIAL to DONE. round: rounds done so far, without the trial.
         without_gain: the last rounds in a row that gained less than a percent.
-        first_moment, second_moment: of Adam: (p,) in its stage, else (0,), because every checkpoint holds them.
+        optimiser: (q,), the state of the optimiser, from the start of the fit to the end of its stage; else (0,),
+            because every checkpoint holds it.
         least_error: so far. since_least: Gauss-Newton rounds since it fell by a real gain.
     """
 
@@ -60,19 +60,17 @@ class FitState(NamedTuple):
     stage: jax.Array
     round: jax.Array
     without_gain: jax.Array
-    first_moment: jax.Array
-    second_moment: jax.Array
+    optimiser: jax.Array
     least_error: jax.Array
     since_least: jax.Array
 
-    def without_moments(self) -> "FitState":
-        """The state after the last step of Adam."""
-        none = jnp.zeros(0, self.theta.dtype)
-        return self._replace(first_moment=none, second_moment=none)
+    def without_optimiser(self) -> "FitState":
+        """The state after the last step of the optimiser."""
+        return self._replace(optimiser=jnp.zeros(0))
 
     def ended(self) -> "FitState":
         """The state that stays of a fit whose theta was taken or refused: its numbers, for the record."""
-        return self.without_moments()._replace(theta=jnp.zeros(0, self.theta.dtype))
+        return self.without_optimiser()._replace(theta=jnp.zeros(0, self.theta.dtype))
 
 
 class Fitter:
@@ -83,6 +81,7 @@ class Fitter:
             cheaper, or None.
         target: (context, x (n, d)) -> (n, m); the context is any pytree, or None.
         scored: outputs that the final error counts; None for all (see ``fitting.time_derivative_targets``).
+        goal: the error that the fit has to reach; None: fit.target.
     """
 
     def __init__(
@@ -93,12 +92,17 @@ class Fitter:
         target: Callable,
         scored: int | None = None,
         iterative: Galerkin | None = None,
+        goal: float | None = None,
     ):
         self.galerkin, self.sampler, self.settings, self.iterative = galerkin, sampler, settings, iterative
-        self.network = galerkin.network
+        self.network = network = galerkin.network
+        self.goal = settings.target if goal is None else goal
         self._target = pointwise(galerkin.mesh, target)
         self._errors, self._final = relative_errors(galerkin), relative_errors(galerkin, scored)
-        self._adam = jax.jit(partial(self._adam_round, target))
+        self._optimiser = None
+        if settings.method != "gauss_newton":
+            self._optimiser = OptimiserSteps(network, sampler, settings, target)
+        self.stages = Stages(settings)
         self._reweighted = jax.jit(_reweighted)
         self._misfit = misfit_of(galerkin)
         self._candidates, self._choice = jax.jit(_candidates), jax.jit(lambda rows, index: rows[index])
@@ -106,21 +110,18 @@ class Fitter:
 
     def start(self, theta) -> FitState:
         """The state before the first round."""
-        first = GAUSS_NEWTON if self.settings.method == "gauss_newton" else ADAM
-        zero = jnp.zeros_like(theta)
-        state = FitState(
+        optimiser = self._optimiser.first if self._optimiser else np.zeros(0)
+        return FitState(
             theta=theta,
             error=_number(np.inf),
             damping=_number(FIRST_DAMPING),
-            stage=_count(first),
+            stage=_count(self.stages.order[0]),
             round=_count(0),
             without_gain=_count(0),
-            first_moment=zero,
-            second_moment=zero,
+            optimiser=jnp.asarray(optimiser),
             least_error=_number(np.inf),
             since_least=_count(0),
         )
-        return state if first == ADAM else state.without_moments()
 
     def advance(self, state: FitState, key, density, context=None, floor: float = 0.0) -> FitState:
         """The state after one round.
@@ -131,28 +132,37 @@ class Fitter:
         """
         key = random_keys.fit_round_key(key, int(state.round))
         stage = int(state.stage)
-        if stage == ADAM:
-            return self._finish_adam_round(self._adam_step(state, key, density, context))
-        keys = random_keys.fit_points_key(key), random_keys.fit_check_key(key)
-        points, fresh = (self.sampler.draw(each, density, self.settings.points) for each in keys)
+        fresh = self.sampler.draw(random_keys.fit_check_key(key), density, self.settings.points)
+        goal = self._target(context, fresh.x)
+        if stage == OPTIMISER and self._optimiser is not None:
+            theta, optimiser = self._optimiser.round(state.theta, state.optimiser, key, density, context)
+            errors = np.asarray(self._errors(theta[None], fresh, goal, floor))
+            return self._after_steps(state._replace(theta=theta, optimiser=optimiser, error=_number(errors[0])))
+        points = self.sampler.draw(random_keys.fit_points_key(key), density, self.settings.points)
         misfit = self._misfit(state.theta, points.x, self._target(context, points.x))
-        if stage == HEAD:
+        if stage == GAUSS_NEWTON:
+            corrections, dampings, lengths = self._gauss_newton(state, points, misfit, key)
+        else:
             corrections, lengths = self._head(state.theta, points, misfit)[None], LENGTHS[:1]
             dampings = np.array([float(state.damping)])
-        else:
-            dampings = np.clip(float(state.damping) * np.array(DAMPING_FACTORS), SMALLEST_DAMPING, LARGEST_DAMPING)
-            # In the basis of the network: that of the points (``network.frames``) does not help a fit. Measured for a
-            # mixture in three dimensions after 60 rounds: 5.0e-3 in the frame of the points, 2.3e-3 without it.
-            galerkin, rank = self._solver(float(state.damping))
-            shared = galerkin.prepare(state.theta, points, random_keys.fit_sketch_key(key), rank, adapted_basis=False)
-            corrections = galerkin.correction(state.theta, points, misfit, shared, dampings)
-            lengths = LENGTHS if self.settings.line_search else LENGTHS[:1]
-            dampings = np.tile(dampings, len(lengths))
         candidates = self._candidates(state.theta, corrections, np.array(lengths))
-        errors = self._errors(candidates, fresh, self._target(context, fresh.x), floor)
-        return self._choose(state, candidates, np.asarray(errors), dampings)
+        errors = np.asarray(self._errors(candidates, fresh, goal, floor))
+        if stage == TRIAL:
+            return self._after_trial(state, candidates, errors)
+        return self._choose(state, candidates, errors, dampings)
 
     # ----------------------------------------------------------------------------------------------
+
+    def _gauss_newton(self, state, points, misfit, key):
+        """The corrections (c, p) of several dampings, the damping of each candidate, and the lengths to try."""
+        dampings = np.clip(float(state.damping) * np.array(DAMPING_FACTORS), SMALLEST_DAMPING, LARGEST_DAMPING)
+        # In the basis of the network: that of the points (``network.frames``) does not help a fit. Measured for a
+        # mixture in three dimensions after 60 rounds: 5.0e-3 in the frame of the points, 2.3e-3 without it.
+        galerkin, rank = self._solver(float(state.damping))
+        shared = galerkin.prepare(state.theta, points, random_keys.fit_sketch_key(key), rank, adapted_basis=False)
+        corrections = galerkin.correction(state.theta, points, misfit, shared, dampings)
+        lengths = LENGTHS if self.settings.line_search else LENGTHS[:1]
+        return corrections, np.tile(dampings, len(lengths)), lengths
 
     def _solver(self, damping: float) -> tuple[Galerkin, int]:
         """The solver of a round at that damping, and the rank of its approximation."""
@@ -171,14 +181,14 @@ class Fitter:
         damping_falls = gained and damping == np.min(dampings) and damping > SMALLEST_DAMPING
         without_gain = 0 if errors[best] < 0.99 * before or damping_falls else int(state.without_gain) + 1
         stage, settings = int(state.stage), self.settings
-        rounds = int(state.round) + 1
+        rounds, last_iteration = int(state.round) + 1, self.stages.last_iteration
         real_gain = errors[best] < REAL_GAIN * float(state.least_error)
         least, since_least = (errors[best], 0) if real_gain else (float(state.least_error), int(state.since_least) + 1)
         converged = since_least >= LONG_PATIENCE and least < settings.target
-        if stage == HEAD:
-            stage, without_gain = (GAUSS_NEWTON if settings.method.endswith("gauss_newton") else DONE), 0
-        elif errors[best] < settings.stop_at or without_gain >= PATIENCE or converged or rounds >= self.last_round:
-            stage = DONE
+        if stage != GAUSS_NEWTON:
+            stage, without_gain = self.stages.after(stage), 0
+        elif errors[best] < settings.stop_at or without_gain >= PATIENCE or converged or rounds >= last_iteration:
+            stage = self.stages.after(stage)
         return state._replace(
             theta=self._choice(candidates, best),
             error=_number(errors[best]),
@@ -190,56 +200,31 @@ class Fitter:
             since_least=_count(since_least),
         )
 
+    def _after_trial(self, state: FitState, candidates, errors) -> FitState:
+        """The initial theta and the next stage; or, where the last layer alone is enough, the theta that it gives, and
+        Gauss-Newton or the end of the fit."""
+        if not errors[1] <= TRIAL_MARGIN * self.goal:
+            return state._replace(error=_number(errors[0]), stage=_count(self.stages.after(TRIAL)))
+        stage, rounds = self.stages.after_trial()
+        return state.without_optimiser()._replace(
+            theta=self._choice(candidates, 1),
+            error=_number(errors[1]),
+            stage=_count(stage),
+            round=_count(rounds),
+        )
+
+    def _after_steps(self, state: FitState) -> FitState:
+        """The state after a round of the optimiser."""
+        rounds = int(state.round) + 1
+        state = state._replace(round=_count(rounds))
+        if rounds < self.stages.last_steps:
+            return state
+        return state.without_optimiser()._replace(stage=_count(self.stages.after(OPTIMISER)))
+
     @property
     def last_round(self) -> int:
         """The most rounds that a fit takes."""
-        adam = 0 if self.settings.method == "gauss_newton" else -(-self.settings.adam_steps // ADAM_ROUND) + 1
-        return adam + self.settings.iterations
-
-    def _adam_step(self, state, key, density, context) -> FitState:
-        settings = self.settings
-        points = self.sampler.draw(key, density, settings.adam_batch * ADAM_ROUND)
-        moments = optax.ScaleByAdamState(
-            jnp.asarray(np.int32(int(state.round) * ADAM_ROUND)), state.first_moment, state.second_moment
-        )
-        theta, moments = self._adam(state.theta, moments, points, context)
-        return state._replace(
-            theta=theta, first_moment=moments.mu, second_moment=moments.nu, round=_count(int(state.round) + 1)
-        )
-
-    def _adam_round(self, target, theta, moments, points, context):
-        """ADAM_ROUND minibatch steps under a cosine schedule; the round's draw is cut into batches."""
-        settings = self.settings
-        schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.adam_steps, alpha=FINAL_RATE)
-        rule = optax.scale_by_adam()
-        batch = len(points.x) // ADAM_ROUND
-        # Batches take every ADAM_ROUND-th point: a draw is stratified in order, so each batch has points of all parts.
-        batches = jax.tree.map(
-            lambda leaf: leaf[: batch * ADAM_ROUND].reshape(batch, ADAM_ROUND, *leaf.shape[1:]).swapaxes(0, 1), points
-        )
-
-        def step(carry, batch):
-            theta, moments = carry
-            goal = target(context, batch.x)
-            weights = batch.weights / jnp.sum(batch.weights)
-
-            def loss(theta):
-                misfit = self.network.field(theta, batch.x) - goal
-                return jnp.sum(weights[:, None] * misfit**2)
-
-            update: Any  # an array like theta; optax declares any tree of arrays
-            update, new = rule.update(jax.grad(loss)(theta), moments)
-            return (theta - schedule(moments.count) * update, new), None
-
-        return jax.lax.scan(step, (theta, moments), batches)[0]
-
-    def _finish_adam_round(self, state: FitState) -> FitState:
-        if int(state.round) * ADAM_ROUND < self.settings.adam_steps:
-            return state
-        after = HEAD if self.settings.head_tuning else GAUSS_NEWTON
-        if after == GAUSS_NEWTON and self.settings.method == "adam":
-            after = DONE
-        return state.without_moments()._replace(stage=_count(after))
+        return self.stages.last_round
 
     def stuck(self, state: FitState) -> bool:
         """Whether the fit has stalled far from its target with rounds left: other initial parameters are worth them."""

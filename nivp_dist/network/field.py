@@ -93,9 +93,12 @@ def coordinates(domain: Domain, x):
 
 
 def number_of_frequencies(settings: NetworkSettings, domain: Domain) -> int:
-    """L: as set, else 4 on boxes, and 0 on the whole space, which has no length that a wave could fit."""
+    """L: as set, else the number of the exponents in a list alpha, else 4 on boxes, and 0 on the whole space, which has
+    no length that a wave could fit."""
     if settings.frequencies is not None:
         return settings.frequencies
+    if isinstance(settings.alpha, list):
+        return len(settings.alpha)
     return 4 if domain.bounded else 0
 
 

@@ -17,6 +17,7 @@ from nivp_dist.cluster.signals import StopRequest
 from nivp_dist.errors import DiskFailed, InputError, RunFailed, RunStopped
 from nivp_dist.formatting import describe_error
 from nivp_dist.problems import registry
+from nivp_dist.run.fits import remedy
 from nivp_dist.run.history import times
 from nivp_dist.run.record import Record
 from nivp_dist.run.reporter import SilentReporter
@@ -150,8 +151,9 @@ class MainLoop:
         fits = self.simulation.fits
         state = fits.advance(state)
         target = self.config.fit.target if state.phase == FIT else fits.refit_bound(state)
-        stop_at = self.config.fit.stop_at
-        self.reporter.fit(int(state.fit.round), float(state.fit.error), target, fits.most_rounds, stop_at)
+        fitter, fit = fits.fitter(state), state.fit
+        stop_at = 0.0 if fitter.settings.method == "optimiser" else fitter.settings.stop_at
+        self.reporter.fit(int(fit.round), float(fit.error), target, fitter.last_round, stop_at)
         return state
 
     def finish_fit(self, state: State) -> State:
@@ -165,7 +167,8 @@ class MainLoop:
         else:
             bound = fits.refit_bound(state)
             state, error, accepted = fits.finish_refit(state)
-            verdict = "accepted" if accepted else f"refused, the bound is {bound:.2g}"
+            advice = remedy(fits.refit.settings, "restart.fit", error / bound)
+            verdict = "accepted" if accepted else f"refused, the bound is {bound:.2g}; {advice}"
             self.say(state, "refit", f"refit reached a relative error of {error:.2e}: {verdict}", warn=not accepted)
         self.reporter.phase(PHASE_NAMES[state.phase])
         return state

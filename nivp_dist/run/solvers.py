@@ -37,17 +37,17 @@ class Solvers:
         solver = config.solver.model_copy(update={"method": method})
         return Galerkin(Discretisation(network, self.problem, config.sampling, self.mesh), solver)
 
-    def of_fits(self, network: Network) -> Galerkin:
-        """The solver of the corrections of a fit, on fit.points."""
-        return self._of_fits(network, self.config.solver)
+    def of_fits(self, network: Network, points: int) -> Galerkin:
+        """The solver of the corrections of a fit on that number of points."""
+        return self._of_fits(network, points, self.config.solver)
 
-    def iterative_of_fits(self, network: Network) -> Galerkin | None:
+    def iterative_of_fits(self, network: Network, points: int) -> Galerkin | None:
         """The same by CG for the samples, for the rounds in which that is far cheaper; None if a method is set."""
         if self.config.solver.method != "auto":
             return None
         solver = self.config.solver.model_copy(update={"method": "dual_pcg", "rank": "adaptive"})
-        return self._of_fits(network, solver)
+        return self._of_fits(network, points, solver)
 
-    def _of_fits(self, network: Network, solver) -> Galerkin:
-        points = self.config.sampling.model_copy(update={"points": self.config.fit.points})
-        return Galerkin(Discretisation(network, self.problem, points, self.mesh), solver, fitting=True)
+    def _of_fits(self, network: Network, points: int, solver) -> Galerkin:
+        sampling = self.config.sampling.model_copy(update={"points": points})
+        return Galerkin(Discretisation(network, self.problem, sampling, self.mesh), solver, fitting=True)

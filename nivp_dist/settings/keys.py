@@ -13,19 +13,22 @@ CLOSE = 0.5  # similarity (difflib's, 0 to 1) from which on a name is suggested;
 def known_keys() -> dict[str, dict]:
     """Every key of a configuration, dotted, with the JSON schema of its value."""
     schema = Config.model_json_schema()
-    keys = {}
-    for name, entry in schema["properties"].items():
-        if "$ref" in entry:
-            section = schema["$defs"][entry["$ref"].rpartition("/")[2]]
-            keys |= {f"{name}.{key}": value for key, value in section["properties"].items()}
-        else:
-            keys[name] = entry
-    return keys
+
+    def inside(table: dict, prefix: str) -> dict[str, dict]:
+        keys = {}
+        for name, entry in table["properties"].items():
+            if "$ref" in entry:
+                keys |= inside(schema["$defs"][entry["$ref"].rpartition("/")[2]], f"{prefix}{name}.")
+            else:
+                keys[prefix + name] = entry
+        return keys
+
+    return inside(schema, "")
 
 
 def sections() -> list[str]:
-    """The names of the sections, in the order of ``Config``."""
-    return list(dict.fromkeys(key.partition(".")[0] for key in known_keys() if "." in key))
+    """The names of the sections, in the order of ``Config``; those inside another are dotted."""
+    return list(dict.fromkeys(key.rpartition(".")[0] for key in known_keys() if "." in key))
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:

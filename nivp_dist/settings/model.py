@@ -1,6 +1,7 @@
 """The settings of a run: every key, its default and its meaning.
 
-A configuration file has a section for each class below, and a command line sets a key as `--section.key value`.
+A configuration file has a section for each class below, and a command line sets a key as `--section.key value`. The
+sections [fit] and [restart] stand in ``nivp_dist.settings.fits``.
 Lengths of time t and of space are in the units of the problem. Relative L2 error means |u - u*| / |u*| with
 |u|^2 = integral of u^2 over the domain (of all outputs together). Reading files, and turning a mistake into one line,
 is in ``nivp_dist.settings.files``, what must hold between keys in ``nivp_dist.settings.rules``; nothing here reads a
@@ -9,20 +10,16 @@ file or imports jax.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from nivp_dist.settings import rules
+from nivp_dist.settings.fits import FitSettings, RestartSettings
+from nivp_dist.settings.section import Section
 
 LARGEST_SEED = 2**63 - 1  # what numpy and jax both take
 
 DType = Literal["float32", "float64"]
 Precision = Literal["bfloat16", "tensorfloat32", "float32", "float64"]
-
-
-class Section(BaseModel):
-    """A section of the configuration file: immutable, and without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class ProblemSettings(Section):
@@ -50,8 +47,8 @@ class NetworkSettings(Section):
     # Number L of frequencies of the embedding, 2^0 to 2^(L-1) times pi/2 per half width of the box. Default: 4 on
     # boxes; 0, which passes the coordinates on as they are, on the whole space.
     frequencies: int | None = Field(default=None, ge=0)
-    # Exponent by which the embedding decays with the frequency: one number, or one for each frequency. The paper has
-    # 1; with it, fits of narrow pulses stall at a relative error of 1e-2.
+    # Exponent by which the embedding decays with the frequency: one number, or one for each frequency, whose number
+    # is then the default of frequencies. The paper has 1; with it, fits of narrow pulses stall at an error of 1e-2.
     alpha: float | list[float] = 0.0
     # Neurons in a hidden layer. Small networks, whose matrix is solved directly, were more accurate than wide ones.
     width: PositiveInt = 20
@@ -169,62 +166,6 @@ class IntegratorSettings(Section):
 
     _names = field_validator("method", mode="before")(rules.runge_kutta_method)
     _rules = model_validator(mode="after")(rules.steps_are_ordered)
-
-
-class FitSettings(Section):
-    """Fits of the network to the initial condition, and to the present solution in restarts."""
-
-    # gauss_newton: regularised Gauss-Newton steps. adam: Adam, which is slower and less accurate.
-    # adam_then_gauss_newton: one after the other.
-    method: Literal["gauss_newton", "adam", "adam_then_gauss_newton"] = "gauss_newton"
-    # Number of points of a round, over all devices; every round draws new ones.
-    points: PositiveInt = 6000
-    # Relative L2 error, measured on new points, that the fit of the initial condition has to reach.
-    target: PositiveFloat = 5e-3
-    # What a run does whose fit misses the target: end with an error, or continue with a warning.
-    on_miss: Literal["error", "continue"] = "error"
-    # The largest number of Gauss-Newton rounds.
-    iterations: PositiveInt = 100
-    # Relative L2 error below which the fit stops before that.
-    stop_at: PositiveFloat = 1e-6
-    # Gauss-Newton: try shorter steps as well, and take the best. The fit reaches smaller errors, which is not always
-    # the better start of an evolution.
-    line_search: bool = False
-    # Adam: number of steps.
-    adam_steps: PositiveInt = 5000
-    # Adam: number of points of a step.
-    adam_batch: PositiveInt = 2000
-    # Adam: learning rate of the first step; it decays as a cosine to a thousandth of it.
-    learning_rate: PositiveFloat = 3e-3
-    # Fit the time derivative of u together with u, so that the network can represent both. auto: for the problems
-    # where this was measured to help (fitting/time_derivative_targets.py).
-    time_derivative_targets: Literal["auto"] | bool = "auto"
-    # After Adam: solve for the last layer by ridge regression towards its present values.
-    head_tuning: bool = True
-    # Ridge of that regression, relative to the trace of the Gram matrix of the last layer.
-    head_ridge: PositiveFloat = 1e-6
-
-
-class RestartSettings(Section):
-    """Refits: a new network is fitted to the present solution when the old one has become a bad one.
-
-    The state of the run alone decides when, so that a repeated run makes the same decisions.
-    """
-
-    # Whether there are refits.
-    enabled: bool = True
-    # Refit when a velocity takes this many times the CG iterations that it took after the last fit.
-    cg_growth: float = Field(default=4.0, gt=1.0)
-    # Refit when the residual on new points is this many times as large as after the last fit, and above 1e-2.
-    residual_growth: float = Field(default=20.0, gt=1.0)
-    # Refit when the step size has become smaller by this factor since the last fit.
-    step_shrink: float = Field(default=50.0, gt=1.0)
-    # Refit when this much time t has passed since the last fit; default: never for this reason.
-    every: PositiveFloat | None = None
-    # A refit replaces the old network if its relative L2 error is below this, or below a tenth of the estimated error.
-    bound: PositiveFloat = 5e-3
-    # Accepted steps between two attempts, unless restart.every asks for one.
-    cooldown_steps: PositiveInt = 10
 
 
 class CheckpointSettings(Section):

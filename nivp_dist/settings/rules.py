@@ -21,11 +21,9 @@ def one_source(problem):
 
 def one_alpha_per_frequency(network):
     """A list of exponents has one entry for each frequency."""
-    if not isinstance(network.alpha, list) or len(network.alpha) == network.frequencies:
+    entries = len(network.alpha) if isinstance(network.alpha, list) else None
+    if entries is None or network.frequencies in (None, entries):
         return network
-    entries = len(network.alpha)
-    if network.frequencies is None:
-        raise ValueError(f"network.alpha has {entries} entries: set network.frequencies = {entries} too")
     raise ValueError(
         f"network.alpha has {entries} entries for {network.frequencies} frequencies: give one each, or one number"
     )

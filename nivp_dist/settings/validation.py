@@ -93,13 +93,11 @@ def _unknown(data: dict) -> list[str]:
 
 
 def _known_part(data: dict) -> dict:
-    keep = {}
+    keep: dict[str, Any] = {}
     for key, value in _leaves(data):
-        section, _, name = key.rpartition(".")
-        if key in known_keys() and section:
-            keep.setdefault(section, {})[name] = value
-        elif key in known_keys() or key in sections():
-            keep[key] = value
+        if key in known_keys() or key in sections():
+            *parents, name = key.split(".")
+            functools.reduce(lambda table, parent: table.setdefault(parent, {}), parents, keep)[name] = value
     return keep
 
 

@@ -11,7 +11,8 @@ from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import build_network
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems import Box, Problem
-from nivp_dist.settings.model import FitSettings, NetworkSettings, SamplingSettings, SolverSettings
+from nivp_dist.settings.fits import FitSettings
+from nivp_dist.settings.model import NetworkSettings, SamplingSettings, SolverSettings
 
 
 class OnABox(Problem):
@@ -42,9 +43,9 @@ class Setting:
         self.density, self.points, self.mesh = self.sampler.broadest(), points, mesh
         self.theta = jax.jit(self.network.initialise)(jax.random.key(0))
 
-    def fitter(self, target, /, iterative=None, **settings):
-        settings = {"points": self.points, "adam_batch": 50} | settings
-        return Fitter(self.galerkin, self.sampler, FitSettings(**settings), target, iterative=iterative)
+    def fitter(self, target, /, iterative=None, goal=None, **settings):
+        settings = FitSettings(**{"points": self.points, "batch": 50} | settings)
+        return Fitter(self.galerkin, self.sampler, settings, target, iterative=iterative, goal=goal)
 
     def draw(self, key):
         return self.sampler.draw(key, self.density)

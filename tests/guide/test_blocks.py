@@ -173,7 +173,7 @@ def test_commands_in_the_text_exist(document):
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_keys_in_the_text_exist(document):
     for span in spans(document):
-        key = re.match(r"(\w+)\.(\w+)(?= =|$)", span)
+        key = re.match(r"([\w.]+)\.(\w+)(?= =|$)", span)
         if key and key[1] in sections() and not span.endswith((".py", ".md", ".toml")):
             assert key[0] in known_keys() or key[0] == "problem.parameters", f"{document}: {span}"
 

@@ -48,6 +48,18 @@ def test_embedding_against_its_formula(alpha):
     np.testing.assert_allclose(embed(jnp.asarray(xi), 3, alpha, False), expected, rtol=1e-13, atol=1e-15)
 
 
+@pytest.mark.parametrize("domain", [Box(2), WholeSpace(2)], ids=["box", "whole space"])
+def test_a_list_of_exponents_sets_the_number_of_frequencies(domain):
+    """Where network.frequencies is not set; the network is that of as many."""
+    x = RANDOM.uniform(-0.9, 0.9, (5, 2))
+    for alpha in ([0.0, 1.0, 2.0], [1.0]):
+        one, _ = network_of(domain, alpha=alpha)
+        other, theta = network_of(domain, alpha=alpha, frequencies=len(alpha))
+        np.testing.assert_array_equal(one.field(theta, x), other.field(theta, x))
+    default, same = network_of(Box(2))[0], network_of(Box(2), alpha=[0.0] * 4)[0]
+    assert default.size == same.size  # four frequencies
+
+
 def test_periodic_embedding_leaves_the_coordinate_out():
     xi = RANDOM.uniform(-1, 1, (4, 1))
     expected = np.concatenate([wave(xi * np.pi * [1, 2]) / (np.pi * np.array([1, 2])) for wave in (np.sin, np.cos)], 1)

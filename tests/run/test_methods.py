@@ -65,11 +65,11 @@ RUNS = {
     ),
     "adam": (
         5e-2,
-        {"fit": {"method": "adam", "adam_steps": 1000, "adam_batch": 200, "learning_rate": 1e-2, "target": 5e-2}},
+        {"fit": {"method": "adam", "steps": 1000, "batch": 200, "learning_rate": 1e-2, "target": 5e-2}},
     ),
     "adam_then_gauss_newton": (
         2e-3,
-        {"fit": {"method": "adam_then_gauss_newton", "adam_steps": 300, "adam_batch": 200, "learning_rate": 1e-2}},
+        {"fit": {"method": "adam_then_gauss_newton", "steps": 300, "batch": 200, "learning_rate": 1e-2}},
     ),
     "log_density, whole space": (1e-2, DENSITY | {"solver": {"method": "dual", "mu": 1e-9}, "fit": {"target": 2e-2}}),
     "log_density, points by the solution": (

@@ -63,10 +63,10 @@ def test_a_crash_right_after_the_last_checkpoint_changes_nothing(runs, undisturb
     assert ran.events == undisturbed.events
 
 
-@pytest.mark.parametrize("moment", [("fit", 2), ("fit", 5)], ids=["in Adam's stage", "after it"])
+@pytest.mark.parametrize("moment", [("fit", 3), ("fit", 6)], ids=["in Adam's stage", "after it"])
 def test_a_crash_in_a_fit_that_begins_with_adam_changes_nothing(runs, same, crash, moment):
-    """The moments of Adam are in a checkpoint as long as they decide something."""
-    settings = {"fit__method": "adam_then_gauss_newton", "fit__adam_steps": 300, "fit__iterations": 6}
+    """The state of the optimiser is in a checkpoint as long as it decides something."""
+    settings = {"fit__method": "adam_then_gauss_newton", "fit__steps": 300, "fit__iterations": 6}
     settings |= {
         "integrator__t_end": 0.05,
         "output__times": [],

@@ -70,7 +70,7 @@ PARAMETERS = {"theta", "velocity"}
     "moment, settings, held",
     [
         (("fit", 2), {"fit__method": "gauss_newton"}, PARAMETERS | {"fit.theta"}),
-        (("fit", 2), {"fit__method": "adam"}, PARAMETERS | {"fit.theta", "fit.first_moment", "fit.second_moment"}),
+        (("fit", 2), {"fit__method": "adam"}, PARAMETERS | {"fit.theta", "fit.optimiser"}),
         (("step", 2), {"fit__method": "adam"}, PARAMETERS),
         (("refit", 2), {"restart__every": 0.02, "restart__cooldown_steps": 2}, PARAMETERS | {"fit.theta"}),
         (None, {"restart__every": 0.05, "integrator__t_end": 0.1, "restart__bound": 1e-9}, PARAMETERS),
@@ -78,9 +78,11 @@ PARAMETERS = {"theta", "velocity"}
     ids=["fit", "Adam", "steps", "refit", "end, after a refused refit"],
 )
 def test_a_checkpoint_holds_two_numbers_a_parameter_and_those_of_a_fit_in_progress(runs, crash, moment, settings, held):
-    settings |= {"checkpoint__every_steps": 1, "fit__adam_steps": 400, "fit__on_miss": "continue"}
+    settings |= {"checkpoint__every_steps": 1, "fit__steps": 400, "fit__on_miss": "continue"}
     ran = runs.run(**settings) if moment is None else runs.begin(crash, moment, **settings)
     newest = max((ran.directory / "checkpoints").iterdir(), key=lambda path: int(path.name))
     arrays = checkpoint_files.read(newest)
     p = arrays["theta"].size
-    assert {name for name, array in arrays.items() if array.shape == (p,)} == held
+    # The state of Adam is two moments, its number of steps, and that of its schedule.
+    assert {name for name, array in arrays.items() if array.shape in ((p,), (2 * p + 2,))} == held
+    assert arrays["fit.optimiser"].size == (2 * p + 2 if "fit.optimiser" in held else 0)

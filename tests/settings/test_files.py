@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nivp_dist.errors import InputError
-from nivp_dist.settings import model
+from nivp_dist.settings import fits, model
 from nivp_dist.settings.files import (
     CHANGEABLE,
     config_hash,
@@ -24,7 +24,7 @@ from nivp_dist.settings.files import (
     shipped_configs,
     to_toml,
 )
-from nivp_dist.settings.keys import known_keys
+from nivp_dist.settings.keys import describe, known_keys
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.rules import LARGEST_MU, LEAST_MU
 
@@ -77,19 +77,37 @@ def test_what_is_not_set_follows_from_the_accuracy(toml):
 
 
 def test_every_key_is_explained_where_it_stands():
-    """settings/model.py is the reference that users read: a comment stands above every key."""
-    source = inspect.getsource(model)
-    lines = source.splitlines()
-    keys = [
-        statement
-        for section in ast.parse(source).body
-        if isinstance(section, ast.ClassDef)
-        for statement in section.body
-        if isinstance(statement, ast.AnnAssign) and "Settings" not in ast.unparse(statement.annotation)
-    ]
-    assert len(keys) == len(known_keys())
-    unexplained = [ast.unparse(key) for key in keys if not lines[key.lineno - 2].strip().startswith("#")]
+    """The settings are the reference that users read: a comment stands above every key, but for those of refits."""
+    keys, unexplained = 0, []
+    for source in map(inspect.getsource, (model, fits)):
+        lines = source.splitlines()
+        for section in filter(lambda part: isinstance(part, ast.ClassDef), ast.parse(source).body):
+            for statement in section.body:
+                if not isinstance(statement, ast.AnnAssign) or "Settings" in ast.unparse(statement.annotation):
+                    continue
+                keys += 1
+                if section.name != "RefitSettings" and not lines[statement.lineno - 2].strip().startswith("#"):
+                    unexplained.append(ast.unparse(statement))
+    assert keys == len(known_keys())
     assert unexplained == []
+
+
+def test_refits_have_the_settings_of_the_initial_fit_but_for_their_own(toml):
+    text = HEAT + '[fit]\nsteps = 70\niterations = 9\n[restart.fit]\nmethod = "adam"\nbatch = 50\n'
+    config = read_config(toml(text), {"restart.fit.learning_rate": "0.5"})
+    refit = config.restart.fits(config.fit)
+    assert (refit.method, refit.optimiser, refit.batch, refit.learning_rate) == ("optimiser", "adam", 50, 0.5)
+    own = {"method", "batch", "learning_rate"}
+    assert refit.model_dump(exclude=own) == config.fit.model_dump(exclude=own)
+    assert config.fit.method == "gauss_newton"
+    # The record holds them, and reads back the same.
+    assert read_config(toml(to_toml(config), "record.toml")) == config
+    # Every key of a fit is one of a refit, with the same values, but for those that its docstring names.
+    initial, others = fits.FitSettings.model_fields, {"on_miss", "time_derivative_targets"}
+    assert fits.RefitSettings.model_fields.keys() == initial.keys() - others
+    for name, field in fits.RefitSettings.model_fields.items():
+        assert known_keys()[f"restart.fit.{name}"]["anyOf"][-1] == {"type": "null"} and field.default is None
+        assert describe(known_keys()[f"restart.fit.{name}"]) == describe(known_keys()[f"fit.{name}"])
 
 
 def test_output_times_beyond_an_end_on_the_command_line_are_left_out(toml):
@@ -211,7 +229,14 @@ def test_text_that_is_no_toml_value_is_a_string_and_nothing_else_slips_in():
             "seed = 18446744073709551616\n" + HEAT,
             "seed must be a whole number from 0 to 9223372036854775807, got 18446744073709551616",
         ),
-        (HEAT + "[network]\nalpha = [1, 1, 1, 1]\n", "network.alpha has 4 entries: set network.frequencies = 4 too"),
+        (
+            HEAT + '[fit]\noptimiser = "adm"\n',
+            "fit.optimiser must be an optimiser of optax that fits can use, got 'adm'; did you mean adam or radam or "
+            "nadam?",
+        ),
+        (HEAT + "[restart.fit]\nsteps = 0\n", "restart.fit.steps must be a whole number above 0, got 0"),
+        (HEAT + "[restart.fit]\nstep = 10\n", "unknown key restart.fit.step; the nearest is restart.fit.steps"),
+        (HEAT + "[restart]\nfit = 3\n", "restart.fit is a section, got 3; write its keys under [restart.fit]"),
         (
             HEAT + "[network]\nalpha = [1, 1]\nfrequencies = 3\n",
             "network.alpha has 2 entries for 3 frequencies: give one each, or one number",
