@@ -9,7 +9,7 @@ import numpy as np
 from nivp_dist.errors import RunFailed
 from nivp_dist.integration.solver_choice import LastStep
 from nivp_dist.integration.stages import LARGER_MU, StageFailed, Stages
-from nivp_dist.integration.step_size import StepControl, fit_to_output
+from nivp_dist.integration.step_size import StepControl, fit_to_end
 from nivp_dist.integration.tableaus import TABLEAUS, Step, attempt
 from nivp_dist.settings.model import IntegratorSettings
 
@@ -56,12 +56,12 @@ class Integrator:
     def take(
         self,
         start: Start,
-        output: float,
+        end: float,
         stages: Stages,
         last: LastStep,
         direct_stages: Callable[[], Stages] | None = None,
     ) -> Taken:
-        """One accepted step towards the next output time, which is met exactly.
+        """One accepted step towards the time `end` of an output or a refit, which is met exactly.
 
         direct_stages: makes the stages anew for a direct solve, where CG finds no velocity at the start of the step.
 
@@ -70,7 +70,7 @@ class Integrator:
         """
         h, rejected = start.h, 0
         while True:
-            length, lands = fit_to_output(start.t, h, output)
+            length, lands = fit_to_end(start.t, h, end)
             error, step = self._attempt(start, length, stages, last)
             if step is not None and error <= 1.0:
                 break
@@ -85,9 +85,9 @@ class Integrator:
             reason = f"error {error:.1e} of the tolerance; {LARGER_MU}, or integrator.min_step"
             self._require_step_size(h, start.t, str(stages.failure or reason))
         next_h = self.control.accepted(length, error, start.previous_error, rejected > 0)
-        if length < h:  # the output time alone has cut the step, which says nothing against the size before it
+        if length < h:  # the time to end at alone has cut the step, which says nothing against the size before it
             next_h = max(next_h, h)
-        return Taken(step, stages, output if lands else start.t + length, length, error, rejected, next_h)
+        return Taken(step, stages, end if lands else start.t + length, length, error, rejected, next_h)
 
     def _attempt(self, start: Start, h: float, stages: Stages, last: LastStep) -> tuple[float, Step | None]:
         """(error relative to the tolerance, step); an infinite error where a stage failed."""

@@ -1,17 +1,17 @@
-"""The length of a step: what the errors of the last steps allow, and what the next output time asks for."""
+"""The length of a step: what the errors of the last steps allow, up to the next output or refit."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 
-def fit_to_output(t: float, h: float, output: float) -> tuple[float, bool]:
-    """The length of a step of h at most that does not pass the next output time, and whether it ends there.
+def fit_to_end(t: float, h: float, end: float) -> tuple[float, bool]:
+    """The length of a step of h at most that does not pass the time `end`, and whether it ends there.
 
-    A step that would leave less than another h is halved, so that no tiny step remains before the output.
+    A step that would leave less than another h is halved, so that no tiny step remains before the end.
     """
-    left = output - t
-    if left <= h * (1 + 1e-9):  # an output that is missed by the rounding of t alone is met
+    left = end - t
+    if left <= h * (1 + 1e-9):  # an end that is missed by the rounding of t alone is met
         return left, True
     return (left / 2 if left < 2 * h else h), False
 

@@ -112,12 +112,12 @@ class Simulation:
 
     def reason_to_refit(self, state: State) -> str | None:
         """Why to refit before the next step (``fitting.restart``), or None."""
-        steps, elapsed, baseline = state.step - state.fit_step, state.t - state.fit_t, state.baseline
+        steps, baseline = state.step - state.fit_step, state.baseline
         if baseline and self.stepper.direct is not None:
             # More CG iterations are no reason here: direct solves take over where CG becomes the dearer method, and a
             # network may be as good as ever while its spectrum fills up.
             baseline = baseline._replace(cg_iterations=0.0)
-        return reason_to_refit(self.config.restart, state.health, baseline, steps, elapsed)
+        return reason_to_refit(self.config.restart, state.health, baseline, steps, state.t, state.fit_t)
 
     def output_due(self, state: State) -> bool:
         """Whether the next output time has been reached."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from nivp_dist.backend import random_keys
 from nivp_dist.errors import RunFailed
+from nivp_dist.fitting.restart import step_end
 from nivp_dist.galerkin.norms import ResidualCheck
 from nivp_dist.galerkin.regularisation import effective_dimension
 from nivp_dist.galerkin.velocity import Galerkin
@@ -47,6 +48,7 @@ class Stepper:
         self, config: Config, galerkin: Galerkin, sampler: Sampler, output_times, direct: Galerkin | None = None
     ):
         self.sampling, self.direct, self.output_times = config.sampling, direct, output_times
+        self.restart = config.restart
         self.integrator = Integrator(config.integrator)
         self.points = StepPoints(config.sampling, sampler, galerkin)
         self.choice = SolverChoice(galerkin, direct, len(self.integrator.tableau.b))
@@ -68,7 +70,8 @@ class Stepper:
             direct_stages = lambda: self._stages(state, self.choice.direct_system(at), poll)  # noqa: E731
         output = self.output_times[min(state.outputs_written, len(self.output_times) - 1)]
         start = Start(state.theta, state.t, state.h, state.previous_error, state.size_floor)
-        taken = self.integrator.take(start, output, stages, last, direct_stages)
+        end = step_end(self.restart, state.fit_t, output)
+        taken = self.integrator.take(start, end, stages, last, direct_stages)
 
         density = self._density_after(state, at, taken)
         check = self._check(state, taken)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nivp_dist.integration.step_size import StepControl, fit_to_output
+from nivp_dist.integration.step_size import StepControl, fit_to_end
 
 CONTROL = StepControl(order=3, min_step=1e-3, max_step=10.0)
 
@@ -52,14 +52,14 @@ def test_the_exponents_are_those_of_proportional_integral_control():
 
 
 def test_a_step_far_from_the_output_keeps_its_length():
-    assert fit_to_output(1.0, 0.1, 2.0) == (0.1, False)
+    assert fit_to_end(1.0, 0.1, 2.0) == (0.1, False)
 
 
 @pytest.mark.parametrize("h", [0.5, 0.6, 10.0, 0.5 * (1 - 1e-10)])
 def test_a_step_that_reaches_the_output_ends_there(h):
-    assert fit_to_output(1.5, h, 2.0) == (0.5, True)
+    assert fit_to_end(1.5, h, 2.0) == (0.5, True)
 
 
 def test_two_halves_in_place_of_a_step_and_a_remainder():
-    assert fit_to_output(1.0, 0.6, 2.0) == (0.5, False)
-    assert fit_to_output(1.5, 0.5, 2.0) == (0.5, True)
+    assert fit_to_end(1.0, 0.6, 2.0) == (0.5, False)
+    assert fit_to_end(1.5, 0.5, 2.0) == (0.5, True)

@@ -21,7 +21,7 @@ def test_the_estimate_bounds_the_error_and_is_not_far_from_it(undisturbed):
 
 
 def test_accepted_refits_are_part_of_the_estimate(runs):
-    ran = runs.run(restart__every=0.05, restart__cooldown_steps=2, restart__bound=1e-2, integrator__t_end=0.2)
+    ran = runs.run(restart__max_age=0.05, restart__cooldown_steps=2, restart__bound=1e-2, integrator__t_end=0.2)
     last = ran.metrics[-1]
     assert ran.summary["refits"] > 0 and last["estimate_refits"] > 0
     parts = [last[f"estimate_{part}"] for part in ("initial", "residual", "steps", "refits")]

@@ -9,9 +9,10 @@ import pytest
 
 from nivp_dist.errors import RunStopped
 
-# A refit every 0.05 of t, accepted below an error of 3e-4: some of the refits of this run are, and some are not.
+# A refit when the network is older than 0.05, accepted below an error of 3e-4: some of the refits of this run are, and
+# some are not.
 BOUND = 3e-4
-OFTEN = {"restart__every": 0.05, "restart__cooldown_steps": 2, "restart__bound": BOUND, "integrator__t_end": 0.2}
+OFTEN = {"restart__max_age": 0.05, "restart__cooldown_steps": 2, "restart__bound": BOUND, "integrator__t_end": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +65,37 @@ def test_no_refit_when_they_are_switched_off(runs):
 
 
 def test_refits_that_are_asked_for_wait_for_no_steps(runs):
-    """Every 0.02, which is one to three steps here: each is made at the end of the step in which it becomes due."""
-    ran = runs.run(restart__every=0.02, restart__bound=1e-2, integrator__t_end=0.1)
+    """After 0.02, which is one to three steps here: each is made at the end of the step in which it becomes due."""
+    ran = runs.run(restart__max_age=0.02, restart__bound=1e-2, integrator__t_end=0.1)
     after = [
         float(match[1]) for _, message in ran.events if (match := re.search(r"t advanced by (\S+) since", message))
     ]
     steps = np.diff([0.0, *(line["t"] for line in ran.metrics)])
     assert len(after) >= 3 and min(after) >= 0.02 and max(after) < 0.02 + max(steps)
     assert len(ran.metrics) < 10 * len(after)  # fewer than restart.cooldown_steps between two
+
+
+# 20 refits, at 0.002, 0.004, ..., 0.04: two of them fall on output times, one of these but for rounding.
+TWENTY = {"restart__every": 0.002, "restart__bound": 0.5, "integrator__t_end": 0.041, "output__times": [0.018, 0.03]}
+TWENTY |= {"integrator__rtol": 1e-2, "sampling__adapt_points": False, "checkpoint__every_steps": 30}
+ADAM = {"restart__fit__method": "adam", "restart__fit__steps": 200, "restart__fit__batch": 30}
+ADAM |= {"restart__fit__learning_rate": 1e-2, "restart__fit__head_tuning": False}
+REFITS = {"Gauss-Newton": TWENTY | {"restart__fit__iterations": 3}, "Adam": TWENTY | ADAM}
+
+
+@pytest.mark.parametrize("moment, kind", [(("refit", 32), "Gauss-Newton"), (("refit", 19), "Adam")])
+def test_every_refit_that_is_asked_for_is_made_at_its_time(runs, same, crash, moment, kind):
+    """After a fit by Gauss-Newton; and the same bits when the run is killed in the middle of a refit."""
+    whole = runs.run(**REFITS[kind])
+    times = [float(match[1]) for _, message in whole.events if (match := re.match(r"refit at t = (\S+): ", message))]
+    np.testing.assert_allclose(times, 0.002 * np.arange(1, 21), rtol=1e-12)
+    assert all("restart.every = 0.002" in message for _, message in whole.events if message.startswith("refit at"))
+    assert min(line["h"] for line in whole.metrics) > 1e-6  # no step from a refit to an output at the same time
+    assert sum("refit reached" in message for _, message in whole.events) == 20
+    killed = runs.begin(crash, moment, **REFITS[kind])
+    assert killed.summary["phase"] == "refit"
+    same(runs.resume(killed), whole)
+    assert [event for event in killed.events if event[0] != "resume"] == whole.events
 
 
 @pytest.mark.parametrize("moment", [("refit", 1), ("refit", 7)])

@@ -58,7 +58,7 @@ points = 200
 iterations = 6
 target = 1e-1
 [restart]
-every = 0.06
+max_age = 0.06
 cooldown_steps = 2
 bound = 1e-1
 [output]
