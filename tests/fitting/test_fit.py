@@ -209,6 +209,8 @@ def test_rounds_are_the_same_on_every_number_of_devices(setting, box, devices):
     options = {"method": "adam_then_gauss_newton", "steps": 100, "iterations": 1, "points": 101}  # an odd number
     fits = [run(each.fitter(target, **options), each.theta, each.density) for each in (box, case)]
     assert len(fits[0]) == len(fits[1]) == 5
+    # A checkpoint is written by one process, which must have all of every array.
+    assert all(leaf.sharding.is_fully_replicated for state in fits[1] for leaf in state)
     for a, b in zip(*fits):
         np.testing.assert_allclose(b.theta, a.theta, rtol=1e-6, atol=1e-8)
         np.testing.assert_allclose(b.error, a.error, rtol=1e-8)

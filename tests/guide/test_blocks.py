@@ -34,6 +34,7 @@ SHORTER = {
 NOT_RUN = {
     "nivp run drum.toml --output slow": "the command before it is the same run",
     "nivp run heat_periodic_2d --accuracy": "other documents run such a command",
+    "nivp run advection_2d --restart.every": "tests/run/test_refits.py makes such a run",
     "nivp doctor --compile-for": "tests/bench/test_compile_check.py does, where the plugin of jax for CUDA is",
     "pip install": "the continuous integration runs it",
     "pytest": "this is a part of it",
