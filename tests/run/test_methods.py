@@ -15,6 +15,7 @@ BASE = {
     "output": {"evaluation_points": 2000, "plots": False},
 }
 DENSITY = {"problem": {"name": "linear_fokker_planck", "parameters": {"dimension": 1, "separation": 1.0}}}
+MISSED = {"target": 1e-9, "on_miss": "continue"}  # a solve for the last layer alone does not reach it
 WAVE = {
     "problem": {"name": "wave", "parameters": {"dimension": 1, "width": 0.18}},
     "fit": {"points": 1000, "iterations": 50, "target": 2e-2},
@@ -65,11 +66,11 @@ RUNS = {
     ),
     "adam": (
         5e-2,
-        {"fit": {"method": "adam", "steps": 1000, "batch": 200, "learning_rate": 1e-2, "target": 5e-2}},
+        {"fit": {"method": "adam", "steps": 1000, "batch": 200, "learning_rate": 1e-2} | MISSED},
     ),
     "adam_then_gauss_newton": (
         2e-3,
-        {"fit": {"method": "adam_then_gauss_newton", "steps": 300, "batch": 200, "learning_rate": 1e-2}},
+        {"fit": {"method": "adam_then_gauss_newton", "steps": 300, "batch": 200, "learning_rate": 1e-2} | MISSED},
     ),
     "log_density, whole space": (1e-2, DENSITY | {"solver": {"method": "dual", "mu": 1e-9}, "fit": {"target": 2e-2}}),
     "log_density, points by the solution": (

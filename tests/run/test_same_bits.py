@@ -72,6 +72,7 @@ def test_a_crash_in_a_fit_that_begins_with_adam_changes_nothing(runs, same, cras
         "output__times": [],
         "checkpoint__every_steps": 1,
         "fit__on_miss": "continue",
+        "fit__target": 1e-9,  # which a solve for the last layer alone does not reach
     }
     ran = runs.begin(crash, moment, **settings)
     same(runs.resume(ran), runs.run(**settings))

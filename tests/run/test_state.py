@@ -64,21 +64,22 @@ def test_a_missing_entry_is_an_error(simulation, state, missing):
 
 
 PARAMETERS = {"theta", "velocity"}
+ADAM = {"fit__method": "adam", "fit__target": 1e-9}  # which a solve for the last layer alone does not reach
 
 
 @pytest.mark.parametrize(
     "moment, settings, held",
     [
         (("fit", 2), {"fit__method": "gauss_newton"}, PARAMETERS | {"fit.theta"}),
-        (("fit", 2), {"fit__method": "adam"}, PARAMETERS | {"fit.theta", "fit.optimiser"}),
-        (("step", 2), {"fit__method": "adam"}, PARAMETERS),
+        (("fit", 2), ADAM, PARAMETERS | {"fit.theta", "fit.optimiser"}),
+        (("step", 2), ADAM, PARAMETERS),
         (("refit", 2), {"restart__every": 0.02, "restart__cooldown_steps": 2}, PARAMETERS | {"fit.theta"}),
         (None, {"restart__every": 0.05, "integrator__t_end": 0.1, "restart__bound": 1e-9}, PARAMETERS),
     ],
     ids=["fit", "Adam", "steps", "refit", "end, after a refused refit"],
 )
 def test_a_checkpoint_holds_two_numbers_a_parameter_and_those_of_a_fit_in_progress(runs, crash, moment, settings, held):
-    settings |= {"checkpoint__every_steps": 1, "fit__steps": 400, "fit__on_miss": "continue"}
+    settings = settings | {"checkpoint__every_steps": 1, "fit__steps": 400, "fit__on_miss": "continue"}
     ran = runs.run(**settings) if moment is None else runs.begin(crash, moment, **settings)
     newest = max((ran.directory / "checkpoints").iterdir(), key=lambda path: int(path.name))
     arrays = checkpoint_files.read(newest)
