@@ -64,17 +64,6 @@ def test_no_refit_when_they_are_switched_off(runs):
     assert not any(kind == "refit" for kind, _ in ran.events)
 
 
-def test_refits_that_are_asked_for_wait_for_no_steps(runs):
-    """After 0.02, which is one to three steps here: each is made at the end of the step in which it becomes due."""
-    ran = runs.run(restart__max_age=0.02, restart__bound=1e-2, integrator__t_end=0.1)
-    after = [
-        float(match[1]) for _, message in ran.events if (match := re.search(r"t advanced by (\S+) since", message))
-    ]
-    steps = np.diff([0.0, *(line["t"] for line in ran.metrics)])
-    assert len(after) >= 3 and min(after) >= 0.02 and max(after) < 0.02 + max(steps)
-    assert len(ran.metrics) < 10 * len(after)  # fewer than restart.cooldown_steps between two
-
-
 # 20 refits, at 0.002, 0.004, ..., 0.04: two of them fall on output times, one of these but for rounding.
 TWENTY = {"restart__every": 0.002, "restart__bound": 0.5, "integrator__t_end": 0.041, "output__times": [0.018, 0.03]}
 TWENTY |= {"integrator__rtol": 1e-2, "sampling__adapt_points": False, "checkpoint__every_steps": 30}
