@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from nivp_dist.errors import RunStopped
+from nivp_dist.run.fits import remedy
+from nivp_dist.settings.fits import FitSettings
 
 # A refit when the network is older than 0.05, accepted below an error of 3e-4: some of the refits of this run are, and
 # some are not.
@@ -85,6 +87,13 @@ def test_every_refit_that_is_asked_for_is_made_at_its_time(runs, same, crash, mo
     assert killed.summary["phase"] == "refit"
     same(runs.resume(killed), whole)
     assert [event for event in killed.events if event[0] != "resume"] == whole.events
+
+
+def test_a_fit_that_misses_its_goal_says_what_it_would_take():
+    adam = FitSettings(method="adam", steps=5000)
+    assert remedy(adam, "fit", 1.5).startswith("raise fit.steps to about 9000, or set fit.method = 'optimiser_then_g")
+    assert remedy(adam, "restart.fit", 20.0).startswith("set restart.fit.method = ")  # more steps are no remedy
+    assert remedy(FitSettings(), "fit", 1.5) == "raise network.width, fit.iterations or fit.points"
 
 
 @pytest.mark.parametrize("moment", [("refit", 1), ("refit", 7)])
