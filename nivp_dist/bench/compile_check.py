@@ -78,10 +78,7 @@ def examine(config: Config, gpu: str, count: int, report: Callable[[Program], An
     """
     mesh, problem = gpu_targets.mesh_of(gpu, count), registry.load(config.problem)
     network = build_network(config.network, problem)
-    if config.sampling.chunk == "auto":
-        chunk = largest_chunk(network, gpu_targets.TARGETS[gpu].usable)
-        config = config.model_copy(update={"sampling": config.sampling.model_copy(update={"chunk": chunk})})
-    programs = []
+    config, programs = with_chunk(config, network, gpu), []
     for program in _programs(config, problem, network, mesh):
         report(program)
         programs.append(program)
@@ -90,6 +87,14 @@ def examine(config: Config, gpu: str, count: int, report: Callable[[Program], An
     memory = gpu_targets.TARGETS[gpu].memory
     problems = [line for program in programs for line in _problems(program, memory)]
     return Report(heading, programs, problems, [line for program in programs for line in _warnings(program)])
+
+
+def with_chunk(config: Config, network: Network, gpu: str) -> Config:
+    """The configuration with the chunk that "auto" is on such a GPU, whose memory jax cannot tell if it is not here."""
+    if config.sampling.chunk != "auto":
+        return config
+    chunk = largest_chunk(network, gpu_targets.TARGETS[gpu].usable)
+    return config.model_copy(update={"sampling": config.sampling.model_copy(update={"chunk": chunk})})
 
 
 def line(program: Program) -> str:
