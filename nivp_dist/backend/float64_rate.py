@@ -7,7 +7,7 @@ from typing import Any
 # than 6.0 that are not here (T4, A10, L4, RTX, B300) have a 32nd or a 64th of it: CUDA C++ Programming Guide, table
 # "Throughput of native arithmetic instructions".
 FAST = ("6.0", "7.0", "8.0", "9.0", "10.0")
-REMEDY = "set solver.precision = 'float32', which computes the products of conjugate gradients alone in float32"
+REMEDY = "set solver.precision = 'float32', and solver.method = 'pcg' or 'dual_pcg', whose residuals stay in float64"
 
 
 def warning(devices: Iterable[Any]) -> str:

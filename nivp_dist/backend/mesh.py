@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from nivp_dist.backend.point_blocks import in_blocks
 from nivp_dist.errors import InputError
 
-CPU_MEMORY = 2**34  # bytes
+CPU_MEMORY = 2**34  # bytes that each device of a CPU is taken to have
 AXIS = "points"  # the name of the mesh's only axis, over which the collocation points are split
 
 

@@ -17,36 +17,35 @@ from jax.extend.core import Literal
 MOST_BYTES = 2**32
 
 
-def in_blocks(function: Callable, *arrays, at_most: int = 0, most_bytes: int | None = None):
+def in_blocks(function: Callable, *arrays, at_most: int = 0):
     """function(*arrays) for a function that acts on every point by itself, in as many blocks of points as memory asks.
 
     Args:
         function: arrays (b, ...) -> a pytree of arrays (b, ...), for any number b of points.
         arrays: (n, ...) of one device. (Under `jit` alone, sharded arrays would be gathered: call it in `shard_map`.)
-        at_most: points in a block; 0: any number.
-        most_bytes: of the intermediate results of a block (``peak_bytes``); None: MOST_BYTES.
+        at_most: points in a block; 0: as many as take MOST_BYTES (``peak_bytes``).
     """
-    n, size = len(arrays[0]), _block_size(function, arrays, at_most, most_bytes)
+    n, size = len(arrays[0]), _block_size(function, arrays, at_most)
     if size == n:
         return function(*arrays)
     values = map_over(lambda block: function(*block), tuple(stack(leaf, size, "edge") for leaf in arrays))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], values)
 
 
-def sum_in_blocks(function: Callable, weights, *arrays, at_most: int = 0, most_bytes: int | None = None):
+def sum_in_blocks(function: Callable, weights, *arrays, at_most: int = 0):
     """function(weights, *arrays) for a function that is a sum over points with weights (n,), as ``in_blocks``.
 
     The last block is filled up with points of weight zero.
     """
-    size = _block_size(function, (weights, *arrays), at_most, most_bytes)
+    size = _block_size(function, (weights, *arrays), at_most)
     stacked = stack(weights, size), *(stack(leaf, size, "edge") for leaf in arrays)
     return sum_over(lambda block: function(*block), stacked)
 
 
-def _block_size(function: Callable, arrays, at_most: int, most_bytes: int | None) -> int:
+def _block_size(function: Callable, arrays, at_most: int) -> int:
     """Points in a block, of n: as few blocks as memory and `at_most` allow, all of one size."""
     n = len(arrays[0])
-    count = max(1, -(-peak_bytes(function, *arrays) // (most_bytes or MOST_BYTES)), -(-n // at_most) if at_most else 1)
+    count = max(1, -(-peak_bytes(function, *arrays) // MOST_BYTES), -(-n // at_most) if at_most else 1)
     return -(-n // min(count, n))
 
 

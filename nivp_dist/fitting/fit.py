@@ -97,7 +97,7 @@ class Fitter:
         self.galerkin, self.sampler, self.settings, self.iterative = galerkin, sampler, settings, iterative
         self.network = network = galerkin.network
         self.goal = settings.target if goal is None else goal
-        self._target = pointwise(galerkin.mesh, target)
+        self._target = pointwise(galerkin.mesh, target, galerkin.discretisation.chunk)
         self._errors, self._final = relative_errors(galerkin), relative_errors(galerkin, scored)
         self._optimiser = None
         if settings.method != "gauss_newton":

@@ -44,7 +44,9 @@ class HeadTuning:
             operator = Operator.from_factors(part, weights, factors, platform=platform_of(self.galerkin.mesh))
             return operator.matrix(), operator.transpose(misfit)
 
-        matrix, b = jax.lax.psum(sum_in_blocks(normal_equations, points.weights, points.x, misfit), axis)
+        chunk = self.galerkin.discretisation.chunk
+        sums = sum_in_blocks(normal_equations, points.weights, points.x, misfit, at_most=chunk)
+        matrix, b = jax.lax.psum(sums, axis)
         solution = solve_positive(matrix, self.ridge * jnp.trace(matrix), b)
         correction = jnp.zeros(network.size)
         for head, i in zip(layers, self.heads):

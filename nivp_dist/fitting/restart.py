@@ -22,7 +22,7 @@ class Health(NamedTuple):
     h: float
 
 
-# Two times t that differ by this share of restart.every are the same but for rounding.
+# Times t that differ by less than this share of restart.every count as equal: rounding makes them differ.
 ROUNDING = 1e-9
 
 

@@ -85,7 +85,7 @@ class Integrator:
             reason = f"error {error:.1e} of the tolerance; {LARGER_MU}, or integrator.min_step"
             self._require_step_size(h, start.t, str(stages.failure or reason))
         next_h = self.control.accepted(length, error, start.previous_error, rejected > 0)
-        if length < h:  # the time to end at alone has cut the step, which says nothing against the size before it
+        if length < h:  # the step was cut only to end at that time: the size before it still holds
             next_h = max(next_h, h)
         return Taken(step, stages, end if lands else start.t + length, length, error, rejected, next_h)
 

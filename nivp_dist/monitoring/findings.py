@@ -1,6 +1,6 @@
 """Findings: a function each, which says what bounds the step size of a run in which nothing fails.
 
-They are functions of the kind of the failure signatures, StepSeries -> message, or None.
+Each takes a StepSeries and returns a message or None, as the failure signatures do.
 """
 
 import numpy as np

@@ -27,7 +27,7 @@ from nivp_dist.settings.fits import FitSettings
 
 # A refit is accepted below this share of the error that the run estimates already: it then adds little to it.
 REFIT_SHARE = 0.1
-# A fit by an optimiser that misses its goal by more than this factor is no matter of more steps.
+# More steps of an optimiser are advised only where its fit misses the goal by less than this factor.
 MOST_MORE_STEPS = 10.0
 
 

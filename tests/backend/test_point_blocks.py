@@ -35,10 +35,11 @@ def loops(function, *arrays) -> int:
 
 
 @pytest.mark.parametrize("at_most, most_bytes, trips", [(0, 2**20, 0), (11, 2**20, 0), (4, 2**20, 3), (0, 400, 2)])
-def test_values_in_blocks_are_those_at_once(at_most, most_bytes, trips):
+def test_values_in_blocks_are_those_at_once(monkeypatch, at_most, most_bytes, trips):
+    monkeypatch.setattr(point_blocks, "MOST_BYTES", most_bytes)
     random = np.random.default_rng(0)
     x, y = jnp.asarray(random.standard_normal((11, 3))), jnp.asarray(random.standard_normal(11))
-    blocked = lambda x, y: in_blocks(both, x, y, at_most=at_most, most_bytes=most_bytes)  # noqa: E731
+    blocked = lambda x, y: in_blocks(both, x, y, at_most=at_most)  # noqa: E731
     assert loops(blocked, x, y) == trips
     jax.tree.map(np.testing.assert_array_equal, blocked(x, y), both(x, y))
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from disks import require
 
 import nivp_dist
 
@@ -131,10 +132,10 @@ time.sleep(60)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the filter of packets is one of Linux")
 @pytest.mark.parametrize("first", [WAIT, SEND], ids=["idle", "with data on its way"])
 def test_a_host_that_does_not_answer_ends_the_group(members, first):
     """It is found within a second or two of the limit."""
+    require(None if sys.platform == "linux" else "the filter of packets is one of Linux")
     results = ends(members.group(first, WAIT, DEAF, silence=2.0)[:2], seconds=4.0 + SECONDS)
     host = socket.gethostname()
     assert results[0] == (69, f"nivp: process 2 on {host}: its host has not answered for 2 s\n")

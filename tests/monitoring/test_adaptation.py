@@ -1,6 +1,7 @@
 """The factors on solver.mu and on sampling.points, on made-up histories of steps."""
 
 import numpy as np
+from step_records import GOOD_STEP
 
 from nivp_dist.monitoring.adaptation import (
     LARGEST_MU_FACTOR,
@@ -12,21 +13,6 @@ from nivp_dist.monitoring.adaptation import (
     PointRefinement,
 )
 from nivp_dist.monitoring.signatures import ENOUGH, StepHistory
-from nivp_dist.monitoring.step_series import StepRecord
-
-GOOD_STEP = StepRecord(
-    h=0.01,
-    rejected=0,
-    residual=9e-4,
-    residual_fresh=1e-3,
-    iterations=20,
-    coverage=0.3,
-    turn=0.9,
-    unsolved=0,
-    stability=0.2,
-    jacobian_share=0.5,
-    motion=0.01,
-)
 
 
 def factors(steps, kind=MuAdaptation):

@@ -2,24 +2,12 @@
 
 import numpy as np
 import pytest
+from step_records import GOOD_STEP
 
 from nivp_dist.monitoring.findings import FINDINGS
 from nivp_dist.monitoring.signatures import ENOUGH, SIGNATURES, WINDOW, StepHistory, thirds
-from nivp_dist.monitoring.step_series import StepRecord, StepSeries
+from nivp_dist.monitoring.step_series import StepSeries
 
-GOOD_STEP = StepRecord(
-    h=0.01,
-    rejected=0,
-    residual=9e-4,
-    residual_fresh=1e-3,
-    iterations=20,
-    coverage=0.3,
-    turn=0.9,
-    unsolved=0,
-    stability=0.2,
-    jacobian_share=0.5,
-    motion=0.01,
-)
 RISING = np.geomspace(1, 10, WINDOW)
 ALTERNATING = np.arange(WINDOW) % 2
 
