@@ -32,6 +32,7 @@ ROOMS = {
 ROOMS["guide"] = {"errors", "settings"}
 ROOMS["api"] = set(ROOMS)
 ROOMS["bench"] = set(ROOMS)
+ROOMS["studies"] = {"errors", "formatting", "settings", "storage", "batch", "bench"}
 ROOMS["cli"] = set(ROOMS)
 ROOMS["__main__"] = {"cli"}
 

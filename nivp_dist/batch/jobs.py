@@ -49,6 +49,14 @@ def check(configs: list[Config], asked: Resources) -> list[list[Source]]:
         _check_devices(config.devices, asked)
     if asked.gpus_per_node and os.environ.get("JAX_PLATFORMS") == "cpu":
         raise InputError("environment: JAX_PLATFORMS=cpu would be handed on to a job with GPUs: unset it")
+    return check_problems(configs)
+
+
+def check_problems(configs: list[Config]) -> list[list[Source]]:
+    """Load and check the problem of each configuration, and return the files that it needs. Raises InputError.
+
+    Warnings about a problem are printed to standard error, once.
+    """
     before = dict(os.environ)
     os.environ["JAX_PLATFORMS"] = "cpu"  # the GPU of the login node stays free for others
     try:

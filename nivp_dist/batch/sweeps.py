@@ -28,11 +28,11 @@ def combinations(source: str, overrides: dict[str, str], axes: tuple[str, ...], 
         key, equals, text = axis.partition("=")
         values_of_key = _VALUES.findall(text)
         if not key or not equals or not values_of_key:
-            raise InputError(f"{COMMAND_LINE}: --sweep {axis}: write it as key=value,value")
+            raise InputError(f"{COMMAND_LINE}: {axis}: write it as key=value,value")
         if key in values or key in overrides:
             raise InputError(f"{COMMAND_LINE}: {key} is given twice")
         if repeated := [value for value in values_of_key if values_of_key.count(value) > 1]:
-            raise InputError(f"{COMMAND_LINE}: --sweep {axis}: {repeated[0]} stands there twice; remove one")
+            raise InputError(f"{COMMAND_LINE}: {axis}: {repeated[0]} stands there twice; remove one")
         values[key] = values_of_key
     if axes and name_of(source) == "run" and not Path(source).is_file():
         raise InputError(f"{source}: a sweep reads its configuration several times, which a pipe cannot: name a file")

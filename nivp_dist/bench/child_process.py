@@ -17,10 +17,11 @@ CHECKPOINT_SECONDS = 60.0  # that a stopped run may take to write its checkpoint
 TIME_LIMIT = "time limit"  # the reason for which ``follow`` ends a process
 
 
-def evolve(words: list[str], log: Path, limit: float) -> str | None:
+def evolve(words: list[str], log: Path, limit: float | None = None) -> str | None:
     """Run `nivp WORDS` and append its output to a log. The reason of a failure, which is its last line, or None.
 
-    limit: seconds after which the run is stopped with a checkpoint.
+    limit: seconds after which the run is stopped with a checkpoint; it is also stopped so by an interrupt, which is
+    raised again.
     """
     with log.open("a+") as file:
         start = file.seek(0, os.SEEK_END)
@@ -28,9 +29,10 @@ def evolve(words: list[str], log: Path, limit: float) -> str | None:
         try:
             process.wait(limit)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(CHECKPOINT_SECONDS)
+            _stop(process)
+        except KeyboardInterrupt:
+            _stop(process)
+            raise
         finally:
             if process.poll() is None:
                 process.kill()
@@ -40,6 +42,13 @@ def evolve(words: list[str], log: Path, limit: float) -> str | None:
     if process.returncode == 0:
         return None
     return (written or [f"exit code {process.returncode}"])[-1].removeprefix("nivp: ")
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """Ask a run to stop, and give it time for its checkpoint."""
+    process.send_signal(signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(CHECKPOINT_SECONDS)
 
 
 def sampled_error(directory: Path, t: float) -> float:

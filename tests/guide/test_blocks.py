@@ -52,6 +52,7 @@ NOT_RUN = {
     "nivp submit --resume": "it needs the run of the job before it",
     "nivp resume runs/fokker_planck_trap_5d-001": "it needs the run of the job before it",
     "nivp run wave_2d_long": "it takes minutes",
+    "nivp sweep heat_2d": "tests/studies/test_sweep.py carries out a smaller one",
     "nivp bench accuracy --markdown": "it takes two hours",
     "nivp bench faults": "tests/bench/test_faults.py runs every kind",
     "nivp bench speed": "tests/bench/test_speed.py and test_gpu.py run every section",
@@ -155,7 +156,7 @@ def check_words(command: str, place: str) -> None:
     if not words:
         return
     context = group.make_context(group.name, list(words))
-    if group.name in ("run", "resume", "submit"):
+    if group.name in ("run", "resume", "submit", "sweep"):
         positional, overrides = parse(context.params["arguments"])
         unknown = [key for key in overrides if key not in known_keys() and not key.startswith("problem.parameters.")]
         assert not unknown, f"{place}: {command}: unknown keys {unknown}"

@@ -1,0 +1,55 @@
+"""`nivp sweep`: a family of runs on this machine, with a table and a picture."""
+
+import signal
+from pathlib import Path
+
+import click
+
+from nivp_dist.errors import FAILED, FINISHED, InputError, RunStopped
+from nivp_dist.settings.command_line import split
+from nivp_dist.settings.files import COMMAND_LINE
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True},
+    epilog="Example: nivp sweep heat_2d --over solver.mu=1e-9,1e-11 --over seed=0,1,2",
+)
+@click.option("--over", multiple=True, metavar="KEY=V1,V2", help="A run for each value, or combination of several.")
+@click.option("--output", metavar="DIR", help="The directory, new or empty. Default: runs/NAME-sweep-NUMBER.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="CONFIG|DIR [--section.key value]...")
+def sweep(over, output, arguments):
+    """Carry out runs that differ in some settings, one after another, and compare them.
+
+    With the directory of a sweep in place of CONFIG, a sweep that was interrupted goes on. Writes sweep.json and
+    sweep.png there. `nivp submit --sweep` does the same on a cluster; its directory can be given here too.
+
+    Exit status: 0 if all runs have finished, 1 if one of them failed.
+    """
+    from nivp_dist.studies import family, picture, table
+
+    source, overrides = split(arguments, "CONFIG")
+    if Path(source).is_dir():
+        if over or output or overrides:
+            raise InputError(f"{COMMAND_LINE}: a sweep goes on with the settings it has: leave out all but {source}")
+        directory = Path(source).resolve()
+        family.results(directory)
+    elif not over:
+        raise InputError(f"{COMMAND_LINE}: nothing to sweep over: add --over key=value,value")
+    else:
+        notes: list[str] = []
+        directory = family.begin(source, overrides, over, output, notes.append)
+        for note in dict.fromkeys(notes):
+            click.echo(f"nivp: {note}", err=True)
+        click.echo(f"nivp: sweep directory: {directory}", err=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the run in progress is stopped with a checkpoint
+    try:
+        family.carry_out(directory, lambda line: click.echo(line, err=True))
+    except KeyboardInterrupt:
+        raise RunStopped(f"stopped; continue with `nivp sweep {directory}`") from None
+    results = family.results(directory)
+    table.write_json(directory, results)
+    for line in table.lines(table.rows(results)):
+        click.echo(line)
+    if path := picture.draw(directory, results):
+        click.echo(f"nivp: {path}", err=True)
+    return FINISHED if all(result.numbers.get("status") == "finished" for result in results) else FAILED
