@@ -37,8 +37,10 @@ PATIENCE = 8  # a fit ends after so many Gauss-Newton rounds in a row that each 
 # or, below its target, after LONG_PATIENCE rounds without an error below REAL_GAIN times the least one so far: the best
 # of several corrections gains a percent on the points that chose it even where the fit gets no better.
 LONG_PATIENCE, REAL_GAIN = 25, 0.95
-TRIAL_MARGIN = 0.5  # of the goal: the error of a fit is measured once more, on other points, and may be larger there
-FAR = 10.0  # times fit.target: a fit that stalls beyond it is at a stationary point near its initial parameters
+# The error of a fit is measured once more, on other points, and may be larger there. TRIAL_MARGIN is a share of the
+# goal, for one correction of an untrained network; TARGET_MARGIN is one of fit.target, for Gauss-Newton.
+TRIAL_MARGIN, TARGET_MARGIN = 0.5, 0.8
+FAR = 5.0  # times fit.target: a fit that stalls beyond it is at a stationary point near its initial parameters
 
 
 class FitState(NamedTuple):
@@ -181,13 +183,13 @@ class Fitter:
         damping_falls = gained and damping == np.min(dampings) and damping > SMALLEST_DAMPING
         without_gain = 0 if errors[best] < 0.99 * before or damping_falls else int(state.without_gain) + 1
         stage, settings = int(state.stage), self.settings
-        rounds, last_iteration = int(state.round) + 1, self.stages.last_iteration
+        rounds = int(state.round) + 1
         real_gain = errors[best] < REAL_GAIN * float(state.least_error)
         least, since_least = (errors[best], 0) if real_gain else (float(state.least_error), int(state.since_least) + 1)
-        converged = since_least >= LONG_PATIENCE and least < settings.target
+        converged = errors[best] < settings.stop_at or (since_least >= LONG_PATIENCE and least < settings.target)
         if stage != GAUSS_NEWTON:
             stage, without_gain = self.stages.after(stage), 0
-        elif errors[best] < settings.stop_at or without_gain >= PATIENCE or converged or rounds >= last_iteration:
+        elif converged or without_gain >= PATIENCE or rounds >= self._last_iteration(errors[best], since_least):
             stage = self.stages.after(stage)
         return state._replace(
             theta=self._choice(candidates, best),
@@ -199,6 +201,12 @@ class Fitter:
             least_error=_number(least),
             since_least=_count(since_least),
         )
+
+    def _last_iteration(self, error: float, since_least: int) -> int:
+        """The last round of Gauss-Newton: a later one for a fit that would fail at this error, but still gains."""
+        settings, gains = self.settings, since_least < LONG_PATIENCE
+        extended = gains and settings.on_miss == "error" and error > TARGET_MARGIN * settings.target
+        return self.stages.last_extended if extended else self.stages.last_iteration
 
     def _after_trial(self, state: FitState, candidates, errors) -> FitState:
         """The initial theta and the next stage; or, where the last layer alone is enough, the theta that it gives, and

@@ -6,14 +6,17 @@ from nivp_dist.settings.fits import FitSettings
 # In their order. TRIAL solves for the last layer of the initial network, and keeps the result only if this alone is
 # enough. HEAD and LAST_HEAD do the same after the optimiser and after Gauss-Newton, and keep what has a smaller error.
 TRIAL, OPTIMISER, HEAD, GAUSS_NEWTON, LAST_HEAD, DONE = range(6)
+# A fit that has not reached its target takes up to this many times fit.iterations while it gains.
+EXTENSION = 4
 
 
 class Stages:
     """The stages for one section of settings.
 
     Attributes:
-        order: ends with DONE. last_round: the most rounds that the fit takes; the trial is none. last_steps,
-            last_iteration: the number of the last round of the optimiser, and of Gauss-Newton.
+        order: ends with DONE. last_round: the most rounds that the fit takes unless it is extended; the trial is none.
+        last_steps, last_iteration, last_extended: the number of the last round of the optimiser, of Gauss-Newton, and
+            of Gauss-Newton in a fit that is extended.
     """
 
     def __init__(self, settings: FitSettings):
@@ -32,6 +35,7 @@ class Stages:
         self.last_steps = optimiser * -(-settings.steps // ROUND)
         self._before_gauss_newton = self.last_steps + wanted[HEAD]
         self.last_iteration = self._before_gauss_newton + gauss_newton * settings.iterations
+        self.last_extended = self._before_gauss_newton + gauss_newton * EXTENSION * settings.iterations
         self.last_round = self.last_iteration + wanted[LAST_HEAD]
 
     def after(self, stage: int) -> int:

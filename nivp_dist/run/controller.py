@@ -153,7 +153,7 @@ class MainLoop:
         target = self.config.fit.target if state.phase == FIT else fits.refit_bound(state)
         fitter, fit = fits.fitter(state), state.fit
         stop_at = 0.0 if fitter.settings.method == "optimiser" else fitter.settings.stop_at
-        self.reporter.fit(int(fit.round), float(fit.error), target, fitter.last_round, stop_at)
+        self.reporter.fit(int(fit.round), float(fit.error), target, max(fitter.last_round, int(fit.round)), stop_at)
         return state
 
     def finish_fit(self, state: State) -> State:

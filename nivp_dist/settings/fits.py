@@ -25,7 +25,7 @@ class FitSettings(Section):
     target: PositiveFloat = 5e-3
     # What a run does whose fit misses the target: end with an error, or continue with a warning.
     on_miss: Literal["error", "continue"] = "error"
-    # The largest number of Gauss-Newton rounds.
+    # The largest number of Gauss-Newton rounds; four times as many while the fit gains and has not reached its target.
     iterations: PositiveInt = 100
     # Relative L2 error below which the fit stops before that.
     stop_at: PositiveFloat = 1e-6
