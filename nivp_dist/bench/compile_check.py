@@ -20,6 +20,7 @@ from nivp_dist.formatting import count as count_of
 from nivp_dist.galerkin.jacobian import largest_chunk
 from nivp_dist.galerkin.methods import ITERATIVE
 from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.network.forms import with_gaussians
 from nivp_dist.network.network import Network, build_network
 from nivp_dist.points.mixture import Density
 from nivp_dist.points.points import Points
@@ -77,6 +78,7 @@ def examine(config: Config, gpu: str, count: int, report: Callable[[Program], An
     report: called with each program as soon as it is compiled. Raises InputError as ``gpu_targets.mesh_of``.
     """
     mesh, problem = gpu_targets.mesh_of(gpu, count), registry.load(config.problem)
+    config = with_gaussians(config, problem)
     network = build_network(config.network, problem)
     config, programs = with_chunk(config, network, gpu), []
     for program in _programs(config, problem, network, mesh):

@@ -48,6 +48,11 @@ class MLP(nn.Module):
         return Affine(self.outputs, name="head")(a)
 
 
+def number_of_gaussians(settings: NetworkSettings) -> int:
+    """network.gaussians as a number; one where it is 'auto' still (``network.with_gaussians``)."""
+    return 1 if settings.gaussians == "auto" else settings.gaussians
+
+
 class Field(nn.Module):
     """The field, u itself or q = log u for a density: x (n, d) -> (n, m).
 
@@ -74,7 +79,7 @@ class Field(nn.Module):
             y = jnp.concatenate([net(a) for net in nets], axis=-1)
         if self.form != "direct":
             # The quadratic form alone represents a Gaussian exactly; the MLP represents the rest.
-            names = ["quadratic"] + [f"quadratic_{k:02d}" for k in range(1, s.gaussians)]
+            names = ["quadratic"] + [f"quadratic_{k:02d}" for k in range(1, number_of_gaussians(s))]
             forms = [Affine(self.outputs, name=name)(frames.monomials(xi)) for name in names]
             y = y + (forms[0] if len(forms) == 1 else nn.logsumexp(jnp.stack(forms), axis=0))
             if s.additive:

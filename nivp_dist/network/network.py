@@ -21,6 +21,7 @@ from nivp_dist.errors import InputError
 from nivp_dist.network import frames
 from nivp_dist.network.balance import output_scales
 from nivp_dist.network.field import Field, coordinates, number_of_frequencies, wave_numbers
+from nivp_dist.network.forms import check, form_of
 from nivp_dist.network.frames import Frame
 from nivp_dist.settings.model import NetworkSettings
 
@@ -60,9 +61,9 @@ class Network:
         self.domain = problem.domain
         self.dimension, self.outputs = self.domain.dimension, outputs or problem.outputs
         self.dtype = jnp.dtype(settings.dtype)
-        self.form = _form(settings, problem)
+        self.form = form_of(settings, problem)
         self.log_density = self.form == "log_density"
-        _check(settings, problem, self.form)
+        check(settings, problem, self.form)
         self.even = tuple(problem.even) if settings.symmetry and self.form == "direct" else ()
         self.module = Field(settings, self.domain, self.outputs, problem.outputs, self.form, self.even)
         self.layers = self._layers()
@@ -255,26 +256,6 @@ class Network:
             for layer, a in zip(self.layers, inputs)
         )
         return field, factors
-
-
-def _form(settings: NetworkSettings, problem) -> str:
-    if settings.form != "auto":
-        return settings.form
-    return "log_density" if problem.density and not problem.domain.bounded else "direct"
-
-
-def _check(settings: NetworkSettings, problem, form: str):
-    domain = problem.domain
-    if form == "log_density" and (domain.bounded or problem.outputs != 1):
-        raise InputError("network.form = 'log_density' needs a problem on the WholeSpace with one output")
-    if settings.additive and not (form == "exponential" and domain.walls == "zero"):
-        raise InputError(
-            f"network.additive = {settings.additive} needs network.form = 'exponential' on a box with walls"
-        )
-    if settings.gaussians > 1 and form != "log_density":
-        raise InputError(f"network.gaussians = {settings.gaussians} needs a field log u: network.form = 'log_density'")
-    if domain.walls == "periodic" and number_of_frequencies(settings, domain) == 0:
-        raise InputError("network.frequencies = 0 on a periodic box leaves the network without inputs: set at least 1")
 
 
 def build_network(settings: NetworkSettings, problem, outputs: int | None = None) -> Network:

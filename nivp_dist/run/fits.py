@@ -17,6 +17,7 @@ from nivp_dist.fitting.fit import DONE, FitState, Fitter
 from nivp_dist.fitting.size_floor import rms, size_floor
 from nivp_dist.fitting.time_derivative_targets import Source, TimeDerivativeTargets
 from nivp_dist.monitoring.adaptation import MuAdaptation
+from nivp_dist.network.field import number_of_gaussians
 from nivp_dist.network.network import Network
 from nivp_dist.points import mixture
 from nivp_dist.points.mixture import Density
@@ -83,7 +84,7 @@ class Fits:
         run = random_keys.run_key(self.config.seed)
         density = self.sampler.start(random_keys.pilot_key(run), self.initial_values)
         key = random_keys.initial_parameters_key(random_keys.initial_fit_key(run))
-        several = self.config.network.gaussians > 1
+        several = number_of_gaussians(self.config.network) > 1
         theta = self._parameters_near(key, density) if several else self.fitted.initialise(key)
         return density, self.initial.start(theta)
 
@@ -214,7 +215,7 @@ class Fits:
 
     def _parameters_near(self, key, density: Density):
         """Parameters (p,) whose quadratic forms are the Gaussians of the density."""
-        count = self.config.network.gaussians
+        count = number_of_gaussians(self.config.network)
         return self.fitted.initialise_near(key, *mixture.gaussians(density, count))
 
     def _network_part(self, theta):

@@ -12,6 +12,7 @@ from nivp_dist.monitoring.adaptation import MuAdaptation, PointRefinement
 from nivp_dist.monitoring.estimate import Estimate
 from nivp_dist.monitoring.evaluation import Score, Scorer
 from nivp_dist.monitoring.signatures import StepHistory
+from nivp_dist.network.forms import with_gaussians
 from nivp_dist.network.network import build_network
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.base import Problem
@@ -34,7 +35,8 @@ class Simulation:
     """
 
     def __init__(self, config: Config, problem: Problem):
-        self.config, self.problem = config, problem
+        self.config = config = with_gaussians(config, problem)
+        self.problem = problem
         self.mesh = make_mesh(config.devices)
         self.network = network = build_network(config.network, problem)
         self.output_times = sorted({0.0, *config.output.times, config.integrator.t_end})

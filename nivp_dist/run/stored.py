@@ -184,9 +184,10 @@ class Run:
 
     @functools.cached_property
     def _network(self):
+        from nivp_dist.network.forms import with_gaussians
         from nivp_dist.network.network import build_network
 
-        return build_network(self.config.network, self.problem)
+        return build_network(with_gaussians(self.config, self.problem).network, self.problem)
 
     def _points(self, points) -> np.ndarray:
         x, d = np.asarray(points, np.float64), self.problem.domain.dimension

@@ -65,8 +65,9 @@ class NetworkSettings(Section):
     # form = exponential on a box: add the Chebyshev polynomials T_1 to T_K of every coordinate to log u, K being this
     # number. Useful where the solution moves off a wall.
     additive: int = Field(default=0, ge=0)
-    # form = log_density: number of quadratic forms whose exponentials are summed, for densities in distant parts.
-    gaussians: PositiveInt = 1
+    # form = log_density: number of quadratic forms whose exponentials are summed, for densities in distant parts. auto:
+    # sampling.components.
+    gaussians: PositiveInt | Literal["auto"] = "auto"
     # Precision of the parameters and of the network.
     dtype: DType = "float64"
 

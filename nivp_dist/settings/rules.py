@@ -74,7 +74,7 @@ def steps_are_ordered(integrator):
 def sections_agree(config):
     """Output times lie within the run, and every quadratic form has a component to start from."""
     gaussians, components = config.network.gaussians, config.sampling.components
-    if gaussians not in (1, components):
+    if gaussians not in (1, components, "auto"):
         raise ValueError(
             f"network.gaussians = {gaussians}, but sampling.components = {components}: the quadratic forms start from "
             "the components, set both alike"
