@@ -8,6 +8,8 @@ import jax
 
 # Of a fit.
 PILOT_TAG, FIT_TAG, MEASURE_TAG, REFIT_TAG, SCALES_TAG, REINITIALISE_TAG = 101, 102, 103, 104, 105, 106
+# Of the first density.
+ANNEALING_TAG, SAMPLES_TAG, MIXTURE_TAG, MASS_TAG = 107, 108, 109, 110
 # Of a round of a fit.
 ROUND_POINTS_TAG, ROUND_CHECK_TAG, ROUND_SKETCH_TAG = 0, 1, 2
 # Of a step.
@@ -46,6 +48,26 @@ def pilot_round_key(pilot, round_: int):
 def pilot_split_key(pilot, rounds: int):
     """Of the means of several Gaussians, which start around the mean of one. rounds: the number of draws."""
     return jax.random.fold_in(pilot, rounds)
+
+
+def annealing_key(pilot):
+    """Of the population that is annealed towards the initial condition."""
+    return jax.random.fold_in(pilot, ANNEALING_TAG)
+
+
+def pilot_samples_key(pilot):
+    """Of the samples of the initial condition that the problem gives."""
+    return jax.random.fold_in(pilot, SAMPLES_TAG)
+
+
+def pilot_mixture_key(pilot):
+    """Of the mixtures with which the fit to samples begins."""
+    return jax.random.fold_in(pilot, MIXTURE_TAG)
+
+
+def mass_check_key(pilot):
+    """Of the points that show how much of the initial condition the first density has found."""
+    return jax.random.fold_in(pilot, MASS_TAG)
 
 
 # Fits -----------------------------------------------------------------------------------------------------------------
@@ -162,3 +184,8 @@ def device_pivots_key(sketch, device):
 def block_pivots_key(sketch, block, devices: int):
     """Of a block of pivots, the same on all devices."""
     return jax.random.fold_in(sketch, devices + block)
+
+
+def several(key, count: int):
+    """Keys (count,) of the draws of one purpose, from its key, from which nothing else is derived."""
+    return jax.random.split(key, count)

@@ -26,6 +26,7 @@ from jax.sharding import PartitionSpec as P
 from nivp_dist.backend import random_keys
 from nivp_dist.backend.mesh import AXIS, pointwise, replicate
 from nivp_dist.errors import InputError
+from nivp_dist.points.annealing import POPULATION, annealed, fitted_mixture
 from nivp_dist.points.low_discrepancy import MOST_DIMENSIONS, shifted_sequence
 from nivp_dist.points.mixture import (
     Density,
@@ -35,7 +36,7 @@ from nivp_dist.points.mixture import (
     maximise_likelihood,
     transformed_normals,
 )
-from nivp_dist.points.points import Points, pad
+from nivp_dist.points.points import Points, effective_sample_size, pad
 from nivp_dist.problems.domains import Domain
 from nivp_dist.settings.model import SamplingSettings
 
@@ -43,8 +44,13 @@ from nivp_dist.settings.model import SamplingSettings
 BROAD = 4.0
 # Enough to find a pulse of width 0.05 in two dimensions of [-1, 1]^d, and of width 0.15 in five (tests/points).
 PILOT_POINTS, PILOT_ROUNDS = 100_000, 5
+# Effective points of a pilot round, of PILOT_POINTS, below which the density is annealed. The shipped problems have
+# 3,000 of them or more.
+LEAST_EFFECTIVE = 500.0
 # Of expectation-maximisation, in the last round, with several Gaussians: they separate two pulses in tests/points.
 SEPARATING_SWEEPS = 50
+# Of expectation-maximisation on importance-weighted points, for a mixture that was fitted to samples: it is close.
+IMPROVING_SWEEPS = 10
 # The smallest standard deviation of a Gaussian, in units of the domain's scale: pulses in use are 50 times as wide.
 SMALLEST_WIDTH = 1e-3
 
@@ -93,20 +99,52 @@ class Sampler:
             self._programs[n] = jax.jit(partial(self.draw_traced, n=n), out_shardings=sharding)
         return self._programs[n]
 
-    def start(self, key, values: Callable) -> Density:
+    def start(self, key, values: Callable, samples: Callable | None = None) -> Density:
         """The density fitted to |values(x)|, values (n, d) -> (n, m), without an earlier one.
 
-        Repeated importance sampling: each round draws points from the fit of the round before.
+        Repeated importance sampling: each round draws points from the fit of the round before. Where few of them are
+        effective, as in many dimensions if u has parts that lie apart, a population is annealed towards |u| instead.
+
+        samples: (key, n) -> (n, d), samples of |u| if the problem gives them; they take the place of all that.
         """
-        density = self.broadest()
         evaluate = pointwise(self.mesh, lambda _, x: values(x))
-        last = SEPARATING_SWEEPS if self.settings.components > 1 else 1
-        for round_, sweeps in enumerate([1] * (PILOT_ROUNDS - 1) + [last]):
+        if samples is not None:
+            x = jnp.asarray(samples(random_keys.pilot_samples_key(key), POPULATION), jnp.float64)
+            d = self.domain.dimension
+            if x.shape != (POPULATION, d) or not np.isfinite(np.asarray(x)).all():
+                raise InputError(f"initial_samples(key, n) must give finite numbers (n, {d}), not {x.shape}")
+            return self._from_samples(key, x, evaluate)
+        density, everywhere = self.broadest(), NamedSharding(self.mesh, P())
+        effective = jax.jit(effective_sample_size, out_shardings=everywhere)
+        for round_ in range(PILOT_ROUNDS - 1):
             points = self.draw(random_keys.pilot_round_key(key, round_), density, PILOT_POINTS)
-            if round_ == PILOT_ROUNDS - 1:
-                density = self._split(random_keys.pilot_split_key(key, PILOT_ROUNDS), density)
-            density = self.fit(density, points, evaluate(None, points.x), sweeps=sweeps)
-        return density
+            found = evaluate(None, points.x)
+            density = self.fit(density, points, found, sweeps=1)
+        if not float(effective(points.measure * _sizes(found))) >= LEAST_EFFECTIVE:
+            x = annealed(random_keys.annealing_key(key), self.domain, lambda x: jnp.log(_sizes(values(x))))
+            if x is not None:
+                return self._from_samples(key, x, evaluate)
+        points = self.draw(random_keys.pilot_round_key(key, PILOT_ROUNDS - 1), density, PILOT_POINTS)
+        density = self._split(random_keys.pilot_split_key(key, PILOT_ROUNDS), density)
+        last = SEPARATING_SWEEPS if self.settings.components > 1 else 1
+        return self.fit(density, points, evaluate(None, points.x), sweeps=last)
+
+    def _from_samples(self, key, x, evaluate) -> Density:
+        """The density from samples x (n, d) of |u|, improved by importance sampling: u has the weights of its parts."""
+        floor = jnp.diag(jnp.asarray((SMALLEST_WIDTH * self.domain.scale) ** 2))
+        mixture = random_keys.pilot_mixture_key(key)
+        density = fitted_mixture(mixture, x, self.settings.components, floor, SEPARATING_SWEEPS)
+        density = replicate(jax.tree.map(np.asarray, density), self.mesh)
+        points = self.draw(random_keys.pilot_round_key(key, PILOT_ROUNDS - 1), density, PILOT_POINTS)
+        return self.fit(density, points, evaluate(None, points.x), sweeps=IMPROVING_SWEEPS)
+
+    def mass_seen(self, key, density: Density, values: Callable) -> tuple[float, float]:
+        """The integral of |values(x)| by points of the density, and its standard error."""
+        points = self.draw(key, density, PILOT_POINTS)
+        parts = points.measure * _sizes(pointwise(self.mesh, lambda _, x: values(x))(None, points.x))
+        sums = jax.jit(lambda parts: (jnp.sum(parts), jnp.sum(parts**2)), out_shardings=NamedSharding(self.mesh, P()))
+        mass, squares = map(float, sums(parts))
+        return mass, max(squares - mass**2 / PILOT_POINTS, 0.0) ** 0.5
 
     def broadest(self) -> Density:
         """K equal Gaussians with the centre and the scale of the domain: all that is known before any value of u."""
@@ -226,6 +264,11 @@ class Sampler:
         # d + 1 points span a covariance; twice as many effective points are the least that determine it.
         trusted = finite & (total > 0) & (effective > 2 * (self.domain.dimension + 1))
         return jax.tree.map(lambda new, old: jnp.where(trusted, new, old), fitted, density)
+
+
+def _sizes(values):
+    """|values| at every point: (n, m) -> (n,)."""
+    return jnp.linalg.norm(values.astype(jnp.float64), axis=-1)
 
 
 def _spread_evenly(shifts, independent, part):

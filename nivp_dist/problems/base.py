@@ -91,6 +91,11 @@ class Problem:
         """
         raise TypeError(f"{type(self).__name__} must define the method 'rhs(self, u, x, t)'")
 
+    initial_samples: ClassVar[Any] = None
+    """initial_samples(self, key, n): n independent samples (n, d) of the density that is proportional to |u0|, by
+    ``jax.random`` with that key; for initial conditions that are hard to find by values of u0 alone, such as narrow
+    parts that lie far from each other in many dimensions. Optional."""
+
     # Optional. Without a reference the report has the residual, but no error.
     reference: ClassVar[Any] = None
     """reference(self, x, t): the solution at points x (n, d) and time t, numpy float64: (n,), or (n, k) for the first

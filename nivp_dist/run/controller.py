@@ -193,6 +193,8 @@ class MainLoop:
                 self.reporter.note("no checkpoint was written before the run ended: it begins again from t = 0")
             self.reporter.phase(PHASE_NAMES[FIT])
             state = self.simulation.begin()
+            if message := self.simulation.fits.unseen(state.density):
+                self.say(state, "warning", message, warn=True)
         self.record.summary(state, "running")
         return state
 

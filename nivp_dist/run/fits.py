@@ -28,6 +28,8 @@ from nivp_dist.settings.fits import FitSettings
 
 # A refit is accepted below this share of the error that the run estimates already: it then adds little to it.
 REFIT_SHARE = 0.1
+# The mass of an initial density that may be missing without a word. Points that see less than that still fit the rest.
+LEAST_UNSEEN = 0.02
 # More steps of an optimiser are advised only where its fit misses the goal by less than this factor.
 MOST_MORE_STEPS = 10.0
 
@@ -82,11 +84,24 @@ class Fits:
     def begin_initial(self) -> tuple[Density, FitState]:
         """The density of the initial condition, and the initial fit before its first round."""
         run = random_keys.run_key(self.config.seed)
-        density = self.sampler.start(random_keys.pilot_key(run), self.initial_values)
+        density = self.sampler.start(random_keys.pilot_key(run), self.initial_values, self.problem.initial_samples)
         key = random_keys.initial_parameters_key(random_keys.initial_fit_key(run))
         several = number_of_gaussians(self.config.network) > 1
         theta = self._parameters_near(key, density) if several else self.fitted.initialise(key)
         return density, self.initial.start(theta)
+
+    def unseen(self, density: Density) -> str | None:
+        """A message if the points of the first density do not see the mass of a probability density, which is one."""
+        if not self.problem.density:
+            return None
+        key = random_keys.mass_check_key(random_keys.pilot_key(random_keys.run_key(self.config.seed)))
+        mass, error = self.sampler.mass_seen(key, density, self.initial_values)
+        if abs(mass - 1.0) <= max(LEAST_UNSEEN, 5 * error):
+            return None
+        return (
+            f"points: they see a mass of {mass:.2g} of initial(x), which should be 1: parts of it were not found; "
+            "raise sampling.components, or give the problem initial_samples(key, n)"
+        )
 
     def size_floor(self, density: Density) -> float:
         """The least |u| that errors of this run are relative to. Raises InputError where there is no scale."""
