@@ -1,8 +1,10 @@
 """`nivp bench accuracy`: runs the rows of the score sheet, each in a process of its own, and compares their errors
 with the bounds."""
 
+import dataclasses
 import fnmatch
 import json
+import math
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -29,11 +31,18 @@ COPIED = (
 ).split()
 
 
-def run(names: tuple[str, ...], output: str | Path, write: Callable[[str], None], rows: tuple[Row, ...] = ROWS) -> dict:
+def run(
+    names: tuple[str, ...],
+    output: str | Path,
+    write: Callable[[str], None],
+    rows: tuple[Row, ...] = ROWS,
+    seeds: int = 1,
+) -> dict:
     """Run the rows of these names (patterns with * and ?; none: all rows), and keep OUTPUT/accuracy.json up to date.
 
-    The run directory of a row is OUTPUT/NAME. A finished run there is only read, an unfinished one is resumed. Rows
-    that were measured before and are not selected stay in the file. write: takes lines of progress.
+    The run directory of a row is OUTPUT/NAME, and OUTPUT/NAME-seed-K for the K-th further seed. A finished run
+    there is only read, an unfinished one is resumed. Rows that were measured before and are not selected stay in the
+    file. write: takes lines of progress. seeds: runs of every row; its error is their median (``with_seeds``).
 
     Returns the sheet of the selected rows: the machine, the versions, and an entry for each row.
     Raises InputError for an unknown name, and for a folder that cannot be written.
@@ -42,12 +51,16 @@ def run(names: tuple[str, ...], output: str | Path, write: Callable[[str], None]
     entries = {entry["name"]: entry for entry in _earlier_entries(folder)}
     head = {"machine": machine.describe(), "versions": run_directory.versions()}
     for row in selected:
-        directory = folder / run_name(row, rows)
-        write(f"{row.name}: {command(row, directory)}")
-        try:
-            entry = measure(row, directory)
-        except (InputError, OSError, ValueError) as error:  # concerns this row only; the others are still run
-            entry = describe(row, directory) | {"failed": " ".join(str(error).split())}
+        found = []
+        for further in range(seeds):
+            one, directory = row, folder / (run_name(row, rows) + (f"-seed-{further}" if further else ""))
+            try:
+                one = with_further_seed(row, further)
+                write(f"{row.name}: {command(one, directory)}")
+                found.append(measure(one, directory))
+            except (InputError, OSError, ValueError) as error:  # concerns this row only; the others are still run
+                found.append(describe(one, directory) | {"failed": " ".join(str(error).split())})
+        entry = with_seeds(row, found)
         entries[row.name] = plain(entry)
         write(f"  {in_words(entry)}")
         ordered = [entries[other.name] for other in rows if other.name in entries]
@@ -109,6 +122,32 @@ def measure(row: Row, directory: Path) -> dict:
     if reason is None and row.score == "sampled":
         entry["error"] = sampled_error(directory, entry["t"])
     return entry | {"failed": reason, "met": verdict(row, entry)}
+
+
+def with_further_seed(row: Row, further: int) -> Row:
+    """The row with the seed of its configuration raised by so many; the row itself for none."""
+    if further == 0:
+        return row
+    seed = read_config(row.configuration, row.overrides).seed + further
+    return dataclasses.replace(row, settings=row.settings | {"seed": str(seed)})
+
+
+def with_seeds(row: Row, found: list[dict]) -> dict:
+    """The entry of a row from those of its seeds: that with the median error, and of two the larger.
+
+    It has the largest error as "worst", and "seeds", the errors in the order of the seeds; None for a run that failed,
+    which counts as the worst. The row meets its goal if the median does and the worst meets the must.
+    """
+    if len(found) == 1:
+        return found[0]
+
+    def error(entry: dict) -> float:
+        return math.inf if entry["failed"] or entry["error"] is None else entry["error"]
+
+    ordered = sorted(found, key=error)
+    entry = ordered[len(found) // 2] | {"command": command(row), "failed": ordered[-1]["failed"]}
+    entry |= {"worst": ordered[-1]["error"], "seeds": [None if each["failed"] else each["error"] for each in found]}
+    return entry | {"met": "no" if entry["failed"] else verdict(row, entry)}
 
 
 def describe(row: Row, directory: str | Path) -> dict:

@@ -56,15 +56,19 @@ def _gpu(sections, output, quick, minutes, profile) -> int:
 )
 @click.option("--markdown", is_flag=True, help="Print the table in Markdown.")
 @click.option("--list", "list_", is_flag=True, help="Print the rows with their commands; run nothing.")
-def accuracy(names, output, markdown, list_):
-    """Run the rows of the score sheet called NAMES (default: all) and print their errors beside the bounds."""
+@click.option("--seeds", type=click.IntRange(1), default=1, metavar="N", help="Runs of every row. Default: 1.")
+def accuracy(names, output, markdown, list_, seeds):
+    """Run the rows of the score sheet called NAMES (default: all) and print their errors beside the bounds.
+
+    With several seeds the error is their median, and the worst stands beside it.
+    """
     from nivp_dist.bench import accuracy, score_sheet
 
     if list_:
         for row in accuracy.select(names):
             click.echo(f"{row.name}: {accuracy.command(row)}")
         return FINISHED
-    sheet = accuracy.run(names, output, click.echo)
+    sheet = accuracy.run(names, output, click.echo, seeds=seeds)
     for line in score_sheet.markdown(sheet) if markdown else score_sheet.lines(sheet):
         click.echo(line)
     return FAILED if any(row["failed"] for row in sheet["rows"]) else FINISHED

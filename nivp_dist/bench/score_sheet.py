@@ -4,13 +4,15 @@ from nivp_dist.bench.rows import Row
 from nivp_dist.formatting import MISSING, duration, scientific
 from nivp_dist.report.tables import aligned
 
-COLUMNS = ("problem", "t", "error", "time", "evaluations", "must", "goal", "met", "estimate")
-MARKDOWN_COLUMNS = ("problem", "t", "error", "estimate", "time", "evaluations", "must", "goal", "met")
+# "worst" is the largest error of several seeds, and left out where every row has one.
+COLUMNS = ("problem", "t", "error", "worst", "time", "evaluations", "must", "goal", "met", "estimate")
+MARKDOWN_COLUMNS = ("problem", "t", "error", "worst", "estimate", "time", "evaluations", "must", "goal", "met")
 
 
 def verdict(row: Row, entry: dict) -> str:
     """The best bound that the error meets: goal, must or no, or "-" for a row without bounds.
 
+    With several seeds it is their median that meets a goal, and all of them have to meet the must.
     ", late" follows if the run took longer than the minutes of the row.
     """
     error = entry.get("error")
@@ -18,6 +20,8 @@ def verdict(row: Row, entry: dict) -> str:
     def meets(bound: float | None) -> bool:
         return error is not None and bound is not None and error <= bound
 
+    if row.must is not None and (worst := entry.get("worst", error)) is not None and worst > row.must:
+        error = worst
     met = "goal" if meets(row.goal) else "must" if meets(row.must) else "no"
     met = MISSING if row.must is None and row.goal is None else met
     late = (entry.get("wall_seconds") or 0.0) > 60 * row.minutes
@@ -31,6 +35,7 @@ def cells(entry: dict) -> dict[str, str]:
         "problem": entry["problem"],
         "t": _short(entry.get("t")),
         "error": scientific(entry.get("error")),
+        "worst": scientific(entry.get("worst")),
         "time": duration(entry.get("wall_seconds")),
         "evaluations": MISSING if evaluations is None else str(evaluations),
         "must": _short(entry["must"]),
@@ -42,12 +47,12 @@ def cells(entry: dict) -> dict[str, str]:
 
 def lines(sheet: dict) -> list[str]:
     """The table for the screen, then the reasons of failures, and the number of bounds that are met."""
-    rows = []
+    rows, columns = [], _columns(sheet, COLUMNS)
     for entry in sheet["rows"]:
         texts = cells(entry)
-        rows.append(["failed" if texts[name].startswith("failed") else texts[name] for name in COLUMNS])
+        rows.append(["failed" if texts[name].startswith("failed") else texts[name] for name in columns])
     failures = [f"{entry['name']} failed: {entry['failed']}" for entry in sheet["rows"] if entry.get("failed")]
-    return aligned([list(COLUMNS), *rows]) + failures + [tally(sheet)]
+    return aligned([columns, *rows]) + failures + [tally(sheet)]
 
 
 def tally(sheet: dict) -> str:
@@ -59,11 +64,12 @@ def tally(sheet: dict) -> str:
 
 def markdown(sheet: dict) -> list[str]:
     """The table in Markdown, each problem with the arguments of the command that reproduces its row."""
-    rows = [list(MARKDOWN_COLUMNS), ["---"] * len(MARKDOWN_COLUMNS)]
+    columns = _columns(sheet, MARKDOWN_COLUMNS)
+    rows = [columns, ["---"] * len(columns)]
     for entry in sheet["rows"]:
         arguments = entry["command"].removeprefix("nivp run ")
         texts = cells(entry) | {"problem": f"{entry['problem']} (`{arguments}`)"}
-        rows.append([texts[name] for name in MARKDOWN_COLUMNS])
+        rows.append([texts[name] for name in columns])
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
@@ -73,6 +79,11 @@ def in_words(entry: dict) -> str:
         return f"failed: {entry['failed']}"
     error, estimate = scientific(entry["error"]), scientific(entry["estimate"])
     return f"error {error}, estimated {estimate}, {duration(entry['wall_seconds'])}: {entry['met']}"
+
+
+def _columns(sheet: dict, names: tuple[str, ...]) -> list[str]:
+    several = any("seeds" in entry for entry in sheet["rows"])
+    return [name for name in names if several or name != "worst"]
 
 
 def _short(value: float | None) -> str:

@@ -95,6 +95,26 @@ def test_the_table_for_the_screen():
     ]
 
 
+@pytest.mark.parametrize(
+    "errors, median, worst, met",
+    [
+        ((5e-4, 2e-2, 7e-4), 7e-4, 2e-2, "no"),
+        ((5e-4, 9e-3, 7e-4), 7e-4, 9e-3, "goal"),
+        ((2e-3, 9e-3, 7e-4), 2e-3, 9e-3, "must"),
+        ((2e-3, 9e-3), 9e-3, 9e-3, "must"),
+        ((5e-4, None, 7e-4), 7e-4, None, "no"),
+    ],
+)
+def test_a_row_with_several_seeds_is_judged_by_its_median_and_its_worst(errors, median, worst, met):
+    found = [entry("a", error=error, failed=None if error else "lost") for error in errors]
+    row = accuracy.with_seeds(ROW, found)
+    assert (row["error"], row["worst"], row["met"], row["seeds"]) == (median, worst, met, list(errors))
+    assert row["failed"] == (None if None not in errors else "lost")
+    head, line = score_sheet.lines({"rows": [row]})[:2]
+    assert head.split()[:4] == ["problem", "t", "error", "worst"] and accuracy.command(ROW) == row["command"]
+    assert line.split()[4] == (f"{worst:.2e}" if worst else "-")
+
+
 def test_the_table_in_markdown():
     lines = score_sheet.markdown(SHEET)
     assert lines[0] == "| problem | t | error | estimate | time | evaluations | must | goal | met |"
@@ -169,6 +189,11 @@ def test_rows_are_run_once_and_after_a_failure_the_others_are_still_run(tiny, tm
     again = accuracy.run(("good",), "sheet", written.append, tiny)
     assert again["rows"] == [good] and (tmp_path / "sheet/good/summary.json").stat().st_mtime_ns == before
     assert {row["name"] for row in json.loads((tmp_path / "sheet/accuracy.json").read_text())["rows"]} == set(by_name)
+    # A second seed is a run of its own, and the first is read again.
+    (both,) = accuracy.run(("good",), "sheet", written.append, tiny, seeds=2)["rows"]
+    assert both["seeds"][0] == good["error"] != both["seeds"][1]
+    assert both["error"] == both["worst"] == max(both["seeds"])
+    assert "seed = 2" in (tmp_path / "sheet/good-seed-1/config.toml").read_text()
     # A row with other settings does not take the old run for its own.
     other = Row("good", "two modes", "modes.toml", 1e-2, 1e-9, 2, t=0.3)
     assert "holds a run of other settings" in accuracy.run((), "sheet", written.append, (other,))["rows"][0]["failed"]
