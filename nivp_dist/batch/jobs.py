@@ -63,9 +63,10 @@ def check_problems(configs: list[Config]) -> list[list[Source]]:
         from nivp_dist.problems import checks, registry
 
         files = {}
-        for problem in [config.problem for config in configs]:
+        for problem, t_start in [(config.problem, config.integrator.t_start) for config in configs]:
             if (key := problem.model_dump_json()) not in files:
-                for warning in checks.check(registry.load(problem), problem.file or f"problem {problem.name}"):
+                source = problem.file or f"problem {problem.name}"
+                for warning in checks.check(registry.load(problem), source, t_start):
                     click.echo(f"nivp: warning: {warning}", err=True)
                 files[key] = registry.files_of(problem)
         return [files[config.problem.model_dump_json()] for config in configs]

@@ -79,7 +79,7 @@ def examine(config: Config, gpu: str, count: int, report: Callable[[Program], An
     """
     mesh, problem = gpu_targets.mesh_of(gpu, count), registry.load(config.problem)
     config = with_gaussians(config, problem)
-    network = build_network(config.network, problem)
+    network = build_network(config.network, problem, t_start=config.integrator.t_start)
     config, programs = with_chunk(config, network, gpu), []
     for program in _programs(config, problem, network, mesh):
         report(program)

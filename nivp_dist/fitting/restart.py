@@ -8,6 +8,7 @@ import math
 from typing import NamedTuple
 
 from nivp_dist.settings.fits import RestartSettings
+from nivp_dist.settings.output_times import ROUNDING, next_multiple
 
 
 class Health(NamedTuple):
@@ -22,10 +23,6 @@ class Health(NamedTuple):
     h: float
 
 
-# Times t that differ by less than this share of restart.every count as equal: rounding makes them differ.
-ROUNDING = 1e-9
-
-
 def next_refit_time(settings: RestartSettings, fit_t: float) -> float:
     """The first multiple of restart.every after the last fit or refit attempt, at fit_t; infinite if there is none.
 
@@ -33,7 +30,7 @@ def next_refit_time(settings: RestartSettings, fit_t: float) -> float:
     """
     if not settings.enabled or settings.every is None:
         return math.inf
-    return settings.every * (math.floor(fit_t / settings.every + ROUNDING) + 1)
+    return next_multiple(settings.every, fit_t)
 
 
 def step_end(settings: RestartSettings, fit_t: float, output: float) -> float:

@@ -17,7 +17,7 @@ from nivp_dist.settings.model import IntegratorSettings
 
 # Of |u0|. A fit leaves an error of 1e-5 of it or more; relative accuracy of what is far below that is not to be had.
 SHARE = 1e-6
-TIMES = 33  # from 0 to t_end, at which the rate of a u0 = 0 is looked for: a source may set in late
+TIMES = 33  # from t_start to t_end, at which the rate of a u0 = 0 is looked for: a source may set in late
 
 
 def rms(field, points):
@@ -45,7 +45,7 @@ def size_floor(settings: IntegratorSettings, network, problem, points, mesh: Mes
     at_start, rates_at = (_at_points(function, network, mesh) for function in (initial, rate))
     if (initial_size := float(size(at_start(None, points.x), points))) > 0:
         return SHARE * initial_size
-    rates = [float(size(rates_at(t, points.x), points)) for t in np.linspace(0.0, settings.t_end, TIMES)]
+    rates = [float(size(rates_at(t, points.x), points)) for t in np.linspace(settings.t_start, settings.t_end, TIMES)]
     if (fastest := max(filter(np.isfinite, rates), default=0.0)) > 0:
         return settings.initial_step * fastest
     raise InputError(

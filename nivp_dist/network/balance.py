@@ -16,20 +16,21 @@ HARMONICS = 2.0  # a network represents wavenumbers up to about this many times 
 SWEEPS = 30  # of Osborne's iteration: for two outputs one is exact, for more it converges linearly
 
 
-def output_scales(problem, wavenumber: float) -> np.ndarray:
+def output_scales(problem, wavenumber: float, t_start: float = 0.0) -> np.ndarray:
     """Scales s (m,), the smallest of which is one: in terms of s_k u_k the problem's right-hand side L is balanced.
 
     Args:
         wavenumber: the embedding's highest, in the coordinates that map the domain to [-1, 1]^d. Perturbations of
             HARMONICS times that wavenumber are balanced.
+        t_start: the time of the initial condition.
     """
     if problem.outputs == 1:
         return np.ones(1)
-    return balance(couplings(problem, HARMONICS * wavenumber))
+    return balance(couplings(problem, HARMONICS * wavenumber, t_start))
 
 
-def couplings(problem, wavenumber: float) -> np.ndarray:
-    """B (m, m): B_kl is the RMS response of L_k, linearised at u0, to a wave of unit RMS in output l."""
+def couplings(problem, wavenumber: float, t_start: float = 0.0) -> np.ndarray:
+    """B (m, m): B_kl is the RMS response of L_k, linearised at u0 and t_start, to a wave of unit RMS in output l."""
     domain, rng = problem.domain, np.random.default_rng(0)
     centre, scale, shape = domain.centre, domain.scale, (PROBES, domain.dimension)
     xi = rng.uniform(-1, 1, shape) if domain.bounded else rng.standard_normal(shape)
@@ -41,7 +42,7 @@ def couplings(problem, wavenumber: float) -> np.ndarray:
                 wave = jnp.sqrt(2.0) * jnp.cos(jnp.sum(wavenumber * (x - centre) / scale) + phase)
                 return problem.initial(x).at[output].add(size * wave)
 
-            return problem.rhs(u, point, 0.0)
+            return problem.rhs(u, point, t_start)
 
         return jax.jvp(perturbed, (0.0,), (1.0,))[1]
 

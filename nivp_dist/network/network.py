@@ -57,7 +57,7 @@ class Network:
     Raises InputError if the settings do not suit the problem.
     """
 
-    def __init__(self, settings: NetworkSettings, problem, outputs: int | None = None):
+    def __init__(self, settings: NetworkSettings, problem, outputs: int | None = None, t_start: float = 0.0):
         self.domain = problem.domain
         self.dimension, self.outputs = self.domain.dimension, outputs or problem.outputs
         self.dtype = jnp.dtype(settings.dtype)
@@ -74,7 +74,7 @@ class Network:
         first = [layer for layer in self.layers if plain and layer.path[-1] == "hidden_00"]
         self.layers_with_frames = self.quadratics + first
         self._initialise = jax.jit(self._random_parameters)  # else dozens of small programs, compiled one by one
-        self.scales = self._scales(settings, problem) if outputs is None else np.ones(outputs)
+        self.scales = self._scales(settings, problem, t_start) if outputs is None else np.ones(outputs)
 
     def _layers(self) -> list[Layer]:
         point = jnp.zeros((1, self.dimension), self.dtype)
@@ -88,10 +88,10 @@ class Network:
             start = layers[-1].stop
         return layers
 
-    def _scales(self, settings: NetworkSettings, problem) -> np.ndarray:
+    def _scales(self, settings: NetworkSettings, problem, t_start: float) -> np.ndarray:
         if settings.output_scales == "auto":
             count = max(1, number_of_frequencies(settings, self.domain))
-            return output_scales(problem, wave_numbers(count, self.domain.walls == "periodic")[-1])
+            return output_scales(problem, wave_numbers(count, self.domain.walls == "periodic")[-1], t_start)
         if len(settings.output_scales) != self.outputs:
             raise InputError(
                 f"network.output_scales has {len(settings.output_scales)} entries for {self.outputs} outputs: "
@@ -258,12 +258,14 @@ class Network:
         return field, factors
 
 
-def build_network(settings: NetworkSettings, problem, outputs: int | None = None) -> Network:
+def build_network(settings: NetworkSettings, problem, outputs: int | None = None, t_start: float = 0.0) -> Network:
     """The network of a problem; with `outputs` one like it with so many outputs, whose scales are one.
+
+    t_start: the time of the initial condition, from which the scales of a system follow.
 
     Raises InputError if the settings do not suit the problem.
     """
-    return Network(settings, problem, outputs)
+    return Network(settings, problem, outputs, t_start)
 
 
 def restrict(theta, wide: Network, narrow: Network):

@@ -36,11 +36,12 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field,))
 class Problem:
-    """An initial-value problem u_t = L[u](x, t), u(x, 0) = u0(x), with m outputs on a domain in R^d.
+    """An initial-value problem u_t = L[u](x, t), u = u0(x) at the start, with m outputs on a domain in R^d.
 
     A subclass defines ``domain``, ``initial`` and ``rhs``. Optional are ``reference``, ``reference_until``,
     ``statistics``, ``invariants`` and the class attributes below. x and t have the units of the equation; nothing is
-    scaled. A problem of second order in time is written as a first-order system (u, w = u_t), m = 2.
+    scaled. The start is at t = 0 unless integrator.t_start says otherwise. A problem of second order in time is written
+    as a first-order system (u, w = u_t), m = 2.
 
     Subclasses become frozen, keyword-only dataclasses: annotated attributes are parameters.
 
@@ -52,7 +53,7 @@ class Problem:
         linear: True if L[a u + b v] = a L[u] + b L[v]; an affine L, with a source, is not linear. It is checked before
             a run. A network that represents log u then evaluates L[u] / u, where u itself would overflow or underflow.
             Default False.
-        even: the axes along which u(x, t) is even about the centre of a box for all t. It is checked at t = 0. The
+        even: the axes along which u(x, t) is even about the centre of a box for all t. It is checked at the start. The
             network then has even features only, and every point counts for its mirror images. Default ().
         data_files: the files that the class reads, relative to the folder of its own file, such as ("table.npy",). The
             run reads copies in its directory, so they are opened as ``Path(__file__).parent / "table.npy"``. Files
@@ -119,9 +120,14 @@ class Problem:
     """invariants(self, u, x): the densities at one point x (d,) of conserved integrals, {"energy": scalar, ...};
     written as ``rhs``.
 
-    Their integrals over the domain, and how much these have changed since t = 0, are reported at the output times: a
-    check without a reference. The mass of a probability density is reported in any case.
+    Their integrals over the domain, and how much these have changed since the start, are reported at the output times:
+    a check without a reference. The mass of a probability density is reported in any case.
     """
+
+
+def stored_initial(problem: Problem) -> Any:
+    """The initial condition if it is the solution of another run (``run.stored_solution``), else None."""
+    return problem.initial if hasattr(problem.initial, "record") else None
 
 
 def output_names(problem: Problem) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from nivp_dist import backend  # noqa: F401  float64 before any array is made
 from nivp_dist.errors import InputError
 from nivp_dist.problems import reads
-from nivp_dist.problems.base import Problem, has_reference, output_names
+from nivp_dist.problems.base import Problem, has_reference, output_names, stored_initial
 from nivp_dist.problems.domains import Domain
 from nivp_dist.problems.loading import first_line, place_of
 from nivp_dist.settings.sources import data_path
@@ -27,23 +27,24 @@ SYMMETRY_TOLERANCE = 1e-9
 # Largest |L[u + v] - L[u] - L[v]| over the largest of the three. For a linear L it is rounding too; a nonlinear L
 # differs by a part of itself.
 LINEARITY_TOLERANCE = 1e-6
-# Largest |reference - u0| at t = 0 over max |u0|. The shipped references differ by 1.5e-6 at most, and the errors of
-# runs are rarely below 1e-4: a reference that is further off cannot measure them.
+# Largest |reference - u0| at the start over max |u0|. The shipped references differ by 1.5e-6 at most, and the errors
+# of runs are rarely below 1e-4: a reference that is further off cannot measure them.
 REFERENCE_TOLERANCE = 1e-4
 
 
-def check(problem: Problem, source: str) -> list[str]:
-    """Check domain, shapes, finite values, boundary data, linearity, symmetry and reference at fixed points and t = 0.
+def check(problem: Problem, source: str, t_start: float = 0.0) -> list[str]:
+    """Check domain, shapes, finite values, boundary data, linearity, symmetry and reference at fixed points.
 
     Args:
         source: the name of the problem in messages, such as its file.
+        t_start: the time of the initial condition, at which rhs and reference are evaluated.
 
     Returns: warnings of one line each, about what leaves the solution right and its reported errors wrong.
 
     Raises InputError: the first mistake that is found, in one line; for an exception in the user's code with its file
     and line.
     """
-    code = _UserCode(problem, source)
+    code = _UserCode(problem, source, t_start)
     domain = _domain(problem, code)
     points = _points(domain, POINTS)
     x = jax.ShapeDtypeStruct((domain.dimension,), np.float64)
@@ -59,22 +60,25 @@ def check(problem: Problem, source: str) -> list[str]:
     initial = jax.jit(jax.vmap(problem.initial))
     code.finite("initial(x)", points, code.call("initial(x)", initial, points))
     _boundary(domain, initial, code)
-    velocity = code.call("rhs(u, x, t)", jax.jit(jax.vmap(rhs, (0, None))), points, 0.0)
-    code.finite("rhs(u, x, t) at t = 0 with u = initial", points, velocity)
+    velocity = code.call("rhs(u, x, t)", jax.jit(jax.vmap(rhs, (0, None))), points, t_start)
+    code.finite(f"rhs(u, x, t) at t = {t_start:g} with u = initial", points, velocity)
     if callable(problem.invariants):
         _invariants(problem, x, code)
     if problem.linear:
         _linearity(problem, points, np.asarray(velocity), code)
     _symmetry(problem, initial, rhs, code)
-    warnings = _reference(problem, initial, code) if has_reference(problem) else []
+    warnings = _reference(problem, initial, code) if has_reference(problem, t_start) else []
     return warnings + _undeclared_files(problem, code)
 
 
 class _UserCode:
-    """Calls the user's functions and raises InputError, with a message of one line, for what is wrong with them."""
+    """Calls the user's functions and raises InputError, with a message of one line, for what is wrong with them.
 
-    def __init__(self, problem: Problem, source: str):
-        self.name, self.source = type(problem).__name__, source
+    t: the time at which they are called.
+    """
+
+    def __init__(self, problem: Problem, source: str, t: float):
+        self.name, self.source, self.t = type(problem).__name__, source, t
         try:
             self.file = inspect.getsourcefile(type(problem))
         except TypeError:  # a class typed into a prompt has no file
@@ -173,7 +177,7 @@ def _linearity(problem: Problem, points: np.ndarray, velocity: np.ndarray, code:
     def both(x, t):
         return problem.rhs(other, x, t), problem.rhs(lambda y: problem.initial(y) + other(y), x, t)
 
-    apart, together = code.call("rhs(u, x, t)", jax.jit(jax.vmap(both, (0, None))), points, 0.0)
+    apart, together = code.call("rhs(u, x, t)", jax.jit(jax.vmap(both, (0, None))), points, code.t)
     size = np.maximum(np.abs(velocity), np.abs(apart)).max()
     misfit = np.abs(np.asarray(together) - velocity - np.asarray(apart)).max()
     if not misfit <= LINEARITY_TOLERANCE * size:
@@ -191,7 +195,7 @@ def _symmetry(problem: Problem, initial: Callable, rhs: Callable, code: _UserCod
     if not (named and domain.bounded):
         code.fail(f"even = {problem.even} must name axes of a box, a tuple of some of 0 to {domain.dimension - 1}")
     points = _points(domain, SCALE_POINTS)
-    parts = {"initial(x)": initial, "rhs(u, x, t)": jax.jit(jax.vmap(lambda x: rhs(x, 0.0)))}
+    parts = {"initial(x)": initial, "rhs(u, x, t)": jax.jit(jax.vmap(lambda x: rhs(x, code.t)))}
     for what, function in parts.items():
         values = np.asarray(code.call(what, function, points))
         for axis in problem.even:
@@ -203,7 +207,7 @@ def _symmetry(problem: Problem, initial: Callable, rhs: Callable, code: _UserCod
 
 
 def _reference(problem: Problem, initial: Callable, code: _UserCode) -> list[str]:
-    """Compare the reference at t = 0 with u0, at some points of the domain and at those where |u0| is largest.
+    """Compare the reference at the start with u0, at some points of the domain and at those where |u0| is largest.
 
     A difference is a warning and not an error, because the run does not use the reference: only the errors that it
     reports are wrong.
@@ -213,20 +217,21 @@ def _reference(problem: Problem, initial: Callable, code: _UserCode) -> list[str
     largest = np.argsort(-np.abs(u0).max(axis=1), kind="stable")[: POINTS // 2]
     chosen = np.concatenate([np.arange(POINTS // 2), largest])
     size, points, u0 = np.nanmax(np.abs(u0)), points[chosen], u0[chosen]
-    values = np.asarray(code.call("reference(x, t)", problem.reference, points, 0.0))
+    values = np.asarray(code.call("reference(x, t)", problem.reference, points, code.t))
     allowed = [(len(points),)] + [(len(points), k) for k in range(1, problem.outputs + 1)]
     if values.shape not in allowed:
         allowed = f"(n,) or (n, k), k <= {problem.outputs}"
         code.fail(f"reference(x, t) must have shape {allowed}, got {values.shape} for n = {POINTS}")
-    code.finite("reference(x, t) at t = 0", points, values)
+    code.finite(f"reference(x, t) at t = {code.t:g}", points, values)
     values = np.asarray(values, np.float64).reshape(len(points), -1)
     misfit = np.abs(values - u0[:, : values.shape[1]])
     point, output = np.unravel_index(misfit.argmax(), misfit.shape)
     if misfit.max() <= REFERENCE_TOLERANCE * size:
         return []
     return [
-        f"{code.source}: {code.name}.reference(x, t = 0) differs from {code.name}.initial(x) by {misfit.max():.3g} in "
-        f"{output_names(problem)[output]} at x = {_shown(points[point])} (max |u0| = {size:.3g}): correct one of them, "
+        f"{code.source}: {code.name}.reference(x, t = {code.t:g}) differs from {code.name}.initial(x) by "
+        f"{misfit.max():.3g} in {output_names(problem)[output]} at x = {_shown(points[point])} "
+        f"(max |u0| = {size:.3g}): correct one of them, "
         "or the errors that the run reports are wrong"
     ]
 
@@ -236,7 +241,9 @@ def _undeclared_files(problem: Problem, code: _UserCode) -> list[str]:
     if code.file is None:
         return []
     folder = Path(code.file).parent
-    declared = {data_path(folder, name) for name in problem.data_files}
+    solution = stored_initial(problem)
+    names = [*problem.data_files, *([*solution.files, solution.record] if solution is not None else [])]
+    declared = {data_path(folder, name) for name in names}
     return [
         f"{code.source}: {code.name} reads {path}, which is not in its data_files: if that is edited, a resume goes on "
         "with another equation"

@@ -77,10 +77,11 @@ def error_figure(errors: Metrics, metrics: Metrics | None = None) -> Figure | No
 
 
 def _from_the_start(errors: Metrics, metrics: Metrics, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Times and values of an estimate: those of the steps and, before them, that of the initial fit at t = 0."""
-    t, values, start = metrics["t"], metrics[name], errors["t"] == 0
+    """Times and values of an estimate: those of the steps and, before them, that of the initial fit."""
+    t, values = metrics["t"], metrics[name]
+    start = errors["t"] < np.min(t, initial=np.inf)  # the first step ends at the next output at the latest
     if name in ("estimate", "estimate_initial") and "estimate" in errors and start.any():
-        t, values = np.append(0.0, t), np.append(errors["estimate"][start][0], values)
+        t, values = np.append(errors["t"][start][0], t), np.append(errors["estimate"][start][0], values)
     return t, values
 
 

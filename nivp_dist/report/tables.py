@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 from nivp_dist.formatting import MISSING, number, scientific
 
+MOST_ROWS = 24  # of the table of outputs, which is to fit on a screen
+
 
 def has_errors(summary: dict) -> bool:
     """Whether the error against a reference is known for at least one output."""
@@ -15,11 +17,14 @@ def error_rows(summary: dict, metrics: Iterable[dict] = ()) -> tuple[str, list[s
     """The table of the outputs: (title, column names, rows of text).
 
     Columns: t, the relative L2 error (the relative residual where no reference is known), the run's estimate of the
-    error, and the drift of every conserved integral.
+    error, and the drift of every conserved integral. Of more than MOST_ROWS outputs so many are shown, evenly spread,
+    the first and the last among them.
 
     summary: the content of summary.json. metrics: the lines of metrics.jsonl, read once and only for the residual.
     """
-    outputs = summary.get("errors") or []
+    every = summary.get("errors") or []
+    outputs = _spread(every)
+    shown = f" ({len(outputs)} of {len(every)} outputs)" if len(outputs) < len(every) else ""
     title = f"relative L2 error{_compared(summary)} against the reference"
     columns = {"t": [number(entry["t"]) for entry in outputs]}
     if has_errors(summary):
@@ -32,7 +37,14 @@ def error_rows(summary: dict, metrics: Iterable[dict] = ()) -> tuple[str, list[s
         columns["estimate"] = [scientific(entry.get("estimate")) for entry in outputs]
     for name in dict.fromkeys(name for entry in outputs for name in entry.get("invariants") or {}):
         columns[f"drift of {name}"] = [drift_text(drift(outputs[0], entry, name)) for entry in outputs]
-    return title, list(columns), [list(row) for row in zip(*columns.values())]
+    return title + shown, list(columns), [list(row) for row in zip(*columns.values())]
+
+
+def _spread(outputs: list[dict]) -> list[dict]:
+    """At most MOST_ROWS of the outputs, evenly spread, the first and the last among them."""
+    if len(outputs) <= MOST_ROWS:
+        return outputs
+    return [outputs[round(i * (len(outputs) - 1) / (MOST_ROWS - 1))] for i in range(MOST_ROWS)]
 
 
 def _compared(summary: dict) -> str:
@@ -73,7 +85,7 @@ def aligned(rows: list[list[str]]) -> list[str]:
 
 
 def _residuals_at(times: list[float], metrics: Iterable[dict]) -> list[float | None]:
-    """The residuals of the steps that ended nearest to these times; at t = 0 that of the first step, measured there.
+    """The residuals of the steps that ended nearest to these times; at the start that of the first step.
 
     times: in order, as are the lines, of which two are in memory at a time.
     """

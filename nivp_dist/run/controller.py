@@ -190,7 +190,7 @@ class MainLoop:
                 return state
         else:
             if resume and self.record.began:
-                self.reporter.note("no checkpoint was written before the run ended: it begins again from t = 0")
+                self.reporter.note("no checkpoint was written before the run ended: it begins again from its start")
             self.reporter.phase(PHASE_NAMES[FIT])
             state = self.simulation.begin()
             if message := self.simulation.fits.unseen(state.density):
@@ -203,7 +203,7 @@ class MainLoop:
         for message in messages:
             self.say(state, "warning", message, warn=True)
         t_end = self.config.integrator.t_end
-        if state.t > t_end * (1 + 1e-12):
+        if state.t > t_end + 1e-12 * abs(t_end):
             raise InputError(f"integrator.t_end = {t_end:g} lies before the checkpoint, t = {state.t:g}: raise it")
         state = self.simulation.resumed(state)
         if state.phase != FINISHED:
@@ -223,7 +223,7 @@ class MainLoop:
         passed = [t for t in self.simulation.output_times if t < state.t and not np.isclose(written, t, 1e-9).any()]
         if passed and self.record.writes:
             where = f"they lie before t = {state.t:.6g}, where the run goes on"
-            self.say(state, "warning", f"output.times: no snapshot at {times(passed)}: {where}", warn=True)
+            self.say(state, "warning", f"no snapshot at the output times {times(passed)}: {where}", warn=True)
 
     def poll(self, label: str = "stage of a step") -> None:
         """Called between the parts of a transition. Raises Interrupted if a stop was requested."""

@@ -147,7 +147,7 @@ class Fits:
         if not np.isfinite(error):
             raise RunFailed(
                 f"the initial fit has an error of {error}: initial(x), or with fit.time_derivative_targets "
-                "rhs(u, x, t) at t = 0, is not finite at some of its points, or the fit diverged"
+                f"rhs(u, x, t) at t = {state.t:g}, is not finite at some of its points, or the fit diverged"
             )
         if not error <= settings.target and settings.on_miss == "error":
             raise RunFailed(
@@ -217,7 +217,7 @@ class Fits:
         return self.network.as_field(self.initial_values(x))
 
     def _initial_function(self, _):
-        return self.problem.initial, 0.0
+        return self.problem.initial, self.config.integrator.t_start
 
     def _present_field(self, context, x):
         return self.network.field(context[0], x)

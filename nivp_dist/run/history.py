@@ -8,6 +8,8 @@ from typing import NamedTuple
 from nivp_dist.errors import RunFailed
 from nivp_dist.storage.metrics import Mark
 
+MOST_TIMES = 12  # that a message lists
+
 
 class History(NamedTuple):
     """The lines and snapshots of a run up to a checkpoint.
@@ -55,5 +57,7 @@ def missing_steps(records: Iterable[dict], last: int) -> str:
 
 
 def times(values: Iterable[float]) -> str:
-    """Output times in a message: 't = 0.1, 0.3'."""
-    return "t = " + ", ".join(f"{t:g}" for t in values)
+    """Output times in a message: 't = 0.1, 0.3'; of very many the first ones and the number of the others."""
+    listed = list(values)
+    more = f" and {len(listed) - MOST_TIMES} more" if len(listed) > MOST_TIMES else ""
+    return "t = " + ", ".join(f"{t:g}" for t in listed[:MOST_TIMES]) + more

@@ -108,7 +108,7 @@ def _check(config: Config, problem: Problem | None) -> list[str]:
     startup_checks.require_same_configuration(config)
     slow = float64_rate.warning(make_mesh(config.devices).devices.flat)
     source = config.problem.file or f"problem {config.problem.name}"
-    found = checks.check(problem or registry.load(config.problem), source)
+    found = checks.check(problem or registry.load(config.problem), source, config.integrator.t_start)
     return [*found, slow] if slow and config.solver.precision == "float64" else found
 
 

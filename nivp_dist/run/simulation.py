@@ -22,6 +22,7 @@ from nivp_dist.run.solvers import Solvers
 from nivp_dist.run.state import EVOLVE, FINISHED, FIT, State, replicated
 from nivp_dist.run.steps import Accepted, Stepper
 from nivp_dist.settings.model import Config
+from nivp_dist.settings.output_times import is_at, output_times
 
 
 class Simulation:
@@ -29,7 +30,7 @@ class Simulation:
 
     Attributes:
         fits: the initial fit and refits (``run.fits``). stepper: accepted steps (``run.steps``).
-        scorer: errors and integrals at output times. output_times: in order, 0 and t_end among them.
+        scorer: errors and integrals at output times. output_times: in order, t_start and t_end among them.
 
     Raises InputError if the settings do not suit the problem or the devices.
     """
@@ -38,8 +39,8 @@ class Simulation:
         self.config = config = with_gaussians(config, problem)
         self.problem = problem
         self.mesh = make_mesh(config.devices)
-        self.network = network = build_network(config.network, problem)
-        self.output_times = sorted({0.0, *config.output.times, config.integrator.t_end})
+        self.network = network = build_network(config.network, problem, t_start=config.integrator.t_start)
+        self.output_times = output_times(config)
         squares = network.form == "direct"
         self.sampler = Sampler(config.sampling, problem.domain, network.log_density, self.mesh, squares=squares)
         if config.sampling.points < self.mesh.size:
@@ -63,9 +64,10 @@ class Simulation:
 
     def resumed(self, state: State) -> State:
         """A restored state under output times that may have changed: those after t are still to come."""
-        phase, passed = state.phase, sum(t < state.t for t in self.output_times)
+        phase, at = state.phase, [is_at(self.config, state.t, output) for output in self.output_times]
+        passed = sum(output < state.t and not here for output, here in zip(self.output_times, at))
         # The output at t itself may be still to come: the state was saved between the step and its output.
-        here = state.t in self.output_times and (phase == FINISHED or state.outputs_written == passed + 1)
+        here = any(at) and (phase == FINISHED or state.outputs_written == passed + 1)
         written = passed + here
         if phase == FINISHED and written < len(self.output_times):
             phase = EVOLVE
@@ -81,7 +83,7 @@ class Simulation:
             velocity=zeros,
             density=self.sampler.broadest(),
             fit=self.fits.initial.start(jnp.zeros(self.fits.fitted.size)),
-            t=0.0,
+            t=integrator.t_start,
             h=min(integrator.initial_step, integrator.max_step),
             previous_error=1.0,
             step=0,
@@ -101,7 +103,7 @@ class Simulation:
             point_refinement=PointRefinement(),
             size_floor=0.0,
             fit_step=0,
-            fit_t=0.0,
+            fit_t=integrator.t_start,
             transitions=0,
         )
         return replicated(state, self.mesh)
@@ -123,7 +125,10 @@ class Simulation:
 
     def output_due(self, state: State) -> bool:
         """Whether the next output time has been reached."""
-        return state.outputs_written < len(self.output_times) and (state.t >= self.output_times[state.outputs_written])
+        if state.outputs_written == len(self.output_times):
+            return False
+        output = self.output_times[state.outputs_written]
+        return state.t >= output or is_at(self.config, state.t, output)
 
     def score(self, state: State) -> Score:
         """Errors and moments at the output time that is due."""

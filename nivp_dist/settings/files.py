@@ -28,6 +28,7 @@ CHANGEABLE = (
     "integrator.max_steps",
     "integrator.min_step",
     "output.times",
+    "output.every",
     "output.plots",
     "output.evaluation_points",
     "checkpoint.every_steps",

@@ -154,8 +154,10 @@ class IntegratorSettings(Section):
     # rtol where u is smaller than that. Default: atol / rtol is a millionth of |u0|; where u0 = 0 it is initial_step
     # times the largest |L[u0]| of the run. Not for networks that represent log u.
     atol: PositiveFloat | None = None
-    # Time at which the run ends; it starts at t = 0.
-    t_end: PositiveFloat = 1.0
+    # Time at which the run starts, with the initial condition of the problem.
+    t_start: float = 0.0
+    # Time at which the run ends.
+    t_end: float = 1.0
     # Size of the first step.
     initial_step: PositiveFloat = 1e-2
     # A run that needs a shorter step than this fails.
@@ -166,7 +168,7 @@ class IntegratorSettings(Section):
     max_steps: PositiveInt = 100_000
 
     _names = field_validator("method", mode="before")(rules.runge_kutta_method)
-    _rules = model_validator(mode="after")(rules.steps_are_ordered)
+    _rules = model_validator(mode="after")(rules.times_and_steps_are_ordered)
 
 
 class CheckpointSettings(Section):
@@ -189,8 +191,10 @@ class OutputSettings(Section):
 
     # The run directory, new or empty. Default: runs/NAME-NUMBER, with the next free number.
     directory: str | None = None
-    # Times t at which the solution is stored and compared with the reference, besides 0 and integrator.t_end.
+    # Times t at which the solution is stored and compared with the reference, besides integrator.t_start and t_end.
     times: list[float] = []
+    # The same at the multiples of this time: at every, 2 every, 3 every and so on. Default: at none.
+    every: PositiveFloat | None = None
     # Number of points on which it is compared with the reference.
     evaluation_points: PositiveInt = 20_000
     # Draw pictures when the run has finished.

@@ -6,6 +6,7 @@ says what to change.
 
 from typing import Any
 
+MOST_OUTPUTS = 100_000  # each is a file, and an entry of summary.json
 # Below the first, rounding in float64 decides; above the second, the velocity is damped so much that little moves.
 LEAST_MU, LARGEST_MU = 1e-13, 1e-8
 
@@ -61,8 +62,12 @@ def runge_kutta_method(name):
     return others.get(name.lower(), name) if isinstance(name, str) else name
 
 
-def steps_are_ordered(integrator):
-    """The shortest step is not longer than the longest."""
+def times_and_steps_are_ordered(integrator):
+    """The end comes after the start, and the shortest step is not longer than the longest."""
+    if not integrator.t_start < integrator.t_end:
+        raise ValueError(
+            f"integrator.t_end = {integrator.t_end:g} must come after integrator.t_start = {integrator.t_start:g}"
+        )
     if integrator.min_step > integrator.max_step:
         raise ValueError(
             f"integrator.min_step = {integrator.min_step:g} is above integrator.max_step = "
@@ -79,9 +84,14 @@ def sections_agree(config):
             f"network.gaussians = {gaussians}, but sampling.components = {components}: the quadratic forms start from "
             "the components, set both alike"
         )
-    t_end = config.integrator.t_end
-    if outside := [t for t in config.output.times if not 0.0 <= t <= t_end]:
-        raise ValueError(f"output.times must lie in [0, integrator.t_end = {t_end}], got {outside}")
+    t_start, t_end, every = config.integrator.t_start, config.integrator.t_end, config.output.every
+    if outside := [t for t in config.output.times if not t_start <= t <= t_end]:
+        start = f"integrator.t_start = {t_start}" if t_start else "0"
+        raise ValueError(f"output.times must lie in [{start}, integrator.t_end = {t_end}], got {outside}")
+    if every is not None and (t_end - t_start) / every > MOST_OUTPUTS:
+        raise ValueError(
+            f"output.every = {every:g} makes more than {MOST_OUTPUTS} outputs by integrator.t_end = {t_end:g}: raise it"
+        )
     return config
 
 

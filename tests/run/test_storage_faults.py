@@ -387,7 +387,7 @@ def test_an_output_time_that_the_run_has_passed_is_named(runs, undisturbed, cras
     runs.resume(ran, output__times=[0.05, 0.1, 0.2])
     assert list(ran.snapshots()) == [0.0, 0.1, 0.2, 0.3]
     (message,) = warnings(ran)
-    assert message.startswith("output.times: no snapshot at t = 0.05: they lie before t = ")
+    assert message.startswith("no snapshot at the output times t = 0.05: they lie before t = ")
 
 
 def test_a_finished_run_resumed_adds_nothing(runs, undisturbed, same):

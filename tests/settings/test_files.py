@@ -333,6 +333,7 @@ def test_hash_ignores_what_may_change_and_sees_everything_else(toml):
         "integrator.max_steps": "7",
         "integrator.min_step": "1e-9",
         "output.times": "[0.1]",
+        "output.every": "0.25",
         "output.plots": "false",
         "output.evaluation_points": "10",
         "checkpoint.every_steps": "3",
