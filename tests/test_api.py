@@ -113,6 +113,19 @@ def test_solution_takes_lists_and_times_equal_to_rounding(wave):
     np.testing.assert_array_equal(wave.solution(0.1 * (1 + 5e-10))([[0.1, 0.2]]), exact)
 
 
+def test_solution_is_a_function_of_one_point_that_jax_can_trace(wave):
+    """Inside of a program it gives the values that it gives outside of one, and the slopes of these."""
+    u, x = wave.solution(0.1), np.random.default_rng(0).uniform(-1, 1, (5, 2))
+    np.testing.assert_allclose([u(point) for point in x], u(x), rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(jax.vmap(u))(x), u(x), rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(u)(x), u(x), rtol=1e-12)
+    slopes, h = jax.vmap(jax.jacfwd(u))(x), 1e-6
+    for axis, step in enumerate(h * np.eye(2)):
+        np.testing.assert_allclose(slopes[:, :, axis], (u(x + step) - u(x - step)) / (2 * h), rtol=1e-6, atol=1e-8)
+    with pytest.raises(ValueError, match=r"points must have the shape \(n, 2\), got \(3,\)"):
+        jax.jit(u)(np.zeros(3))
+
+
 @pytest.mark.parametrize("t", [0.2, 0.1 * (1 + 2e-9), -0.1, np.nan])
 def test_a_time_that_is_not_stored_is_refused_with_those_that_are(wave, t):
     with pytest.raises(ValueError, match=r"t = .* is not a stored time; stored are: 0, 0.1, 0.25"):
@@ -121,7 +134,8 @@ def test_a_time_that_is_not_stored_is_refused_with_those_that_are(wave, t):
 
 @pytest.mark.parametrize("shape", [(5, 3), (2,), (5, 2, 1), ()])
 def test_points_of_another_shape_are_refused_in_one_line(wave, shape):
-    for function in (wave.solution(0.1), wave.reference(0.1)):
+    takes_one_point = [] if shape == (2,) else [wave.solution(0.1)]
+    for function in (*takes_one_point, wave.reference(0.1)):
         with pytest.raises(ValueError) as error:
             function(np.zeros(shape))
         assert str(error.value) == f"points must have the shape (n, 2), got {shape}"

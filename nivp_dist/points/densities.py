@@ -4,8 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from nivp_dist.problems.domains import Domain
+
 WIDENED = 1.5  # factor of the covariances of the fitted Gaussians, as sampling.inflation by default
 BROAD, BROAD_SHARE = 4.0, 0.2  # a further factor, for this share of the points: twice the width
+UNIFORM_SHARE = 0.2  # of the points in a box: what the mixture does not reach has bounded weights then
 PROPOSALS = 8  # importance-sampled points for every sample
 SWEEPS = 40  # Metropolis steps of every sample; duplicates of the resampling have moved apart after them
 SEED = 20240
@@ -13,11 +16,13 @@ SEED = 20240
 Values = Callable[[np.ndarray], np.ndarray]  # points (n, d) -> the density there (n,), of any normalisation
 
 
-def draw_points(snapshot: dict[str, np.ndarray], n: int, seed: int = SEED) -> tuple[np.ndarray, np.ndarray]:
+def draw_points(
+    snapshot: dict[str, np.ndarray], n: int, seed: int = SEED, domain: Domain | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Points x (n, d) of a density q, and 1 / q(x), (n,): sum(f(x) / q(x)) / n estimates the integral of f.
 
     q is the snapshot's mixture with larger covariances. A share of it is a still broader copy, so that q does not
-    vanish in tails of the solution that reach beyond the mixture.
+    vanish in tails of the solution that reach beyond the mixture. In a box a share of the points is uniform.
     """
     weights, means, covariances = (snapshot[f"density_{part}"] for part in ("weights", "means", "covariances"))
     d, random = means.shape[1], np.random.default_rng(seed)
@@ -26,11 +31,19 @@ def draw_points(snapshot: dict[str, np.ndarray], n: int, seed: int = SEED) -> tu
     roots = np.linalg.cholesky(np.concatenate([WIDENED * covariances, WIDENED * BROAD * covariances]))
     component = random.choice(len(weights), n, p=weights)
     x = means[component] + np.einsum("nij,nj->ni", roots[component], random.standard_normal((n, d)))
+    in_box = domain is not None and domain.bounded
+    if in_box:
+        uniform = np.flatnonzero(random.uniform(size=n) < UNIFORM_SHARE)
+        x[uniform] = domain.sample(random, len(uniform))
     logs = []
     for weight, mean, root in zip(weights, means, roots):
         z = np.linalg.solve(root, (x - mean).T)
         logs.append(np.log(weight) - 0.5 * np.sum(z**2, axis=0) - np.sum(np.log(np.diag(root))))
-    return x, np.exp(0.5 * d * np.log(2 * np.pi) - np.logaddexp.reduce(logs, axis=0))
+    log_q = np.logaddexp.reduce(logs, axis=0) - 0.5 * d * np.log(2 * np.pi)
+    if in_box:
+        log_uniform = np.where(domain.contains(x), np.log(UNIFORM_SHARE / domain.volume), -np.inf)
+        log_q = np.logaddexp(np.log(1 - UNIFORM_SHARE) + log_q, log_uniform)
+    return x, np.exp(-log_q)
 
 
 def marginal(x: np.ndarray, mass: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -38,7 +51,9 @@ def marginal(x: np.ndarray, mass: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.histogram(x, edges, weights=mass)[0] / (len(x) * np.diff(edges))
 
 
-def samples(snapshot: dict[str, np.ndarray], density: Values, n: int, seed: int = 0) -> np.ndarray:
+def samples(
+    snapshot: dict[str, np.ndarray], density: Values, n: int, seed: int = 0, domain: Domain | None = None
+) -> np.ndarray:
     """n samples (n, d) of a density: importance resampling, then Metropolis steps that keep the density invariant.
 
     Resampling alone repeats the points of large weight; the steps (random walks with the covariances of the fitted
@@ -47,7 +62,7 @@ def samples(snapshot: dict[str, np.ndarray], density: Values, n: int, seed: int 
     only as good as the mixture fits (``sampling.components``). Where the density is negative it counts as zero.
     """
     random = np.random.default_rng(seed)
-    x, inverse = draw_points(snapshot, PROPOSALS * n, seed)
+    x, inverse = draw_points(snapshot, PROPOSALS * n, seed, domain)
     value = np.maximum(density(x), 0.0)
     cumulative = np.cumsum(value * inverse)
     if not cumulative[-1] > 0:

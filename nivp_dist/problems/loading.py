@@ -17,9 +17,9 @@ from types import ModuleType
 
 from nivp_dist.errors import InputError
 from nivp_dist.problems import reads
+from nivp_dist.problems.reads import PREFIX
 from nivp_dist.settings import sources
 
-PREFIX = "nivp_problem_"  # of the name of a problem's module
 PARTS = "_files"  # the ending of the name of the package of the modules in its folder
 
 

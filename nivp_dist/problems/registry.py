@@ -11,7 +11,7 @@ from types import ModuleType
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from nivp_dist.errors import InputError
-from nivp_dist.problems.base import Problem, has_reference
+from nivp_dist.problems.base import Problem, has_reference, stored_initial
 from nivp_dist.problems.loading import first_line, load_module, place_of
 from nivp_dist.settings import sources
 from nivp_dist.settings.keys import describe, nearest
@@ -73,7 +73,8 @@ def load(settings: ProblemSettings, base: Path | None = None) -> Problem:
 
 
 def files_of(settings: ProblemSettings) -> list[Source]:
-    """The files, beside problem.file, that decide the equation: modules that it imports, and its ``data_files``.
+    """The files, beside problem.file, that decide the equation: modules that it imports, its ``data_files``, and those
+    of a run whose solution is its initial condition.
 
     Raises InputError as ``load``, and if a data file is not there.
     """
@@ -82,6 +83,9 @@ def files_of(settings: ProblemSettings) -> list[Source]:
     problem, path = load(settings), Path(settings.file)
     where = f"{path}: {type(problem).__name__}.data_files"
     found = [*sources.modules(path), *sources.data(path, problem.data_files, where)]
+    if (solution := stored_initial(problem)) is not None:
+        found += sources.data(path, solution.files, where)
+        found.append(sources.uncompared(path, Path(solution.record)))
     return list({source.path: source for source in found}.values())
 
 

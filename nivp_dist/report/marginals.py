@@ -46,7 +46,7 @@ def _sampled(run: Run, t: float) -> tuple[np.ndarray, np.ndarray, np.ndarray | N
 
     Both are zero outside a box.
     """
-    x, inverse = draw_points(run.snapshot(t), POINTS)
+    x, inverse = draw_points(run.snapshot(t), POINTS, domain=run.problem.domain)
     inside = run.problem.domain.contains(x)
 
     def weighted(u: np.ndarray) -> np.ndarray:

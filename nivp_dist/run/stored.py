@@ -4,19 +4,22 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nivp_dist.errors import InputError
-from nivp_dist.points import densities
 from nivp_dist.problems.base import Problem, evaluate_reference, has_reference
 from nivp_dist.problems.registry import SHIPPED, load
+from nivp_dist.run.observables import Estimate, StoredDensity
 from nivp_dist.settings.files import RECORD, read_config
 from nivp_dist.settings.model import ProblemSettings
 from nivp_dist.storage import problem_copy, run_directory, snapshots
 from nivp_dist.storage.columns import Columns
 from nivp_dist.storage.metrics import METRICS, iterate, plain
+
+if TYPE_CHECKING:
+    from nivp_dist.run.stored_solution import StoredSolution  # which imports jax
 
 METRIC_NAMES = (
     "step t h error rejected residual residual_fresh cg_iterations cg_wasted cg_residual evaluations theta_norm mu "
@@ -25,9 +28,10 @@ METRIC_NAMES = (
     "h_rho_limit wall_seconds"
 ).split()
 DENSITY_ERRORS = ("relative_l2_normalised", "log_rms")
-CHUNK = 1 << 16  # points evaluated at once, which bounds the memory of ``solution``
+POINTS = 40_000  # that observables are estimated from; standard errors are then about half a percent of a width
 
 Field = Callable[[np.ndarray], np.ndarray]
+Function = Callable[[np.ndarray], np.ndarray]  # of points (n, d)
 
 
 class Run:
@@ -77,28 +81,20 @@ class Run:
         problem_copy.require_unchanged(self.directory)
         return load(settings)
 
-    def solution(self, t: float) -> Field:
+    def solution(self, t: float) -> "StoredSolution":
         """The network at a stored time: a function of points (n, d) that gives (n, m) float64, m outputs.
 
-        Raises ValueError if t is not a stored time (to a relative 1e-9); so does the function for points of
-        another shape.
+        It can be the initial condition of another problem (``StoredSolution``). Raises ValueError if t is not a stored
+        time (to a relative 1e-9).
         """
-        import jax
+        from nivp_dist.run.stored_solution import StoredSolution
 
-        network, theta = self._network, self.snapshot(t)["theta"]
-        if theta.shape != (network.size,):
-            raise InputError(
-                f"{self.directory}: the network stored at t = {t:g} has {theta.size} parameters and [network] says "
-                f"{network.size}: it was written by another version of nivp_dist"
-            )
-        values = jax.jit(network.values)
-
-        def u(points):
-            x = self._points(points)
-            parts = [np.asarray(values(theta, x[i : i + CHUNK]), np.float64) for i in range(0, len(x), CHUNK)]
-            return np.concatenate(parts) if parts else np.zeros((0, network.outputs))
-
-        return u
+        found = self._find(t)
+        files, file = [found.path], self.config.problem.file
+        if file is not None:
+            files += [Path(file), *(self.directory / name for name in problem_copy.recorded(self.directory))]
+        theta = snapshots.load(found.path)["theta"]
+        return StoredSolution(self._network, theta, found.t, files, self.directory / RECORD)
 
     def reference(self, t: float) -> Field | None:
         """The problem's reference at any time t: points (n, d) -> (n, k), the first k outputs. None if it has none."""
@@ -109,11 +105,7 @@ class Run:
 
     def snapshot(self, t: float) -> dict[str, np.ndarray]:
         """All arrays stored at a stored time, by name. Raises ValueError if t is not a stored time."""
-        found = snapshots.find(self.directory, t)
-        if found is None:
-            times = ", ".join(f"{time:g}" for time in self.times) or "none yet"
-            raise ValueError(f"t = {t} is not a stored time; stored are: {times}")
-        return snapshots.load(found.path)
+        return snapshots.load(self._find(t).path)
 
     def errors(self) -> dict[str, np.ndarray]:
         """Errors at the stored times, each (times,): "t"; "relative_l2" against the reference, NaN where there is none;
@@ -154,27 +146,38 @@ class Run:
             raise ValueError(f"there is no entropy at t = {t:g}: u is not a density (Problem.density)")
         return entropy
 
+    def expectation(self, t: float, f: Function, points: int = POINTS) -> Estimate:
+        """The integral of f(x) p(x) at a stored time, p the first output over its mass, and its standard error.
+
+        f: points (n, d) -> (n,), or (n, ...) for several functions at once. points: how many are drawn.
+        """
+        return self._density(t).expectation(f, points)
+
+    def probability(self, t: float, inside: Function, points: int = POINTS) -> Estimate:
+        """The probability of a set at a stored time. inside: points (n, d) -> (n,) booleans."""
+        return self._density(t).expectation(lambda x: np.asarray(inside(x), bool), points)
+
+    def quantiles(self, t: float, quantity: int | Function, levels, points: int = POINTS) -> Estimate:
+        """The quantiles at a stored time of a coordinate, by its number, or of a function of points (n, d) -> (n,).
+
+        levels: probabilities (k,) between 0 and 1.
+        """
+        return self._density(t).quantiles(quantity, levels, points)
+
+    def marginal(self, t: float, axis: int | tuple[int, ...], edges, points: int = POINTS) -> Estimate:
+        """The marginal density of x_axis at a stored time, mass one: its mean over each bin between edges (k + 1,),
+        (k,). For several axes a tuple of their numbers, and one of their edges: (k of the first, k of the second, ...).
+        """
+        several = isinstance(axis, tuple)
+        axes, every = (axis, edges) if several else ((axis,), (edges,))
+        return self._density(t).marginal(axes, [np.asarray(one, np.float64) for one in every], points)
+
     def samples(self, t: float, n: int, seed: int = 0) -> np.ndarray:
         """n samples (n, d) of the first output at a stored time, taken as a density of any mass (``densities``)."""
-        return densities.samples(self.snapshot(t), self._density(t), n, seed)
+        return self._density(t).samples(n, seed)
 
-    def marginal(self, t: float, axis: int, edges: np.ndarray, points: int = 40_000) -> np.ndarray:
-        """The marginal density of x_axis at a stored time, mass one: its mean over each bin between edges (k + 1,),
-        (k,), by importance sampling with that many points."""
-        x, inverse = densities.draw_points(self.snapshot(t), points)
-        mass = self._density(t)(x) * inverse
-        return densities.marginal(x[:, axis], mass, np.asarray(edges, np.float64)) / np.mean(mass)
-
-    def _density(self, t: float) -> densities.Values:
-        """The first output, zero outside a box."""
-        u, domain = self.solution(t), self.problem.domain
-
-        def density(x):
-            inside, values = domain.contains(x), np.zeros(len(x))
-            values[inside] = u(x[inside])[:, 0]
-            return values
-
-        return density
+    def _density(self, t: float) -> StoredDensity:
+        return StoredDensity(self.snapshot(t), self.solution(t), self.problem.domain)
 
     # ----------------------------------------------------------------------------------------------
 
@@ -182,12 +185,20 @@ class Run:
         """The arrays of all snapshots whose names are wanted."""
         return [snapshots.load(entry.path, wanted) for entry in snapshots.list_snapshots(self.directory)]
 
+    def _find(self, t: float) -> snapshots.Snapshot:
+        found = snapshots.find(self.directory, t)
+        if found is None:
+            times = ", ".join(f"{time:g}" for time in self.times) or "none yet"
+            raise ValueError(f"t = {t} is not a stored time; stored are: {times}")
+        return found
+
     @functools.cached_property
     def _network(self):
         from nivp_dist.network.forms import with_gaussians
         from nivp_dist.network.network import build_network
 
-        return build_network(with_gaussians(self.config, self.problem).network, self.problem)
+        settings = with_gaussians(self.config, self.problem).network
+        return build_network(settings, self.problem, t_start=self.config.integrator.t_start)
 
     def _points(self, points) -> np.ndarray:
         x, d = np.asarray(points, np.float64), self.problem.domain.dimension
@@ -203,7 +214,7 @@ def open_run(directory: str | Path, problem: Problem | None = None) -> Run:
 
     Raises InputError if the directory holds no run, or another problem's.
     """
-    run_directory.read_summary(directory)  # raises InputError if it is not a run directory
+    run_directory.require_run(directory)
     return Run(Path(directory).resolve(), problem)
 
 

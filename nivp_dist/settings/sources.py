@@ -21,7 +21,10 @@ INSTALLED = {"site-packages", "dist-packages"}  # folders of installed packages
 
 
 class Source(NamedTuple):
-    """A file. copy: its path in the folder of the problem file, as POSIX text, or None if it lies elsewhere."""
+    """A file. copy: its path in the folder of the problem file, as POSIX text, or None if it lies elsewhere.
+
+    sha256: '' for a file that may change while the equation does not. It is copied, and not compared.
+    """
 
     path: Path
     copy: str | None
@@ -66,6 +69,11 @@ def data(file: Path, names: object, where: str) -> list[Source]:
             raise InputError(f"{where} names {name}: it lies outside of {file.parent}: write its absolute path")
         sources.append(Source(path, path.relative_to(file.parent).as_posix() if inside else None, sha256(path)))
     return sources
+
+
+def uncompared(file: Path, path: Path) -> Source:
+    """A file that is copied if it lies in the folder of the problem file, and may change afterwards."""
+    return Source(path, path.relative_to(file.parent).as_posix() if path.is_relative_to(file.parent) else None, "")
 
 
 def data_path(folder: Path, name: str) -> Path:

@@ -32,7 +32,8 @@ def make(config: Config, directory: Path, sources: Iterable[Source]) -> tuple[Co
         if source.copy is not None:
             (folder / source.copy).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.path, folder / source.copy)
-            source = source._replace(sha256=sha256(folder / source.copy))  # it may have been edited a moment ago
+            if source.sha256:
+                source = source._replace(sha256=sha256(folder / source.copy))  # it may have been edited a moment ago
         hashes |= table([source])
     sync_tree(folder)
     own = config.problem.model_copy(update={"file": f"{PROBLEM}/{file.name}"})
@@ -42,7 +43,9 @@ def make(config: Config, directory: Path, sources: Iterable[Source]) -> tuple[Co
 def table(sources: Iterable[Source]) -> dict[str, str]:
     """Path in the run directory, or absolute path if there is no copy, -> sha256."""
     return {
-        str(source.path) if source.copy is None else f"{PROBLEM}/{source.copy}": source.sha256 for source in sources
+        str(source.path) if source.copy is None else f"{PROBLEM}/{source.copy}": source.sha256
+        for source in sources
+        if source.sha256
     }
 
 

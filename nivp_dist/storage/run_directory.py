@@ -127,11 +127,16 @@ def write_summary(directory: str | Path, summary: dict) -> None:
     write_whole(Path(directory) / SUMMARY, json.dumps(plain(summary), indent=2, allow_nan=False) + "\n")
 
 
+def require_run(directory: str | Path) -> None:
+    """Raises InputError if the directory holds no run."""
+    if not (Path(directory) / RECORD).is_file():
+        raise InputError(no_run_in(directory))
+
+
 def read_summary(directory: str | Path) -> dict | None:
     """summary.json, or None before the first was written. Raises InputError if the directory holds no run."""
+    require_run(directory)
     directory = Path(directory)
-    if not (directory / RECORD).is_file():
-        raise InputError(no_run_in(directory))
     try:
         summary = json.loads((directory / SUMMARY).read_bytes())
     except FileNotFoundError:
@@ -167,7 +172,7 @@ def require_not_beyond(directory: str | Path, t_end: float) -> None:
         reached = (read_summary(directory) or {}).get("t")
     except InputError:  # of a damaged summary: the checkpoint, which a resume reads, knows too
         return
-    if reached is not None and reached > t_end * (1 + 1e-12):
+    if reached is not None and reached > t_end + 1e-12 * abs(t_end):
         raise InputError(f"{directory}: integrator.t_end = {t_end:g} lies before what it has reached, t = {reached:g}")
 
 
