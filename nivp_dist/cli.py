@@ -1,4 +1,4 @@
-"""The command line: `nivp run | resume | submit | sweep | status | plot | problems | doctor | bench`.
+"""The command line: `nivp run | resume | submit | sweep | status | plot | compare | export | problems | doctor | bench`.
 
 Importing this module does not import jax, so that `nivp status` and the message about a mistake appear at once. Every
 mistake of the user is one line on standard error; the exit codes are those of ``nivp_dist.errors``.
@@ -6,6 +6,7 @@ mistake of the user is one line on standard error; the exit codes are those of `
 
 import contextlib
 import gc
+import json
 import os
 import re
 import sys
@@ -23,10 +24,12 @@ from nivp_dist.cluster import session, signals, topology
 from nivp_dist.cluster.channel import may_be_consequence
 from nivp_dist.cluster.logs import screen_of_errors
 from nivp_dist.errors import BAD_INPUT, FAILED, FINISHED, STOPPED_EARLY, InputError, RunFailed, RunStopped
+from nivp_dist.export.command_line import export
 from nivp_dist.settings.command_line import split
 from nivp_dist.settings.files import name_of, read_config, resume_config, shipped_configs
 from nivp_dist.settings.model import ClusterSettings, Config
 from nivp_dist.storage import run_directory
+from nivp_dist.storage.metrics import plain
 from nivp_dist.studies.command_line import sweep
 
 # Seconds that a process other than 0 waits before it prints a mistake, which process 0 has most likely made too and
@@ -140,6 +143,26 @@ def plot(directory, output):
 
     for path in pictures.draw(Path(directory), output=output):
         click.echo(path)
+
+
+nivp.add_command(export)
+
+
+@nivp.command(epilog="Example: nivp compare runs/heat_2d-001 runs/heat_2d-002")
+@click.argument("directories", nargs=-1, required=True, metavar="DIR DIR...")
+@click.option("--output", metavar="FILE", default="comparison.png", help="The picture. Default: comparison.png here.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts, and draw nothing.")
+def compare(directories, output, as_json):
+    """Show several runs beside each other: errors, residuals and times in a table and in a picture."""
+    from nivp_dist.report import compare as compare_
+
+    runs = compare_.read(directories)
+    if as_json:
+        click.echo(json.dumps(plain(compare_.facts(runs)), indent=2))
+        return
+    for line in compare_.lines(runs):
+        click.echo(line)
+    click.echo(compare_.draw(runs, output))
 
 
 @nivp.command()

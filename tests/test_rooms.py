@@ -29,6 +29,7 @@ ROOMS = {
     "batch": {"errors", "settings", "storage", "problems"},
     "report": {"errors", "formatting", "settings", "storage", "problems", "points", "run", "batch"},
 }
+ROOMS["export"] = {"errors", "storage", "run"}
 ROOMS["guide"] = {"errors", "settings"}
 ROOMS["api"] = set(ROOMS)
 ROOMS["bench"] = set(ROOMS)

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from nivp_dist.points.densities import draw_points, marginal
 from nivp_dist.report.health import BLUE, ORANGE
 from nivp_dist.report.solution import format_axis, output_name, panel_grid, values
-from nivp_dist.report.window import chosen_times, mixture_window
 from nivp_dist.run.stored import Run
+from nivp_dist.run.window import chosen_times, mixture_window
 
 # With 40,000 points the statistical error of each of 40 bins is a few percent (seen for fokker_planck_trap_5d).
 POINTS, BINS = 40_000, 40

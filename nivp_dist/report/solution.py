@@ -10,8 +10,8 @@ from matplotlib.ticker import ScalarFormatter
 
 from nivp_dist.problems.base import output_names
 from nivp_dist.report.health import BLUE, ORANGE
-from nivp_dist.report.window import chosen_times, window
 from nivp_dist.run.stored import Run
+from nivp_dist.run.window import chosen_times, window
 
 SLICES_FROM = 3  # the smallest dimension that is shown by slices and marginals
 MAX_COLUMNS = 4  # the largest number of coordinates in a row of panels

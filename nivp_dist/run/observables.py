@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,8 @@ Quantity = (
 class Estimate(NamedTuple):
     """Numbers that were found by sampling, and their standard errors, of one shape."""
 
-    value: np.ndarray
-    error: np.ndarray
+    value: Any
+    error: Any
 
 
 class StoredDensity:
@@ -36,6 +36,7 @@ class StoredDensity:
 
     def __init__(self, snapshot: dict[str, np.ndarray], u: Callable[[np.ndarray], np.ndarray], domain: Domain):
         self._snapshot, self._u, self._domain = snapshot, u, domain
+        self._drawn: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # number of points -> points and weights
 
     def expectation(self, f: Callable[[np.ndarray], np.ndarray], points: int) -> Estimate:
         """The integral of f p, for f: points (n, d) -> (n,) or (n, ...)."""
@@ -90,6 +91,11 @@ class StoredDensity:
 
     def _weighted_points(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Points (n, d) inside of the domain, at most `number`, and weights (n,) of sum one."""
+        if number not in self._drawn:
+            self._drawn[number] = self._draw(number)
+        return self._drawn[number]
+
+    def _draw(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         x, inverse = densities.draw_points(self._snapshot, number, domain=self._domain)
         inside = self._domain.contains(x)
         x = x[inside]
@@ -101,6 +107,6 @@ class StoredDensity:
             warnings.warn(
                 f"only {effective:.0f} of {number} points are effective: the result and its error may be wrong by far; "
                 "take more points",
-                stacklevel=4,
+                stacklevel=5,
             )
         return x, weights

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from nivp_dist.storage.columns import Columns
 from nivp_dist.storage.metrics import METRICS, iterate, plain
 
 if TYPE_CHECKING:
+    import xarray
+
     from nivp_dist.run.stored_solution import StoredSolution  # which imports jax
 
 METRIC_NAMES = (
@@ -136,6 +138,37 @@ class Run:
         columns = {name: [np.asarray(entry[name], np.float64) for entry in stored if name in entry] for name in names}
         whole = {name: np.stack(column) for name, column in columns.items() if column and len(column) == len(stored)}
         return {"t": self.times} | whole
+
+    def to_xarray(
+        self,
+        grid: int | Sequence[int] | None = None,
+        at: Mapping[str, float] | None = None,
+        *,
+        marginals: int | None = None,
+        samples: int | None = None,
+        times: Sequence[float] | None = None,
+        bounds: Mapping[str, tuple[float, float]] | None = None,
+        seed: int = 0,
+    ) -> "xarray.Dataset":
+        """The run as a dataset of xarray: the outputs on a grid, or marginals or samples of the first output.
+
+        Beside an output u are its reference u_exact and their difference u_error, where the problem has a reference.
+        The attributes hold configuration and versions. Needs the extra ``export``.
+
+        Args:
+            grid: the number of points along each free coordinate, one for all or one for each.
+            at: values of the coordinates that are not free, such as {"x3": 0.0}; coordinates are named x1, ..., xd.
+            marginals: in place of a grid, the number of bins of the marginal density of every coordinate.
+            samples: in place of a grid, the number of samples at every time; seed: of their random numbers.
+            times: stored times; default: all. bounds: {"x1": (-1.0, 1.0)} of grid and marginals; default: the box, or
+                on the whole space the part that the collocation points fill.
+
+        Raises InputError for what does not suit the problem, and if xarray is missing; ValueError for other times.
+        """
+        from nivp_dist.run import tabulated
+
+        what = tabulated.kind(grid, at, bounds, marginals, samples, seed)
+        return tabulated.dataset(tabulated.tabulate(self, what, times))
 
     # Densities ------------------------------------------------------------------------------------
 

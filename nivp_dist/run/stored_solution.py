@@ -2,10 +2,12 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from nivp_dist.errors import InputError
 from nivp_dist.network.network import Network
@@ -46,8 +48,8 @@ class StoredSolution:
     def __repr__(self) -> str:
         return f"<solution at t = {self.t:g} in {self.files[0]}>"
 
-    def __call__(self, points):
-        if isinstance(points, jax.core.Tracer):
+    def __call__(self, points) -> Any:
+        if isinstance(points, Tracer):
             return self._traced(points)
         x = np.asarray(points, np.float64)
         if x.shape == (self._network.dimension,):

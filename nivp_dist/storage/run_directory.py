@@ -15,7 +15,7 @@ from nivp_dist.errors import InputError
 from nivp_dist.settings.files import RECORD, no_run_in, to_toml
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.sources import Source
-from nivp_dist.storage import lock, problem_copy
+from nivp_dist.storage import checkout, lock, problem_copy
 from nivp_dist.storage.files import persist, write_whole
 from nivp_dist.storage.metrics import plain
 
@@ -42,7 +42,7 @@ def create(config: Config, directory: str | Path | None, name: str, sources: Ite
     try:
         path = _next_free(Path(RUNS), name) if wanted is None else _claim(_expanded(wanted))
         recorded, hashes = problem_copy.make(config, path, sources)
-        write_whole(path / RECORD, to_toml(recorded, versions(), hashes))
+        write_whole(path / RECORD, to_toml(recorded, _provenance(), hashes))
     except OSError as error:
         place = error.filename or wanted or RUNS
         raise InputError(
@@ -93,7 +93,7 @@ def record_config(directory: str | Path, config: Config) -> None:
     if file is not None and Path(file).is_relative_to(directory):
         own = config.problem.model_copy(update={"file": Path(file).relative_to(directory).as_posix()})
         config = config.model_copy(update={"problem": own})
-    text = to_toml(config, versions(), problem_copy.recorded(directory))
+    text = to_toml(config, _provenance(), problem_copy.recorded(directory))
     persist(directory / RECORD, lambda: write_whole(directory / RECORD, text))
 
 
@@ -111,6 +111,12 @@ def discard(directory: str | Path) -> None:
 def versions() -> dict[str, str]:
     """Installed versions of the packages that a result depends on, read without importing any of them."""
     return dict(_versions())
+
+
+def _provenance() -> dict[str, str]:
+    """The table [versions] of config.toml: those of the packages, and the commit of this one where it is known."""
+    commit = checkout.commit()
+    return versions() | ({} if commit is None else {"commit": commit})
 
 
 @functools.cache

@@ -2,13 +2,18 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 
+import numpy as np
 import pytest
-from documents import content, table
+from documents import blocks, content, table
 
+import nivp_dist
 from nivp_dist import cli
 from nivp_dist.batch import jobs, requeue
+from nivp_dist.export.formats import FORMATS
 from nivp_dist.settings.files import CHANGEABLE
 from nivp_dist.storage import snapshots
 from nivp_dist.storage.heartbeat import Beat
@@ -47,6 +52,40 @@ def test_lines(runs, name):
 def test_snapshots(runs):
     stored = set().union(*(snapshots.load(entry.path) for run in runs for entry in snapshots.list_snapshots(run)))
     assert {re.sub("^invariant_.*", "invariant_NAME", name) for name in stored} == fields("snapshot")
+
+
+def test_exports(runs, capsys, tmp_path):
+    """The arrays that are named are those of a grid, of marginals and of samples, in every format that is named."""
+    arrays = set()
+    for run, *words in ((runs[0], "--grid", "4"), (runs[1], "--marginals", "3"), (runs[1], "--samples", "5")):
+        assert cli.main(["export", str(run), "--to", "npz", *words]) == 0
+        with np.load(capsys.readouterr().out.strip()) as file:
+            assert {"Conventions", "commit", *json.loads(str(file["attributes"]))} - {"arrays"} == attributes()
+            arrays |= set(file.files) - {"attributes"}
+    assert {name for name in arrays if name == "x2" or not re.search("x[2-9]", name)} == fields("exports")
+    assert fields("formats") == set(FORMATS)
+    for name, format_ in FORMATS.items():
+        assert f"`solution{format_.ending}" in content("files"), name
+
+
+def attributes() -> set[str]:
+    """The names of the attributes of exports in the chapter."""
+    _, _, rest = content("files").partition("The attributes are ")
+    return set(re.findall(r"`([^`.]+)`", rest.split("\n\n")[0]))
+
+
+def test_a_run_is_read_without_this_package(runs, capsys, tmp_path):
+    """By the program in the chapter."""
+    (program,) = (block.body for block in blocks("files") if block.file == "read_run.py")
+    assert "nivp_dist" not in program and len(program.splitlines()) <= 13
+    assert cli.main(["export", str(runs[0]), "--to", "npz", "--grid", "5x4", "--overwrite"]) == 0
+    run = subprocess.run([sys.executable, "-c", program, str(runs[0])], capture_output=True, text=True, check=True)
+    status, steps, *_, largest, _, version = run.stdout.split()
+    summary = json.loads((runs[0] / "summary.json").read_text())
+    assert (status, int(steps), version) == ("finished", summary["steps"], nivp_dist.__version__)
+    stored = nivp_dist.open_run(runs[0])
+    x = np.stack(np.meshgrid(*(np.linspace(0, 2 * np.pi, n) for n in (5, 4)), indexing="ij"), axis=-1).reshape(-1, 2)
+    assert float(largest) == pytest.approx(stored.solution(stored.times[-1])(x).max(), rel=1e-9)
 
 
 def test_every_file_of_a_run_directory_is_named(runs):

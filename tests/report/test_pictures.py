@@ -11,9 +11,10 @@ from nivp_dist.api import open_run
 from nivp_dist.errors import InputError
 from nivp_dist.network.network import build_network
 from nivp_dist.problems.registry import load
-from nivp_dist.report import marginals, pictures, solution, window
+from nivp_dist.report import marginals, pictures, solution
 from nivp_dist.report.course import read_course
 from nivp_dist.report.health import error_figure, health_figure
+from nivp_dist.run import window
 from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory, snapshots
 
