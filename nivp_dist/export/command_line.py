@@ -46,6 +46,8 @@ def export(directory, name, output, overwrite, grid, slices, bounds, times, marg
     from nivp_dist.run import tabulated
     from nivp_dist.run.stored import open_run
 
+    for library in FORMATS[name].needs:
+        tabulated.library(library)
     what = tabulated.kind(points, at or None, parts, marginals, samples, seed)
     try:
         table = tabulated.tabulate(open_run(directory), what, chosen)

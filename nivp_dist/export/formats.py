@@ -20,10 +20,11 @@ SHOWN_BY_VTK = 3  # coordinates
 
 
 class Format(NamedTuple):
-    """ending: of the name of the file or, if the format has several files, of their folder."""
+    """ending: of the name of the file or, if the format has several files, of their folder. needs: libraries."""
 
     ending: str
     write: Callable[[Tabulated, Path], None]
+    needs: tuple[str, ...] = ()
 
 
 def to_npz(table: Tabulated, path: Path) -> None:
@@ -52,14 +53,11 @@ def to_csv(table: Tabulated, path: Path) -> None:
 
 def to_netcdf(table: Tabulated, path: Path) -> None:
     """netCDF-4, by h5netcdf."""
-    library("h5py")
-    library("h5netcdf")
     dataset(table).to_netcdf(path, engine="h5netcdf")
 
 
 def to_zarr(table: Tabulated, path: Path) -> None:
     """A folder: a store of zarr, version 3, without consolidated metadata, which that version does not have yet."""
-    library("zarr")
     dataset(table).to_zarr(path, mode="w-", consolidated=False, zarr_format=3)
 
 
@@ -81,8 +79,8 @@ def to_vtk(table: Tabulated, path: Path) -> None:
         for field, one in fields.items():
             image.point_data[field] = one.values[number].ravel(order="F")
         image.field_data["TimeValue"] = [float(t)]
-        for key, text in table.attributes.items():
-            image.field_data[key] = [text]
+        for key, entry in (table.attributes | fixed(table)).items():
+            image.field_data[key] = [entry]
         image.save(path / name)
         lines.append(f"    <DataSet timestep={quoteattr(repr(float(t)))} file={quoteattr(name)}/>\n")
     head = '<?xml version="1.0"?>\n<VTKFile type="Collection" version="0.1">\n  <Collection>\n'
@@ -92,9 +90,9 @@ def to_vtk(table: Tabulated, path: Path) -> None:
 FORMATS = {
     "npz": Format(".npz", to_npz),
     "csv": Format("_csv", to_csv),
-    "netcdf": Format(".nc", to_netcdf),
-    "zarr": Format(".zarr", to_zarr),
-    "vtk": Format("_vtk", to_vtk),
+    "netcdf": Format(".nc", to_netcdf, ("xarray", "h5py", "h5netcdf")),
+    "zarr": Format(".zarr", to_zarr, ("xarray", "zarr")),
+    "vtk": Format("_vtk", to_vtk, ("pyvista",)),
 }
 
 
@@ -107,8 +105,12 @@ def _image(vista, axes: list[np.ndarray]):
 
 
 def _described(table: Tabulated) -> dict:
-    """The provenance, and for every array its dimensions and meaning."""
+    """The provenance, for every array its dimensions and meaning, and the values of fixed coordinates."""
     arrays = (table.coordinates | table.variables).items()
-    return table.attributes | {
-        "arrays": {name: {"dims": list(one.dims), "long_name": one.meaning} for name, one in arrays}
-    }
+    described = {name: {"dims": list(one.dims), "long_name": one.meaning} for name, one in arrays}
+    return table.attributes | {"arrays": described, "fixed": fixed(table)}
+
+
+def fixed(table: Tabulated) -> dict[str, float]:
+    """The values of the coordinates that a slice has fixed."""
+    return {name: float(one.values) for name, one in table.coordinates.items() if not one.dims}

@@ -167,6 +167,7 @@ class Run:
         """
         from nivp_dist.run import tabulated
 
+        tabulated.library("xarray")  # before the work
         what = tabulated.kind(grid, at, bounds, marginals, samples, seed)
         return tabulated.dataset(tabulated.tabulate(self, what, times))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import xarray
 
 DEFAULT_POINTS = {1: 512, 2: 128, 3: 48}  # along each axis, for so many axes
-MOST_NUMBERS = 200_000_000  # of one variable, over all times: 1.6 GB
+MOST_NUMBERS = 50_000_000  # of one variable, over all times: 0.4 GB
 
 Bounds = Mapping[str, tuple[float, float]]  # name of a coordinate -> (lower, upper)
 

@@ -118,7 +118,7 @@ def test_provenance(wave):
         ({"grid": 5, "at": {"x1": 3.0}}, r"x1 3 does not lie in the domain, \[-1, 1\]"),
         ({"grid": 5, "bounds": {"x1": (-1, 2)}}, r"x1 from -1 to 2 does not lie in the domain, \[-1, 1\]"),
         ({"grid": (5, 5, 5)}, "a grid of 5 x 5 x 5 points does not suit the free coordinates x1, x2"),
-        ({"grid": 100_000}, "has more than 200000000 numbers: take fewer points"),
+        ({"grid": 100_000}, "has more than 50000000 numbers: take fewer points"),
         ({"at": {"x1": 0.0, "x2": 0.0}}, "leave one coordinate free"),
         ({"grid": 5, "samples": 3}, "exclude each other"),
     ],
@@ -185,7 +185,19 @@ def test_csv_by_csv(wave, expected, capsys, tmp_path):
         assert float(row["u"]) == expected["u"].sel(point)
     with open(f"{folder}/t.csv", newline="") as file:
         assert [float(row["estimate"]) for row in csv.DictReader(file)] == expected["estimate"].values.tolist()
-    assert json.loads((tmp_path / "tables/attributes.json").read_text())["problem"] == "wave"
+    attributes = json.loads((tmp_path / "tables/attributes.json").read_text())
+    assert (attributes["problem"], attributes["fixed"]) == ("wave", {})
+
+
+def test_a_fixed_coordinate_is_named_in_every_format(density, capsys, tmp_path):
+    words = ["--grid", "3", "--slice", "x2=0.5", "--times", "0"]
+    folder = export(capsys, density, "--to", "csv", *words)
+    with open(f"{folder}/attributes.json") as file:
+        assert json.load(file)["fixed"] == {"x2": 0.5}
+    image = pyvista.read(export(capsys, density, "--to", "vtk", *words) + "/solution_00000.vti")
+    assert image.field_data["x2"] == [0.5] and image.dimensions == (3, 3, 1)
+    with h5py.File(export(capsys, density, "--to", "netcdf", *words)) as file:
+        assert file["x2"][()] == 0.5
 
 
 def test_vtk_by_vtk(wave, expected, capsys):
@@ -244,7 +256,7 @@ def test_a_missing_library_is_one_line_that_names_the_extra(wave, capsys, monkey
     assert module in line and "pip install 'nivp_dist[export]'" in line and line.count("\n") == 1
 
 
-def test_npz_and_csv_need_no_other_library_and_the_command_line_imports_none():
+def test_the_libraries_are_imported_when_they_are_needed():
     code = "import sys; from nivp_dist import cli; import nivp_dist.run.tabulated; import nivp_dist.export.formats\n"
     code += (
         "sys.exit(bool({'xarray', 'pandas', 'h5py', 'h5netcdf', 'zarr', 'pyvista', 'vtkmodules'} & set(sys.modules)))"
