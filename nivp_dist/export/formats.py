@@ -7,7 +7,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -29,9 +29,10 @@ class Format(NamedTuple):
 
 def to_npz(table: Tabulated, path: Path) -> None:
     """A numpy archive: every array by its name, and the provenance as a text in JSON."""
-    arrays = {name: one.values for name, one in (table.coordinates | table.variables).items()}
+    arrays: dict[str, Any] = {name: one.values for name, one in (table.coordinates | table.variables).items()}
+    arrays[ATTRIBUTES] = json.dumps(_described(table))
     with open(path, "wb") as file:  # numpy would add an ending to a path
-        np.savez_compressed(file, **arrays, **{ATTRIBUTES: np.array(json.dumps(_described(table)))})
+        np.savez_compressed(file, **arrays)
 
 
 def to_csv(table: Tabulated, path: Path) -> None:

@@ -31,17 +31,17 @@ def draw_points(
     roots = np.linalg.cholesky(np.concatenate([WIDENED * covariances, WIDENED * BROAD * covariances]))
     component = random.choice(len(weights), n, p=weights)
     x = means[component] + np.einsum("nij,nj->ni", roots[component], random.standard_normal((n, d)))
-    in_box = domain is not None and domain.bounded
-    if in_box:
+    box = domain if domain is not None and domain.bounded else None
+    if box is not None:
         uniform = np.flatnonzero(random.uniform(size=n) < UNIFORM_SHARE)
-        x[uniform] = domain.sample(random, len(uniform))
+        x[uniform] = box.sample(random, len(uniform))
     logs = []
     for weight, mean, root in zip(weights, means, roots):
         z = np.linalg.solve(root, (x - mean).T)
         logs.append(np.log(weight) - 0.5 * np.sum(z**2, axis=0) - np.sum(np.log(np.diag(root))))
     log_q = np.logaddexp.reduce(logs, axis=0) - 0.5 * d * np.log(2 * np.pi)
-    if in_box:
-        log_uniform = np.where(domain.contains(x), np.log(UNIFORM_SHARE / domain.volume), -np.inf)
+    if box is not None:
+        log_uniform = np.where(box.contains(x), np.log(UNIFORM_SHARE / box.volume), -np.inf)
         log_q = np.logaddexp(np.log(1 - UNIFORM_SHARE) + log_q, log_uniform)
     return x, np.exp(-log_q)
 

@@ -52,9 +52,9 @@ class StoredDensity:
 
         The error is that of the probability at q, carried over to q by the distribution itself (Woodruff 1952).
         """
-        levels = np.asarray(levels, np.float64)
-        if not np.all((levels > 0) & (levels < 1)):
-            raise ValueError(f"levels must lie between 0 and 1, got {levels.tolist()}")
+        p = np.asarray(levels, np.float64)
+        if not np.all((p > 0) & (p < 1)):
+            raise ValueError(f"levels must lie between 0 and 1, got {p.tolist()}")
         x, weights = self._weighted_points(points)
         values = np.asarray(quantity(x) if callable(quantity) else x[:, quantity], np.float64)
         order = np.argsort(values)
@@ -62,9 +62,9 @@ class StoredDensity:
         # A solution may be slightly negative in places, which would make the distribution function fall there.
         below = np.maximum.accumulate(np.cumsum(weights) - weights / 2)
         squares = np.cumsum(weights**2)
-        error = np.sqrt(np.interp(levels, below, squares) * (1 - 2 * levels) + levels**2 * squares[-1])
-        low, at, high = (np.interp(p, below, values) for p in (levels - error, levels, levels + error))
-        return Estimate(at, (high - low) / 2)
+        error = np.sqrt(np.interp(p, below, squares) * (1 - 2 * p) + p**2 * squares[-1])
+        low, middle, high = (np.interp(at, below, values) for at in (p - error, p, p + error))
+        return Estimate(middle, (high - low) / 2)
 
     def marginal(self, axes: Sequence[int], edges: Sequence[np.ndarray], points: int) -> Estimate:
         """The marginal density of the coordinates on these axes: its mean over each bin between the edges.

@@ -134,7 +134,9 @@ def _on_grid(run: Run, grid: Grid, times: np.ndarray) -> Tabulated:
     sides = [np.array([float(grid.at[name])]) if name in grid.at else axes[free.index(name)] for name in names]
     x = np.stack(np.meshgrid(*sides, indexing="ij"), axis=-1).reshape(-1, len(names))
     coordinates = {name: Variable((name,), axis, f"coordinate {name[1:]}") for name, axis in zip(free, axes)}
-    coordinates |= {name: Variable((), np.float64(value), f"coordinate {name[1:]}") for name, value in grid.at.items()}
+    coordinates |= {
+        name: Variable((), np.array(float(value)), f"coordinate {name[1:]}") for name, value in grid.at.items()
+    }
     variables = _fields(run, times, x, ("t", *free), (len(times), *numbers))
     return _table(run, "solution", times, coordinates, variables | _errors(run, times))
 

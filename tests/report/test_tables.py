@@ -3,6 +3,7 @@
 import pytest
 
 from nivp_dist.report import tables
+from nivp_dist.run import history
 
 
 def test_an_output_without_an_error_has_a_dash_in_its_column():
@@ -36,3 +37,15 @@ def test_columns_for_the_estimate_and_for_the_drift_of_conserved_integrals():
     assert tables.drift(*summary["errors"], "mass") is None
     start = {"invariants": {"energy": [0.0, 0.1]}}
     assert tables.drift(start, start, "energy") is None  # a drift relative to zero is not defined
+
+
+def test_of_very_many_outputs_the_table_shows_some_evenly_spread():
+    """The first and the last among them; a list of times in a message is shortened too."""
+    summary = {"errors": [{"t": float(t), "relative_l2": 1e-3} for t in range(1001)]}
+    title, _, rows = tables.error_rows(summary)
+    times = [float(row[0]) for row in rows]
+    assert title.endswith("(24 of 1001 outputs)") and len(times) == 24
+    assert times[0] == 0 and times[-1] == 1000 and all(42 <= b - a <= 45 for a, b in zip(times, times[1:]))
+    assert len(tables.error_rows({"errors": summary["errors"][:24]})[2]) == 24
+    assert history.times([0.1, 0.3]) == "t = 0.1, 0.3"
+    assert history.times(range(100)) == "t = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 88 more"
