@@ -148,7 +148,7 @@ def plot(directory, output):
 nivp.add_command(export)
 
 
-@nivp.command(epilog="Example: nivp compare runs/heat_2d-001 runs/heat_2d-002")
+@nivp.command(epilog="Example: nivp compare runs/heat-001 runs/heat-002")
 @click.argument("directories", nargs=-1, required=True, metavar="DIR DIR...")
 @click.option("--output", metavar="FILE", default="comparison.png", help="The picture. Default: comparison.png here.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts, and draw nothing.")

@@ -376,15 +376,18 @@ EXAMPLES = {name: command.epilog for name, command in every_command(cli.nivp) if
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_of_every_help_text_runs(name, calls, capsys, monkeypatch, tmp_path):
     """With stand-ins for what takes long: the controller, sbatch, and the measurements of `nivp bench`."""
-    cli.main(["run", "heat.toml", "--output", "runs/heat-001"])
+    for directory in ("runs/heat-001", "runs/heat-002"):
+        cli.main(["run", "heat.toml", "--output", directory])
+        run_directory.write_summary(directory, {"status": "finished", "problem": "heat"})
     capsys.readouterr()
-    run_directory.write_summary("runs/heat-001", {"status": "finished", "problem": "heat"})
     (tmp_path / "sbatch").write_text("#!/bin/sh\necho 42\n")
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.delenv("JAX_PLATFORMS")
     monkeypatch.setattr("nivp_dist.report.pictures.draw", lambda *arguments, **options: [])
+    monkeypatch.setattr("nivp_dist.run.tabulated.tabulate", lambda *arguments: types.SimpleNamespace(name="solution"))
+    monkeypatch.setattr("nivp_dist.export.command_line.write", lambda action, path, overwrite: path)
     monkeypatch.setattr("nivp_dist.bench.speed.run", lambda *arguments: None)
     monkeypatch.setattr("nivp_dist.bench.accuracy.run", lambda names, *_: accuracy.select(names) and {"rows": []})
     monkeypatch.setattr("nivp_dist.bench.score_sheet.lines", lambda sheet: [])

@@ -16,7 +16,7 @@ SIGNS = ("zarr.json", "attributes.json", "*.pvd")  # files of which one is in ev
 NAMES = ("npz", "csv", "netcdf", "zarr", "vtk")
 
 
-@click.command(epilog="Example: nivp export runs/heat_2d-001 --to netcdf --grid 128x128")
+@click.command(epilog="Example: nivp export runs/heat-001 --to netcdf --grid 128x128")
 @click.argument("directory", metavar="DIR")
 @click.option("--to", "name", type=click.Choice(NAMES), required=True, help="The format.")
 @click.option("--output", metavar="PATH", help="The file or folder to write. Default: exports/ in DIR.")
