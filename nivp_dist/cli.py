@@ -6,7 +6,6 @@ mistake of the user is one line on standard error; the exit codes are those of `
 
 import contextlib
 import gc
-import json
 import os
 import re
 import sys
@@ -25,11 +24,11 @@ from nivp_dist.cluster.channel import may_be_consequence
 from nivp_dist.cluster.logs import screen_of_errors
 from nivp_dist.errors import BAD_INPUT, FAILED, FINISHED, STOPPED_EARLY, InputError, RunFailed, RunStopped
 from nivp_dist.export.command_line import export
+from nivp_dist.report.command_line import compare, plot
 from nivp_dist.settings.command_line import split
 from nivp_dist.settings.files import name_of, read_config, resume_config, shipped_configs
 from nivp_dist.settings.model import ClusterSettings, Config
 from nivp_dist.storage import run_directory
-from nivp_dist.storage.metrics import plain
 from nivp_dist.studies.command_line import sweep
 
 # Seconds that a process other than 0 waits before it prints a mistake, which process 0 has most likely made too and
@@ -133,36 +132,8 @@ def status(directory, watch, as_json):
         follow(directory, sys.stdout, watch, as_json)
 
 
-@nivp.command(epilog="Example: nivp plot runs/heat-001")
-@click.argument("directory", metavar="DIR")
-@click.option("--output", metavar="FOLDER", help="Folder for the pictures. Default: pictures in DIR.")
-def plot(directory, output):
-    """Draw the pictures of the run in DIR and print where they are."""
-    run_directory.read_summary(directory)  # raises InputError where there is no run
-    from nivp_dist.report import pictures
-
-    for path in pictures.draw(Path(directory), output=output):
-        click.echo(path)
-
-
-nivp.add_command(export)
-
-
-@nivp.command(epilog="Example: nivp compare runs/heat-001 runs/heat-002")
-@click.argument("directories", nargs=-1, required=True, metavar="DIR DIR...")
-@click.option("--output", metavar="FILE", default="comparison.png", help="The picture. Default: comparison.png here.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts, and draw nothing.")
-def compare(directories, output, as_json):
-    """Show several runs beside each other: errors, residuals and times in a table and in a picture."""
-    from nivp_dist.report import compare as compare_
-
-    runs = compare_.read(directories)
-    if as_json:
-        click.echo(json.dumps(plain(compare_.facts(runs)), indent=2))
-        return
-    for line in compare_.lines(runs):
-        click.echo(line)
-    click.echo(compare_.draw(runs, output))
+for command in (plot, compare, export):
+    nivp.add_command(command)
 
 
 @nivp.command()

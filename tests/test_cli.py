@@ -387,7 +387,7 @@ def test_the_example_of_every_help_text_runs(name, calls, capsys, monkeypatch, t
     monkeypatch.delenv("JAX_PLATFORMS")
     monkeypatch.setattr("nivp_dist.report.pictures.draw", lambda *arguments, **options: [])
     monkeypatch.setattr("nivp_dist.run.tabulated.tabulate", lambda *arguments: types.SimpleNamespace(name="solution"))
-    monkeypatch.setattr("nivp_dist.export.command_line.write", lambda action, path, overwrite: path)
+    monkeypatch.setattr("nivp_dist.export.command_line.write", lambda action, path: None)
     monkeypatch.setattr("nivp_dist.bench.speed.run", lambda *arguments: None)
     monkeypatch.setattr("nivp_dist.bench.accuracy.run", lambda names, *_: accuracy.select(names) and {"rows": []})
     monkeypatch.setattr("nivp_dist.bench.score_sheet.lines", lambda sheet: [])

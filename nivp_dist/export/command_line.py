@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -49,37 +50,39 @@ def export(directory, name, output, overwrite, grid, slices, bounds, times, marg
     for library in FORMATS[name].needs:
         tabulated.library(library)
     what = tabulated.kind(points, at or None, parts, marginals, samples, seed)
+    path = Path(output) if output else Path(directory) / FOLDER / f"{what.name}{FORMATS[name].ending}"
+    require_free(path, overwrite)
     try:
         table = tabulated.tabulate(open_run(directory), what, chosen)
     except ValueError as error:
         raise InputError(f"{directory}: {error}") from None
-    path = Path(output) if output else Path(directory) / FOLDER / f"{table.name}{FORMATS[name].ending}"
-    click.echo(write(lambda place: FORMATS[name].write(table, place), path, overwrite))
+    write(lambda place: FORMATS[name].write(table, place), path)
+    click.echo(path)
 
 
-def write(action, path: Path, overwrite: bool = False) -> Path:
-    """Call action(place) to write a file or folder, and put that at the path when it is whole. Returns the path.
-
-    Raises InputError if something is there that may not be replaced, or if it cannot be written.
-    """
+def require_free(path: Path, overwrite: bool) -> None:
+    """Raises InputError if something is at the path that may not be replaced."""
     if path.exists() and not overwrite:
         raise InputError(f"{path}: is there already: add --overwrite, or choose another with --output")
     if path.is_dir() and not any(next(path.glob(name), None) for name in SIGNS):
         raise InputError(f"{path}: a folder that holds no export, which is not replaced: choose another with --output")
+
+
+def write(action: Callable[[Path], None], path: Path) -> None:
+    """Call action(place) to write a file or folder, and put that at the path when it is whole. Raises InputError."""
     place = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         action(place)
-        _remove(path)
+        if path.is_dir():
+            shutil.rmtree(path)
         os.replace(place, path)
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written: {error.strerror or error}; choose another with --output"
-        ) from None
+        reason = error.strerror or error
+        raise InputError(f"{path}: cannot be written: {reason}; choose another with --output") from None
     finally:
         with contextlib.suppress(OSError):
             _remove(place)
-    return path
 
 
 def _remove(path: Path) -> None:

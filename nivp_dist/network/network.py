@@ -259,11 +259,9 @@ class Network:
 
 
 def build_network(settings: NetworkSettings, problem, outputs: int | None = None, t_start: float = 0.0) -> Network:
-    """The network of a problem; with `outputs` one like it with so many outputs, whose scales are one.
+    """The network of a problem, see ``Network``; with `outputs` one like it with so many outputs, whose scales are one.
 
-    t_start: the time of the initial condition, from which the scales of a system follow.
-
-    Raises InputError if the settings do not suit the problem.
+    t_start: the time of the initial condition, for the scales of a system.
     """
     return Network(settings, problem, outputs, t_start)
 

@@ -38,7 +38,7 @@ class Variable(NamedTuple):
 class Tabulated(NamedTuple):
     """Arrays of a run at some times.
 
-    name: "solution", "marginals" or "samples". coordinates, variables: by name. attributes: provenance, as texts.
+    name: of the kind, "solution", "marginals" or "samples". coordinates, variables: by name. attributes: provenance.
     """
 
     name: str
@@ -56,6 +56,8 @@ class Grid(NamedTuple):
             the part that the collocation points fill at one of the times.
     """
 
+    name = "solution"
+
     points: int | Sequence[int] | None = None
     at: Mapping[str, float] = {}
     bounds: Bounds = {}
@@ -64,12 +66,16 @@ class Grid(NamedTuple):
 class Marginals(NamedTuple):
     """The marginal density of every coordinate, as its mean over so many bins; bounds: as in ``Grid``."""
 
+    name = "marginals"
+
     bins: int = 40
     bounds: Bounds = {}
 
 
 class Samples(NamedTuple):
     """So many samples of the first output, taken as a density."""
+
+    name = "samples"
 
     number: int
     seed: int = 0
@@ -138,7 +144,7 @@ def _on_grid(run: Run, grid: Grid, times: np.ndarray) -> Tabulated:
         name: Variable((), np.array(float(value)), f"coordinate {name[1:]}") for name, value in grid.at.items()
     }
     variables = _fields(run, times, x, ("t", *free), (len(times), *numbers))
-    return _table(run, "solution", times, coordinates, variables | _errors(run, times))
+    return _table(run, grid.name, times, coordinates, variables | _errors(run, times))
 
 
 def _fields(run: Run, times: np.ndarray, x: np.ndarray, dims: tuple[str, ...], shape) -> dict[str, Variable]:
@@ -238,7 +244,7 @@ def _marginals(run: Run, marginals: Marginals, times: np.ndarray) -> Tabulated:
             column["_exact"] = (exact, f"marginal density of {name} of the reference, at the same points")
         for ending, (values, meaning) in column.items():
             variables[f"marginal_{name}{ending}"] = Variable(("t", name), np.stack(values), meaning)
-    return _table(run, "marginals", times, coordinates, variables)
+    return _table(run, marginals.name, times, coordinates, variables)
 
 
 def _density(run: Run, t: float, exact: bool = False) -> StoredDensity:
@@ -253,7 +259,7 @@ def _samples(run: Run, samples: Samples, times: np.ndarray) -> Tabulated:
         for i, name in enumerate(axis_names(run))
     }
     number = {"sample": Variable(("sample",), np.arange(samples.number), "number of the sample")}
-    return _table(run, "samples", times, number, columns)
+    return _table(run, samples.name, times, number, columns)
 
 
 # ----------------------------------------------------------------------------------------------- provenance

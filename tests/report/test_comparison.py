@@ -7,7 +7,7 @@ import pytest
 from matplotlib.image import imread
 
 from nivp_dist import cli
-from nivp_dist.report import compare
+from nivp_dist.report import comparison
 from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.metrics import Lines
@@ -37,7 +37,7 @@ def pair(tmp_path):
 
 
 def test_errors_are_those_at_the_last_time_that_all_have(pair):
-    first, second = compare.facts(compare.read(pair))
+    first, second = comparison.facts(comparison.read(pair))
     assert (first["run"], first["t"], first["error"], first["estimate"]) == ("coarse", 0.5, 5e-3, 1e-2)
     assert (second["run"], second["t"], second["error"]) == ("fine", 0.5, 5e-4)
     assert first["residual"] == pytest.approx(5.5e-2) and second["residual"] == pytest.approx(5.5e-3)
@@ -46,8 +46,8 @@ def test_errors_are_those_at_the_last_time_that_all_have(pair):
 
 def test_runs_without_a_common_time_have_their_own(tmp_path):
     runs = [made(tmp_path, "a", 1e-2, [0.5]), made(tmp_path, "b", 1e-3, [1.0])]
-    assert [row["t"] for row in compare.facts(compare.read(runs))] == [0.5, 1.0]
-    assert "no time is common to all" in compare.lines(compare.read(runs))[0]
+    assert [row["t"] for row in comparison.facts(comparison.read(runs))] == [0.5, 1.0]
+    assert "no time is common to all" in comparison.lines(comparison.read(runs))[0]
 
 
 def test_the_table_and_the_settings_that_differ(pair, capsys, tmp_path):
@@ -64,8 +64,8 @@ def test_the_table_and_the_settings_that_differ(pair, capsys, tmp_path):
 
 
 def test_the_picture_shows_every_run(pair):
-    runs = compare.read(pair)
-    errors, residuals, steps, minutes = compare.figure(runs).axes
+    runs = comparison.read(pair)
+    errors, residuals, steps, minutes = comparison.figure(runs).axes
     estimate, dots = errors.get_lines()[:2]
     np.testing.assert_allclose(dots.get_xydata(), [[0.5, 5e-3], [1.0, 1e-2]])  # an error of zero has no place there
     np.testing.assert_allclose(estimate.get_ydata(), 2e-2)
@@ -90,7 +90,7 @@ def test_json_and_mistakes(pair, capsys, tmp_path):
 
 def test_a_run_that_has_only_begun(pair, tmp_path):
     begun = run_directory.create(Config(problem={"name": "wave"}), tmp_path / "begun", "begun")
-    row, other = compare.facts(compare.read([begun, pair[0]]))
+    row, other = comparison.facts(comparison.read([begun, pair[0]]))
     assert (row["status"], row["t"], row["error"], row["residual"]) == ("not started", None, None, None)
     assert other["t"] == 1.0  # it hides no time of the others
-    assert compare.figure(compare.read([begun, pair[0]])).axes
+    assert comparison.figure(comparison.read([begun, pair[0]])).axes
