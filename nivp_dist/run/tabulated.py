@@ -95,7 +95,7 @@ def tabulate(run: Run, what: Grid | Marginals | Samples, times: Sequence[float] 
 
 def kind(grid, at, bounds, marginals, samples, seed: int = 0) -> Grid | Marginals | Samples:
     """What is meant by the arguments of ``Run.to_xarray``, None where they are not given. Raises InputError."""
-    if sum(argument is not None for argument in (grid or at, marginals, samples)) > 1:
+    if sum((grid is not None or bool(at), marginals is not None, samples is not None)) > 1:
         raise InputError("a grid, marginals and samples exclude each other: name one of them")
     if marginals is not None:
         return Marginals(marginals, bounds or {})
