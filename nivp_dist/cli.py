@@ -1,4 +1,4 @@
-"""The command line: `nivp run | resume | submit | sweep | status | plot | compare | export | problems | doctor | bench`.
+"""The command line, `nivp`: run, resume, submit, sweep, status, plot, compare, export, problems, doctor, guide, bench.
 
 Importing this module does not import jax, so that `nivp status` and the message about a mistake appear at once. Every
 mistake of the user is one line on standard error; the exit codes are those of ``nivp_dist.errors``.
