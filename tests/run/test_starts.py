@@ -97,6 +97,8 @@ def test_a_run_beside_the_problem_file_is_copied(runs, undisturbed, second, tmp_
     config = second('Path(__file__).parent / "first"')
     files = registry.files_of(config.problem)
     assert checks.check(registry.load(config.problem), "Second", 0.1) == []
+    (warning,) = checks.check(registry.load(config.problem), "Second", 0.3)
+    assert "set integrator.t_start to the time of <solution at t = 0.1 in " in warning
     directory = run_directory.create(config, tmp_path / "run", "run", files)
     shutil.rmtree(tmp_path / "first")
     problem = registry.load(read_config(directory / "config.toml").problem)
