@@ -373,6 +373,11 @@ def every_command(group, name="nivp"):
 EXAMPLES = {name: command.epilog for name, command in every_command(cli.nivp) if command.epilog}
 
 
+def finished(words, log):
+    """In the place of `nivp_dist.bench.child_process.evolve`: the run has finished at once."""
+    run_directory.write_summary(words[1], {"status": "finished"})
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_of_every_help_text_runs(name, calls, capsys, monkeypatch, tmp_path):
     """With stand-ins for what takes long: the controller, sbatch, and the measurements of `nivp bench`."""
@@ -389,7 +394,8 @@ def test_the_example_of_every_help_text_runs(name, calls, capsys, monkeypatch, t
     monkeypatch.setattr("nivp_dist.run.tabulated.tabulate", lambda *arguments: types.SimpleNamespace(name="solution"))
     monkeypatch.setattr("nivp_dist.export.command_line.write", lambda action, path: None)
     monkeypatch.setattr("nivp_dist.bench.speed.run", lambda *arguments: None)
-    monkeypatch.setattr("nivp_dist.bench.accuracy.run", lambda names, *_: accuracy.select(names) and {"rows": []})
+    monkeypatch.setattr("nivp_dist.bench.accuracy.run", lambda names, *_, **__: accuracy.select(names) and {"rows": []})
+    monkeypatch.setattr("nivp_dist.studies.family.evolve", finished)
     monkeypatch.setattr("nivp_dist.bench.score_sheet.lines", lambda sheet: [])
     monkeypatch.setattr("nivp_dist.bench.faults.table.run", lambda *arguments: True)
     words = shlex.split(EXAMPLES[name].removeprefix("Example: "))
