@@ -104,7 +104,7 @@ STEPS, ITERATIONS = [OPTIMISER] * 2, [GAUSS_NEWTON] * 3
 def test_stages(box, method, head_tuning, stages):
     target = lambda _, x: jnp.sin(3 * x) * jnp.prod(1 - x**2, -1, keepdims=True)  # noqa: E731
     options = {"method": method, "head_tuning": head_tuning, "steps": 200, "iterations": 3}
-    fitter = box.fitter(target, **options, target=1.0, stop_at=1e-12)
+    fitter = box.fitter(target, **options, stop_at=1e-12)
     states = run(fitter, box.theta, box.density)
     assert [int(state.stage) for state in states] == stages
     trial = stages[0] == TRIAL  # which is no round
