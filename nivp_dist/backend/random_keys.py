@@ -15,6 +15,8 @@ ROUND_POINTS_TAG, ROUND_CHECK_TAG, ROUND_SKETCH_TAG = 0, 1, 2
 # Of a step.
 STEP_POINTS_TAG, STEP_SKETCH_TAG, STEP_CHECK_TAG, STEP_SELECT_TAG = 0, 1, 2, 3
 EVALUATION_TAG = 7919
+# Of a draw of collocation points.
+PATH_PART_TAG, PATH_NOISE_TAG = 111, 112
 
 
 def run_key(seed: int):
@@ -158,6 +160,16 @@ def solution_selection_key(points):
 
 def _step_key(run, counter: int, purpose: int):
     return jax.random.fold_in(jax.random.fold_in(run, counter), purpose)
+
+
+def path_part_key(points):
+    """Of the choice of the paths in the tails. points: the key of the draw."""
+    return jax.random.fold_in(points, PATH_PART_TAG)
+
+
+def path_noise_key(points, step, row):
+    """Of the noise in one step of one path. points: the key of the draw."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(points, PATH_NOISE_TAG), step), row)
 
 
 # Evaluation -----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from nivp_dist.backend.mesh import AXIS
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.points import selection
 from nivp_dist.points.mixture import Density
+from nivp_dist.points.paths import Ends, Paths
 from nivp_dist.points.points import Points
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.settings.model import SamplingSettings
@@ -20,22 +21,25 @@ DENSITY_SWEEPS = 3  # of expectation-maximisation at a step: the density moves l
 
 
 class Present(NamedTuple):
-    """The solution that points are drawn for: theta (p,) at t, its last velocity (p,), and the density."""
+    """The solution that points are drawn for: theta (p,) at t, its last velocity (p,), its density and that of u0."""
 
     theta: jax.Array
     t: float
     velocity: jax.Array
     density: Density
+    initial_density: Density
 
 
 class StepPoints:
     """Draws the points of the steps of one run, as sampling.method says."""
 
-    def __init__(self, settings: SamplingSettings, sampler: Sampler, galerkin: Galerkin):
+    def __init__(self, settings: SamplingSettings, sampler: Sampler, galerkin: Galerkin, t_start: float = 0.0):
         self.settings, self.sampler, self.galerkin = settings, sampler, galerkin
         sharding = NamedSharding(galerkin.mesh, P(AXIS))
         self._select_by_residual = jax.jit(self._by_residual, static_argnames="n", out_shardings=sharding)
         self._select_by_solution = jax.jit(self._by_solution, static_argnames="n", out_shardings=sharding)
+        self._at_ends = jax.jit(_at_ends, out_shardings=sharding)
+        self.paths = Paths(galerkin.problem, sampler, t_start) if settings.method == "paths" else None
 
     def draw(self, present: Present, key, n: int, selection_key=None) -> Points:
         """n points for a step.
@@ -61,7 +65,10 @@ class StepPoints:
         return self.sampler.fit(density, points, self.galerkin.values(theta, points.x), sweeps=DENSITY_SWEEPS)
 
     def _without_residual(self, present: Present, key, n: int) -> Points:
-        """n points by the density, or with sampling.method = 'solution' by the network itself."""
+        """n points by the density, by the network itself ('solution'), or at the ends of paths ('paths')."""
+        if self.paths is not None:
+            ends = self.paths.draw(key, present.initial_density, present.t, n)
+            return self._at_ends(ends, self.galerkin.field(present.theta, ends.x))
         if self.settings.method != "solution":
             return self.sampler.draw(key, present.density, n)
         candidates = self.sampler.draw(key, present.density, n * self.settings.oversampling)
@@ -84,3 +91,15 @@ class StepPoints:
             share=settings.uniform_fraction,
             log_density=network.log_density,
         )
+
+
+def _at_ends(ends: Ends, field) -> Points:
+    """Points of equal weights at the ends of paths, for a field log u (n, 1).
+
+    The measure of a sample of u is one over u, which the network gives. The density of the ends in the tails is not
+    known: they do not count in integrals.
+    """
+    logs = field[:, 0].astype(jnp.float64)
+    counted = ends.is_sample & ends.is_drawn
+    measure = jnp.where(counted, jnp.exp(-logs), 0.0) / jnp.sum(counted)
+    return Points(ends.x, ends.is_drawn / jnp.sum(ends.is_drawn), measure)

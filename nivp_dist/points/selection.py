@@ -66,6 +66,24 @@ def select_by_solution(
     return Points(chosen.points.x, weights, _measure(chosen, n))
 
 
+def select_from_both(key, part_key, candidates: Points, log_values, n: int, mesh: Mesh, *, share: float):
+    """n of N candidates: a share with equal probabilities, the others as if drawn from |u|.
+
+    As ``select_by_solution`` with a power of one, and with the part that each point belongs to: a point in reach of
+    both is assigned by chance, with the probabilities of the two parts there.
+
+    Returns:
+        The selection as ``Points`` of equal weights, and whether a point is of the part drawn from |u|: (n,).
+    """
+    drawn = candidates.measure > 0  # and not padding
+    by_values = jax.nn.softmax(jnp.where(drawn, log_values + jnp.log(candidates.measure), -jnp.inf))
+    equal = share / jnp.sum(drawn)
+    chosen = _resample(key, candidates, (1 - share) * by_values + equal * drawn, n, mesh)
+    chance = jnp.pad(jax.random.uniform(part_key, (n,)), (0, -n % mesh.size))
+    points = Points(chosen.points.x, chosen.is_drawn / n, _measure(chosen, n))
+    return points, chance * chosen.probability > equal
+
+
 def _normalised_weights(chosen: _Chosen):
     weights = chosen.is_drawn * chosen.points.weights / chosen.probability
     return weights / jnp.sum(weights)

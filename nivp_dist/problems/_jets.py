@@ -98,7 +98,9 @@ class Static:
 
 def seed(noise):
     """Rows and index of B (d, k); sparse if it is a numpy array with at most MOST_SLOTS entries for each coordinate."""
-    used = np.count_nonzero(noise, axis=1).max() if isinstance(noise, np.ndarray) else noise.shape[1]
+    if not isinstance(noise, np.ndarray):
+        return noise.T, None
+    used = np.count_nonzero(noise, axis=1).max()
     if not 0 < used <= min(MOST_SLOTS, noise.shape[1]):
         return noise.T, None
     index = np.argsort(noise == 0, axis=1, kind="stable")[:, :used]

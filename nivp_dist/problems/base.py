@@ -39,9 +39,9 @@ class Problem:
     """An initial-value problem u_t = L[u](x, t), u = u0(x) at the start, with m outputs on a domain in R^d.
 
     A subclass defines ``domain``, ``initial`` and ``rhs``. Optional are ``reference``, ``reference_until``,
-    ``statistics``, ``invariants`` and the class attributes below. x and t have the units of the equation; nothing is
-    scaled. The start is at t = 0 unless integrator.t_start says otherwise. A problem of second order in time is written
-    as a first-order system (u, w = u_t), m = 2.
+    ``statistics``, ``invariants``, ``drift``, ``noise`` and the class attributes below. x and t have the units of the
+    equation; nothing is scaled. The start is at t = 0 unless integrator.t_start says otherwise. A problem of second
+    order in time is written as a first-order system (u, w = u_t), m = 2.
 
     Subclasses become frozen, keyword-only dataclasses: annotated attributes are parameters.
 
@@ -123,6 +123,16 @@ class Problem:
     Their integrals over the domain, and how much these have changed since the start, are reported at the output times:
     a check without a reference. The mass of a probability density is reported in any case.
     """
+
+    drift: ClassVar[Any] = None
+    """drift(self, x, t): a (d,) at one point x (d,), where u is the density of particles that move independently of
+    each other by dx = a(x, t) dt + B(t) dW, so that rhs is -div(a u) + tr(B B^T Hess u) / 2; written as ``rhs``.
+
+    Points can then lie at the ends of simulated paths (sampling.method = "paths").
+    """
+
+    noise: ClassVar[Any] = None
+    """noise(self, t): B (d, k) of these particles. Without it they move along the characteristics of a."""
 
 
 def stored_initial(problem: Problem) -> Any:

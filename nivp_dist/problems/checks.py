@@ -14,6 +14,7 @@ from nivp_dist.problems import reads
 from nivp_dist.problems.base import Problem, has_reference, output_names, stored_initial
 from nivp_dist.problems.domains import Domain
 from nivp_dist.problems.loading import first_line, place_of
+from nivp_dist.problems.operators import divergence, generator
 from nivp_dist.settings.sources import data_path
 
 POINTS = 64  # points at which functions are evaluated; a mistake of shape or sign shows at any of them
@@ -27,6 +28,8 @@ SYMMETRY_TOLERANCE = 1e-9
 # Largest |L[u + v] - L[u] - L[v]| over the largest of the three. For a linear L it is rounding too; a nonlinear L
 # differs by a part of itself.
 LINEARITY_TOLERANCE = 1e-6
+# Largest difference of L[u0] from the time derivative that drift and noise give, over the largest |L[u0]|: rounding.
+PARTICLES_TOLERANCE = 1e-6
 # Largest |reference - u0| at the start over max |u0|. The shipped references differ by 1.5e-6 at most, and the errors
 # of runs are rarely below 1e-4: a reference that is further off cannot measure them.
 REFERENCE_TOLERANCE = 1e-4
@@ -69,6 +72,8 @@ def check(problem: Problem, source: str, t_start: float = 0.0) -> list[str]:
     if problem.linear:
         _linearity(problem, points, np.asarray(velocity), code)
     _symmetry(problem, initial, rhs, code)
+    if callable(problem.drift):
+        _particles(problem, points, rhs, code, t_start)
     warnings = _reference(problem, initial, code) if has_reference(problem, t_start) else []
     return warnings + _undeclared_files(problem, code)
 
@@ -206,6 +211,34 @@ def _symmetry(problem: Problem, initial: Callable, rhs: Callable, code: _UserCod
             misfit = np.abs(np.asarray(code.call(what, function, mirrored)) - values).max()
             if not misfit <= SYMMETRY_TOLERANCE * np.abs(values).max():
                 code.fail(f"even = {problem.even}, but {what} is not even along axis {axis}: remove that axis")
+
+
+def _particles(problem: Problem, points: np.ndarray, rhs: Callable, code: _UserCode, t_start: float) -> None:
+    """Compare L[u0] with the time derivative of the density of particles with the problem's drift and noise."""
+    d = problem.domain.dimension
+    noise = problem.noise if callable(problem.noise) else lambda t: np.zeros((d, 1))
+    x, time = (jax.ShapeDtypeStruct(shape, np.float64) for shape in ((d,), ()))
+    drift_shape = np.shape(code.call("drift(x, t)", jax.eval_shape, problem.drift, x, time))
+    if drift_shape != (d,):
+        code.fail(f"drift(x, t) must have shape ({d},), got {drift_shape}")
+    noise_shape = np.shape(code.call("noise(t)", jax.eval_shape, noise, time))
+    if len(noise_shape) != 2 or noise_shape[0] != d:
+        code.fail(f"noise(t) must have shape ({d}, k), got {noise_shape}")
+
+    def both(x, t):
+        field = lambda y: problem.drift(y, t)  # noqa: E731
+        transport = generator(problem.initial, x, -field(x), noise(t))
+        return rhs(x, t), transport - divergence(field, x) * problem.initial(x)
+
+    both = jax.jit(jax.vmap(both, (0, None)))
+    for t in (t_start, t_start + 1.0):
+        of_rhs, of_particles = (np.asarray(rate) for rate in code.call("drift(x, t)", both, points, t))
+        size, misfit = np.abs(of_rhs).max(), np.abs(of_rhs - of_particles).max()
+        if not misfit <= PARTICLES_TOLERANCE * size:
+            code.fail(
+                f"drift and noise do not belong to rhs: -div(a u) + tr(B B^T Hess u) / 2 differs from rhs(u, x, t) at "
+                f"t = {t:g} with u = initial by {misfit:.3g} (max |rhs| = {size:.3g}): correct one of them"
+            )
 
 
 def _reference(problem: Problem, initial: Callable, code: _UserCode) -> list[str]:

@@ -55,14 +55,17 @@ class DoubleWell(Problem):
         return constant * jnp.exp(-(y @ y) / (2 * self.start_spread**2))
 
     def rhs(self, u, x, t):
-        rotation = jnp.asarray(self.rotation(), x.dtype)
-
-        def drift(x):
-            y = rotation.T @ x
-            return rotation @ (2 * (y - y**3))
-
+        drift = lambda x: self.drift(x, t)  # noqa: E731
         value, slope, curvature = derivatives(u, x)
         return self.diffusion * curvature - drift(x) @ slope - divergence(drift, x) * value
+
+    def drift(self, x, t):
+        rotation = jnp.asarray(self.rotation(), x.dtype)
+        y = rotation.T @ x
+        return rotation @ (2 * (y - y**3))
+
+    def noise(self, t):
+        return np.sqrt(2 * self.diffusion) * np.eye(self.dimension)
 
     def reference(self, x, t):
         y = (x @ self.rotation()).ravel()

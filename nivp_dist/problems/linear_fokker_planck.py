@@ -74,10 +74,14 @@ class LinearFokkerPlanck(Problem):
         return mixture_density(x, *self.mixture(), jnp)
 
     def rhs(self, u, x, t):
-        drift_matrix = self.drift_matrix()
-        drift = jnp.asarray(drift_matrix, x.dtype) @ x + jnp.asarray(self.forcing(t), x.dtype)
-        transport = generator(u, x, -drift, self.diffusion_matrix())
-        return transport - float(np.trace(drift_matrix)) * u(x)
+        transport = generator(u, x, -self.drift(x, t), self.diffusion_matrix())
+        return transport - float(np.trace(self.drift_matrix())) * u(x)
+
+    def drift(self, x, t):
+        return jnp.asarray(self.drift_matrix(), x.dtype) @ x + jnp.asarray(self.forcing(t), x.dtype)
+
+    def noise(self, t):
+        return self.diffusion_matrix()
 
     def _mixture(self, t):
         noise = self.diffusion_matrix()

@@ -46,11 +46,16 @@ class MovingTrap(Problem):
         return mixture_density(x, *self._start(), jnp)
 
     def rhs(self, u, x, t):
-        trap = jnp.asarray(self.trap(t), x.dtype)
-        drift = trap - x + self.alpha * (jnp.mean(x) - x)
+        drift = self.drift(x, t)
         drift_divergence = -self.dimension - self.alpha * (self.dimension - 1)
         value, slope, curvature = derivatives(u, x)
         return self.diffusion * curvature - drift @ slope - drift_divergence * value
+
+    def drift(self, x, t):
+        return jnp.asarray(self.trap(t), x.dtype) - x + self.alpha * (jnp.mean(x) - x)
+
+    def noise(self, t):
+        return np.sqrt(2 * self.diffusion) * np.eye(self.dimension)
 
     def _start(self):
         d = self.dimension

@@ -43,6 +43,9 @@ class Vlasov(Problem):
     def rhs(self, u, x, t):
         return -jax.jvp(u, (x,), (_flow(x, jnp),))[1]
 
+    def drift(self, x, t):
+        return _flow(x, jnp)
+
     def _start(self):
         return np.ones(1), np.zeros((1, 6)), self.spread**2 * np.eye(6)[None]
 

@@ -56,9 +56,9 @@ def _adapt(config: Config, state: State) -> tuple[State, list[str]]:
         if mu != state.mu_adaptation:
             messages.append(f"solver.mu is multiplied by {mu.factor:g} from here on")
             state = state._replace(mu_adaptation=mu)
-    # With sampling.method = 'solution' the fresh points lie in other tails than the step's, which more points of the
-    # same kind do not cure.
-    adapts = sampling.adapt_points and sampling.method != "solution"
+    # With sampling.method = 'solution' or 'paths' the fresh points lie in other tails than the step's, which more
+    # points of the same kind do not cure.
+    adapts = sampling.adapt_points and sampling.method not in ("solution", "paths")
     if adapts and state.step % sampling.redraw_every == 0:
         points = state.point_refinement.after_step(recent, state.step)
         if points != state.point_refinement:

@@ -59,7 +59,9 @@ class Simulation:
     def begin(self) -> State:
         """The state before the first round of the initial fit."""
         density, fit = self.fits.begin_initial()
-        state = self.blank()._replace(density=density, fit=fit, size_floor=self.fits.size_floor(density))
+        state = self.blank()._replace(
+            density=density, initial_density=density, fit=fit, size_floor=self.fits.size_floor(density)
+        )
         return replicated(state, self.mesh)
 
     def resumed(self, state: State) -> State:
@@ -82,6 +84,7 @@ class Simulation:
             theta=zeros,
             velocity=zeros,
             density=self.sampler.broadest(),
+            initial_density=self.sampler.broadest(),
             fit=self.fits.initial.start(jnp.zeros(self.fits.fitted.size)),
             t=integrator.t_start,
             h=min(integrator.initial_step, integrator.max_step),

@@ -35,6 +35,7 @@ class State(NamedTuple):
     theta: jax.Array  # (p,) float64
     velocity: jax.Array  # (p,): the last theta', the first stage of the next step if the points are kept
     density: Density  # from which the step's points are drawn
+    initial_density: Density  # that of t = 0, where paths begin
     fit: FitState  # of the fit in progress; without its arrays (p,) when none is, so that a checkpoint has 2 p numbers
     t: float
     h: float  # for the next attempt, before it is cut to meet an output time

@@ -50,7 +50,7 @@ class Stepper:
         self.sampling, self.direct, self.output_times = config.sampling, direct, output_times
         self.restart = config.restart
         self.integrator = Integrator(config.integrator)
-        self.points = StepPoints(config.sampling, sampler, galerkin)
+        self.points = StepPoints(config.sampling, sampler, galerkin, config.integrator.t_start)
         self.choice = SolverChoice(galerkin, direct, len(self.integrator.tableau.b))
         self._spectrum, self._motion = jax.jit(_spectrum), jax.jit(_motion)
 
@@ -188,7 +188,7 @@ def last_step(state: State) -> LastStep:
 
 
 def _present(state: State) -> Present:
-    return Present(state.theta, state.t, state.velocity, state.density)
+    return Present(state.theta, state.t, state.velocity, state.density, state.initial_density)
 
 
 def _motion(theta, new, velocities):

@@ -79,14 +79,16 @@ class SamplingSettings(Section):
 
     # How points are drawn. uniform: uniformly in the domain. density: from Gaussians fitted to |u|. solution: from
     # |u| itself, by resampling candidates of the Gaussians. residual: where the equation is violated most, by
-    # resampling candidates in the same way.
-    method: Literal["uniform", "density", "solution", "residual"] = "density"
+    # resampling candidates in the same way. paths: at the ends of simulated paths of particles, which are samples of
+    # u; for densities on the whole space whose problem defines drift.
+    method: Literal["uniform", "density", "solution", "residual", "paths"] = "density"
     # Number n of points, over all devices. Take two to four times as many as the network has parameters.
     points: PositiveInt = 4000
     # Draw up to 4 times as many points while the velocity satisfies the equation at its own points only
-    # (monitoring/adaptation.py). Has no effect with method = 'solution'.
+    # (monitoring/adaptation.py). Has no effect with method = 'solution' or 'paths'.
     adapt_points: bool = True
     # Share of the points that is drawn uniformly with the other methods, so that no part of the domain stays without.
+    # method = paths: share of the paths that reach into the tails of u, with larger noise and from larger Gaussians.
     uniform_fraction: float = Field(default=0.1, gt=0.0, le=1.0)
     # method = uniform: share of the points drawn uniformly from concentric boxes of all sizes about the centre,
     # without importance weights. For an OpenBox whose solution is carried outward from the middle, which uniform
@@ -94,10 +96,13 @@ class SamplingSettings(Section):
     nested_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
     # Number of Gaussians that are fitted to |u|.
     components: PositiveInt = 1
-    # Factor on the covariance of the fitted Gaussians, so that points lie in the tails of u too.
+    # Factor on the covariance of the fitted Gaussians, so that points lie in the tails of u too. method = paths: for
+    # the share uniform_fraction alone, of its Gaussians at t = 0 and of the noise B B^T.
     inflation: float = Field(default=1.5, ge=1.0)
-    # method = residual or solution: number of candidates for each point.
+    # method = residual or solution: number of candidates for each point; paths: for each start of a path.
     oversampling: PositiveInt = 10
+    # method = paths: number of time steps of the paths from t = 0 to the time of a draw.
+    path_steps: PositiveInt = 100
     # Number of accepted steps that use the same points.
     redraw_every: PositiveInt = 1
     # Number of points whose layer factors a device holds at once; 0: all of its points. With fewer, factors are made

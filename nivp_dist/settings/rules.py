@@ -32,7 +32,7 @@ def one_alpha_per_frequency(network):
 
 def sampling_keys_agree(sampling):
     """Points chosen by resampling are drawn in every step; nested boxes are a kind of uniform points."""
-    if sampling.method in ("residual", "solution") and sampling.redraw_every > 1:
+    if sampling.method in ("residual", "solution", "paths") and sampling.redraw_every > 1:
         raise ValueError(f"sampling.redraw_every must be 1 with sampling.method = '{sampling.method}'")
     if sampling.nested_fraction > 0 and sampling.method != "uniform":
         raise ValueError(

@@ -30,6 +30,8 @@ def check(tmp_path):
     return check
 
 
+STILL = "def drift(self, x, t):\n        return 0.0 * x\n    "
+SPREADING = STILL + "def noise(self, t):\n        return np.sqrt(2) * np.eye(2)"
 SINE = "@property\n    def domain(self):\n        return PeriodicBox(2, 0, 2)"
 OPEN = "@property\n    def domain(self):\n        return OpenBox(2)"
 FIRST_OF_PAIR = "def reference(self, x, t):\n        return np.prod(1 - x**2, axis=1)"
@@ -54,6 +56,7 @@ def test_every_shipped_problem_passes(name):
         {"head": "outputs = 2\n    output_names = ('u', 'v')", "initial": PAIR},
         {"more": "def invariants(self, u, x):\n        return {'mass': u(x), 'slope': jnp.sum(gradient(u, x) ** 2)}"},
         {"initial": "def initial(self, x):\n        return jnp.exp(-1e5 * jnp.sum((x - 0.3) ** 2))"},
+        {"more": SPREADING},
     ],
     ids=[
         "plain",
@@ -66,6 +69,7 @@ def test_every_shipped_problem_passes(name):
         "output names",
         "invariants",
         "so narrow that every value is 0",
+        "drift and noise",
     ],
 )
 def test_correct_problems_pass(check, parts):
@@ -137,6 +141,14 @@ def test_a_reference_that_is_not_the_initial_condition_at_time_0_gives_a_warning
             "mine.toml: Mine.invariants(u, x)['flux'] must be a scalar, got (2,)",
         ),
         ({"head": "outputs = 2"}, "mine.toml: Mine.initial(x) must have shape (2,) (outputs = 2), got ()"),
+        (
+            {"more": "def drift(self, x, t):\n        return x[0]"},
+            "mine.toml: Mine.drift(x, t) must have shape (2,), got ()",
+        ),
+        (
+            {"more": STILL + "def noise(self, t):\n        return jnp.ones(2)"},
+            "mine.toml: Mine.noise(t) must have shape (2, k), got (2,)",
+        ),
         (
             {"head": "outputs = 2", "initial": "def initial(self, x):\n        return x[0], x[1]"},
             "mine.toml: Mine.initial(x) must return one array, not a tuple; stack its parts with jnp.stack",
@@ -210,6 +222,15 @@ def test_declared_linearity_is_checked(check, term, linear):
     found = str(caught.value)
     assert found.startswith("mine.toml: Mine.linear = True, but rhs(u + v) differs from rhs(u) + rhs(v) by ")
     assert found.endswith("): set it to False") and "\n" not in found
+
+
+@pytest.mark.parametrize("noise", ["np.eye(2)", "t * np.sqrt(2) * jnp.eye(2)"])
+def test_drift_and_noise_are_compared_with_the_equation(check, noise):
+    with pytest.raises(InputError) as caught:
+        check(more=f"{STILL}def noise(self, t):\n        return {noise}")
+    found = str(caught.value)
+    assert found.startswith("mine.toml: Mine.drift and noise do not belong to rhs: ") and "\n" not in found
+    assert found.endswith("): correct one of them")
 
 
 DRIFT = "def rhs(self, u, x, t):\n        return gradient(u, x)[1]"
