@@ -26,7 +26,7 @@ WIDER = 2.0  # p0 on the whole space: its standard deviations, in units of the d
 MOVES = 2  # Metropolis steps after a change of beta, for each dimension, and FEWEST_MOVES of them at least
 FEWEST_MOVES = 20
 JUMP_EVERY = 5  # of the steps every fifth is the whole difference of two members, from one part of u to another
-MOST_TEMPERATURES = 200  # beta reaches one after 5 to 30 changes in the tests; more are a density that cannot be found
+MOST_TEMPERATURES = 200  # changes of beta; a density that takes more of them is taken as not found
 STARTS = 8  # of expectation-maximisation, whose best result is taken
 
 
