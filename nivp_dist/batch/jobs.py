@@ -64,12 +64,12 @@ def check_problems(configs: list[Config]) -> list[list[Source]]:
 
         files = {}
         for problem, t_start in [(config.problem, config.integrator.t_start) for config in configs]:
-            if (key := problem.model_dump_json()) not in files:
+            if (key := (problem.model_dump_json(), t_start)) not in files:
                 source = problem.file or f"problem {problem.name}"
                 for warning in checks.check(registry.load(problem), source, t_start):
                     click.echo(f"nivp: warning: {warning}", err=True)
                 files[key] = registry.files_of(problem)
-        return [files[config.problem.model_dump_json()] for config in configs]
+        return [files[config.problem.model_dump_json(), config.integrator.t_start] for config in configs]
     finally:
         os.environ.clear()  # sbatch hands it on to the job
         os.environ.update(before)

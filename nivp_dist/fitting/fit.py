@@ -40,7 +40,7 @@ LONG_PATIENCE, REAL_GAIN = 25, 0.95
 # The error of a fit is measured once more, on other points, and may be larger there. TRIAL_MARGIN is a share of the
 # goal, for one correction of an untrained network; TARGET_MARGIN is one of fit.target, for Gauss-Newton.
 TRIAL_MARGIN, TARGET_MARGIN = 0.5, 0.8
-FAR = 5.0  # times fit.target: a fit that stalls beyond it is at a stationary point near its initial parameters
+FAR = 10.0  # times fit.target: a fit that stalls beyond it is at a stationary point near its initial parameters
 
 
 class FitState(NamedTuple):
@@ -203,7 +203,7 @@ class Fitter:
         )
 
     def _last_iteration(self, error: float, since_least: int) -> int:
-        """The last round of Gauss-Newton: a later one for a fit that would fail at this error, but still gains."""
+        """The last round of Gauss-Newton: a later one for an initial fit that still gains but would end the run now."""
         settings, gains = self.settings, since_least < LONG_PATIENCE
         extended = gains and settings.on_miss == "error" and error > TARGET_MARGIN * settings.target
         return self.stages.last_extended if extended else self.stages.last_iteration

@@ -25,7 +25,8 @@ class FitSettings(Section):
     target: PositiveFloat = 5e-3
     # What a run does whose fit misses the target: end with an error, or continue with a warning.
     on_miss: Literal["error", "continue"] = "error"
-    # The largest number of Gauss-Newton rounds; four times as many while the fit gains and has not reached its target.
+    # The largest number of Gauss-Newton rounds. An initial fit that misses its target and still gains has four times as
+    # many.
     iterations: PositiveInt = 100
     # Relative L2 error below which the fit stops before that.
     stop_at: PositiveFloat = 1e-6
@@ -107,5 +108,6 @@ class RestartSettings(Section):
     fit: RefitSettings = RefitSettings()
 
     def fits(self, initial: FitSettings) -> FitSettings:
-        """The settings of refits, for those of the initial fit."""
-        return initial.model_copy(update=self.fit.model_dump(exclude_none=True))
+        """The settings of refits, for those of the initial fit. A refit that misses its target is refused, and the run
+        goes on."""
+        return initial.model_copy(update=self.fit.model_dump(exclude_none=True) | {"on_miss": "continue"})

@@ -97,7 +97,8 @@ def test_refits_have_the_settings_of_the_initial_fit_but_for_their_own(toml):
     config = read_config(toml(text), {"restart.fit.learning_rate": "0.5"})
     refit = config.restart.fits(config.fit)
     assert (refit.method, refit.optimiser, refit.batch, refit.learning_rate) == ("optimiser", "adam", 50, 0.5)
-    own = {"method", "batch", "learning_rate"}
+    assert refit.on_miss == "continue"  # a refit that misses its target is refused, and the run goes on
+    own = {"method", "batch", "learning_rate", "on_miss"}
     assert refit.model_dump(exclude=own) == config.fit.model_dump(exclude=own)
     assert config.fit.method == "gauss_newton"
     # The record holds them, and reads back the same.
