@@ -25,7 +25,7 @@ KEPT = 0.5  # share of the population that stays effective in one change of beta
 WIDER = 2.0  # p0 on the whole space: its standard deviations, in units of the domain's scale
 MOVES = 2  # Metropolis steps after a change of beta, for each dimension, and FEWEST_MOVES of them at least
 FEWEST_MOVES = 20
-JUMP_EVERY = 5  # of the steps every fifth is the whole difference of two members, from one part of u to another
+JUMP_EVERY = 5  # every fifth step has the whole difference of two members, which may lead from one part of u to another
 MOST_TEMPERATURES = 200  # changes of beta; a density that takes more of them is taken as not found
 STARTS = 8  # of expectation-maximisation, whose best result is taken
 
@@ -124,7 +124,7 @@ def _resampled(key, x, logs):
 def _moved(log_density, moves: int, key, x, beta):
     """x (n, d) after so many Metropolis steps that leave exp(log_density(., beta)) as it is."""
     half, d = len(x) // 2, x.shape[1]
-    # Neighbours of a resampled population are copies of one member: halves of a random order are independent enough.
+    # A resampled population has copies of one member side by side. It is therefore divided into halves at random.
     keys = random_keys.several(key, 2 * moves + 1)
     x = jax.random.permutation(keys[-1], x)
     usual = 2.38 / np.sqrt(2 * d)

@@ -106,7 +106,7 @@ class Paths:
         def step(number, x):
             now = self.t_start + number * h
             x = _runge_kutta(drift, x, now, h)
-            duration = jnp.where(number == steps - 1, h / 2, h)  # between two steps two halves meet
+            duration = jnp.where(number == steps - 1, h / 2, h)  # the halves after one step and before the next in one
             return diffuse(x, number + 1, now + h, duration)
 
         x = jax.lax.fori_loop(0, steps, step, diffuse(x, 0, self.t_start + 0.0 * h, h / 2))

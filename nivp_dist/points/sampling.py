@@ -49,7 +49,7 @@ PILOT_POINTS, PILOT_ROUNDS = 100_000, 5
 LEAST_EFFECTIVE = 500.0
 # Of expectation-maximisation, in the last round, with several Gaussians: they separate two pulses in tests/points.
 SEPARATING_SWEEPS = 50
-# Of expectation-maximisation on importance-weighted points, for a mixture that was fitted to samples: it is close.
+# Of expectation-maximisation on importance-weighted points, from a mixture that was fitted to samples before.
 IMPROVING_SWEEPS = 10
 # The smallest standard deviation of a Gaussian, in units of the domain's scale: pulses in use are 50 times as wide.
 SMALLEST_WIDTH = 1e-3
@@ -130,7 +130,7 @@ class Sampler:
         return self.fit(density, points, evaluate(None, points.x), sweeps=last)
 
     def _from_samples(self, key, x, evaluate) -> Density:
-        """The density from samples x (n, d) of |u|, improved by importance sampling: u has the weights of its parts."""
+        """The density fitted to samples x (n, d) of |u|, the weights of its parts by a round of importance sampling."""
         floor = jnp.diag(jnp.asarray((SMALLEST_WIDTH * self.domain.scale) ** 2))
         mixture = random_keys.pilot_mixture_key(key)
         density = fitted_mixture(mixture, x, self.settings.components, floor, SEPARATING_SWEEPS)

@@ -39,9 +39,9 @@ class Problem:
     """An initial-value problem u_t = L[u](x, t), u = u0(x) at the start, with m outputs on a domain in R^d.
 
     A subclass defines ``domain``, ``initial`` and ``rhs``. Optional are ``reference``, ``reference_until``,
-    ``statistics``, ``invariants``, ``drift``, ``noise`` and the class attributes below. x and t have the units of the
-    equation; nothing is scaled. The start is at t = 0 unless integrator.t_start says otherwise. A problem of second
-    order in time is written as a first-order system (u, w = u_t), m = 2.
+    ``statistics``, ``invariants``, ``initial_samples``, ``drift``, ``noise`` and the class attributes below. x and t
+    have the units of the equation; nothing is scaled. The start is at t = 0 unless integrator.t_start says otherwise.
+    A problem of second order in time is written as a first-order system (u, w = u_t), m = 2.
 
     Subclasses become frozen, keyword-only dataclasses: annotated attributes are parameters.
 
@@ -92,12 +92,13 @@ class Problem:
         """
         raise TypeError(f"{type(self).__name__} must define the method 'rhs(self, u, x, t)'")
 
+    # All that follows is optional.
     initial_samples: ClassVar[Any] = None
     """initial_samples(self, key, n): n independent samples (n, d) of the density that is proportional to |u0|, by
     ``jax.random`` with that key; for initial conditions that are hard to find by values of u0 alone, such as narrow
-    parts that lie far from each other in many dimensions. Optional."""
+    parts that lie far from each other in many dimensions. Every process calls it with the same key."""
 
-    # Optional. Without a reference the report has the residual, but no error.
+    # Without a reference the report has the residual, but no error.
     reference: ClassVar[Any] = None
     """reference(self, x, t): the solution at points x (n, d) and time t, numpy float64: (n,), or (n, k) for the first
     k outputs.

@@ -73,7 +73,7 @@ def check(problem: Problem, source: str, t_start: float = 0.0) -> list[str]:
         _linearity(problem, points, np.asarray(velocity), code)
     _symmetry(problem, initial, rhs, code)
     if callable(problem.drift):
-        _particles(problem, points, rhs, code, t_start)
+        _particles(problem, points, rhs, code)
     warnings = _reference(problem, initial, code) if has_reference(problem, t_start) else []
     return warnings + _undeclared_files(problem, code)
 
@@ -213,7 +213,7 @@ def _symmetry(problem: Problem, initial: Callable, rhs: Callable, code: _UserCod
                 code.fail(f"even = {problem.even}, but {what} is not even along axis {axis}: remove that axis")
 
 
-def _particles(problem: Problem, points: np.ndarray, rhs: Callable, code: _UserCode, t_start: float) -> None:
+def _particles(problem: Problem, points: np.ndarray, rhs: Callable, code: _UserCode) -> None:
     """Compare L[u0] with the time derivative of the density of particles with the problem's drift and noise."""
     d = problem.domain.dimension
     noise = problem.noise if callable(problem.noise) else lambda t: np.zeros((d, 1))
@@ -231,7 +231,7 @@ def _particles(problem: Problem, points: np.ndarray, rhs: Callable, code: _UserC
         return rhs(x, t), transport - divergence(field, x) * problem.initial(x)
 
     both = jax.jit(jax.vmap(both, (0, None)))
-    for t in (t_start, t_start + 1.0):
+    for t in (code.t, code.t + 1.0):
         of_rhs, of_particles = (np.asarray(rate) for rate in code.call("drift(x, t)", both, points, t))
         size, misfit = np.abs(of_rhs).max(), np.abs(of_rhs - of_particles).max()
         if not misfit <= PARTICLES_TOLERANCE * size:

@@ -25,6 +25,7 @@ def sweep(over, output, arguments):
 
     Exit status: 0 if all runs have finished, 1 if one of them failed.
     """
+    from nivp_dist.report.tables import aligned
     from nivp_dist.studies import family, picture, table
 
     source, overrides = split(arguments, "CONFIG")
@@ -48,7 +49,7 @@ def sweep(over, output, arguments):
         raise RunStopped(f"stopped; continue with `nivp sweep {directory}`") from None
     results = family.results(directory)
     table.write_json(directory, results)
-    for line in table.lines(table.rows(results)):
+    for line in aligned(table.rows(results)):
         click.echo(line)
     if path := picture.draw(directory, results):
         click.echo(f"nivp: {path}", err=True)

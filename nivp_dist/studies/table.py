@@ -34,12 +34,6 @@ def rows(results: list[Result]) -> list[list[str]]:
     ]
 
 
-def lines(table: list[list[str]]) -> list[str]:
-    """A table as aligned lines of text."""
-    widths = [max(map(len, column)) for column in zip(*table)]
-    return ["  ".join(entry.ljust(width) for entry, width in zip(row, widths)).rstrip() for row in table]
-
-
 def write_json(directory: Path, results: list[Result]) -> None:
     """sweep.json in the directory of the family: a list with "run", "settings" and the numbers of every run."""
     entries = [{"run": result.directory.name, "settings": result.values} | plain(result.numbers) for result in results]
