@@ -5,7 +5,7 @@ All functions act on one device's points. They are called inside of `shard_map` 
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +24,14 @@ class Discretisation(NamedTuple):
 
     Attributes:
         sampling: ``points`` (over all devices) and ``chunk`` (points of a device held at once) are used here.
+        norm: "field", that of the network's field, or "energy", that of the problem's energy (``galerkin.energy``).
     """
 
     network: Network
     problem: Problem
     sampling: SamplingSettings
     mesh: Mesh
+    norm: Literal["field", "energy"] = "field"
 
     @property
     def chunk(self) -> int:
@@ -67,6 +69,31 @@ class Discretisation(NamedTuple):
 
     def _at_points(self, function, x):
         return self.in_blocks(jax.vmap(function), x).astype(jnp.float64)
+
+    def residual(self, theta, t, v, points):
+        """What the velocity v (p,) leaves of the equation at every point, in the components of the norm.
+
+        Returns: the misfit of the rate, the rate f by the equation, and the solution itself, (n, k) each.
+        """
+        if self.norm == "field":
+            f = self.rhs(theta, t, points.x)
+            return self.rate(theta, v, points) - f, f, self.field(theta, points.x)
+        f = self.energy_rate(theta, t, points.x)
+        energy = lambda theta: self._at_points(partial(self.energy_at, theta), points.x)  # noqa: E731
+        solution, rate = jax.jvp(energy, (theta,), (v,))
+        return rate - f, f, solution
+
+    def energy_at(self, theta, point):
+        """The components of the problem's energy at one point (d,): (k,) float64."""
+        network = self.network
+        components = self.problem.energy(network.function(theta), point.astype(network.dtype))
+        return components.astype(jnp.float64)
+
+    def energy_rate(self, theta, t, x):
+        """Their time derivatives by the equation at x (n, d): (n, k) float64. They are linear in the solution."""
+        u = self.network.function(theta)
+        rhs = lambda y: self.problem.rhs(u, y, t)  # noqa: E731
+        return self._at_points(lambda point: self.problem.energy(rhs, point.astype(self.network.dtype)), x)
 
     def field(self, theta, x):
         """The network's field at x (n, d): (n, m)."""

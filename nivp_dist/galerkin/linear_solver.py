@@ -50,8 +50,8 @@ class LinearSolver:
     """
 
     def __init__(self, discretisation: Discretisation, solver: SolverSettings, fitting: bool, rate_rtol: float):
-        self.network, _, sampling, mesh = discretisation
-        self.solver, self.points, self.devices = solver, sampling.points, mesh.size
+        self.network, mesh = discretisation.network, discretisation.mesh
+        self.solver, self.points, self.devices = solver, discretisation.sampling.points, mesh.size
         self.method = choose_method(solver, self.network, self.points, fitting, self.devices)
         self.rtol, self.rate_rtol = (LEAST_RESIDUAL, rate_rtol) if solver.rtol == "auto" else (solver.rtol, 0.0)
         size, sharded = self.network.size, solver.shard_vectors

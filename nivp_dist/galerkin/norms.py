@@ -79,10 +79,8 @@ def step_norms(discretisation: Discretisation, theta, new, e, increment, increme
 
 def check_residual(discretisation: Discretisation, theta, t, v, points) -> ResidualCheck:
     """The residual of the velocity v (p,) at (theta, t)."""
-    network, f = discretisation.network, discretisation.rhs(theta, t, points.x)
-    misfit = discretisation.rate(theta, v, points) - f
-    field = discretisation.field(theta, points.x)
-    weighted, size = _error_norm(network, points, field)
+    misfit, f, solution = discretisation.residual(theta, t, v, points)
+    weighted, size = _error_norm(discretisation.network, points, solution)
     mass = points.measure * jnp.linalg.norm(discretisation.values(theta, points.x).astype(jnp.float64), axis=-1)
     squares = [square(points, misfit), square(points, f)]
     squares += [square(weighted, values) for values in (misfit, size)]
@@ -95,7 +93,7 @@ def check_residual(discretisation: Discretisation, theta, t, v, points) -> Resid
 
 def residual_squares(discretisation: Discretisation, theta, t, v, points):
     """|J v - f|^2 at every point of this device: (n,)."""
-    misfit = discretisation.rate(theta, v, points) - discretisation.rhs(theta, t, points.x)
+    misfit = discretisation.residual(theta, t, v, points)[0]
     return jnp.sum(misfit**2, axis=-1)
 
 

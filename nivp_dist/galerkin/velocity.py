@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from nivp_dist.backend.mesh import AXIS, program
 from nivp_dist.galerkin import kernel, norms, not_finite, nystrom
 from nivp_dist.galerkin.discretisation import Discretisation
+from nivp_dist.galerkin.energy import EnergyOperator
 from nivp_dist.galerkin.linear_solver import LinearSolver
 from nivp_dist.galerkin.methods import ITERATIVE, initial_rank, largest_rank
 from nivp_dist.galerkin.regularisation import Regularisation
@@ -67,7 +68,7 @@ class Galerkin:
         self, discretisation: Discretisation, solver: SolverSettings, fitting: bool = False, rate_rtol: float = 0.0
     ):
         self.discretisation, self.solver, self.axis = discretisation, solver, AXIS
-        self.network, self.problem, _, self.mesh = discretisation
+        self.network, self.problem, self.mesh = discretisation.network, discretisation.problem, discretisation.mesh
         self.linear_solver = LinearSolver(discretisation, solver, fitting, rate_rtol)
         self.method = self.linear_solver.method
         self.points_spec = Points._make((P(AXIS), P(AXIS), P(AXIS)))
@@ -182,12 +183,14 @@ class Galerkin:
     def _velocity(self, theta, t, points, regularisation, guess):
         basis = regularisation.basis
         operators = operator, _ = self._operators(theta, points, basis)
-        f = self.discretisation.rhs(theta, t, points.x)
+        f = self._right_hand_side(theta, t, points)
         guess = guess if self.method == "dual_pcg" else self.network.to_basis(guess, basis)
         solved = self.linear_solver.solve(operators, f, points.weights, regularisation, guess)
         rate = operator.apply(solved.v)
         squares = jnp.stack([norms.square(points, rate - f), norms.square(points, f)])
         v = self.network.from_basis(solved.v, basis)
+        if self.discretisation.norm == "energy":
+            rate = self.discretisation.rate(theta, v, points)
         misfit, f_square = jax.lax.psum(squares, AXIS)
         residual = jnp.sqrt(misfit / jnp.where(f_square > 0, f_square, 1.0))
         guess = solved.next_guess if self.method == "dual_pcg" else v
@@ -207,10 +210,17 @@ class Galerkin:
 
     def _operators(self, theta, points, basis):
         """J in float64, for rates, right-hand sides and true residuals, and J in solver.precision."""
+        if self.discretisation.norm == "energy":
+            operator = EnergyOperator.build(self.discretisation, theta, points, basis)
+            return operator, operator
         exact, precision = self.discretisation.operator(theta, points, basis), self.solver.precision
         if precision == "float64":
             return exact, exact
         return exact, self.discretisation.operator(theta, points, basis, precision)
+
+    def _right_hand_side(self, theta, t, points):
+        it = self.discretisation
+        return (it.rhs if it.norm == "field" else it.energy_rate)(theta, t, points.x)
 
     def _zeros(self, points):
         """One zero a sample (n m,): made from the weights, so that they lie on the devices as the points do."""

@@ -39,8 +39,9 @@ class Problem:
     """An initial-value problem u_t = L[u](x, t), u = u0(x) at the start, with m outputs on a domain in R^d.
 
     A subclass defines ``domain``, ``initial`` and ``rhs``. Optional are ``reference``, ``reference_until``,
-    ``statistics``, ``invariants``, ``initial_samples``, ``drift``, ``noise`` and the class attributes below. x and t
-    have the units of the equation; nothing is scaled. The start is at t = 0 unless integrator.t_start says otherwise.
+    ``statistics``, ``invariants``, ``initial_samples``, ``energy``, ``drift``, ``noise`` and the class attributes
+    below. x and t have the units of the equation; nothing is scaled. The start is at t = 0 unless integrator.t_start
+    says otherwise.
     A problem of second order in time is written as a first-order system (u, w = u_t), m = 2.
 
     Subclasses become frozen, keyword-only dataclasses: annotated attributes are parameters.
@@ -123,6 +124,14 @@ class Problem:
 
     Their integrals over the domain, and how much these have changed since the start, are reported at the output times:
     a check without a reference. The mass of a probability density is reported in any case.
+    """
+
+    energy: ClassVar[Any] = None
+    """energy(self, u, x): components e (k,) at one point x (d,), linear in u, such that the integral of |e|^2 is
+    conserved or decays under the linearised equation; written as ``rhs``. For a wave: the slopes of u, and u_t.
+
+    Least squares are then in the norm of e, in which the projected equation is as stable as the equation itself
+    (solver.norm).
     """
 
     drift: ClassVar[Any] = None

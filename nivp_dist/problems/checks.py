@@ -1,6 +1,5 @@
 """Checks of a problem before the network is built: shapes, finite values, boundary data, declared properties."""
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist import backend  # noqa: F401  float64 before any array is made
-from nivp_dist.errors import InputError
 from nivp_dist.problems import reads
 from nivp_dist.problems.base import Problem, has_reference, output_names, stored_initial
 from nivp_dist.problems.domains import Domain
-from nivp_dist.problems.loading import first_line, place_of
 from nivp_dist.problems.operators import divergence, generator
+from nivp_dist.problems.user_code import UserCode, shown
 from nivp_dist.settings.sources import data_path
 
 POINTS = 64  # points at which functions are evaluated; a mistake of shape or sign shows at any of them
@@ -49,7 +47,7 @@ def check(problem: Problem, source: str, t_start: float = 0.0) -> list[str]:
     Raises InputError: the first mistake that is found, in one line; for an exception in the user's code with its file
     and line.
     """
-    code = _UserCode(problem, source, t_start)
+    code = UserCode(problem, source, t_start)
     domain = _domain(problem, code)
     points = _points(domain, POINTS)
     x = jax.ShapeDtypeStruct((domain.dimension,), np.float64)
@@ -69,6 +67,8 @@ def check(problem: Problem, source: str, t_start: float = 0.0) -> list[str]:
     code.finite(f"rhs(u, x, t) at t = {t_start:g} with u = initial", points, velocity)
     if callable(problem.invariants):
         _invariants(problem, x, code)
+    if callable(problem.energy):
+        _energy(problem, points, code)
     if problem.linear:
         _linearity(problem, points, np.asarray(velocity), code)
     _symmetry(problem, initial, rhs, code)
@@ -78,50 +78,7 @@ def check(problem: Problem, source: str, t_start: float = 0.0) -> list[str]:
     return warnings + _undeclared_files(problem, code)
 
 
-class _UserCode:
-    """Calls the user's functions and raises InputError, with a message of one line, for what is wrong with them.
-
-    t: the time at which they are called.
-    """
-
-    def __init__(self, problem: Problem, source: str, t: float):
-        self.name, self.source, self.t = type(problem).__name__, source, t
-        try:
-            self.file = inspect.getsourcefile(type(problem))
-        except TypeError:  # a class typed into a prompt has no file
-            self.file = None
-
-    def fail(self, text: str):
-        raise InputError(f"{self.source}: {self.name}.{text}")
-
-    def call(self, what: str, function: Callable, *arguments):
-        try:
-            return function(*arguments)
-        except InputError:
-            raise
-        except Exception as error:  # noqa: BLE001  code of users can raise anything
-            hint = "; write it with jax.numpy, without float(), if or numpy on x, t or u" if _is_tracing(error) else ""
-            place = place_of(error, self.file) or self.source
-            raise InputError(f"{place}: {self.name}.{what}: {first_line(error)}{hint}") from None
-
-    def shape(self, what: str, expected: tuple, function: Callable, *arguments):
-        result = self.call(what, jax.eval_shape, function, *arguments)
-        if not isinstance(result, jax.ShapeDtypeStruct):
-            self.fail(f"{what} must return one array, not a {type(result).__name__}; stack its parts with jnp.stack")
-        if result.shape != expected:
-            outputs = expected[0] if expected else 1
-            self.fail(f"{what} must have shape {expected} (outputs = {outputs}), got {result.shape}")
-        if not (np.issubdtype(result.dtype, np.floating) or np.issubdtype(result.dtype, np.integer)):
-            self.fail(f"{what} must be real, got {result.dtype}")
-
-    def finite(self, what: str, points: np.ndarray, values) -> None:
-        bad = ~np.isfinite(np.asarray(values, np.float64).reshape(len(points), -1)).all(axis=1)
-        if bad.any():
-            where = _shown(points[bad][0])
-            self.fail(f"{what} is not finite at {int(bad.sum())} of {len(points)} points, such as x = {where}")
-
-
-def _domain(problem: Problem, code: _UserCode) -> Domain:
+def _domain(problem: Problem, code: UserCode) -> Domain:
     domain = code.call("domain", lambda: problem.domain)
     if not isinstance(domain, Domain):
         hint = "; put @property above it" if callable(domain) else ""
@@ -142,7 +99,7 @@ def _points(domain: Domain, number: int) -> np.ndarray:
     return domain.sample(np.random.default_rng(0), number)
 
 
-def _boundary(domain: Domain, initial: Callable, code: _UserCode) -> None:
+def _boundary(domain: Domain, initial: Callable, code: UserCode) -> None:
     if domain.walls == "none":
         return
     inside = np.concatenate([_points(domain, SCALE_POINTS), domain.centre[None]])
@@ -165,7 +122,7 @@ def _boundary(domain: Domain, initial: Callable, code: _UserCode) -> None:
                 )
 
 
-def _invariants(problem: Problem, x: jax.ShapeDtypeStruct, code: _UserCode) -> None:
+def _invariants(problem: Problem, x: jax.ShapeDtypeStruct, code: UserCode) -> None:
     shapes = code.call("invariants(u, x)", jax.eval_shape, lambda point: problem.invariants(problem.initial, point), x)
     if not (isinstance(shapes, dict) and all(isinstance(name, str) for name in shapes)):
         code.fail("invariants(u, x) must return a dictionary, name -> density at x")
@@ -174,12 +131,31 @@ def _invariants(problem: Problem, x: jax.ShapeDtypeStruct, code: _UserCode) -> N
             code.fail(f"invariants(u, x)['{name}'] must be a scalar, got {getattr(density, 'shape', density)}")
 
 
-def _linearity(problem: Problem, points: np.ndarray, velocity: np.ndarray, code: _UserCode) -> None:
-    """Compare L[u0 + v] with L[u0] + L[v], v = 3 u0 sin(sum of the scaled coordinates)."""
-    domain = problem.domain
+def _energy(problem: Problem, points: np.ndarray, code: UserCode) -> None:
+    """The shape of the components of the energy, and e(u0 + v) against e(u0) + e(v)."""
+    x, other = jax.ShapeDtypeStruct((problem.domain.dimension,), np.float64), _other(problem)
+    shape = np.shape(code.call("energy(u, x)", jax.eval_shape, lambda point: problem.energy(problem.initial, point), x))
+    if len(shape) != 1:
+        code.fail(f"energy(u, x) must have shape (k,), got {shape}")
 
-    def other(x):
-        return 3 * jnp.sin(jnp.sum((x - domain.centre) / domain.scale)) * problem.initial(x)
+    def parts(x):
+        both = problem.energy(lambda y: problem.initial(y) + other(y), x)
+        return both, both - problem.energy(problem.initial, x) - problem.energy(other, x)
+
+    together, misfit = (np.abs(each).max() for each in code.call("energy(u, x)", jax.jit(jax.vmap(parts)), points))
+    if not misfit <= LINEARITY_TOLERANCE * together:
+        code.fail(f"energy(u, x) must be linear in u: e(u + v) differs from e(u) + e(v) by {misfit:.3g}")
+
+
+def _other(problem: Problem) -> Callable:
+    """A function that obeys the boundary conditions: 3 u0 sin(sum of the scaled coordinates)."""
+    domain = problem.domain
+    return lambda x: 3 * jnp.sin(jnp.sum((x - domain.centre) / domain.scale)) * problem.initial(x)
+
+
+def _linearity(problem: Problem, points: np.ndarray, velocity: np.ndarray, code: UserCode) -> None:
+    """Compare L[u0 + v] with L[u0] + L[v], v another function."""
+    other = _other(problem)
 
     def both(x, t):
         return problem.rhs(other, x, t), problem.rhs(lambda y: problem.initial(y) + other(y), x, t)
@@ -194,7 +170,7 @@ def _linearity(problem: Problem, points: np.ndarray, velocity: np.ndarray, code:
         )
 
 
-def _symmetry(problem: Problem, initial: Callable, rhs: Callable, code: _UserCode) -> None:
+def _symmetry(problem: Problem, initial: Callable, rhs: Callable, code: UserCode) -> None:
     domain = problem.domain
     if problem.even == ():
         return
@@ -213,7 +189,7 @@ def _symmetry(problem: Problem, initial: Callable, rhs: Callable, code: _UserCod
                 code.fail(f"even = {problem.even}, but {what} is not even along axis {axis}: remove that axis")
 
 
-def _particles(problem: Problem, points: np.ndarray, rhs: Callable, code: _UserCode) -> None:
+def _particles(problem: Problem, points: np.ndarray, rhs: Callable, code: UserCode) -> None:
     """Compare L[u0] with the time derivative of the density of particles with the problem's drift and noise."""
     d = problem.domain.dimension
     noise = problem.noise if callable(problem.noise) else lambda t: np.zeros((d, 1))
@@ -241,7 +217,7 @@ def _particles(problem: Problem, points: np.ndarray, rhs: Callable, code: _UserC
             )
 
 
-def _reference(problem: Problem, initial: Callable, code: _UserCode) -> list[str]:
+def _reference(problem: Problem, initial: Callable, code: UserCode) -> list[str]:
     """Compare the reference at the start with u0, at some points of the domain and at those where |u0| is largest.
 
     A difference is a warning and not an error, because the run does not use the reference: only the errors that it
@@ -267,12 +243,12 @@ def _reference(problem: Problem, initial: Callable, code: _UserCode) -> list[str
     mend = "correct one of them" if solution is None else f"set integrator.t_start to the time of {solution}"
     return [
         f"{code.source}: {code.name}.reference(x, t = {code.t:g}) differs from {code.name}.initial(x) by "
-        f"{misfit.max():.3g} in {output_names(problem)[output]} at x = {_shown(points[point])} "
+        f"{misfit.max():.3g} in {output_names(problem)[output]} at x = {shown(points[point])} "
         f"(max |u0| = {size:.3g}): {mend}, or the errors that the run reports are wrong"
     ]
 
 
-def _undeclared_files(problem: Problem, code: _UserCode) -> list[str]:
+def _undeclared_files(problem: Problem, code: UserCode) -> list[str]:
     """Warnings about files that the problem has read so far and does not declare."""
     if code.file is None:
         return []
@@ -285,12 +261,3 @@ def _undeclared_files(problem: Problem, code: _UserCode) -> list[str]:
         "with another equation"
         for path in sorted(reads.by(folder) - declared)
     ]
-
-
-def _shown(x: np.ndarray) -> str:
-    """A point (d,) as text."""
-    return np.array2string(x, precision=3, separator=", ", threshold=6)
-
-
-def _is_tracing(error: Exception) -> bool:
-    return isinstance(error, (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError))

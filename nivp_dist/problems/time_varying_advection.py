@@ -56,6 +56,10 @@ class TimeVaryingAdvection(Problem):
     def initial(self, x):
         return mixture_density(x, *self._start(), jnp)
 
+    def drift(self, x, t):
+        """a(t), (d,), everywhere."""
+        return self.velocity(t)
+
     def rhs(self, u, x, t):
         return -jnp.asarray(self.velocity(t), x.dtype) @ gradient(u, x)
 

@@ -52,6 +52,10 @@ class Wave(Problem):
     def rhs(self, u, x, t):
         return jnp.stack([u(x)[1], self.speed_squared * laplacian(lambda y: u(y)[0], x)])
 
+    def energy(self, u, x):
+        slope = gradient(lambda y: u(y)[0], x)
+        return jnp.append(np.sqrt(self.speed_squared) * slope, u(x)[1])
+
     def invariants(self, u, x):
         slope, (_, velocity) = gradient(lambda y: u(y)[0], x), u(x)
         return {"energy": (velocity**2 + self.speed_squared * slope @ slope) / 2}

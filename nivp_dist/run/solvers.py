@@ -2,6 +2,7 @@
 
 from jax.sharding import Mesh
 
+from nivp_dist.errors import InputError
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.methods import ITERATIVE, direct_method
 from nivp_dist.galerkin.velocity import Galerkin
@@ -22,11 +23,14 @@ class Solvers:
         A step changes the field by a few hundredths, so that J v with a relative error of integrator.rtol changes the
         solution by far less than that.
         """
-        config = self.config
-        rtol = config.integrator.rtol
-        return Galerkin(
-            Discretisation(network, self.problem, config.sampling, self.mesh), config.solver, rate_rtol=rtol
-        )
+        config, energy = self.config, self.problem.energy
+        if config.solver.norm == "energy" and (not callable(energy) or network.log_density):
+            raise InputError(
+                "solver.norm = 'energy' needs a problem that defines energy(u, x) and a network that represents u: "
+                "leave solver.norm out"
+            )
+        discretisation = Discretisation(network, self.problem, config.sampling, self.mesh, config.solver.norm)
+        return Galerkin(discretisation, config.solver, rate_rtol=config.integrator.rtol)
 
     def direct_of_steps(self, network: Network, chosen: Galerkin) -> Galerkin | None:
         """The direct solver to which a run by CG may go over: None without solver.method = 'auto', or where `chosen`

@@ -125,6 +125,9 @@ class SolverSettings(Section):
     # Scale the parameters so that every layer has the same share of the trace of M; for networks in which the
     # derivatives of one layer are far larger than those of the others.
     equal_shares: bool = False
+    # The norm in which the residual of the velocity is least: that of the field, or that of the energy that the problem
+    # defines, in which projected waves are stable; it needs method = primal, and its products are in float64.
+    norm: Literal["field", "energy"] = "field"
     # Raise mu while steps are rejected or their size collapses, and lower it again afterwards
     # (monitoring/adaptation.py).
     adapt_mu: bool = True

@@ -43,7 +43,11 @@ def sampling_keys_agree(sampling):
 
 
 def solver_keys_agree(solver):
-    """Sharded vectors need pcg, and coarse products need conjugate gradients of either kind."""
+    """Sharded vectors need pcg, coarse products conjugate gradients of either kind, the energy norm method = primal."""
+    if solver.norm == "energy" and solver.method != "primal":
+        raise ValueError(
+            f"solver.norm = 'energy' is for solver.method = 'primal', and it is {solver.method!r}: set both"
+        )
     if solver.shard_vectors and solver.method != "pcg":
         raise ValueError(
             f"solver.shard_vectors is for solver.method = 'pcg', and it is {solver.method!r}: set both, or neither"

@@ -133,6 +133,10 @@ def test_a_reference_that_is_not_the_initial_condition_at_time_0_gives_a_warning
             "mine.toml: Mine.initial(x) must have shape () (outputs = 1), got (2,)",
         ),
         (
+            {"more": "def energy(self, u, x):\n        return u(x)"},
+            "mine.toml: Mine.energy(u, x) must have shape (k,), got ()",
+        ),
+        (
             {"more": "def invariants(self, u, x):\n        return u(x)"},
             "mine.toml: Mine.invariants(u, x) must return a dictionary, name -> density at x",
         ),
@@ -222,6 +226,13 @@ def test_declared_linearity_is_checked(check, term, linear):
     found = str(caught.value)
     assert found.startswith("mine.toml: Mine.linear = True, but rhs(u + v) differs from rhs(u) + rhs(v) by ")
     assert found.endswith("): set it to False") and "\n" not in found
+
+
+def test_an_energy_that_is_not_linear_is_a_mistake(check):
+    check(more="def energy(self, u, x):\n        return jnp.append(gradient(u, x), u(x))")
+    found = "mine.toml: Mine.energy(u, x) must be linear in u: e(u + v) differs from e(u) + e(v) by "
+    with pytest.raises(InputError, match=re.escape(found)):
+        check(more="def energy(self, u, x):\n        return jnp.stack([u(x), u(x) ** 2])")
 
 
 @pytest.mark.parametrize("noise", ["np.eye(2)", "t * np.sqrt(2) * jnp.eye(2)"])
