@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what `__getattr__` below finds, for type checkers and editors
     from nivp_dist.api import open_run, resume, solve
+    from nivp_dist.callbacks import Callback
     from nivp_dist.problems import Box, Problem
     from nivp_dist.settings.model import Config
 
@@ -13,12 +14,13 @@ __version__ = "0.2.0"
 _PUBLIC = {
     "Problem": "nivp_dist.problems",
     "Box": "nivp_dist.problems",
+    "Callback": "nivp_dist.callbacks",
     "Config": "nivp_dist.settings.model",
     "solve": "nivp_dist.api",
     "resume": "nivp_dist.api",
     "open_run": "nivp_dist.api",
 }
-__all__ = ["Problem", "Box", "Config", "solve", "resume", "open_run"]  # noqa: RUF022  in the order of use
+__all__ = ["Problem", "Box", "Callback", "Config", "solve", "resume", "open_run"]  # noqa: RUF022  in the order of use
 
 
 def __getattr__(name: str):

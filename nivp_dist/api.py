@@ -1,16 +1,22 @@
 """Runs from Python: ``solve`` starts one, ``resume`` continues one, ``open_run`` reads one, finished or not."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from nivp_dist.callbacks import Callback
 from nivp_dist.errors import InputError
 from nivp_dist.problems.base import Problem
 from nivp_dist.problems.registry import SHIPPED
 from nivp_dist.run.stored import Run, open_run, recorded, require_same_problem, session_class
-from nivp_dist.settings.files import name_of, read_config, resolve_problem_file, resume_config
+from nivp_dist.settings.files import name_of, read_config, resolve_files, resume_config
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.validation import validate
 from nivp_dist.storage.metrics import plain
+
+if TYPE_CHECKING:
+    from nivp_dist.run.launch import View  # which starts jax
 
 
 def solve(
@@ -19,6 +25,7 @@ def solve(
     problem: Problem | None = None,
     directory: str | Path | None = None,
     resume_if_present: bool = False,
+    callbacks: Sequence[Callback] = (),
     quiet: bool = False,
 ) -> Run:
     """Fit the initial condition, evolve it to ``integrator.t_end``, and open the finished run.
@@ -32,6 +39,8 @@ def solve(
             directory records only the name of its class and its parameters: pass the instance to ``resume`` and
             ``open_run`` too.
         directory: the run directory, new or empty. Default: runs/NAME-NUMBER in the working directory.
+        callbacks: instances of Callback classes (``nivp_dist.callbacks``), called while the run goes. The run directory
+            does not record them. A run that one of them stops is returned as it is, with the status "event".
         resume_if_present: continue the run in the directory, if it holds one, in place of starting another.
         quiet: print nothing.
 
@@ -41,14 +50,15 @@ def solve(
         RunStopped: a signal has stopped the run, after a checkpoint.
     """
     resolved, name = _resolve(config, problem)
+    view = _view(quiet, callbacks)
     launch = _launch(resolved)
     if resume_if_present:
         if directory is None:
             raise InputError("resume_if_present needs the directory of the run: directory=...")
         if launch.is_present(directory):
             path = Path(directory).expanduser().resolve()
-            return _resume(path, *launch.continuation(path, resolved), problem, quiet)
-    path = launch.start(resolved, directory, name, _view(quiet), problem)
+            return _resume(path, *launch.continuation(path, resolved), problem, view)
+    path = launch.start(resolved, directory, name, view, problem)
     return _open(path, problem)
 
 
@@ -57,6 +67,7 @@ def resume(
     *,
     problem: Problem | None = None,
     settings: dict[str, object] | None = None,
+    callbacks: Sequence[Callback] = (),
     quiet: bool = False,
 ) -> Run:
     """Continue the run in a directory from its newest checkpoint, and open the finished run.
@@ -65,16 +76,17 @@ def resume(
         problem: the instance that ``solve`` was given, if it was given one.
         settings: dotted key -> new value, such as {"integrator.t_end": 2.0}; the keys are those that may change
             between a run and its continuation (``nivp guide files``).
+        callbacks: as for ``solve``.
         quiet: print nothing.
 
     Raises as ``solve``, and InputError if the directory holds no run, another problem's, or if a key may not change.
     """
     changes = {key: _as_text(value) for key, value in (settings or {}).items()}
     path = Path(directory).expanduser().resolve()
-    return _resume(path, resume_config(path, changes), bool(changes), problem, quiet)
+    return _resume(path, resume_config(path, changes), bool(changes), problem, _view(quiet, callbacks))
 
 
-def _resume(path: Path, config: Config, changed: bool, problem: Problem | None, quiet: bool) -> Run:
+def _resume(path: Path, config: Config, changed: bool, problem: Problem | None, view: "View") -> Run:
     if problem is not None:
         require_same_problem(path, config.problem, problem)
     elif (name := session_class(config.problem)) is not None:
@@ -82,7 +94,7 @@ def _resume(path: Path, config: Config, changed: bool, problem: Problem | None, 
             f"{path}: solves the class {name} of a Python session, which is not stored; "
             f"use resume(directory, problem={name}(...))"
         )
-    _launch(config).resume(path, config, changed, _view(quiet), problem=problem)
+    _launch(config).resume(path, config, changed, view, problem=problem)
     return _open(path, problem)
 
 
@@ -101,13 +113,15 @@ def _launch(config: Config):
     return launch
 
 
-def _view(quiet: bool):
+def _view(quiet: bool, callbacks: Sequence[Callback]) -> "View":
+    from nivp_dist.callbacks.loading import require_callbacks
     from nivp_dist.report import draw_pictures
     from nivp_dist.report.progress import Reporter
     from nivp_dist.run.launch import View
     from nivp_dist.run.reporter import SilentReporter
 
-    return View(SilentReporter if quiet else Reporter, draw_pictures)
+    require_callbacks(callbacks)
+    return View(SilentReporter if quiet else Reporter, draw_pictures, callbacks=callbacks)
 
 
 def _open(path: Path, problem: Problem | None) -> Run:
@@ -131,7 +145,7 @@ def _resolve(config: Config | dict | str | Path, problem: Problem | None) -> tup
         resolved = config
     elif isinstance(config, dict):
         data = plain(config) | ({"problem": {"name": own.name}} if own else {})
-        resolve_problem_file(data, Path.cwd())
+        resolve_files(data, Path.cwd())
         resolved = validate(data, "config", {})
     elif isinstance(config, str | Path):
         override = {"problem.name": own.name} if own and own.name else None

@@ -81,7 +81,7 @@ def evolve(monkeypatch):
     """A controller that leaves a directory behind without computing, and remembers how it was called."""
     calls = []
 
-    def fake(config, directory, *, resume=False, reporter=None, problem=None, draw_pictures=None, part=None):
+    def fake(config, directory, *, resume=False, reporter=None, problem=None, callbacks=(), ending=None):
         from nivp_dist.problems.registry import load
 
         calls.append(SimpleNamespace(config=config, resume=resume, reporter=reporter, problem=problem))

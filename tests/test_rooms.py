@@ -19,14 +19,16 @@ ROOMS = {
     "storage": {"errors", "settings", "backend"},
     "cluster": {"errors", "settings", "storage", "backend"},
     "problems": {"errors", "settings", "backend"},
+    "callbacks": {"errors", "settings", "storage", "problems"},
     "network": {"errors", "settings", "backend", "problems"},
     "points": {"errors", "settings", "backend", "problems"},
     "galerkin": {"errors", "settings", "backend", "problems", "network", "points"},
     "fitting": {"errors", "settings", "backend", "problems", "network", "points", "galerkin"},
     "monitoring": {"errors", "settings", "backend", "problems", "points"},
     "integration": {"errors", "settings", "backend", "points", "network", "galerkin", "monitoring"},
-    "run": {"errors", "settings", "backend", "formatting", "storage", "cluster", "problems"} | NUMERICS - {"run"},
-    "batch": {"errors", "settings", "storage", "problems"},
+    "run": {"errors", "settings", "backend", "formatting", "storage", "cluster", "problems", "callbacks"}
+    | NUMERICS - {"run"},
+    "batch": {"errors", "settings", "storage", "problems", "callbacks"},
     "report": {"errors", "formatting", "settings", "storage", "problems", "points", "run", "batch"},
 }
 ROOMS["export"] = {"errors", "storage", "run"}

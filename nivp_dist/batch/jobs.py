@@ -53,15 +53,18 @@ def check(configs: list[Config], asked: Resources) -> list[list[Source]]:
 
 
 def check_problems(configs: list[Config]) -> list[list[Source]]:
-    """Load and check the problem of each configuration, and return the files that it needs. Raises InputError.
+    """Load and check the problem and the callbacks of each configuration, and return the files that the problem needs.
 
-    Warnings about a problem are printed to standard error, once.
+    Raises InputError. Warnings about a problem are printed to standard error, once.
     """
     before = dict(os.environ)
     os.environ["JAX_PLATFORMS"] = "cpu"  # the GPU of the login node stays free for others
     try:
+        from nivp_dist.callbacks import loading
         from nivp_dist.problems import checks, registry
 
+        for config in configs:
+            loading.check(loading.load(config.callbacks), registry.load(config.problem))
         files = {}
         for problem, t_start in [(config.problem, config.integrator.t_start) for config in configs]:
             if (key := (problem.model_dump_json(), t_start)) not in files:

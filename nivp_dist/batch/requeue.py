@@ -46,6 +46,8 @@ def refusal(
     lost = lost or (not summary and (directory / run_directory.SUMMARY).exists())
     if lost and status in ("finished", "failed"):
         return f"the run has {status}"
+    if status == "event":
+        return "a callback has stopped the run"
     if not lost and status != "stopped":
         return f"the run has not stopped with a checkpoint, its status is '{status or 'not started'}'"
     if not run_directory.has_checkpoint(directory):
@@ -70,8 +72,8 @@ def outcome(directory: str | Path, before: str = "") -> int:
     """
     if _is_from(before, directory):
         return PROCESS_LOST
-    status = run_directory.readable_summary(directory).get("status")
-    return {"finished": FINISHED, "stopped": STOPPED_EARLY, "failed": FAILED}.get(str(status), PROCESS_LOST)
+    codes = {"finished": FINISHED, "event": FINISHED, "stopped": STOPPED_EARLY, "failed": FAILED}
+    return codes.get(str(run_directory.readable_summary(directory).get("status")), PROCESS_LOST)
 
 
 def progress(directory: str | Path) -> int:

@@ -68,7 +68,7 @@ def is_sweep(directory: Path) -> bool:
 def tasks(directory: Path, with_finished: bool) -> list[int]:
     """The numbers of the tasks of a sweep; those whose runs have finished only if asked for."""
     listed = [line["task"] for line in read_lines(directory / SWEEP)]
-    return [task for task in listed if with_finished or not run_directory.has_finished(member(directory, task))]
+    return [task for task in listed if with_finished or not run_directory.has_ended(member(directory, task))]
 
 
 def members(directory: Path, tasks: list[int] | None) -> list[Path]:

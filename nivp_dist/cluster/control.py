@@ -10,7 +10,7 @@ from nivp_dist.cluster.signals import StopRequest
 from nivp_dist.errors import InputError
 from nivp_dist.settings.model import CheckpointSettings
 
-GO, SAVE, STOP = 0, 1, 2
+GO, SAVE, STOP, EVENT = 0, 1, 2, 3
 # Where the settings give no interval between saves, saves take this share of the time. Measured on a local disk, a save
 # takes 0.1 s with 1e4 or 1e6 parameters, and 2 s with 1e7; steps take from 0.02 s to minutes. Saves in a thread beside
 # the steps would spare at most this share, and half of it where the cores are busy.
@@ -27,17 +27,21 @@ class Control:
     def __init__(self, settings: CheckpointSettings, request: StopRequest, clock: Callable[[], float] = time.monotonic):
         self.settings, self.request, self.clock = settings, request, clock
         self.saved_at, self.saved_step = clock(), None
+        self.event = ""  # why a callback wants the run to stop; known to process 0 only
         self.began_at, self.save_seconds = clock(), 0.0  # the last command; how long the last save took
 
     def decide(self, step: int) -> int:
-        """What to do before the next part of the run: GO (on), SAVE or STOP. Collective.
+        """What to do before the next part of the run: GO (on), SAVE, STOP (on a signal) or EVENT (stop on the wish of
+        a callback, which comes first: a run that stops on a signal may be started again by its scheduler). Collective.
 
         step: transitions of the run so far.
         """
         self.begin("decision")
         command = GO
         if channel.current().index == 0:
-            if self.request.received:
+            if self.event:
+                command = EVENT
+            elif self.request.received:
                 command = STOP
             elif step != self.saved_step and self._due(step):
                 command = SAVE

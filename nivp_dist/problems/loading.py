@@ -1,9 +1,10 @@
-"""A user's problem file as a module. It may import the files in its folder, as a script that Python runs may.
+"""A user's file, of a problem or of callbacks, as a module.
 
-The copies in a run directory have the names of the files from which they were made, and several runs may be open in one
-process. So ``import material`` in a problem file does not register a module ``material``, but one in a package of that
-problem's own, whose folder is that of the file. Nothing is taken from or written to ``__pycache__``: Python would take
-the compiled code of an older file of the same size and second for that of the file.
+It may import the files in its folder, as a script that Python runs may. The copies in a run directory have the names of
+the files from which they were made, and several runs may be open in one process. So ``import material`` in a problem
+file does not register a module ``material``, but one in a package of that problem's own, whose folder is that of the
+file. Nothing is taken from or written to ``__pycache__``: Python would take the compiled code of an older file of the
+same size and second for that of the file.
 """
 
 import builtins
@@ -20,24 +21,29 @@ from nivp_dist.problems import reads
 from nivp_dist.problems.reads import PREFIX
 from nivp_dist.settings import sources
 
+PREFIXES = {"problem": PREFIX, "callbacks": "nivp_callbacks_"}  # of the names of modules
+_KINDS = {"problem": "a problem file", "callbacks": "a file of callbacks"}
 PARTS = "_files"  # the ending of the name of the package of the modules in its folder
 
 
-def load_module(path: Path) -> ModuleType:
-    """The module that a problem file defines. It is registered, because annotations are resolved by module name.
+def load_module(path: Path, section: str = "problem") -> ModuleType:
+    """The module that a user's file defines. It is registered, because annotations are resolved by module name.
+
+    section: of the settings that names the file, "problem" or "callbacks". What a problem's modules read is noticed.
 
     Raises InputError, with file and line, for any exception in the user's code.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: problem.file cannot be read: {error.strerror}") from None
+        raise InputError(f"{path}: {section}.file cannot be read: {error.strerror}") from None
     # The name comes from path and contents: the same file runs once, and again after it, or one beside it, was edited.
     words = [str(path), hashlib.sha256(content).hexdigest(), *(file.sha256 for file in sources.modules_beside(path))]
-    name = PREFIX + hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
+    name = PREFIXES[section] + hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
     if name in sys.modules:
         return sys.modules[name]
-    reads.watch(path.parent)
+    if section == "problem":
+        reads.watch(path.parent)
     importlib.invalidate_caches()  # for files that were written a moment ago
     module, parts = sys.modules[name], sys.modules[name + PARTS] = ModuleType(name), ModuleType(name + PARTS)
     module.__file__, parts.__path__ = str(path), [str(path.parent)]
@@ -49,7 +55,7 @@ def load_module(path: Path) -> ModuleType:
             del sys.modules[known]
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise InputError(_message(error, path, name)) from None
+        raise InputError(_message(error, path, name, section)) from None
     return module
 
 
@@ -68,14 +74,14 @@ def first_line(error: BaseException) -> str:
     return line if len(line) <= 200 else line[:197] + "..."
 
 
-def _message(error: BaseException, path: Path, name: str) -> str:
+def _message(error: BaseException, path: Path, name: str, section: str) -> str:
     if isinstance(error, SyntaxError):
         place = f"{error.filename}:{error.lineno}" if error.filename else path  # none for bytes that are no text
         return f"{place}: SyntaxError: {error.msg}"
     hint = ""
     if isinstance(error, ImportError):
-        hint = "; a problem file imports installed packages and files in its folder"
-    elif isinstance(error, FileNotFoundError):
+        hint = f"; {_KINDS[section]} imports installed packages and files in its folder"
+    elif isinstance(error, FileNotFoundError) and section == "problem":
         hint = "; a run reads copies of its data: name the files in the class attribute data_files"
     frames = [
         frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(path.parent)
@@ -101,7 +107,8 @@ class _Finder:
 
     @staticmethod
     def find_spec(name: str, path=None, target=None) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name, path) if path is not None and name.startswith(PREFIX) else None
+        ours = path is not None and name.startswith(tuple(PREFIXES.values()))
+        spec = PathFinder.find_spec(name, path) if ours else None
         if spec is not None and isinstance(spec.loader, SourceFileLoader):
             spec.loader = _Loader(name, spec.loader.path)
         return spec

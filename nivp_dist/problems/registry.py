@@ -2,19 +2,16 @@
 
 import dataclasses
 import importlib
-import json
-import sys
 import typing
 from pathlib import Path
 from types import ModuleType
 
-from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
-
 from nivp_dist.errors import InputError
 from nivp_dist.problems.base import Problem, has_reference, stored_initial
-from nivp_dist.problems.loading import first_line, load_module, place_of
+from nivp_dist.problems.loading import load_module
+from nivp_dist.problems.user_classes import class_in, instance
 from nivp_dist.settings import sources
-from nivp_dist.settings.keys import describe, nearest
+from nivp_dist.settings.keys import nearest
 from nivp_dist.settings.model import ProblemSettings
 from nivp_dist.settings.sources import Source
 
@@ -68,8 +65,8 @@ def load(settings: ProblemSettings, base: Path | None = None) -> Problem:
         cls, source = _shipped(settings.name or ""), f"problem {settings.name}"
     else:
         path = (Path(base or ".") / Path(settings.file).expanduser()).resolve()
-        cls, source = _class_of(load_module(path), settings.class_ or "", path), str(path)
-    return _instance(cls, settings.parameters, source)
+        cls, source = _class_in(load_module(path), settings.class_ or "", path), str(path)
+    return instance(cls, settings.parameters, source, "problem.parameters")
 
 
 def files_of(settings: ProblemSettings) -> list[Source]:
@@ -110,62 +107,9 @@ def _shipped(name: str) -> type[Problem]:
     return getattr(importlib.import_module(f"nivp_dist.problems.{module}"), cls)
 
 
-def _class_of(module: ModuleType, name: str, path: Path) -> type[Problem]:
-    classes = {key: value for key, value in vars(module).items() if isinstance(value, type)}
-    own = {key: value for key, value in classes.items() if value.__module__ == module.__name__}
-    if name not in own:
-        problems = [key for key, value in own.items() if issubclass(value, Problem)] or list(own)
-        hint = f"it has {', '.join(problems)}" if problems else "it has no class at all"
-        raise InputError(f"{path}: problem.class: there is no class '{name}' in this file; {hint}")
-    cls = own[name]
-    if not issubclass(cls, Problem):
-        raise InputError(f"{path}: class {name} must derive from nivp_dist.Problem")
+def _class_in(module: ModuleType, name: str, path: Path) -> type[Problem]:
+    cls = class_in(module, name, path, Problem, "problem.class")
     for method, words in _REQUIRED.items():
         if getattr(cls, method) is getattr(Problem, method):
             raise InputError(f"{path}: class {name} must define {words}")
     return cls
-
-
-def _instance(cls: type[Problem], parameters: dict, source: str) -> Problem:
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
-    for name in parameters:
-        if name not in fields:
-            close = nearest(name, fields)
-            hint = f"the nearest is {close}" if close else f"it has {', '.join(fields) or 'none'}"
-            raise InputError(f"{source}: unknown key problem.parameters.{name}; {hint}")
-    values = {}
-    for name, value in parameters.items():
-        values[name] = _validated(_adapter(cls, name, source), name, value, source)
-    no_default = (dataclasses.MISSING, dataclasses.MISSING)
-    for name, field in fields.items():
-        if name not in values and (field.default, field.default_factory) == no_default:
-            raise InputError(f"{source}: problem.parameters.{name} must be set: it has no default")
-    try:
-        return cls(**values)
-    except InputError:
-        raise
-    except Exception as error:  # noqa: BLE001  code of users can raise anything
-        place = place_of(error, getattr(sys.modules[cls.__module__], "__file__", None)) or source
-        raise InputError(f"{place}: {first_line(error)}") from None
-
-
-def _adapter(cls: type[Problem], name: str, source: str) -> TypeAdapter:
-    try:
-        return TypeAdapter(typing.get_type_hints(cls, include_extras=True)[name])
-    except (PydanticSchemaGenerationError, NameError) as error:
-        raise InputError(
-            f"{source}: parameter {name}: its annotation cannot be read from a configuration ({first_line(error)}); "
-            "use int, float, bool, str, or tuples of them"
-        ) from None
-
-
-def _validated(adapter: TypeAdapter, name: str, value, source: str):
-    try:
-        return adapter.validate_json(json.dumps(value, default=str), strict=True)
-    except ValidationError as error:
-        try:
-            wanted = describe(adapter.json_schema())
-        except Exception:  # noqa: BLE001  an annotation with validators of its own may have no schema
-            wanted = error.errors()[0]["msg"]
-        found = json.dumps(value, default=str)
-        raise InputError(f"{source}: problem.parameters.{name} must be {wanted}, got {found}") from None

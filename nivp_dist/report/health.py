@@ -5,6 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from nivp_dist.storage.metrics import RECORDED
+
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9781e", "#888888"
 MARKED_STEPS = 200  # a curve of at most so many steps gets a marker at each of them
 FULL_SKETCH = 0.9  # part of the sketch's rank from which on the effective dimension is only a lower bound
@@ -14,6 +16,8 @@ ESTIMATES = {"estimate": ("estimate", {"color": ORANGE, "linewidth": 1.6})} | {
     f"estimate_{part}": (f"of which {part}", {"color": GREY, "linewidth": 1.2, "linestyle": style})
     for part, style in PARTS.items()
 }
+
+MOST_RECORDED = 12  # panels of numbers that callbacks have recorded
 
 Metrics = dict[str, np.ndarray]  # name -> (steps,), as ``report.course`` reads them
 
@@ -73,6 +77,23 @@ def error_figure(errors: Metrics, metrics: Metrics | None = None) -> Figure | No
     _log_scale(axis, _relevant(series))
     axis.set(title="relative L2 error, and its estimate by the run", xlabel="time t", ylabel="relative L2 error")
     figure.legend(loc="outside right upper", fontsize=9)  # outside, because inside it would cover the curves
+    return figure
+
+
+def recorded_figure(metrics: Metrics) -> Figure | None:
+    """The numbers that callbacks have recorded against t, a panel for each of the first MOST_RECORDED; None if none."""
+    recorded = {name.removeprefix(RECORDED): metrics[name] for name in metrics if name.startswith(RECORDED)}
+    if not recorded:
+        return None
+    rows = min(len(recorded), MOST_RECORDED)
+    figure = Figure(figsize=(8.5, 1 + 1.8 * rows), layout="constrained")
+    axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (name, values) in zip(axes, recorded.items()):
+        seen = np.isfinite(values)
+        axis.plot(metrics["t"][seen], values[seen], color=BLUE, linewidth=1.3, marker="." if seen.sum() < 50 else "")
+        axis.set_title(name, loc="left", fontsize=11)
+        axis.grid(True, alpha=0.25)
+    axes[-1].set_xlabel("time t")
     return figure
 
 

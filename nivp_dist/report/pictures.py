@@ -1,4 +1,5 @@
-"""The pictures of a run, drawn from its directory: health.png, error.png, solution.png, marginals.png."""
+"""The pictures of a run, drawn from its directory: health.png, error.png, callbacks.png, solution.png,
+marginals.png."""
 
 import io
 from pathlib import Path
@@ -8,7 +9,7 @@ from matplotlib.figure import Figure
 from nivp_dist.errors import InputError
 from nivp_dist.problems.base import Problem
 from nivp_dist.report.course import read_course
-from nivp_dist.report.health import error_figure, health_figure
+from nivp_dist.report.health import error_figure, health_figure, recorded_figure
 from nivp_dist.report.marginals import marginals_figure
 from nivp_dist.report.solution import SLICES_FROM, solution_figure
 from nivp_dist.run.stored import Run, open_run
@@ -22,7 +23,8 @@ DOTS_PER_INCH = 130
 def draw(directory: str | Path, problem: Problem | None = None, output: str | Path | None = None) -> list[Path]:
     """Draw the pictures of a run as far as it has come, and return their paths.
 
-    health.png is always drawn; error.png if an error or an estimate is known; solution.png, and from three dimensions
+    health.png is always drawn; error.png if an error or an estimate is known; callbacks.png if callbacks have recorded
+    numbers; solution.png, and from three dimensions
     on marginals.png, if there are snapshots. A picture is replaced as a whole, never left half-written.
 
     problem: the instance, if the run was started from Python with one. output: the folder for the pictures; default:
@@ -51,6 +53,9 @@ def _draw_into(folder: Path, run: Run) -> list[Path]:
     figure = error_figure(errors, metrics)
     if figure is not None:
         paths.append(_save(figure, folder / "error.png"))
+    figure = recorded_figure(metrics)
+    if figure is not None:
+        paths.append(_save(figure, folder / "callbacks.png"))
     if len(run.times):
         paths.append(_save(solution_figure(run), folder / "solution.png"))
         if run.problem.domain.dimension >= SLICES_FROM:

@@ -15,7 +15,7 @@ from nivp_dist.storage.metrics import EVENTS, METRICS, plain, read_tail, search
 
 RATE_SECONDS = 600.0  # of wall time over which the rate is taken, and at least WINDOW_SAMPLES steps
 SHOWN_EVENTS = 3  # the number of last events and of last warnings that are shown
-ENDED = ("finished", "stopped", "failed", "interrupted")
+ENDED = ("finished", "stopped", "event", "failed", "interrupted")
 
 
 def read_status(directory: str | Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from nivp_dist.formatting import count, duration, number, scientific
 from nivp_dist.report.status import read_status
 from nivp_dist.report.tables import has_errors
+from nivp_dist.storage.metrics import RECORDED
 from nivp_dist.storage.run_directory import resume_command
 
 Facts = dict[str, Any]  # as read_status returns them
@@ -25,7 +26,7 @@ def status_text(directory: str | Path, as_json: bool = False) -> str:
     if as_json:
         return json.dumps(facts, indent=2)
     lines = status_lines(facts)
-    if facts["status"] in ("interrupted", "stopped", "failed") and facts["checkpoint"]:
+    if facts["status"] in ("interrupted", "stopped", "event", "failed") and facts["checkpoint"]:
         lines.append(f"to go on: {resume_command(directory, facts['summary'].get('session_class'))}")
     return "\n".join(lines)
 
@@ -89,6 +90,9 @@ def _step_rows(facts: Facts) -> list[Row]:
     rows += _row("residual", last.get("residual"), scientific)
     rows += _row("residual, fresh points", last.get("residual_fresh"), scientific)
     rows += _row("CG iterations, last step", last.get("cg_iterations"))
+    for name, value in last.items():
+        if name.startswith(RECORDED):
+            rows += _row(f"{name.removeprefix(RECORDED)}, by a callback", value)
     rows += _row("accepted steps", last.get("step", summary.get("steps")))
     rows += _row("rejected steps", summary.get("rejected"))
     for name in ("parameters", "points", "devices", "processes"):

@@ -5,24 +5,28 @@ comes next (a round of a fit, a refit, a step, an output) follows from the state
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from nivp_dist.callbacks import Callback
 from nivp_dist.cluster.compile_clock import CompileClock
-from nivp_dist.cluster.control import SAVE, STOP, Control
+from nivp_dist.cluster.control import EVENT, SAVE, STOP, Control
 from nivp_dist.cluster.signals import StopRequest
 from nivp_dist.errors import DiskFailed, InputError, RunFailed, RunStopped
 from nivp_dist.formatting import describe_error
 from nivp_dist.problems import registry
+from nivp_dist.run.callbacks import Callbacks
+from nivp_dist.run.ending import Ending
 from nivp_dist.run.fits import remedy
 from nivp_dist.run.history import times
 from nivp_dist.run.record import Record
 from nivp_dist.run.reporter import SilentReporter
 from nivp_dist.run.simulation import Simulation
 from nivp_dist.run.state import FINISHED, FIT, PHASE_NAMES, REFIT, State
+from nivp_dist.run.view import Moment
 from nivp_dist.settings.model import Config
 
 
@@ -37,16 +41,17 @@ def evolve(
     resume: bool = False,
     reporter=None,
     problem=None,
-    draw_pictures=None,
-    part: Callable[[], None] = lambda: None,
+    callbacks: Sequence[Callback] = (),
+    ending: Ending = Ending(),
 ) -> dict:
-    """Run, or go on with, the run in `directory` until integrator.t_end. Every process calls it.
+    """Run, or go on with, the run in `directory` until integrator.t_end, or until a callback stops it. Every process
+    calls it.
 
     Args:
         resume: go on from the newest checkpoint.
         reporter: shows progress (``run.reporter``), on process 0. problem: an instance, or None to load config.problem.
-        draw_pictures: called with the directory and the problem when the run has finished, or None (output.plots).
-        part: called by every process when the run has finished, before process 0 draws and reports.
+        callbacks: instances of a Python session, called after those of config.callbacks.
+        ending: what follows when the run has finished, or a callback has stopped it.
 
     Returns: the summary, as summary.json holds it.
 
@@ -61,7 +66,8 @@ def evolve(
         simulation = Simulation(config, problem)
         record = Record(config, directory, simulation, clock)
         control = Control(config.checkpoint, request)
-        return MainLoop(simulation, record, control, reporter, draw_pictures, part).run(resume)
+        called = Callbacks(config.callbacks, callbacks, simulation, record.directory, record.callbacks)
+        return MainLoop(simulation, record, control, reporter, called, ending).run(resume)
 
 
 class MainLoop:
@@ -69,7 +75,7 @@ class MainLoop:
 
     Args:
         simulation: computes. record: writes files. control: decides on saving and stopping. reporter: shows progress.
-        draw_pictures, part: as for ``evolve``.
+        callbacks: those of the run, or None. ending: what follows.
     """
 
     def __init__(
@@ -78,11 +84,11 @@ class MainLoop:
         record: Record,
         control: Control,
         reporter,
-        draw_pictures=None,
-        part: Callable[[], None] = lambda: None,
+        callbacks: Callbacks | None = None,
+        ending: Ending = Ending(),
     ):
         self.config, self.simulation, self.record = simulation.config, simulation, record
-        self.control, self.reporter, self.draw_pictures, self.part = control, reporter, draw_pictures, part
+        self.control, self.reporter, self.callbacks, self.ending = control, reporter, callbacks, ending
 
     def run(self, resume: bool = False) -> dict:
         """Transition by transition until the run has finished. Returns the summary; raises as ``evolve``."""
@@ -90,14 +96,15 @@ class MainLoop:
         try:
             while state.phase != FINISHED:
                 command = self.control.decide(state.transitions)
-                if command in (SAVE, STOP):
+                if command == EVENT:
+                    return self.end_at_event(state)
+                if command == SAVE:
                     self.save(state)
                 if command == STOP:
                     self.stop(state)
                 try:
                     state = self.advance(state)
                 except Interrupted:
-                    self.save(state)
                     self.stop(state)
             return self.finish(state)
         except RunFailed as failure:
@@ -125,7 +132,8 @@ class MainLoop:
     def step(self, state: State) -> State:
         """An accepted step, with its line in metrics.jsonl."""
         result = self.simulation.step(state, self.poll)
-        self.reporter.step(self.record.step(result.metrics), self.config.integrator.t_end)
+        metrics = result.metrics | self.call(Moment("after_step", result.state, state, result.metrics))
+        self.reporter.step(self.record.step(metrics), self.config.integrator.t_end)
         for warning in result.warnings:
             self.say(result.state, "warning", warning, warn=True)
         for finding in result.findings:
@@ -139,8 +147,9 @@ class MainLoop:
         self.record.output(state, score)
         errors = score.relative_l2, state.estimate.total
         self.reporter.output(state.t, *errors)
-        state = self.simulation.after_output(state)
+        entry, state = self.record.outputs[state.t], self.simulation.after_output(state)
         self.record.event(state, "output", f"t = {state.t:g}: {describe_error(*errors)}")
+        self.call(Moment("at_output", state, output=entry))
         if state.phase == FINISHED:  # before the last checkpoint: a resume from that one writes no more events
             self.record.event(state, "finish", f"finished at t = {state.t:g} after {state.step} steps")
         return state
@@ -170,6 +179,7 @@ class MainLoop:
             advice = remedy(fits.refit.settings, "restart.fit", error / bound)
             verdict = "accepted" if accepted else f"refused, the bound is {bound:.2g}; {advice}"
             self.say(state, "refit", f"refit reached a relative error of {error:.2e}: {verdict}", warn=not accepted)
+        self.call(Moment("after_fit", state))
         self.reporter.phase(PHASE_NAMES[state.phase])
         return state
 
@@ -239,13 +249,23 @@ class MainLoop:
         self.control.saved(state.transitions, written)
         return written
 
-    def finish(self, state: State) -> dict:
+    def end_at_event(self, state: State) -> dict:
+        """The end of a run that a callback wants to stop, with a snapshot. Returns the summary."""
+        self.control.begin("output")
+        self.record.output(state, self.simulation.score(state))
+        reason = f"stopped at t = {state.t:.6g}, step {state.step}, by {self.control.event}"
+        self.say(state, "event", f"{reason}; to go on: {self.record.resume_command}")
+        return self.finish(state, "event", reason)
+
+    def finish(self, state: State, status: str = "finished", reason: str = "") -> dict:
         """The last checkpoint, the summary and the pictures. Returns the summary."""
+        self.call(Moment("at_end", state, reason=reason))
         self.save(state)
-        summary = self.record.summary(state, "finished")
-        self.part()  # drawing takes up to a minute, for which the other processes need not wait with their devices
+        summary = self.record.summary(state, status, reason)
+        self.ending.part()  # drawing takes up to a minute, for which the others need not wait with their devices
         self.control.begin("pictures")
-        self.draw()
+        if self.config.output.plots and self.record.writes:
+            self.ending.draw(self.record.directory, self.simulation.problem, self.reporter)
         self.reporter.finish(summary, self.record.directory)
         return summary
 
@@ -260,23 +280,21 @@ class MainLoop:
             self.record.event(state, "fail", str(failure))
 
     def stop(self, state: State) -> None:
-        """Write down why the run stops, and raise RunStopped."""
+        """Save, write down why the run stops, and raise RunStopped."""
         signal = self.control.request.received  # None on other processes than 0, which write nothing
         reason = f"stopped on request ({signal}) at t = {state.t:.6g}, step {state.step}, with a checkpoint"
+        self.call(Moment("at_end", state, reason=reason))
+        self.save(state)
         self.record.event(state, "stop", reason)
         self.record.summary(state, "stopped", reason, signal=signal)
         raise RunStopped(f"{reason}; to go on: {self.record.resume_command}")
+
+    def call(self, moment: Moment) -> dict[str, float]:
+        """Call the callbacks. Returns the numbers that they have recorded."""
+        warn = lambda line: self.say(moment.state, "warning", line, warn=True)  # noqa: E731
+        return {} if self.callbacks is None else self.callbacks.call(moment, self.control, warn)
 
     def say(self, state: State, kind: str, message: str, warn: bool = False) -> None:
         """A line in events.jsonl and on the screen."""
         self.record.event(state, kind, message)
         (self.reporter.warn if warn else self.reporter.note)(message)
-
-    def draw(self) -> None:
-        """Draw the pictures. A run whose pictures cannot be drawn has finished all the same."""
-        if self.draw_pictures is None or not (self.config.output.plots and self.record.writes):
-            return
-        try:
-            self.draw_pictures(self.record.directory, self.simulation.problem)
-        except Exception as error:  # noqa: BLE001
-            self.reporter.warn(f"the pictures could not be drawn ({type(error).__name__}: {error}); try: nivp plot")

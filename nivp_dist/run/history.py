@@ -16,6 +16,7 @@ class History(NamedTuple):
 
     metrics, events: marks of the two files. snapshots: output time -> digest of its file. settings: a tree of all
     settings (``settings.files.all_settings``). environment: what the last bits depend on (``run.environment``).
+    callbacks: what the callbacks remember (``run.callbacks``).
     """
 
     metrics: Mark
@@ -23,6 +24,7 @@ class History(NamedTuple):
     snapshots: dict[float, str]
     settings: dict
     environment: dict[str, str]
+    callbacks: dict[str, list]
 
     def to_text(self) -> str:
         """The history as JSON, which keeps every bit of the times."""

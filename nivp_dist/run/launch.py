@@ -7,12 +7,13 @@ Every process calls the functions here, in the same order; process 0 alone touch
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from nivp_dist.backend import float64_rate
 from nivp_dist.backend.mesh import make_mesh
+from nivp_dist.callbacks import Callback, loading
 from nivp_dist.cluster import logs, session, startup_checks
 from nivp_dist.cluster.control import from_process_zero, require_visible
 from nivp_dist.errors import InputError, RunFailed, RunStopped
@@ -22,20 +23,21 @@ from nivp_dist.run.stored import session_class
 from nivp_dist.settings import files
 from nivp_dist.settings.files import RECORD, read_config
 from nivp_dist.settings.model import ClusterSettings, Config
-from nivp_dist.storage import problem_copy, run_directory
+from nivp_dist.storage import callback_copy, problem_copy, run_directory
 from nivp_dist.storage.lock import hold, in_use
 
 
 class View(NamedTuple):
     """How a run is shown, and what its processes do at its end.
 
-    reporter: () -> a context manager, see ``SilentReporter``. draw_pictures, part: see ``evolve``; by default the
-    processes stay together after the run, as those of a script have to.
+    reporter: () -> a context manager, see ``SilentReporter``. draw_pictures, part: see ``run.ending``; by default the
+    processes stay together after the run, as those of a script have to. callbacks: instances of a Python session.
     """
 
     reporter: Callable
     draw_pictures: Callable
     part: Callable[[], None] = lambda: None
+    callbacks: Sequence[Callback] = ()
 
 
 def start(config: Config, output: str | Path | None, name: str, view: View, problem: Problem | None = None) -> Path:
@@ -44,7 +46,7 @@ def start(config: Config, output: str | Path | None, name: str, view: View, prob
     output: its directory, or None; name: of the default directory. problem: an instance in place of config.problem.
     Raises InputError, and leaves no directory behind, if the run is refused before it begins; else as ``evolve``.
     """
-    warnings = _check(config, problem)
+    warnings = _check(config, problem, view.callbacks)
     directory = _make_directory(config, output, name)
     with _held(directory, config.cluster):
         _warn(warnings)
@@ -85,12 +87,13 @@ def resume(
     """
     run_directory.require_text(directory)
     problem_copy.require_unchanged(directory)
-    warnings = _check(config, problem)
+    warnings = _check(config, problem, view.callbacks)
     with _held(directory, config.cluster, patience):
         _warn(warnings)
         before = (directory / RECORD).read_bytes()
         if changed:
-            from_process_zero(lambda: run_directory.record_config(directory, config) or "")
+            file = from_process_zero(lambda: run_directory.record_config(directory, config))
+            config = callback_copy.with_file(config, file) if file else config
         try:
             _evolve(config, directory, True, view, problem)
         except InputError:
@@ -99,16 +102,17 @@ def resume(
             raise
 
 
-def _check(config: Config, problem: Problem | None) -> list[str]:
-    """Find mistakes in the devices and in the problem before anything large is compiled; warnings about both.
-    Collective.
+def _check(config: Config, problem: Problem | None, callbacks: Sequence[Callback]) -> list[str]:
+    """Find mistakes in the devices, the problem and the callbacks before anything large is compiled. Collective.
 
-    Raises InputError.
+    Returns warnings. Raises InputError.
     """
     startup_checks.require_same_configuration(config)
     slow = float64_rate.warning(make_mesh(config.devices).devices.flat)
     source = config.problem.file or f"problem {config.problem.name}"
-    found = checks.check(problem or registry.load(config.problem), source, config.integrator.t_start)
+    problem = problem or registry.load(config.problem)
+    loading.check([*loading.load(config.callbacks), *callbacks], problem)
+    found = checks.check(problem, source, config.integrator.t_start)
     return [*found, slow] if slow and config.solver.precision == "float64" else found
 
 
@@ -156,6 +160,7 @@ def _held(directory: Path, settings: ClusterSettings, patience: float = 0.0):
 
 def _evolve(config: Config, directory: Path, resumed: bool, view: View, problem: Problem | None) -> None:
     from nivp_dist.run import controller
+    from nivp_dist.run.ending import Ending
 
     try:
         with view.reporter() as reporter:
@@ -165,8 +170,8 @@ def _evolve(config: Config, directory: Path, resumed: bool, view: View, problem:
                 resume=resumed,
                 reporter=reporter,
                 problem=problem,
-                draw_pictures=view.draw_pictures,
-                part=view.part,
+                callbacks=view.callbacks,
+                ending=Ending(view.draw_pictures, view.part),
             )
     except KeyboardInterrupt:
         if run_directory.has_checkpoint(directory):

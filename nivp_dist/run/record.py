@@ -20,6 +20,7 @@ from nivp_dist.run.history import History, missing_steps, times
 from nivp_dist.run.simulation import Simulation
 from nivp_dist.run.state import EVOLVE, FINISHED, PHASE_NAMES, State, from_tree, to_tree
 from nivp_dist.run.stored import session_class
+from nivp_dist.run.view import density_arrays
 from nivp_dist.settings.files import CHANGEABLE, RECORD, all_settings, changed_keys, config_hash, value_of
 from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory, snapshots
@@ -39,7 +40,7 @@ class Record:
         outputs: t -> the entry of that output time in the summary. abandoned: times of the snapshots that were removed
         at a resume, because they lay after the checkpoint; known to process 0 only. lost: times of those that are gone;
         known to process 0 only. environment_change, settings_change: what has changed of them since the checkpoint, in
-        words; '' if nothing.
+        words; '' if nothing. callbacks: what the callbacks remember (``run.callbacks``), as checkpoints hold it.
     """
 
     def __init__(self, config: Config, directory: Path, simulation: Simulation, clock: CompileClock):
@@ -59,6 +60,7 @@ class Record:
         self._hash = np.frombuffer(hashlib.sha256(config_hash(config).encode()).digest(), np.uint8)
         self.environment = environment.describe(simulation.mesh)
         self.environment_change = self.settings_change = ""
+        self.callbacks: dict[str, list] = {}
         self.outputs: dict[float, dict] = {}
         self.abandoned: set[float] = set()
         self.lost: set[float] = set()
@@ -90,6 +92,7 @@ class Record:
         if not np.array_equal(tree.pop("config_hash"), self._hash):
             raise RunFailed(self._other_configuration(history))
         state = from_tree(tree, self.simulation.mesh)
+        self.callbacks.update(history.callbacks)
         self.environment_change = environment.change(history.environment, self.environment)
         self.settings_change = self._change_of_settings(history)
         losses = self._cut_lines(history, state) + self._restore_outputs(history, state.t)
@@ -111,9 +114,8 @@ class Record:
 
     def output(self, state: State, score) -> None:
         """Write the snapshot of an output time with its score, in place of one from before a crash."""
-        density = {f"density_{name}": to_host(value) for name, value in state.density._asdict().items()}
         arrays = {"theta": to_host(state.theta), "step": state.step}
-        arrays |= density | score.arrays() | state.estimate.entries()
+        arrays |= density_arrays(state.density) | score.arrays() | state.estimate.entries()
         self.outputs[state.t] = _entry(state.t, arrays)
 
         def save():
@@ -179,7 +181,7 @@ class Record:
 
     def _history(self) -> History:
         marks = self.metrics.mark(), self.events.mark()
-        return History(*marks, self._digests, self._settings, self.environment)
+        return History(*marks, self._digests, self._settings, self.environment, self.callbacks)
 
     def _tail(self, name: str) -> list[dict]:
         path = self.directory / name
@@ -215,7 +217,7 @@ class Record:
         """
         self._write(snapshots.FOLDER, lambda: self._read_outputs(history, t))
         gone = channel.current().broadcast([time for time in history.snapshots if time not in self.outputs])
-        again = self._compute_again(gone, sorted(history.snapshots)) if gone else []
+        again = self._compute_again(gone) if gone else []
         lost = [time for time in gone if time not in again]
         self.lost = set(lost)
         losses = [f"the snapshots of {times(lost)} are gone or damaged"] if lost else []
@@ -237,19 +239,20 @@ class Record:
             else:
                 self.outputs[time], self._digests[time] = _entry(time, arrays), digest
 
-    def _compute_again(self, gone: list[float], written: list[float]) -> list[float]:
+    def _compute_again(self, gone: list[float]) -> list[float]:
         """Make the snapshots of output times at which a checkpoint stands. Returns these times. Collective."""
         again: list[float] = []
         for tree in self.checkpoints.trees():
             state = from_tree(tree, self.simulation.mesh)
             if state.t in gone and state.t not in again and _has_theta_of_output(state):
-                number = written.index(state.t)  # it decides the random points at which the errors are measured
+                number = self.simulation.outputs_before(state.t)  # it decides the points at which errors are measured
                 self.output(state, self.simulation.score(state._replace(outputs_written=number)))
                 again.append(state.t)
         return sorted(again)
 
     def _other_configuration(self, history: History) -> str:
-        keys = [key for key in changed_keys(history.settings, self._settings) if key not in CHANGEABLE]
+        changed = changed_keys(history.settings, self._settings)
+        keys = [key for key in changed if key not in CHANGEABLE and not key.startswith("callbacks.")]
         had = {key: value_of(history.settings, key) for key in keys} | {"problem.file": "other contents"}
         words = [f"{key} (the run had {had[key]})" for key in keys]
         where = f"{self.directory / RECORD}: another configuration than that of its checkpoints"

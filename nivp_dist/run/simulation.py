@@ -66,10 +66,10 @@ class Simulation:
 
     def resumed(self, state: State) -> State:
         """A restored state under output times that may have changed: those after t are still to come."""
-        phase, at = state.phase, [is_at(self.config, state.t, output) for output in self.output_times]
-        passed = sum(output < state.t and not here for output, here in zip(self.output_times, at))
+        phase, passed = state.phase, self.outputs_before(state.t)
         # The output at t itself may be still to come: the state was saved between the step and its output.
-        here = any(at) and (phase == FINISHED or state.outputs_written == passed + 1)
+        at = any(is_at(self.config, state.t, output) for output in self.output_times)
+        here = at and (phase == FINISHED or state.outputs_written == passed + 1)
         written = passed + here
         if phase == FINISHED and written < len(self.output_times):
             phase = EVOLVE
@@ -132,6 +132,10 @@ class Simulation:
             return False
         output = self.output_times[state.outputs_written]
         return state.t >= output or is_at(self.config, state.t, output)
+
+    def outputs_before(self, t: float) -> int:
+        """The number of output times before t."""
+        return sum(output < t and not is_at(self.config, t, output) for output in self.output_times)
 
     def score(self, state: State) -> Score:
         """Errors and moments at the output time that is due."""

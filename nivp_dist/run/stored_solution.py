@@ -21,32 +21,16 @@ def _program(network: Network):
     return jax.jit(network.values)
 
 
-class StoredSolution:
-    """The network of a run at a stored time t: points (n, d) -> (n, m) float64, m outputs.
+class Solution:
+    """A network with its parameters theta (p,), in numpy: points (n, d) -> (n, m) float64, m outputs.
 
-    One point (d,) gives a scalar if m = 1, else (m,). Both work under jax too (jit, vmap, grad), so that it can be the
-    initial condition of another problem, as an attribute of its class: ``initial = run.solution(t)``.
-
-    Attributes:
-        t: the time. files: the absolute paths of the files that decide it. A run whose initial condition it is copies
-            them, or compares them at a resume, like the ``data_files`` of its problem. record: config.toml of its run,
-            which a resume of that run may rewrite.
-
-    Raises ValueError for points of another shape; InputError, when it is made, for parameters of another network.
+    One point (d,) gives a scalar if m = 1, else (m,). Both work under jax too (jit, vmap, grad). The programs are of
+    this process alone. Raises ValueError for points of another shape.
     """
 
-    def __init__(self, network: Network, theta: np.ndarray, t: float, files: list[Path], record: Path):
-        if theta.shape != (network.size,):
-            raise InputError(
-                f"{files[0]}: the network stored at t = {t:g} has {theta.size} parameters and [network] says "
-                f"{network.size}: it was written by another version of nivp_dist"
-            )
-        self.t, self.files, self.record = t, tuple(map(str, files)), str(record)
+    def __init__(self, network: Network, theta: np.ndarray):
         self._network, self._theta = network, theta
         self._values = _program(network)
-
-    def __repr__(self) -> str:
-        return f"<solution at t = {self.t:g} in {self.files[0]}>"
 
     def __call__(self, points) -> Any:
         if isinstance(points, Tracer):
@@ -78,3 +62,28 @@ class StoredSolution:
     def _require_points(self, x) -> None:
         if x.ndim != 2 or x.shape[1] != self._network.dimension:
             raise ValueError(f"points must have the shape (n, {self._network.dimension}), got {x.shape}")
+
+
+class StoredSolution(Solution):
+    """The solution of a run at a stored time t. It can be the initial condition of another problem, as an attribute of
+    its class: ``initial = run.solution(t)``.
+
+    Attributes:
+        t: the time. files: the absolute paths of the files that decide it. A run whose initial condition it is copies
+            them, or compares them at a resume, like the ``data_files`` of its problem. record: config.toml of its run,
+            which a resume of that run may rewrite.
+
+    Raises InputError, when it is made, for parameters of another network.
+    """
+
+    def __init__(self, network: Network, theta: np.ndarray, t: float, files: list[Path], record: Path):
+        if theta.shape != (network.size,):
+            raise InputError(
+                f"{files[0]}: the network stored at t = {t:g} has {theta.size} parameters and [network] says "
+                f"{network.size}: it was written by another version of nivp_dist"
+            )
+        self.t, self.files, self.record = t, tuple(map(str, files)), str(record)
+        super().__init__(network, theta)
+
+    def __repr__(self) -> str:
+        return f"<solution at t = {self.t:g} in {self.files[0]}>"

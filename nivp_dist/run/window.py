@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from nivp_dist.problems.domains import Domain
 from nivp_dist.run.stored import Run
 
 MAX_TIMES = 4  # the largest number of output times that are shown
@@ -35,7 +36,11 @@ def window(run: Run, t: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     On a box it is the whole box, on the whole space what ``mixture_window`` gives.
     """
-    domain, snapshot = run.problem.domain, run.snapshot(t)
+    return window_of(run.problem.domain, run.snapshot(t))
+
+
+def window_of(domain: Domain, snapshot: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same, from the density of points that is stored in a snapshot."""
     mean, _ = mixture_moments(snapshot)
     if domain.bounded:
         return domain.lower, domain.upper, np.clip(mean, domain.lower, domain.upper)

@@ -34,6 +34,7 @@ CHANGEABLE = (
     "checkpoint.every_steps",
     "checkpoint.every_minutes",
     "checkpoint.keep",
+    *("callbacks.file", "callbacks.classes", "callbacks.parameters"),
     "cluster.control",
     "cluster.startup_seconds",
     "cluster.deadline_minutes",
@@ -87,9 +88,9 @@ def read_config(
     overrides: dotted key -> value as text, read as a TOML value if it is one and as a plain string otherwise.
     note: called with one line for each thing that the reader should know.
 
-    A relative problem.file starts at the configuration's folder (on the command line: at the working directory) and
-    comes back absolute. Tables [versions] and [sources] are ignored, so that a run's own record can be read. Where the
-    command line sets integrator.t_end, the output times of the file that lie beyond it are left out.
+    A relative problem.file, or callbacks.file, starts at the configuration's folder (on the command line: at the
+    working directory) and comes back absolute. Tables [versions] and [sources] are ignored, so that a run's own record
+    can be read. Where the command line sets integrator.t_end, output times of the file that lie beyond it are left out.
 
     Raises InputError, one line that names the file (or "command line"), the key and what to change.
     """
@@ -98,11 +99,11 @@ def read_config(
     for table in (VERSIONS, SOURCES):
         data.pop(table, None)
     # A pipe, as in `nivp run <(...)`, has no folder of its own.
-    resolve_problem_file(data, path.parent if path.is_file() else Path.cwd())
+    resolve_files(data, path.parent if path.is_file() else Path.cwd())
     for key, text in overrides.items():
         _set(data, key, parse_value(text))
-    if "problem.file" in overrides:
-        resolve_problem_file(data, Path.cwd())
+    if overrides.keys() & {"problem.file", "callbacks.file"}:
+        resolve_files(data, Path.cwd())
     if "integrator.t_end" in overrides and "output.times" not in overrides:
         _leave_out_late_times(data, note)
     return validate(data, str(path), overrides)
@@ -187,14 +188,15 @@ def read_toml(path: Path) -> dict:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def resolve_problem_file(data: dict, folder: Path) -> None:
-    """Make a relative problem.file absolute, starting at a folder."""
-    problem = data.get("problem")
-    if isinstance(problem, dict) and isinstance(problem.get("file"), str):
-        try:
-            problem["file"] = str((folder / Path(problem["file"]).expanduser()).resolve())
-        except RuntimeError:
-            raise InputError(f"{problem['file']}: problem.file: no home directory is known; write it out") from None
+def resolve_files(data: dict, folder: Path) -> None:
+    """Make a relative problem.file and a relative callbacks.file absolute, starting at a folder."""
+    for name in ("problem", "callbacks"):
+        section = data.get(name)
+        if isinstance(section, dict) and isinstance(section.get("file"), str):
+            try:
+                section["file"] = str((folder / Path(section["file"]).expanduser()).resolve())
+            except RuntimeError:
+                raise InputError(f"{section['file']}: {name}.file: no home directory is known; write it out") from None
 
 
 def _find(source: str | Path) -> Path:
@@ -286,13 +288,14 @@ def fixed_settings(config: Config) -> dict:
 def all_settings(config: Config) -> dict:
     """Every key but output.directory, as JSON takes it.
 
-    A problem file counts by its content, wherever it lies. Raises InputError if it cannot be read.
+    The files of the user count by their contents, wherever they lie. Raises InputError if one cannot be read.
     """
     data = config.model_dump(mode="json", by_alias=True)
     data["output"].pop("directory")
-    if config.problem.file is not None:
-        try:
-            data["problem"]["file"] = hashlib.sha256(Path(config.problem.file).read_bytes()).hexdigest()
-        except OSError as error:
-            raise InputError(f"{config.problem.file}: problem.file cannot be read: {error.strerror}") from None
+    for section in ("problem", "callbacks"):
+        if (file := data[section]["file"]) is not None:
+            try:
+                data[section]["file"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+            except OSError as error:
+                raise InputError(f"{file}: {section}.file cannot be read: {error.strerror}") from None
     return data

@@ -229,6 +229,20 @@ class ClusterSettings(Section):
     compilation_cache: str = "auto"
 
 
+class CallbackSettings(Section):
+    """Classes that look at the run while it goes (`nivp guide python`). No key here changes a result."""
+
+    # Python file with classes of your own; a relative path starts at the folder of the configuration file.
+    file: str | None = None
+    # Names of the classes, in the order in which they are called: of that file, or of the ready-made ones, which are
+    # Conserved, LivePicture, Probes and SteadyState.
+    classes: list[str] = []
+    # Parameters of the classes: a table for each, by its name.
+    parameters: dict[str, dict[str, Any]] = {}
+
+    _rules = model_validator(mode="after")(rules.callbacks_are_named)
+
+
 class Config(Section):
     """A whole configuration: the sections above, and the keys that stand before them in a file."""
 
@@ -245,6 +259,7 @@ class Config(Section):
     checkpoint: CheckpointSettings = CheckpointSettings()
     output: OutputSettings = OutputSettings()
     cluster: ClusterSettings = ClusterSettings()
+    callbacks: CallbackSettings = CallbackSettings()
     # Seed of all random numbers of the run.
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     # Number of devices to use; 0: all of them.

@@ -20,6 +20,17 @@ def one_source(problem):
     return problem
 
 
+def callbacks_are_named(callbacks):
+    """Classes are named once each, and parameters belong to a class that is named."""
+    if callbacks.file is not None and not callbacks.classes:
+        raise ValueError("callbacks.file needs callbacks.classes, the names of the classes in that file")
+    if repeated := [name for name in callbacks.classes if callbacks.classes.count(name) > 1]:
+        raise ValueError(f"callbacks.classes has {repeated[0]} twice: remove one")
+    if others := [name for name in callbacks.parameters if name not in callbacks.classes]:
+        raise ValueError(f"callbacks.parameters.{others[0]}: callbacks.classes does not name {others[0]}: add it there")
+    return callbacks
+
+
 def one_alpha_per_frequency(network):
     """A list of exponents has one entry for each frequency."""
     entries = len(network.alpha) if isinstance(network.alpha, list) else None

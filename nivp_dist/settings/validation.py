@@ -12,6 +12,7 @@ from nivp_dist.settings.keys import describe, known_keys, sections, suggestion
 from nivp_dist.settings.model import Config
 
 COMMAND_LINE = "command line"  # the source that messages name for an override
+TABLES = ("problem.parameters", "callbacks.parameters")  # their keys are those of classes of the user
 SHOWN_CHARACTERS = 60  # of a wrong value in a message
 
 
@@ -79,11 +80,11 @@ def _key_of(location: tuple) -> str:
 
 
 def _leaves(table: dict, prefix: str = "") -> list[tuple[str, Any]]:
-    """(dotted key, value) of everything that is not a section; problem.parameters counts as one value."""
+    """(dotted key, value) of everything that is not a section; each of TABLES counts as one value."""
     leaves = []
     for name, value in table.items():
         key = f"{prefix}{name}"
-        inside = isinstance(value, dict) and value and key != "problem.parameters"
+        inside = isinstance(value, dict) and value and key not in TABLES
         leaves += _leaves(value, key + ".") if inside else [(key, value)]
     return leaves
 

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 from nivp_dist.storage.files import append_line, read_blocks, sync_file, write_whole
 
 METRICS, EVENTS = "metrics.jsonl", "events.jsonl"
+RECORDED = "callback_"  # the beginning of the names of numbers that callbacks record
 DAMAGED = ".damaged"  # ending of the copy of a file with lines that cannot be read
 
 

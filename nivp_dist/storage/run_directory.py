@@ -15,19 +15,27 @@ from nivp_dist.errors import InputError
 from nivp_dist.settings.files import RECORD, no_run_in, to_toml
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.sources import Source
-from nivp_dist.storage import checkout, lock, problem_copy
+from nivp_dist.storage import callback_copy, checkout, lock, problem_copy
 from nivp_dist.storage.files import persist, write_whole
 from nivp_dist.storage.metrics import plain
 
 RUNS = "runs"  # default parent of run directories, in the working directory
 SUMMARY, CHECKPOINTS, LOGS = "summary.json", "checkpoints", "logs"
 # What a run that failed at its very start leaves behind. Anything else makes a directory worth keeping.
-LEFT_BY_A_FALSE_START = {RECORD, problem_copy.PROBLEM, LOGS, lock.LOCK, lock.heartbeat.FILE, CHECKPOINTS}
+LEFT_BY_A_FALSE_START = {
+    RECORD,
+    problem_copy.PROBLEM,
+    callback_copy.CALLBACKS,
+    LOGS,
+    lock.LOCK,
+    lock.heartbeat.FILE,
+    CHECKPOINTS,
+}
 _PACKAGES = ("nivp_dist", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
 
 
 def create(config: Config, directory: str | Path | None, name: str, sources: Iterable[Source] = ()) -> Path:
-    """Make the directory of a new run, with its config.toml and, if the problem is a file, a copy of it.
+    """Make the directory of a new run, with its config.toml and copies of the user's files.
 
     sources: the files that problem.file needs (``problems.registry.files_of``).
 
@@ -41,7 +49,7 @@ def create(config: Config, directory: str | Path | None, name: str, sources: Ite
     require_text(RUNS if wanted is None else _expanded(wanted))
     try:
         path = _next_free(Path(RUNS), name) if wanted is None else _claim(_expanded(wanted))
-        recorded, hashes = problem_copy.make(config, path, sources)
+        recorded, hashes = problem_copy.make(callback_copy.make(config, path), path, sources)
         write_whole(path / RECORD, to_toml(recorded, _provenance(), hashes))
     except OSError as error:
         place = error.filename or wanted or RUNS
@@ -83,18 +91,21 @@ def make_folder(directory: str | Path | None, name: str) -> Path:
     return path
 
 
-def record_config(directory: str | Path, config: Config) -> None:
-    """Replace config.toml, after a resume with other settings. A problem.file inside the directory is kept relative.
+def record_config(directory: str | Path, config: Config) -> str:
+    """Replace config.toml, after a resume with other settings. A problem.file inside the directory is kept relative,
+    and a callbacks.file outside of it is copied.
 
-    Raises DiskFailed.
+    Returns the absolute path of callbacks.file, '' if there is none. Raises DiskFailed.
     """
     directory = Path(directory).resolve()
     file = config.problem.file
     if file is not None and Path(file).is_relative_to(directory):
         own = config.problem.model_copy(update={"file": Path(file).relative_to(directory).as_posix()})
         config = config.model_copy(update={"problem": own})
+    config = persist(directory / callback_copy.CALLBACKS, lambda: callback_copy.make(config, directory))
     text = to_toml(config, _provenance(), problem_copy.recorded(directory))
     persist(directory / RECORD, lambda: write_whole(directory / RECORD, text))
+    return "" if config.callbacks.file is None else str(directory / config.callbacks.file)
 
 
 def restore_config(directory: str | Path, content: bytes) -> None:
@@ -170,6 +181,11 @@ def readable_summary(directory: str | Path) -> dict:
 def has_finished(directory: str | Path) -> bool:
     """Whether the summary says that the run has reached its end. Raises InputError if the directory holds no run."""
     return readable_summary(directory).get("status") == "finished"
+
+
+def has_ended(directory: str | Path) -> bool:
+    """Whether the run has finished, or a callback has stopped it. Raises InputError as ``has_finished``."""
+    return readable_summary(directory).get("status") in ("finished", "event")
 
 
 def require_not_beyond(directory: str | Path, t_end: float) -> None:

@@ -14,7 +14,7 @@ from nivp_dist.storage import run_directory
 from nivp_dist.storage.metrics import read_lines
 
 LOG = "sweep.log"  # the output of a run, in its folder of logs
-OVER = ("finished", "failed")  # statuses of runs that are not carried out again
+OVER = ("finished", "failed", "event")  # statuses of runs that are not carried out again
 # Entries of summary.json that a result has.
 COPIED = "status message t steps rejected velocity_evaluations refits parameters points wall_seconds".split()
 

@@ -14,7 +14,7 @@ from nivp_dist.errors import InputError
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.metrics import read_lines
 
-CODES = {"finished": 0, "stopped": 75, "failed": 1, "running": 69}
+CODES = {"finished": 0, "event": 0, "stopped": 75, "failed": 1, "running": 69}
 RUNNING = "JobId=7 JobState=RUNNING Reason=None PreemptTime=None"
 
 
@@ -40,6 +40,11 @@ def test_a_run_stopped_by_its_time_limit_is_queued_again(run):
 def test_only_a_run_that_was_stopped_is_queued_again(run, status):
     line = f"the run has not stopped with a checkpoint, its status is '{status}'"
     assert refusal(run(status=status), 9, "7", RUNNING) == line
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_run_that_a_callback_has_stopped_is_not_queued_again(run, lost):
+    assert refusal(run(status="event", signal=None), 9, "7", RUNNING, lost=lost) == "a callback has stopped the run"
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def programs_are_made_once():
 
     def shared(config, problem):
         # Not where a run is and keeps its copy of the problem's file, but what that says.
-        apart = {"output": {"directory"}, "problem": {"file"}, "checkpoint": True, "cluster": True}
+        apart = {"output": {"directory"}, "problem": {"file"}, "checkpoint": True, "cluster": True, "callbacks": True}
         settings = config.model_dump(mode="json", exclude=apart)
         key = json.dumps(settings, sort_keys=True), repr(problem), inspect.getsource(type(problem))
         if key not in made:
