@@ -25,11 +25,13 @@ def load(settings: CallbackSettings) -> list[Callback]:
     parameter (the message has the nearest known one), a parameter of the wrong type or out of range, or an exception
     in the user's file (the message has file and line).
     """
-    path = None if settings.file is None else Path(settings.file)
-    module = None if path is None else load_module(path, "callbacks")
+    if not settings.classes:
+        return []
+    path = Path(settings.file or "")
+    module = load_module(path, "callbacks") if settings.file is not None else None
     found = []
     for name in settings.classes:
-        if module is not None and path is not None and (name in own_classes(module) or name not in SHIPPED):
+        if module is not None and (name in own_classes(module) or name not in SHIPPED):
             cls, source = class_in(module, name, path, Callback, KEY), str(path)
         else:
             cls, source = _shipped(name), f"callback {name}"

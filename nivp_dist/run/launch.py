@@ -68,7 +68,7 @@ def is_present(directory: str | Path) -> bool:
 
 def continuation(directory: Path, wanted: Config) -> tuple[Config, bool]:
     """As ``settings.files.continuation``; modules and data of the user's problem may not have changed either."""
-    found = files.continuation(directory, wanted)
+    found = files.continuation(directory, callback_copy.reuse(wanted, directory))
     kept, now = problem_copy.recorded(directory), problem_copy.table(registry.files_of(wanted.problem))
     if changed := [name for name in kept | now if kept.get(name) != now.get(name)]:
         mend = "undo the change, or choose another directory"

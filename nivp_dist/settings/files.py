@@ -88,9 +88,9 @@ def read_config(
     overrides: dotted key -> value as text, read as a TOML value if it is one and as a plain string otherwise.
     note: called with one line for each thing that the reader should know.
 
-    A relative problem.file, or callbacks.file, starts at the configuration's folder (on the command line: at the
-    working directory) and comes back absolute. Tables [versions] and [sources] are ignored, so that a run's own record
-    can be read. Where the command line sets integrator.t_end, output times of the file that lie beyond it are left out.
+    A relative file of the user starts at the configuration's folder (on the command line: at the working directory) and
+    comes back absolute. Tables [versions] and [sources] are ignored, so that a run's own record can be read. Output
+    times of the file beyond an integrator.t_end of the command line are left out.
 
     Raises InputError, one line that names the file (or "command line"), the key and what to change.
     """
@@ -157,8 +157,7 @@ def no_run_in(directory: str | Path) -> str:
 
 def name_of(source: str | Path) -> str:
     """What a run of a configuration is called: the name of its file without the ending; 'run' for a pipe."""
-    path = Path(source)
-    return "run" if path.exists() and not path.is_file() else path.stem
+    return "run" if (path := Path(source)).exists() and not path.is_file() else path.stem
 
 
 def parse_value(text: str) -> Any:
@@ -288,12 +287,12 @@ def fixed_settings(config: Config) -> dict:
 def all_settings(config: Config) -> dict:
     """Every key but output.directory, as JSON takes it.
 
-    The files of the user count by their contents, wherever they lie. Raises InputError if one cannot be read.
+    The user's files count by their contents, wherever they lie. Raises InputError if one that is used cannot be read.
     """
     data = config.model_dump(mode="json", by_alias=True)
     data["output"].pop("directory")
     for section in ("problem", "callbacks"):
-        if (file := data[section]["file"]) is not None:
+        if (file := data[section]["file"]) is not None and (section == "problem" or config.callbacks.classes):
             try:
                 data[section]["file"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
             except OSError as error:

@@ -235,8 +235,8 @@ class CallbackSettings(Section):
     # Python file with classes of your own; a relative path starts at the folder of the configuration file.
     file: str | None = None
     # Names of the classes, in the order in which they are called: of that file, or of the ready-made ones, which are
-    # Conserved, LivePicture, Probes and SteadyState.
-    classes: list[str] = []
+    # Conserved, LivePicture, Probes and SteadyState. An empty list switches all of them off.
+    classes: list[str] | None = None
     # Parameters of the classes: a table for each, by its name.
     parameters: dict[str, dict[str, Any]] = {}
 

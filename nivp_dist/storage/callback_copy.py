@@ -7,8 +7,9 @@ import itertools
 import shutil
 from pathlib import Path
 
+from nivp_dist.settings.files import RECORD, read_config
 from nivp_dist.settings.model import Config
-from nivp_dist.settings.sources import modules_beside
+from nivp_dist.settings.sources import modules_beside, sha256
 from nivp_dist.storage.files import sync_tree
 
 CALLBACKS = "callbacks"  # the folder of the copies
@@ -33,6 +34,14 @@ def make(config: Config, directory: Path) -> Config:
         sync_tree(folder)
         file = folder / file.name
     return with_file(config, file.relative_to(directory).as_posix())
+
+
+def reuse(config: Config, directory: Path) -> Config:
+    """The configuration with the run's copy in the place of callbacks.file, if it has the same contents."""
+    kept, file = read_config(directory / RECORD).callbacks.file, config.callbacks.file
+    if kept is not None and file is not None and sha256(Path(kept)) == sha256(Path(file)):
+        return with_file(config, kept)
+    return config
 
 
 def with_file(config: Config, file: str) -> Config:

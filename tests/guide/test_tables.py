@@ -1,5 +1,6 @@
 """The tables of README and guide that code can produce or check."""
 
+import dataclasses
 import re
 
 import pytest
@@ -8,6 +9,8 @@ from documents import content, table
 from nivp_dist.bench import accuracy, cost_model, score_sheet
 from nivp_dist.bench.faults.kinds import KINDS
 from nivp_dist.bench.rows import ROWS
+from nivp_dist.callbacks import RunView
+from nivp_dist.callbacks.loading import SHIPPED
 from nivp_dist.settings.rules import settings_for_accuracy
 
 SHEET = "accuracy: begin"
@@ -45,6 +48,18 @@ def test_the_faults_that_were_tried_are_those_of_the_command_and_none_was_bad():
     counts = [list(map(int, row[2:])) for row in (*rows, total)]
     assert [sum(column) for column in zip(*counts[:-1])] == counts[-1]
     assert all(faults == same + said and bad == 0 for faults, same, said, bad in counts)
+
+
+def test_what_callbacks_see_and_which_are_ready_made():
+    named = re.findall(r"`(\w+)", " ".join(row[0] for row in table("python", "fields: view")))
+    methods = {name for name in vars(RunView) if not name.startswith("_")}
+    assert sorted(named) == sorted(methods | RunView.__annotations__.keys())
+    parameters = {}
+    for name, cls in SHIPPED.items():
+        fields = dataclasses.fields(cls)
+        shown = [f.name if f.default is dataclasses.MISSING else f"{f.name}={f.default:g}" for f in fields]
+        parameters[name] = f"`{name}({', '.join(shown)})`"
+    assert {row[0] for row in table("python", "fields: trackers")} == set(parameters.values())
 
 
 def test_what_follows_from_accuracy():

@@ -14,6 +14,7 @@ from nivp_dist.callbacks.loading import check, load
 from nivp_dist.errors import InputError, RunStopped
 from nivp_dist.problems import registry
 from nivp_dist.run.callbacks import names_of
+from nivp_dist.settings.files import all_settings
 from nivp_dist.storage.metrics import read_lines
 
 LOOK = """\
@@ -48,7 +49,7 @@ TRACKERS = {"Probes": {"points": [[0.0], [0.5]]}, "SteadyState": {"tolerance": 1
 
 @pytest.fixture(scope="module")
 def look(runs):
-    """The user's file, which imports another one beside it. u(0.3) falls from 1.30 to 1.13, through LEVEL at t = 0.16."""
+    """The user's file, which imports another one beside it. u(0.3) falls from 1.30 to 1.13, through LEVEL."""
     (runs.folder / "levels.py").write_text("LEVEL = 1.2\n")
     path = runs.folder / "look.py"
     path.write_text(LOOK)
@@ -235,45 +236,17 @@ def test_another_file_in_a_resume_is_copied_too(runs, settings, look, crash):
 @pytest.mark.parametrize(
     "body, changes, line",
     [
-        (
-            LOOK,
-            {"classes": '["Lavel"]'},
-            "{file}: callbacks.classes: there is no class 'Lavel' in this file; it",
-        ),
-        (
-            LOOK,
-            {"parameters": '{ Level = { level = "a" } }'},
-            "{file}: callbacks.parameters.Level.level must be a num",
-        ),
-        (
-            LOOK,
-            {"parameters": "{ Level = { lavel = 1.0 } }"},
-            "{file}: unknown key callbacks.parameters.Level.lavel",
-        ),
-        (
-            LOOK,
-            {"parameters": "{ Probes = { } }"},
-            "command line: callbacks.parameters.Probes: callbacks.classes does",
-        ),
-        (
-            LOOK,
-            {"classes": "[]"},
-            "command line: callbacks.file needs callbacks.classes, the names of the classes",
-        ),
+        (LOOK, {"classes": '["Lavel"]'}, "{file}: callbacks.classes: there is no class 'Lavel' in this file; it has "),
+        (LOOK, {"parameters": '{ Level = { level = "a" } }'}, "{file}: callbacks.parameters.Level.level must be a nu"),
+        (LOOK, {"parameters": "{ Level = { lavel = 1.0 } }"}, "{file}: unknown key callbacks.parameters.Level.lavel;"),
+        (LOOK, {"parameters": "{ Probes = { } }"}, "command line: callbacks.parameters.Probes: callbacks.classes does"),
+        (LOOK, {"classes": None}, "command line: callbacks.file needs callbacks.classes, the names of the classes in "),
         (LOOK, {"classes": '["Level", "Level"]'}, "command line: callbacks.classes has Level twice: remove one"),
         ("class Level: pass", {}, "{file}: class Level must derive from nivp_dist.Callback"),
-        (
-            "import nothing_here",
-            {},
-            "{file}:1: ModuleNotFoundError: No module named 'nothing_here'; a file of callb",
-        ),
+        ("import nothing_here", {}, "{file}:1: ModuleNotFoundError: No module named 'nothing_here'; a file of callba"),
         ("1 / 0", {}, "{file}:1: ZeroDivisionError: division by zero"),
         (None, {}, "{file}: callbacks.file cannot be read: No such file or directory"),
-        (
-            None,
-            {"file": '""', "classes": '["Probe"]'},
-            "callbacks.classes: there is no ready-made callback 'Probe'; the nearest is Probes; for your own",
-        ),
+        (None, {"file": None, "classes": '["Probe"]'}, "callbacks.classes: there is no ready-made callback 'Probe'; "),
     ],
 )
 def test_mistakes_are_one_line(runs, tmp_path, body, changes, line):
@@ -282,7 +255,7 @@ def test_mistakes_are_one_line(runs, tmp_path, body, changes, line):
         file.write_text(body)
     (tmp_path / "levels.py").write_text("LEVEL = 1.2\n")
     given = {"file": str(file), "classes": '["Level"]'} | changes
-    overrides = {f"callbacks__{key}": value for key, value in given.items() if value != '""'}
+    overrides = {f"callbacks__{key}": value for key, value in given.items() if value is not None}
     with pytest.raises(InputError) as caught:
         load(runs.config(**overrides).callbacks)
     message = str(caught.value)
@@ -306,6 +279,13 @@ def test_trackers_that_do_not_suit_the_problem_refuse_the_run(runs, name, parame
     with pytest.raises(InputError) as caught:
         check(load(config.callbacks), registry.load(config.problem))
     assert str(caught.value).startswith(line)
+
+
+def test_an_empty_list_switches_callbacks_off(runs, tmp_path):
+    """Even if their file is gone, or wrong: a run is never lost by it."""
+    wanted = {"file": str(tmp_path / "gone.py"), "classes": "[]", "parameters": "{ Level = { level = 1.0 } }"}
+    config = runs.config(**{f"callbacks__{key}": value for key, value in wanted.items()})
+    assert load(config.callbacks) == [] and all_settings(config)["callbacks"]["classes"] == []
 
 
 def test_what_is_no_callback_is_refused(runs):

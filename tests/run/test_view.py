@@ -31,20 +31,13 @@ def simulation():
 
 def gaussian(simulation, variance, mass=1.0, **changes):
     """A state whose network is a Gaussian of that variance and mass, exactly, and whose points follow it."""
-    network = simulation.network
-    covariances = variance * jnp.eye(D)[None]
-    means = jnp.array(MEAN)[None]
-    theta = network.initialise_near(
-        random_keys.run_key(0),
-        *(
-            jnp.repeat(part, len(network.quadratics), 0)
-            for part in (jnp.full(1, mass / len(network.quadratics)), means, covariances)
-        ),
-    )
-    head = [layer for layer in network.layers if layer.path[0].startswith("output") or layer.path[-1] == "output"]
-    for layer in head:
-        theta = theta.at[layer.start : layer.stop].set(0.0)
-    density = Density(jnp.ones(1), means, covariances)
+    network, count = simulation.network, len(simulation.network.quadratics)
+    covariances, means = jnp.tile(variance * jnp.eye(D), (count, 1, 1)), jnp.tile(jnp.array(MEAN), (count, 1))
+    near = network.initialise_near(random_keys.run_key(0), jnp.full(count, mass / count), means, covariances)
+    theta = jnp.zeros(network.size)
+    for form in network.quadratics:  # the rest of the network is zero
+        theta = theta.at[form.start : form.stop].set(near[form.start : form.stop])
+    density = Density(jnp.full(count, 1 / count), means, covariances)
     return simulation.blank()._replace(phase=EVOLVE, theta=theta, density=density, **changes)
 
 
