@@ -2,7 +2,8 @@
 
 Process 0 alone calls them. What they want of the run travels with the decisions of process 0 (``cluster.control``), so
 that the other processes need not know of it: numbers go into files that process 0 writes, and a stop is one of its
-commands. They compute with programs of process 0 that send nothing.
+commands. They compute with programs of process 0 that send nothing, in a run of several processes on its CPU: XLA tunes
+a program for GPUs in all processes together, and process 0 would wait for those that do not compile it.
 """
 
 import copy
@@ -11,6 +12,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import jax
 
 from nivp_dist.callbacks import Callback
 from nivp_dist.callbacks.loading import load
@@ -68,6 +71,8 @@ class Callbacks:
 
         def make() -> str:
             self._callbacks = names_of([*load(settings), *given])
+            if self._callbacks:
+                device_of_callbacks()
             return "some" if self._callbacks else ""
 
         self._active = from_process_zero(make) == "some"
@@ -103,7 +108,8 @@ class Callbacks:
             vars(callback)["memory"] = copy.deepcopy(kept.memory)
             self._begun.add(name)
         view = StateView(moment, self._simulation, self._directory, recorded)
-        getattr(callback, moment.name)(view)
+        with jax.default_device(device_of_callbacks()):
+            getattr(callback, moment.name)(view)
         asked = [other for other in kept.asked if other != moment.name]
         if view.wanted_stop:
             asked.append(moment.name)
@@ -112,6 +118,22 @@ class Callbacks:
         # A copy by JSON, which the callback cannot change any more. What JSON cannot hold is a mistake of the callback.
         self._kept[name] = json.loads(json.dumps(Kept(plain(callback.memory), asked)))
         return view
+
+
+def device_of_callbacks() -> jax.Device | None:
+    """The device on which process 0 computes for callbacks; None: where it computes anything else.
+
+    Raises InputError if several processes have GPUs, and no CPU.
+    """
+    if jax.process_count() == 1 or jax.default_backend() == "cpu":
+        return None
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        raise InputError(
+            "environment: with several processes callbacks compute on the CPU of process 0, and JAX_PLATFORMS excludes "
+            "it: set JAX_PLATFORMS=cuda,cpu, or unset it"
+        ) from None
 
 
 def _described(error: Exception, callback: Callback, method: str) -> str:

@@ -13,7 +13,7 @@ from nivp_dist.network.network import build_network
 from nivp_dist.problems.registry import load
 from nivp_dist.report import marginals, pictures, solution
 from nivp_dist.report.course import read_course
-from nivp_dist.report.health import error_figure, health_figure
+from nivp_dist.report.health import error_figure, health_figure, recorded_figure
 from nivp_dist.run import window
 from nivp_dist.settings.model import Config
 from nivp_dist.storage import run_directory, snapshots
@@ -145,6 +145,15 @@ def test_the_title_says_where_the_rank_of_the_sketch_limits_the_effective_dimens
     metrics |= {"effective_dimension": np.array([63.9, 31.9]), "rank": np.array([64.0, 32.0])}
     title = health_figure(metrics, []).axes[5].get_title("left")
     assert title == "effective dimension, at least (sketch rank 32 to 64)"
+
+
+def test_numbers_of_callbacks_have_a_panel_each():
+    metrics = {"t": np.arange(3.0), "h": np.ones(3), "callback_peak": np.array([np.nan, 1.0, 2.0])}
+    (axis,) = recorded_figure(metrics).axes
+    assert axis.get_title("left") == "peak" and axis.lines[0].get_xydata().tolist() == [[1.0, 1.0], [2.0, 2.0]]
+    many = {f"callback_{number}": np.ones(3) for number in range(20)}
+    assert len(recorded_figure(metrics | many).axes) == 12
+    assert recorded_figure({"t": np.arange(3.0)}) is None
 
 
 def test_the_error_figure_shows_what_is_known_of_the_error():

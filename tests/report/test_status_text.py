@@ -72,6 +72,12 @@ def test_the_text_of_a_run_in_progress(utc):
     assert "\n".join(status_lines(FACTS)) == TEXT
 
 
+def test_numbers_of_callbacks_are_shown_by_their_names():
+    facts = FACTS | {"last_step": FACTS["last_step"] | {"callback_peak": 0.25, "callback_lost": None}}
+    lines = [line for line in status_lines(facts) if "by a callback" in line]
+    assert [line.split() for line in lines] == [["peak,", "by", "a", "callback", "0.25"]]
+
+
 def test_a_failed_run_shows_its_message_and_a_finished_run_no_phase(directory):
     write(directory, status="failed", message="step too small")
     assert status_lines(read_status(directory))[0].endswith("  failed: step too small")

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 
+import jax
 import numpy as np
 import pytest
 from whole_runs import assert_same
@@ -13,7 +14,7 @@ from nivp_dist.callbacks import Probes
 from nivp_dist.callbacks.loading import check, load
 from nivp_dist.errors import InputError, RunStopped
 from nivp_dist.problems import registry
-from nivp_dist.run.callbacks import names_of
+from nivp_dist.run.callbacks import device_of_callbacks, names_of
 from nivp_dist.settings.files import all_settings
 from nivp_dist.storage.metrics import read_lines
 
@@ -291,6 +292,22 @@ def test_an_empty_list_switches_callbacks_off(runs, tmp_path):
 def test_what_is_no_callback_is_refused(runs):
     with pytest.raises(InputError, match=r"^callbacks has <class .*, which is no instance of a Callback class$"):
         solve(SESSION | {"problem": {"name": "heat"}}, callbacks=[Probes], quiet=True)
+
+
+def test_several_processes_with_gpus_compute_for_callbacks_on_a_cpu(monkeypatch):
+    """XLA tunes programs for GPUs in all processes together, and process 0 alone calls callbacks."""
+    assert device_of_callbacks() is None
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert device_of_callbacks() is None
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert device_of_callbacks().platform == "cpu"
+
+    def none(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", none)
+    with pytest.raises(InputError, match="set JAX_PLATFORMS=cuda,cpu, or unset it$"):
+        device_of_callbacks()
 
 
 def test_names_are_the_same_in_every_start():
