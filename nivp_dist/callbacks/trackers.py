@@ -57,16 +57,20 @@ class Conserved(Callback):
             self._first(view.integrals(self.points))
 
     def after_step(self, view: RunView) -> None:
-        if view.step % self.every:
-            return
-        measured = view.integrals(self.points)
+        if view.step % self.every == 0:
+            self._measure(view)
+        if self.memory.get("beyond"):  # also between two measurements, so that a resumed run goes on
+            view.stop(self.memory["beyond"])
+
+    def _measure(self, view: RunView) -> None:
+        self.memory["beyond"], measured = "", view.integrals(self.points)
         for name, (value, error) in measured.items():
             first = self._first(measured)[name]
             change = value - first
             for ending, number in (("", value), ("_error", error), ("_change", change)):
                 view.record(name + ending, number)
             if self.tolerance and abs(change) > max(self.tolerance * abs(first), 3 * error):
-                view.stop(f"{name} has changed from {first:.6g} to {value:.6g} (+- {error:.1g})")
+                self.memory["beyond"] = f"{name} has changed from {first:.6g} to {value:.6g} (+- {error:.1g})"
 
     def _first(self, measured: dict[str, tuple[float, float]]) -> dict[str, float]:
         return self.memory.setdefault("first", {name: value for name, (value, _) in measured.items()})

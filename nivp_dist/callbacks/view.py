@@ -74,7 +74,7 @@ class RunView(Protocol):
     def stop(self, reason: str) -> None:
         """Ask the run to stop at this point, with a snapshot of the solution and a checkpoint.
 
-        A callback that asks at every step stops the run once: a resumed run goes on until the callback asks again
-        after a step at which it has not.
+        A callback that asks at every step stops the run once. A request stops it again only after a call of the same
+        method without one, so that a callback which looks at every tenth step repeats its request in between.
         """
         ...

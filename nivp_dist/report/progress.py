@@ -212,7 +212,8 @@ def _clock_time(seconds: float) -> str:
 
 def _headline(summary: dict) -> str:
     message = f" ({summary['message']})" if summary.get("message") else ""
-    parts = [f"{summary.get('problem', 'run')} {summary.get('status', 'ended')}{message}"]
+    status = {"event": "stopped by a callback"}.get(summary.get("status", ""), summary.get("status", "ended"))
+    parts = [f"{summary.get('problem', 'run')} {status}{message}"]
     parts += [f"t = {number(summary.get('t'))} of {number(summary.get('t_end'))}"]
     for key, noun in (("steps", "step"), ("rejected", "rejected step"), ("refits", "refit")):
         if summary.get(key) is not None:

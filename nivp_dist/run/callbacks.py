@@ -29,8 +29,11 @@ from nivp_dist.storage.metrics import RECORDED, plain
 
 
 class Kept(NamedTuple):
-    """What a checkpoint holds of one callback. memory: its own. asked: the moments at which it last asked for a stop;
-    it is heard again when it has not asked in between."""
+    """What a checkpoint holds of one callback.
+
+    memory: its own. asked: the moments whose last call asked for a stop. The next call there does not stop the run
+    again, or a resumed run could not go on.
+    """
 
     memory: dict = {}
     asked: list[str] = []
@@ -51,7 +54,6 @@ class Callbacks:
 
     Args:
         settings: the classes that the configuration names. given: the instances of a Python session.
-
         kept: name -> ``Kept``, as plain JSON: a checkpoint stores it, and a resume fills it before the first call.
         Entries of callbacks that this start of the run does not have are kept for a later one.
 
@@ -81,8 +83,8 @@ class Callbacks:
     def call(self, moment: Moment, control: Control, warn: Callable[[str], None]) -> dict[str, float]:
         """Call the method of that moment of every callback. Every process calls this.
 
-        control: is told of a stop that is asked for. warn: called with a line about a callback that is switched off.
-        Returns the numbers that they have recorded, by their names in metrics.jsonl.
+        control: gets the reason of a stop. warn: called with a line about a callback that is switched off. Returns the
+        numbers that the callbacks have recorded, by their names in metrics.jsonl.
         """
         if not self._active:
             return {}

@@ -53,4 +53,4 @@ def sweep(over, output, arguments):
         click.echo(line)
     if path := picture.draw(directory, results):
         click.echo(f"nivp: {path}", err=True)
-    return FINISHED if all(result.numbers.get("status") == "finished" for result in results) else FAILED
+    return FINISHED if all(result.numbers.get("status") in ("finished", "event") for result in results) else FAILED
