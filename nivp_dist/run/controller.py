@@ -44,8 +44,7 @@ def evolve(
     callbacks: Sequence[Callback] = (),
     ending: Ending = Ending(),
 ) -> dict:
-    """Run, or go on with, the run in `directory` until integrator.t_end, or until a callback stops it. Every process
-    calls it.
+    """Run, or go on with, the run in `directory` to its end, or until a callback stops it. Every process calls it.
 
     Args:
         resume: go on from the newest checkpoint.
@@ -251,8 +250,9 @@ class MainLoop:
 
     def end_at_event(self, state: State) -> dict:
         """The end of a run that a callback wants to stop, with a snapshot. Returns the summary."""
-        self.control.begin("output")
-        self.record.output(state, self.simulation.score(state))
+        if state.outputs_written == self.simulation.outputs_before(state.t):  # else that of an output time is there
+            self.control.begin("output")
+            self.record.output(state, self.simulation.score(state))
         reason = f"stopped at t = {state.t:.6g}, step {state.step}, by {self.control.event}"
         self.say(state, "event", f"{reason}; to go on: {self.record.resume_command}")
         return self.finish(state, "event", reason)

@@ -22,13 +22,13 @@ def one_source(problem):
 
 def callbacks_are_named(callbacks):
     """Classes are named once each, and parameters belong to a class that is named."""
-    classes = callbacks.classes
-    if classes is None and callbacks.file is not None:
+    classes = callbacks.classes or []
+    if callbacks.classes is None and callbacks.file is not None:
         raise ValueError("callbacks.file needs callbacks.classes, the names of the classes in that file")
-    if repeated := [name for name in classes or () if classes.count(name) > 1]:
+    if repeated := [name for name in classes if classes.count(name) > 1]:
         raise ValueError(f"callbacks.classes has {repeated[0]} twice: remove one")
-    others = [name for name in callbacks.parameters if name not in (classes or ())]
-    if others and classes != []:
+    others = [name for name in callbacks.parameters if name not in classes]
+    if others and callbacks.classes != []:
         raise ValueError(f"callbacks.parameters.{others[0]}: callbacks.classes does not name {others[0]}: add it there")
     return callbacks
 

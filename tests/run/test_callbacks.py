@@ -211,14 +211,26 @@ class Soon(Callback):
             view.stop("two steps are enough")
 
 
+class AtOutput(Callback):
+    def at_output(self, view):
+        if view.t == 0.1:
+            view.stop("the first output is there")
+
+
 def test_solve_returns_a_run_that_a_callback_has_stopped(runs, undisturbed):
     config = SESSION | {"problem": {"file": str(runs.folder / "modes.py"), "class": "Modes"}}
     run = solve(config, directory=runs.new(), callbacks=[Soon()], quiet=True)
     assert run.summary["status"] == "event" and run.summary["steps"] == 2
     assert run.times[-1] == run.summary["t"] and run.solution(run.times[-1])([[0.0]]).shape == (1, 1)
-    again = resume(run.directory, callbacks=[Soon()], quiet=True)
-    assert again.summary["status"] == "finished"
-    assert np.array_equal(again.snapshot(0.3)["theta"], undisturbed.theta())
+    event = run.times[-1]
+    again = resume(run.directory, callbacks=[Soon(), AtOutput()], quiet=True)
+    assert (again.summary["status"], again.summary["t"]) == ("event", 0.1)
+    resume(run.directory, quiet=True)
+    mine, theirs = runs.Ran(run.directory), undisturbed.snapshots()
+    assert mine.summary["status"] == "finished" and mine.metrics == undisturbed.metrics
+    found = {t: arrays for t, arrays in mine.snapshots().items() if t != event}
+    assert found.keys() == theirs.keys()  # an event at an output time leaves its snapshot as it is
+    assert all(np.array_equal(found[t][name], theirs[t][name], equal_nan=True) for t in theirs for name in theirs[t])
 
 
 def test_another_file_in_a_resume_is_copied_too(runs, settings, look, crash):
