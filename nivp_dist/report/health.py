@@ -82,7 +82,7 @@ def error_figure(errors: Metrics, metrics: Metrics | None = None) -> Figure | No
 
 def recorded_figure(metrics: Metrics) -> Figure | None:
     """The numbers that callbacks have recorded against t, a panel for each of the first MOST_RECORDED; None if none."""
-    recorded = {name.removeprefix(RECORDED): metrics[name] for name in metrics if name.startswith(RECORDED)}
+    recorded = {name.removeprefix(RECORDED): metrics[name] for name in sorted(metrics) if name.startswith(RECORDED)}
     if not recorded:
         return None
     rows = min(len(recorded), MOST_RECORDED)
