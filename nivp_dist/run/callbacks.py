@@ -11,7 +11,7 @@ import json
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -122,7 +122,7 @@ class Callbacks:
         return view
 
 
-def device_of_callbacks() -> jax.Device | None:
+def device_of_callbacks() -> Any:
     """The device on which process 0 computes for callbacks; None: where it computes anything else.
 
     Raises InputError if several processes have GPUs, and no CPU.
