@@ -130,9 +130,10 @@ class Ran:
 
     @property
     def metrics(self):
-        """Lines of metrics.jsonl without the wall time."""
+        """Lines of metrics.jsonl without wall times."""
         lines = read_lines(self.directory / "metrics.jsonl")
-        return [{key: value for key, value in line.items() if key != "wall_seconds"} for line in lines]
+        times = ("wall_seconds", "spectrum_seconds")
+        return [{key: value for key, value in line.items() if key not in times} for line in lines]
 
     @property
     def events(self):

@@ -13,7 +13,7 @@ ANNEALING_TAG, SAMPLES_TAG, MIXTURE_TAG, MASS_TAG = 107, 108, 109, 110
 # Of a round of a fit.
 ROUND_POINTS_TAG, ROUND_CHECK_TAG, ROUND_SKETCH_TAG = 0, 1, 2
 # Of a step.
-STEP_POINTS_TAG, STEP_SKETCH_TAG, STEP_CHECK_TAG, STEP_SELECT_TAG = 0, 1, 2, 3
+STEP_POINTS_TAG, STEP_SKETCH_TAG, STEP_CHECK_TAG, STEP_SELECT_TAG, STEP_SPECTRUM_TAG = 0, 1, 2, 3, 4
 EVALUATION_TAG = 7919
 # Of a draw of collocation points.
 PATH_PART_TAG, PATH_NOISE_TAG = 111, 112
@@ -146,6 +146,11 @@ def step_sketch_key(run, step: int):
 def step_check_key(run, step: int):
     """Of the fresh points on which the residual of a step's velocity is checked."""
     return _step_key(run, step, STEP_CHECK_TAG)
+
+
+def spectrum_probes_key(run, step: int):
+    """Of the vectors with which the spectrum of a step's matrix is measured."""
+    return _step_key(run, step, STEP_SPECTRUM_TAG)
 
 
 def residual_selection_key(run, draw: int):

@@ -18,7 +18,7 @@ from nivp_dist.bench import gpu_targets, hlo
 from nivp_dist.fitting.fit import DAMPING_FACTORS
 from nivp_dist.formatting import count as count_of
 from nivp_dist.galerkin.jacobian import largest_chunk
-from nivp_dist.galerkin.methods import ITERATIVE
+from nivp_dist.galerkin.methods import ITERATIVE, decomposes
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.forms import with_gaussians
 from nivp_dist.network.network import Network, build_network
@@ -168,6 +168,18 @@ def _of_steps(galerkin: Galerkin, shapes: "_Shapes", points: Points) -> Iterator
     yield _compiled("velocity", galerkin.velocity, theta, t, points, shared, guess)
     yield _compiled("error of a step", galerkin.step_norms, theta, theta, v, rate, rate, points)
     yield _compiled("check of the residual", galerkin.check_residual, theta, t, v, points)
+    yield from _of_spectrum(galerkin, shapes, (theta, t, points), shared)
+
+
+def _of_spectrum(galerkin: Galerkin, shapes: "_Shapes", at: tuple, shared) -> Iterator[Program]:
+    """The programs that measure the spectrum, for the solver that a run begins with."""
+    programs, (theta, t, points) = galerkin.spectrum, at
+    if decomposes(galerkin.network):
+        yield _compiled("decomposition of M", programs.eigen, theta, t, points, shared.basis)
+    else:
+        yield _compiled("spectrum of F", programs.rhs, theta, t, points, shared.basis, shared.mu)
+    if galerkin.method in ITERATIVE:
+        yield _compiled("spectrum by probes", programs.probes, theta, points, shared, shapes.key())
 
 
 def _of_fits(galerkin: Galerkin, shapes: "_Shapes", points: Points) -> Iterator[Program]:

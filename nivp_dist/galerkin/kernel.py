@@ -19,14 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist.backend import random_keys
-from nivp_dist.galerkin import nystrom
-from nivp_dist.galerkin.vectors import Whole
 
 # Measured with the Jacobians above: with all points as candidates 10 % of the iterations are saved, in twice the time.
 CANDIDATES = 4  # for each point that is chosen
 PIVOT_BLOCKS = 8  # measured above; pivots of one block are drawn independently of each other
 MAX_ENTRIES = 2**27  # of F^T on a device: 1 GiB, and about 3 GiB while it is made
-REPORTED_EIGENVALUES = 32  # in the metrics
 ROUNDING = 4 * float(np.finfo(np.float64).eps)  # relative error of an entry of K, a sum of a few products
 
 
@@ -53,6 +50,11 @@ def operations(network, rank: int) -> float:
 def roots(weights, outputs: int):
     """The diagonal of W^(1/2), one entry a sample: (n m,), zero for padding."""
     return jnp.repeat(jnp.sqrt(weights), outputs)
+
+
+def unweighted(alpha, root, outputs: int):
+    """W^(-1/2) alpha as (n, m): ``Operator.transpose`` multiplies by W, so that it makes S^T alpha of this."""
+    return (alpha / jnp.where(root > 0, root, 1.0)).reshape(-1, outputs)
 
 
 def gather(leaf, axis: str):
@@ -155,20 +157,6 @@ def preconditioner(factor: Factor, mu, axis: str):
         return (r - coefficients @ factor.rows) / mu
 
     return apply
-
-
-def spectrum(factor: Factor, key) -> nystrom.Sketch:
-    """The largest eigenvalues, for the metrics, as a sketch without vectors (0, l)."""
-    here = Whole(len(factor.gram), "")  # F^T F is replicated: no axis to communicate over
-    omega = nystrom.test_matrix(here, key, min(REPORTED_EIGENVALUES, here.size))
-    return nystrom.sketch(here, omega, factor.gram @ omega)._replace(vectors=jnp.zeros((0, omega.shape[1])))
-
-
-def effective_dimension(factor: Factor, mu):
-    """tr K (K + mu)^-1 of the approximation, a lower estimate of tr M (M + mu)^-1."""
-    lower = jnp.linalg.cholesky(factor.gram + mu * jnp.eye(len(factor.gram)))
-    inverse = jax.scipy.linalg.solve_triangular(lower, jnp.eye(len(lower)), lower=True)
-    return len(lower) - mu * jnp.sum(inverse**2)
 
 
 def _draw_without_replacement(shares, key, size: int):

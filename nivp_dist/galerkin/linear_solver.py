@@ -57,6 +57,16 @@ class LinearSolver:
         size, sharded = self.network.size, solver.shard_vectors
         self.vectors = Sharded(size, AXIS, self.devices) if sharded else Whole(size, AXIS)
 
+    @property
+    def residual_rtol(self) -> float:
+        """The relative residual at which conjugate gradients stop."""
+        return max(RATE_SHARE * self.rate_rtol, self.rtol) if self.method == "dual_pcg" else self.rtol
+
+    @property
+    def energy_rtol(self) -> float:
+        """The relative error in the norm of the system at which they stop too; zero: by the residual alone."""
+        return self.rate_rtol if self.method == "pcg" else 0.0
+
     def regularisation_spec(self) -> Any:
         """How a ``Regularisation`` lies on the devices, as PartitionSpecs."""
         every = P()
@@ -112,7 +122,7 @@ class LinearSolver:
             pcg.System(product, vectors.sum(exact.transpose(f)), vectors.dots),
             nystrom.preconditioner(vectors, regularisation.sketch, mu),
             vectors.part(guess),
-            self._stopping_rule(regularisation, self.rtol, self.rate_rtol),
+            self._stopping_rule(regularisation),
         )
         v = vectors.replicated(solution.x)
         return Solved(v, v, solution.iterations, solution.residual, solution.code)
@@ -125,7 +135,7 @@ class LinearSolver:
         vectors = Samples(AXIS)
 
         def product(alpha, in_float64):
-            r = _unweighted(alpha, root, outputs)
+            r = kernel.unweighted(alpha, root, outputs)
             v = jax.lax.psum(_either(in_float64, exact, operator, lambda each: each.transpose(r)), AXIS)
             rate = _either(in_float64, exact, operator, lambda each: each.apply(v))
             return root * rate.reshape(-1) + mu * alpha
@@ -134,14 +144,14 @@ class LinearSolver:
             pcg.System(product, root * f.reshape(-1), vectors.dots),
             kernel.preconditioner(regularisation.factor, mu, AXIS),
             guess,
-            self._stopping_rule(regularisation, max(RATE_SHARE * self.rate_rtol, self.rtol)),
+            self._stopping_rule(regularisation),
         )
-        v = jax.lax.psum(exact.transpose(_unweighted(solution.x, root, outputs)), AXIS)
+        v = jax.lax.psum(exact.transpose(kernel.unweighted(solution.x, root, outputs)), AXIS)
         return Solved(v, solution.x, solution.iterations, solution.residual, solution.code)
 
-    def _stopping_rule(self, regularisation, rtol: float, energy_rtol: float = 0.0) -> pcg.StoppingRule:
+    def _stopping_rule(self, regularisation) -> pcg.StoppingRule:
         limit = regularisation.iteration_limit
-        return pcg.StoppingRule(rtol, self.solver.max_iterations, limit, energy_rtol)
+        return pcg.StoppingRule(self.residual_rtol, self.solver.max_iterations, limit, self.energy_rtol)
 
     # Direct solves --------------------------------------------------------------------------------
 
@@ -168,14 +178,9 @@ class LinearSolver:
             # Padding has a zero row and column: mu on the diagonal keeps it positive definite.
             alpha = direct.solve_positive(matrix, mu, s)
             own = jax.lax.dynamic_slice_in_dim(alpha, jax.lax.axis_index(AXIS) * len(root), len(root))
-            return jax.lax.psum(exact.transpose(_unweighted(own, root, outputs)), AXIS)
+            return jax.lax.psum(exact.transpose(kernel.unweighted(own, root, outputs)), AXIS)
 
         return solve
-
-
-def _unweighted(alpha, root, outputs: int):
-    """W^(-1/2) alpha as (n, m): ``Operator.transpose`` multiplies by W, so that it makes S^T alpha of this."""
-    return (alpha / jnp.where(root > 0, root, 1.0)).reshape(-1, outputs)
 
 
 def _either(in_float64, exact, operator, product):

@@ -18,6 +18,17 @@ FIT_MU = 1e-12  # the least of them, relative to tr M, in the late rounds of a f
 WORTH_COMPILING = 4e10
 FIRST_RANK = 128  # a rank whose cost is small beside that of the iterations
 MATRIX_ENTRIES = 2**30  # of a direct solve's matrix, or of the sketch of "pcg", at most: 8 GiB on every device
+# A measurement of the spectrum decomposes matrices of at most so many rows: in 5 s on one core, with 33 MB each.
+MOST_DECOMPOSED = 2048
+# Elsewhere it solves for so many vectors of random signs, in so many steps of CG each, and iterates on F. With four the
+# standard error of the effective dimension is at most 1 / sqrt(2) of its root; with 32 steps the quadrature of
+# advection (p = 929, rank 256, mu = 1e-10) is exact to 1e-3.
+PROBES, PROBE_STEPS, RHS_STEPS = 4, 32, 64
+MEASUREMENT_RANK = 256  # of the sketch that these steps are preconditioned with where the solver has none
+# Operations of an eigendecomposition over p^3, at the rate of the primal matrix. 3 to 7 were
+# measured on one core, p = 500 to 2,200.
+DECOMPOSITION = 8.0
+MEASURED_SHARE = 1 / 50  # of the operations of the steps; what measurements of the spectrum take by default
 # How many times longer an operation takes than one of the primal matrix and its factorisation: in a product with a
 # vector, in one of a matrix with a vector, and in the approximation of K. Measured on one and two cores (60 and 100
 # GFlop/s; p = 2,342 and 7,441, n = 9,000, ranks 384 and 512): 1.5 and 2.1, 5.6 and 10, 1 and 2.
@@ -159,3 +170,31 @@ def _approximation(method: str, network: Network, rank: int) -> float:
 def _iteration(method: str, network: Network, rank: int) -> float:
     """Operations of a CG iteration, for each sample. The sketch of "pcg" has p rows, not n, and is not counted."""
     return PRODUCT * 4.0 * network.size + (STREAM * 4.0 * rank if method == "dual_pcg" else 0.0)
+
+
+def measurement_rank(network: Network) -> int:
+    """The rank of the sketch for a measurement of the spectrum where direct solves have none."""
+    return min(network.size, MEASUREMENT_RANK)
+
+
+def decomposes(network: Network) -> bool:
+    """Whether a measurement of the spectrum decomposes M."""
+    return network.size <= MOST_DECOMPOSED
+
+
+def measurement_interval(method: str, network: Network, points: int, mu: float, rank: int, velocities: int) -> int:
+    """The number of steps between two measurements of the spectrum that take MEASURED_SHARE of the work of the steps.
+
+    velocities: of a step, by `method`, whose iterations are assumed as in ``choose_method``.
+    """
+    work = velocities * _work(network, points, mu, 1, rank)[method]
+    products = PROBES * PROBE_STEPS if method in ITERATIVE else 0
+    measured = 0.0
+    if decomposes(network):
+        measured = points * network.size**2 / 2 + DECOMPOSITION * network.size**3
+    else:
+        products = PROBES * PROBE_STEPS + RHS_STEPS
+        if method not in ITERATIVE:
+            measured += points * network.outputs * _approximation("pcg", network, measurement_rank(network))
+    measured += points * network.outputs * products * _iteration(method, network, rank)
+    return max(1, math.ceil(measured / (MEASURED_SHARE * work)))

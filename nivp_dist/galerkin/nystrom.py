@@ -54,8 +54,3 @@ def preconditioner(vectors: Whole, sketch: Sketch, mu):
         return r + sketch.vectors @ ((scaling - 1.0) * coefficients)
 
     return apply
-
-
-def effective_dimension(sketch: Sketch, mu):
-    """tr M (M + mu)^-1 over the eigenvalues of the sketch: a lower bound of the exact one."""
-    return jnp.sum(sketch.eigenvalues / (sketch.eigenvalues + mu))

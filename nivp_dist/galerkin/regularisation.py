@@ -13,7 +13,7 @@ class Regularisation(NamedTuple):
 
     Attributes:
         mu: absolute. trace: tr M.
-        sketch: of M, of rank 0 with direct solves; with "dual_pcg" eigenvalues alone, for the metrics.
+        sketch: of M, of rank 0 with direct solves and with "dual_pcg".
         iteration_limit: products that CG may take.
         basis: in which the parameters are solved for; None: that of the network's own parameters.
         factor: with "dual_pcg" the approximation of K.
@@ -25,10 +25,3 @@ class Regularisation(NamedTuple):
     iteration_limit: jax.Array
     basis: Basis | None = None
     factor: kernel.Factor | None = None
-
-
-def effective_dimension(regularisation: Regularisation):
-    """tr M (M + mu)^-1 of the approximation: a lower estimate of that of M."""
-    if regularisation.factor is not None:
-        return kernel.effective_dimension(regularisation.factor, regularisation.mu)
-    return nystrom.effective_dimension(regularisation.sketch, regularisation.mu)

@@ -7,7 +7,7 @@ cotangents of per-sample quantities), so no hidden all-reduce can scale a gradie
 solver.shard_vectors the p-vectors of CG are sharded too (``vectors``).
 """
 
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ from nivp_dist.galerkin.energy import EnergyOperator
 from nivp_dist.galerkin.linear_solver import LinearSolver
 from nivp_dist.galerkin.methods import ITERATIVE, initial_rank, largest_rank
 from nivp_dist.galerkin.regularisation import Regularisation
+from nivp_dist.galerkin.spectrum import SpectrumPrograms
 from nivp_dist.network.frames import Basis, balanced
 from nivp_dist.points.points import Points
 from nivp_dist.settings.model import SolverSettings
@@ -97,6 +98,11 @@ class Galerkin:
         self.residual_squares = compiled(squares, every, every, every, split, out_specs=P(AXIS))
         self._find_not_finite = compiled(partial(not_finite.find, it), every, every, split)
 
+    @cached_property
+    def spectrum(self) -> SpectrumPrograms:
+        """The programs that measure the spectrum of M."""
+        return SpectrumPrograms(self)
+
     def rhs_not_finite(self, theta, t: float, points: Points) -> str | None:
         """One line that names a point where the problem's rhs is not finite though u is; None where it is finite."""
         found, x = self._find_not_finite(theta, t, points)
@@ -159,12 +165,12 @@ class Galerkin:
             operator, traces = self._operators(theta, points, basis)[1], traces * basis.scales**2
         trace = jnp.sum(traces)
         mu, limit = self.solver.mu * trace, jnp.asarray(self.solver.max_iterations, jnp.int64)
+        empty = nystrom.Sketch(jnp.zeros((self.network.size, 0)), jnp.zeros((0,)))
         if rank == 0:
-            empty = nystrom.Sketch(jnp.zeros((self.network.size, 0)), jnp.zeros((0,)))
             return Regularisation(mu, trace, empty, limit, basis)
         if self.method == "dual_pcg":
             factor = kernel.factor(self._operators(theta, points, basis)[0], key, rank, AXIS)
-            return Regularisation(mu, trace, kernel.spectrum(factor, key), limit, basis, factor)
+            return Regularisation(mu, trace, empty, limit, basis, factor)
         vectors = self.linear_solver.vectors
         omega = nystrom.test_matrix(vectors, key, rank)
         product = vectors.columns(operator.normal_columns, omega)

@@ -10,7 +10,6 @@ from nivp_dist.galerkin.regularisation import Regularisation
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.points.points import Points
 
-TELEMETRY_RANK = 32  # of the sketch that direct solves are given for the metrics of the spectrum alone
 # pcg: CG iterations a velocity, over the rank, above which a larger sketch is cheaper: making it costs as much as
 # rank / 2 products with M, and the stages of a step (three to seven) share it.
 WORTH_DOUBLING = 1 / 6
@@ -73,7 +72,6 @@ class SolverChoice:
 
     def __init__(self, iterative: Galerkin, direct: Galerkin | None, stages: int):
         self.iterative, self.direct, self.stages = iterative, direct, stages
-        self.telemetry_rank = min(TELEMETRY_RANK, iterative.network.size)
 
     def system(self, at: Discretisation, last: LastStep) -> System:
         """The system of the next step.
@@ -136,6 +134,6 @@ class SolverChoice:
         return self.stages if last.reuse_sketch else 1
 
     def _system(self, galerkin: Galerkin, at: Discretisation, rank: int) -> System:
-        regularisation = galerkin.prepare(at.theta, at.points, at.key, rank or self.telemetry_rank)
+        regularisation = galerkin.prepare(at.theta, at.points, at.key, rank)
         regularisation = regularisation._replace(mu=at.mu_factor * regularisation.mu)
         return System(galerkin, at.points, regularisation, rank, at.key)

@@ -10,26 +10,29 @@ from nivp_dist.storage.columns import Columns
 from nivp_dist.storage.metrics import METRICS, iterate
 
 MOST = 1 << 16  # steps in memory, which is 20 MB; all are shown of a run with fewer
+SUMS = ("rejected_so_far", "spectrum_seconds_so_far")
 INTERVALS = 1000  # of the time axis, more than the pictures have pixel columns
 # The metrics that pictures show. In each interval, the steps stay at which one of them is least or greatest.
 SHOWN = (
-    "h residual residual_fresh rejected_so_far cg_iterations condition effective_dimension rank h_rho jacobian_share "
+    "h residual residual_fresh rejected_so_far cg_iterations cg_iterations_bound condition condition_preconditioned "
+    "effective_dimension numerical_rank rhs_below_mu h_rho jacobian_share "
     "estimate estimate_initial estimate_residual estimate_steps estimate_refits"
 ).split()
 
 
 def read_course(directory: str | Path) -> dict[str, np.ndarray]:
-    """The metrics of a run as ``Run.metrics`` gives them, and ``rejected_so_far``, the sum of ``rejected``: name ->
-    (steps,), of at most MOST steps.
+    """The metrics of a run as ``Run.metrics`` gives them, and the sums ``rejected_so_far`` of ``rejected`` and
+    ``spectrum_seconds_so_far`` of ``spectrum_seconds``: name -> (steps,), of at most MOST steps.
 
     Where the run has more, the steps of each interval of t are left out at which no metric of SHOWN is least or
     greatest: what stays draws the same picture, spikes of a single step included. Raises OSError, and ValueError for a
     damaged line.
     """
-    columns, rejected = Columns([*METRIC_NAMES, "rejected_so_far"]), 0
+    columns, rejected, seconds = Columns([*METRIC_NAMES, *SUMS]), 0, 0.0
     for line in iterate(Path(directory) / METRICS):
         rejected += line.get("rejected") or 0
-        columns.append(line | {"rejected_so_far": rejected})
+        seconds += line.get("spectrum_seconds") or 0.0
+        columns.append(line | dict(zip(SUMS, (rejected, seconds))))
         if len(columns) == MOST:
             columns.keep(_extremes(columns.arrays()))
     return columns.arrays()

@@ -1,15 +1,20 @@
 """Figures of the course of a run: step size, residuals, solver, conditioning, and error against time."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from nivp_dist.formatting import duration
 from nivp_dist.storage.metrics import RECORDED
 
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9781e", "#888888"
+COLOURS = (BLUE, ORANGE, "#3a8f4d", "#7a4fa3", GREY)
+SMALL_SHARE = "small_share_"  # the beginning of the metrics with the shares of the layers
+SHOWN_LAYERS = 4  # those with the largest shares; the sum of the others is one more curve
 MARKED_STEPS = 200  # a curve of at most so many steps gets a marker at each of them
-FULL_SKETCH = 0.9  # part of the sketch's rank from which on the effective dimension is only a lower bound
 # metric -> (label, style): the estimate of the error, and the parts that it is the sum of
 PARTS = {"initial": ":", "residual": "--", "steps": "-.", "refits": (0, (5, 1, 1, 1, 1, 1))}
 ESTIMATES = {"estimate": ("estimate", {"color": ORANGE, "linewidth": 1.6})} | {
@@ -29,16 +34,16 @@ def health_figure(metrics: Metrics, events: list[dict]) -> Figure:
 
     metrics: name -> (steps,), as ``report.course`` reads them. events: lines of events.jsonl.
     """
-    rows = 3 if _solved_directly(metrics) else 4
+    rows = 4 if _solved_directly(metrics) else 5
     figure = Figure(figsize=(11, 3 * rows), layout="constrained")
     axes = figure.subplots(rows, 2, sharex=True)
     _step_panels(axes[:3, 0], metrics)
-    for axis in axes[3:, 0]:
-        axis.set_visible(False)
-    if rows == 4:
+    _bounds_panel(axes[3, 0], metrics)
+    if rows == 5:
+        axes[4, 0].set_visible(False)
         _iterations_panel(axes[0, 1], metrics)
-    _spectrum_panels(axes[-3:-1, 1], metrics)
-    _bounds_panel(axes[-1, 1], metrics)
+    _spectrum_panels(axes[-4:-1, 1], metrics)
+    _layers_panel(axes[-1, 1], metrics)
     # A refit writes two events, its reason and its outcome.
     refits = sorted({event["t"] for event in events if event.get("kind") == "refit" and event.get("t") is not None})
     for axis in axes.flat:
@@ -137,17 +142,49 @@ def _solved_directly(metrics: Metrics) -> bool:
 
 
 def _iterations_panel(axis: Axes, metrics: Metrics) -> None:
-    t, iterations = _series(metrics, "t", "cg_iterations")
-    _panel(axis, t, [(iterations, "")], "conjugate gradients", "iterations in a step")
+    """Iterations of a velocity, and the number that the condition of the preconditioned system allows."""
+    names = ("t", "cg_iterations", "cg_wasted", "evaluations", "cg_iterations_bound")
+    t, iterations, wasted, evaluations, bound = _series(metrics, *names)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = (iterations - np.nan_to_num(wasted)) / evaluations
+    _panel(axis, t, [(each, "mean"), (bound, "bound")], "conjugate gradients", "iterations of a velocity")
 
 
 def _spectrum_panels(axes: np.ndarray, metrics: Metrics) -> None:
-    """Condition number and effective dimension, in two axes (2,)."""
-    t, largest, mu, dimension, rank = _series(metrics, "t", "lambda_max", "mu", "effective_dimension", "rank")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        condition = largest / mu
-    _panel(axes[0], t, [(condition, "")], "condition number", r"$\lambda_{\max}(M)\,/\,\mu$", log=True)
-    _panel(axes[1], t, [(dimension, "")], _dimension_title(dimension, rank), r"tr $M (M + \mu)^{-1}$")
+    """Condition numbers, effective dimension with numerical rank, and the share of F below mu, in three axes (3,)."""
+    t, system, preconditioned = _series(metrics, "t", "condition", "condition_preconditioned")
+    both = [(system, r"$M + \mu$"), (preconditioned, "preconditioned")]
+    errors = _series(metrics, "condition_error", "condition_preconditioned_error")
+    _panel(axes[0], t, both, "condition number", "largest / least", log=True, errors=errors)
+    dimension, rank, share = _series(metrics, "effective_dimension", "numerical_rank", "rhs_below_mu")
+    both = [(dimension, "effective"), (rank, r"eigenvalues above $\mu$")]
+    errors = _series(metrics, "effective_dimension_error")
+    _panel(axes[1], t, both, f"dimension of M{_cost(metrics)}", r"tr $M (M + \mu)^{-1}$", errors=errors)
+    errors = _series(metrics, "rhs_below_mu_error")
+    _panel(axes[2], t, [(share, "")], r"F in eigenvectors below $\mu$", r"share of $|F|^2$", log=True, errors=errors)
+
+
+def _layers_panel(axis: Axes, metrics: Metrics) -> None:
+    """The layers' shares in the eigenvectors below mu."""
+    shares = {name.removeprefix(SMALL_SHARE): values for name, values in metrics.items() if _is_share(name)}
+    order = sorted(shares, key=lambda name: -np.nansum(shares[name]))
+    lines = [(shares[name], name.replace("_", " ")) for name in order[:SHOWN_LAYERS]]
+    if others := order[SHOWN_LAYERS:]:
+        lines.append((np.sum([shares[name] for name in others], axis=0), "others"))
+    t = metrics.get("t", np.zeros(0))
+    _panel(axis, t, lines, r"layers below $\mu$", "share", integer=False)
+
+
+def _is_share(name: str) -> bool:
+    return name.startswith(SMALL_SHARE) and name != f"{SMALL_SHARE}error"
+
+
+def _cost(metrics: Metrics) -> str:
+    """The time of all measurements of the spectrum, and that of the run, in words; '' if they are not known."""
+    seconds, wall = _series(metrics, "spectrum_seconds_so_far", "wall_seconds")
+    if not (len(seconds) and seconds[-1] > 0 and wall[-1] > 0):
+        return ""
+    return f", measured in {duration(seconds[-1])} of {duration(wall[-1])}"
 
 
 def _bounds_panel(axis: Axes, metrics: Metrics) -> None:
@@ -158,17 +195,27 @@ def _bounds_panel(axis: Axes, metrics: Metrics) -> None:
 
 
 def _panel(
-    axis: Axes, t, lines: list[tuple[np.ndarray, str]], title: str, label: str, log: bool = False, integer: bool = True
+    axis: Axes,
+    t,
+    lines: list[tuple[np.ndarray, str]],
+    title: str,
+    label: str,
+    log: bool = False,
+    integer: bool = True,
+    errors: Sequence[np.ndarray] = (),
 ) -> None:
     """Curves [(values (steps,), name)] against t, or a message where there is nothing to draw; the axis is logarithmic,
-    or begins at zero and is marked at whole numbers or not."""
+    or begins at zero and is marked at whole numbers or not. errors: of the first curves, (steps,) each."""
     drawn = []
-    for (values, name), colour in zip(lines, (BLUE, ORANGE)):
+    for number, ((values, name), colour) in enumerate(zip(lines, COLOURS)):
         seen = np.isfinite(values) & (values > 0 if log else True)
         if seen.any():
             marker = "." if seen.sum() <= MARKED_STEPS else ""
             axis.plot(t[seen], values[seen], color=colour, linewidth=1.3, marker=marker, label=name or None)
             drawn.append(values[seen])
+            if number < len(errors):
+                width = errors[number][seen]
+                axis.fill_between(t[seen], values[seen] - width, values[seen] + width, color=colour, alpha=0.2, lw=0)
     if not drawn:
         return _message(axis, title, "no steps yet" if not len(t) else "not measured in this run")
     if log:
@@ -179,17 +226,6 @@ def _panel(
         axis.grid(True, alpha=0.25)
     axis.set_title(title, loc="left", fontsize=11)
     axis.set_ylabel(label)
-
-
-def _dimension_title(dimension: np.ndarray, rank: np.ndarray) -> str:
-    """The title says so where the sketch has too small a rank: the true effective dimension may be larger."""
-    full = dimension > FULL_SKETCH * rank
-    if not full.any():
-        return "effective dimension"
-    # The rank may differ between steps: direct solves are measured with a smaller sketch than CG uses.
-    least, most = rank[full].min(), rank[full].max()
-    ranks = f"{least:g}" if least == most else f"{least:g} to {most:g}"
-    return f"effective dimension, at least (sketch rank {ranks})"
 
 
 def _log_scale(axis: Axes, values: np.ndarray) -> None:

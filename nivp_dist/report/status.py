@@ -22,7 +22,8 @@ def read_status(directory: str | Path) -> dict[str, Any]:
     """The facts about a run, ready for JSON. Unknown ones are None.
 
     Keys: status (not started, queued, starting, running, interrupted, stopped, failed, finished), summary (the content
-    of summary.json), last_step (the last line of metrics.jsonl), t, rate_per_hour (advance of t), seconds_left, ends_at
+    of summary.json), last_step (the last line of metrics.jsonl), last_spectrum (the last line with a measurement of the
+    spectrum, if it is among the last thousands), t, rate_per_hour (advance of t), seconds_left, ends_at
     (seconds since 1970), checkpoint, resumes, refits, job (of Slurm), requeues, heartbeat, events, warnings.
 
     Raises InputError if the directory holds no run, or cannot be read.
@@ -42,6 +43,7 @@ def _read_status(directory: Path, now: float) -> dict[str, Any]:
     resumes, warnings = _resumes_and_warnings(directory)
     beat, jobs = heartbeat.read(directory), read_tail(directory / JOBS)
     last = steps[-1] if steps else {}
+    spectrum = next((step for step in reversed(steps) if step.get("spectrum_seconds") is not None), None)
     job = beat.job if beat is not None and beat.job else jobs[-1].get("job") if jobs else None
     status, t = _state(directory, summary, bool(jobs)), last.get("t", summary.get("t"))
     rate, settled = _rate(steps)
@@ -53,6 +55,7 @@ def _read_status(directory: Path, now: float) -> dict[str, Any]:
         "status": status,
         "summary": summary,
         "last_step": last,
+        "last_spectrum": spectrum,
         "t": t,
         "rate_per_hour": None if rate is None else 3600 * rate,
         "seconds_left": None if ends_at is None else ends_at - now,

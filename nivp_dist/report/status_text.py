@@ -14,6 +14,7 @@ from nivp_dist.storage.run_directory import resume_command
 
 Facts = dict[str, Any]  # as read_status returns them
 Row = tuple[str, str]
+SHOWN_LAYERS = 3  # with the largest shares in the eigenvectors below mu
 OUTPUTS_SHOWN = 10  # of the outputs with a known error: more would push the rest off the screen
 
 
@@ -93,11 +94,36 @@ def _step_rows(facts: Facts) -> list[Row]:
     for name, value in last.items():
         if name.startswith(RECORDED):
             rows += _row(f"{name.removeprefix(RECORDED)}, by a callback", value)
+    rows += _spectrum_rows(facts)
     rows += _row("accepted steps", last.get("step", summary.get("steps")))
     rows += _row("rejected steps", summary.get("rejected"))
     for name in ("parameters", "points", "devices", "processes"):
         rows += _row(name, summary.get(name))
     return rows + _row("wall time", last.get("wall_seconds", summary.get("wall_seconds")), duration)
+
+
+def _spectrum_rows(facts: Facts) -> list[Row]:
+    """The spectrum of M as it was measured last, and the conditioning of the linear system."""
+    found = facts.get("last_spectrum") or {}
+    of_all = _of(facts["summary"].get("parameters"))
+    rows = _row("effective dimension", found.get("effective_dimension"), lambda d: f"{number(round(d))}{of_all}")
+    rows += _row("eigenvalues above mu", found.get("numerical_rank"), lambda rank: f"{number(rank)}{of_all}")
+    preconditioned = found.get("condition_preconditioned")
+    better = "" if preconditioned is None else f", preconditioned {scientific(preconditioned)}"
+    rows += _row("condition", found.get("condition"), lambda condition: scientific(condition) + better)
+    rows += _row("bound of CG iterations", found.get("cg_iterations_bound"))
+    rows += _row("share of F below mu", found.get("rhs_below_mu"), scientific)
+    names = [name for name in found if name.startswith("small_share_") and name != "small_share_error"]
+    if names:
+        most = sorted(names, key=lambda name: -found[name])[:SHOWN_LAYERS]
+        shares = [f"{name.removeprefix('small_share_')} {100 * found[name]:.0f} %" for name in most]
+        rows.append(("layers below mu", ", ".join(shares)))
+    when = f"at step {found.get('step')}, "
+    return rows + _row("spectrum measured", found.get("spectrum_seconds"), lambda seconds: f"{when}in {seconds:.3g} s")
+
+
+def _of(total) -> str:
+    return "" if total is None else f" of {number(total)}"
 
 
 def _error_rows(facts: Facts) -> list[Row]:

@@ -12,7 +12,6 @@ from nivp_dist.backend import random_keys
 from nivp_dist.errors import RunFailed
 from nivp_dist.fitting.restart import step_end
 from nivp_dist.galerkin.norms import ResidualCheck
-from nivp_dist.galerkin.regularisation import effective_dimension
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.attempts import Integrator, Start, Taken
 from nivp_dist.integration.solver_choice import Discretisation, LastStep, SolverChoice, System
@@ -22,6 +21,7 @@ from nivp_dist.integration.step_points import Present, StepPoints
 from nivp_dist.points.mixture import Density
 from nivp_dist.points.points import effective_sample_size
 from nivp_dist.points.sampling import Sampler
+from nivp_dist.run.spectrum import SpectrumWatch
 from nivp_dist.run.state import State
 from nivp_dist.settings.model import Config
 
@@ -51,8 +51,10 @@ class Stepper:
         self.restart = config.restart
         self.integrator = Integrator(config.integrator)
         self.points = StepPoints(config.sampling, sampler, galerkin, config.integrator.t_start)
-        self.choice = SolverChoice(galerkin, direct, len(self.integrator.tableau.b))
-        self._spectrum, self._motion = jax.jit(_spectrum), jax.jit(_motion)
+        stages = len(self.integrator.tableau.b)
+        self.choice = SolverChoice(galerkin, direct, stages)
+        self.spectrum = SpectrumWatch(config, galerkin, stages)
+        self._single_numbers, self._motion = jax.jit(_single_numbers), jax.jit(_motion)
 
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:
         """One accepted step. `poll` is called between stages and may raise to interrupt.
@@ -76,7 +78,10 @@ class Stepper:
         density = self._density_after(state, at, taken)
         check = self._check(state, taken)
         new = self._state_after(state, taken, density, check)
-        return Accepted(new, self._metrics(state, new, taken, check), sorted(set(taken.stages.warnings)), [])
+        metrics = self._metrics(state, new, taken, check)
+        if self.spectrum.due(state, new.t, output):
+            metrics |= self.spectrum.measure(state, taken.stages)
+        return Accepted(new, metrics, sorted(set(taken.stages.warnings)), [])
 
     def method(self, state: State) -> str:
         """The name of the method that solves for the velocities of the next step (``galerkin.methods``)."""
@@ -147,7 +152,7 @@ class Stepper:
         """A line of metrics.jsonl: numbers that describe the step (guide: files and formats)."""
         stages = taken.stages
         velocities, regularisation = (stages.first_velocity, state.velocity), stages.at_start
-        spectrum = self._spectrum(new.theta, *velocities, regularisation, stages.points.weights)
+        numbers = self._single_numbers(new.theta, *velocities, stages.points.weights)
         metrics = {
             "step": new.step,
             "t": new.t,
@@ -160,12 +165,14 @@ class Stepper:
             "cg_wasted": stages.wasted,
             "cg_residual": stages.worst,
             "evaluations": stages.evaluations,
-            "rank": new.rank or self.choice.telemetry_rank,
+            "rank": new.rank or None,
+            "mu": float(regularisation.mu),
+            "trace": float(regularisation.trace),
             "points": self._number_of_points(new),
             "coverage": float(check.coverage),
         }
-        spectrum = {name: float(value) for name, value in spectrum.items()}
-        return metrics | spectrum | self._bounds(state, taken) | new.estimate.entries()
+        numbers = {name: float(value) for name, value in numbers.items()}
+        return metrics | numbers | self._bounds(state, taken) | new.estimate.entries()
 
     def _bounds(self, state: State, taken: Taken) -> dict:
         """What may bound the size of the step: the motion of theta, the change of J, and stability."""
@@ -197,18 +204,11 @@ def _motion(theta, new, velocities):
     return jnp.linalg.norm(new - theta), stacked @ stacked.T
 
 
-def _spectrum(theta, velocity, before, regularisation, weights) -> dict:
-    """Single numbers of theta, the spectrum of M and the points; turn: the cosine of the angle between the velocity and
-    the one before, NaN if there was none."""
-    eigenvalues, mu = regularisation.sketch.eigenvalues, regularisation.mu
+def _single_numbers(theta, velocity, before, weights) -> dict:
+    """Single numbers of theta and the points; turn: the cosine of the angle between the velocity and the one before,
+    NaN if there was none."""
     return {
         "theta_norm": jnp.linalg.norm(theta),
-        "mu": mu,
-        "trace": regularisation.trace,
-        "lambda_max": eigenvalues[0],
-        "lambda_min": eigenvalues[-1],
-        "condition": (eigenvalues[0] + mu) / mu,
-        "effective_dimension": effective_dimension(regularisation),
         "effective_sample_size": effective_sample_size(weights),
         "turn": jnp.vdot(velocity, before) / (jnp.linalg.norm(velocity) * jnp.linalg.norm(before)),
     }

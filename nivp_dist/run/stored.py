@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 METRIC_NAMES = (
     "step t h error rejected residual residual_fresh cg_iterations cg_wasted cg_residual evaluations theta_norm mu "
-    "trace lambda_max lambda_min condition effective_dimension rank effective_sample_size coverage turn estimate "
-    "estimate_initial estimate_residual estimate_steps estimate_refits theta_step jacobian_share h_rho h_rho_angle "
-    "h_rho_limit wall_seconds"
+    "trace rank effective_sample_size coverage turn estimate estimate_initial estimate_residual estimate_steps "
+    "estimate_refits theta_step jacobian_share h_rho h_rho_angle h_rho_limit wall_seconds lambda_max lambda_min "
+    "condition effective_dimension numerical_rank rhs_below_mu condition_preconditioned cg_iterations_bound "
+    "spectrum_seconds"
 ).split()
 DENSITY_ERRORS = ("relative_l2_normalised", "log_rms")
 POINTS = 40_000  # that observables are estimated from; standard errors are then about half a percent of a width

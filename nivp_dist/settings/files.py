@@ -31,6 +31,7 @@ CHANGEABLE = (
     "output.every",
     "output.plots",
     "output.evaluation_points",
+    "output.spectrum_every",
     "checkpoint.every_steps",
     "checkpoint.every_minutes",
     "checkpoint.keep",

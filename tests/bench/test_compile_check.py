@@ -68,7 +68,7 @@ def test_a_whole_run(plugin):
     reported = []
     report = compile_check.examine(read_config("heat_2d"), "h200", 8, reported.append)
     assert [program.name for program in report.programs] == [program.name for program in reported]
-    names = "points density approximation velocity error check approximation round".split()
+    names = "points density approximation velocity error check decomposition approximation round".split()
     assert [program.name.split()[0].strip(",") for program in reported] == names
     text = compile_check.lines(report)
     assert text[0] == "8 x H200: p = 769, n = 3,000, method primal" and text[-1] == "no problem found"

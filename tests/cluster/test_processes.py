@@ -56,6 +56,8 @@ def test_two_devices_in_one_process_or_in_two_give_the_same_bits(processes, undi
     assert [(one.summary["devices"], one.summary["processes"]) for one in (ran, undisturbed)] == [(2, 1), (2, 2)]
     assert ran.metrics == undisturbed.metrics and np.array_equal(ran.theta(), undisturbed.theta())
     assert_close(undisturbed, alone, t=0.1)
+    dimensions = [run.metrics[0]["effective_dimension"] for run in (undisturbed, alone)]  # measured by all processes
+    assert dimensions[0] == pytest.approx(dimensions[1], rel=1e-6)
 
 
 def test_a_signal_to_one_process_stops_all(stopped):

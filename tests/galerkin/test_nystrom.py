@@ -92,9 +92,6 @@ def test_condition_number_at_the_rank_of_the_theorem(decay, mu):
         inverse = np.asarray(jax.vmap(nystrom.preconditioner(HERE, s, mu))(jnp.eye(SIZE)))
         values = np.linalg.eigvals(inverse @ (matrix + mu * np.eye(SIZE))).real
         conditions.append(values.max() / values.min())
-        assert nystrom.effective_dimension(s, mu) <= dimension * (1 + 1e-9)
-        if decay > 1:  # else most of it lies in the tail, where a sketch does not reach
-            assert nystrom.effective_dimension(s, mu) > 0.5 * dimension
     assert np.mean(conditions) < 28
     if decay > 1:  # the unpreconditioned condition number is above 90
         assert (1 + mu) / (spectrum[-1] + mu) > 90

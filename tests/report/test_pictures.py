@@ -61,7 +61,12 @@ def make_run(directory, problem: dict, times=(0.0, 0.1, 0.2, 0.3, 0.5), steps=8)
     with open(path / "metrics.jsonl", "w") as file:
         for step in range(1, steps + 1):
             line = {"step": step, "t": 0.5 * step / steps, "h": 0.5 / steps, "residual": 1e-3, "residual_fresh": 2e-3}
-            line |= {"cg_iterations": 10 + step, "lambda_max": 0.5, "mu": 1e-7, "effective_dimension": 30.5}
+            line |= {"cg_iterations": 60 + 6 * step, "cg_wasted": 6, "evaluations": 6, "wall_seconds": 2.0 * step}
+            if step % 2:
+                line |= {"condition": 5e6, "condition_preconditioned": 40.0, "cg_iterations_bound": 90}
+                line |= {"effective_dimension": 30.5, "effective_dimension_error": 0.5, "rhs_below_mu": 1e-3}
+                line |= {f"small_share_layer_{number}": number / 15 for number in range(6)}
+                line |= {"small_share_error": 0.1, "spectrum_seconds": 0.5}
             line |= {"rejected": step % 2, "h_rho": 1.8, "h_rho_limit": 3.6, "jacobian_share": 0.25}
             file.write(json.dumps(line) + "\n")
     return path
@@ -94,20 +99,30 @@ def test_the_health_figure_shows_every_series_and_the_refits(tmp_path):
     figure = health_figure(metrics, events)
     assert labels(figure) == [
         ("step size", "", "h"),
-        ("conjugate gradients", "", "iterations in a step"),
+        ("conjugate gradients", "", "iterations of a velocity"),
         ("relative residual", "", "|J v - f| / |f|"),
-        ("condition number", "", r"$\lambda_{\max}(M)\,/\,\mu$"),
-        ("rejected steps, cumulative", "time t", "count"),
-        ("effective dimension", "", r"tr $M (M + \mu)^{-1}$"),
-        ("", "", ""),
+        ("condition number", "", "largest / least"),
+        ("rejected steps, cumulative", "", "count"),
+        ("dimension of M, measured in 2 s of 16 s", "", r"tr $M (M + \mu)^{-1}$"),
         ("what bounds steps", "time t", "ratio"),
+        (r"F in eigenvectors below $\mu$", "", r"share of $|F|^2$"),
+        ("", "", ""),
+        (r"layers below $\mu$", "time t", "share"),
     ]
-    residual, condition, rejected = (figure.axes[i] for i in (2, 3, 4))
+    iterations, residual, condition, rejected, dimension, bounds = (figure.axes[i] for i in range(1, 7))
+    np.testing.assert_allclose(curves(iterations)["mean"][:, 1], 9 + np.arange(1, 9))
+    np.testing.assert_allclose(curves(iterations)["bound"][:, 1], [90] * 4)
     assert {"fresh points", "points of the step"} < set(curves(residual))
+    np.testing.assert_allclose(curves(condition)["preconditioned"][:, 1], [40] * 4)
     np.testing.assert_allclose(condition.lines[0].get_ydata(), 5e6)
     np.testing.assert_array_equal(rejected.lines[0].get_ydata(), [1, 1, 2, 2, 3, 3, 4, 4])
-    assert set(curves(figure.axes[7])) >= {r"$h \rho$ / stable", "change of J / error"}
-    np.testing.assert_allclose(figure.axes[7].lines[0].get_ydata(), 0.5)
+    (band,) = dimension.collections
+    np.testing.assert_allclose(band.get_datalim(dimension.transData).intervaly, [30, 31])
+    assert set(curves(bounds)) >= {r"$h \rho$ / stable", "change of J / error"}
+    np.testing.assert_allclose(bounds.lines[0].get_ydata(), 0.5)
+    layers = curves(figure.axes[9])
+    assert list(layers)[:5] == ["layer 5", "layer 4", "layer 3", "layer 2", "others"]
+    np.testing.assert_allclose(layers["others"][:, 1], 1 / 15)
     for axis in figure.axes:
         assert [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"] == [0.2]
     assert all(figure.axes[i].get_yscale() == "log" for i in (0, 2, 3))
@@ -117,34 +132,23 @@ def test_a_health_panel_without_data_shows_a_message():
     def messages(figure):
         return [axis.texts[0].get_text() if axis.texts else "" for axis in figure.axes]
 
-    assert messages(health_figure({}, [])) == ["no steps yet"] * 6 + ["", "no steps yet"]
+    assert messages(health_figure({}, [])) == ["no steps yet"] * 8 + ["", "no steps yet"]
     t = np.linspace(0.1, 1, 5)
     direct = {"t": t, "h": t, "cg_iterations": 0 * t, "rejected_so_far": 0 * t, "residual": np.full(5, np.nan)}
     figure = health_figure(direct, [])
     missing = "not measured in this run"
-    assert messages(figure) == ["", missing, missing, missing, "", missing]
+    assert messages(figure) == ["", missing, missing, missing, "", missing, missing, missing]
 
 
 def test_a_run_with_direct_solves_has_no_panel_of_conjugate_gradients():
     t = np.linspace(0.1, 1, 5)
-    metrics = {"t": t, "cg_iterations": 0 * t, "lambda_max": t, "mu": 1e-8 * np.ones(5), "effective_dimension": 20 * t}
+    metrics = {"t": t, "cg_iterations": 0 * t, "condition": 1e8 * t, "effective_dimension": 20 * t}
     shown = [axis for axis in health_figure(metrics, []).axes if axis.get_visible()]
     titles = [axis.get_title("left") for axis in shown]
-    assert len(shown) == 6 and "conjugate gradients" not in titles
-    assert [axis.get_xlabel() for axis in shown] == ["", "", "", "", "time t", "time t"]
-    assert titles[1::2] == ["condition number", "effective dimension", "what bounds steps"]
-
-
-def test_the_title_says_where_the_rank_of_the_sketch_limits_the_effective_dimension():
-    metrics = {"t": np.array([0.1, 0.2]), "effective_dimension": np.array([20.0, 63.9]), "rank": np.array([64.0, 64.0])}
-    title = health_figure(metrics, []).axes[5].get_title("left")
-    assert title == "effective dimension, at least (sketch rank 64)"
-    metrics["effective_dimension"][1] = 30.0
-    assert health_figure(metrics, []).axes[5].get_title("left") == "effective dimension"
-    # A direct solve is measured with a smaller sketch than CG uses: the dimension has not fallen.
-    metrics |= {"effective_dimension": np.array([63.9, 31.9]), "rank": np.array([64.0, 32.0])}
-    title = health_figure(metrics, []).axes[5].get_title("left")
-    assert title == "effective dimension, at least (sketch rank 32 to 64)"
+    assert len(shown) == 8 and "conjugate gradients" not in titles
+    assert [axis.get_xlabel() for axis in shown] == [""] * 6 + ["time t", "time t"]
+    below = [r"F in eigenvectors below $\mu$", r"layers below $\mu$"]
+    assert titles[1::2] == ["condition number", "dimension of M", *below]
 
 
 def test_numbers_of_callbacks_have_a_panel_each():

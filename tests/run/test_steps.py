@@ -52,6 +52,7 @@ def settings(**sections):
         "sampling": {"points": 61},
         "solver": {"method": "primal", "mu": 1e-13},
         "integrator": {"t_end": T_END, "rtol": 1e-5, "method": "dormand_prince"},  # its last stage may serve again
+        "output": {"spectrum_every": 0},  # programs that most tests need not compile
     }
     return Config(**{name: base.get(name, {}) | sections.get(name, {}) for name in base | sections})
 
@@ -438,7 +439,7 @@ def test_a_run_goes_over_to_direct_solves_where_iterations_cost_more(exact, by_s
         if expected == 0:  # the very step of direct solves, and from now on
             np.testing.assert_array_equal(result.state.theta, alone.state.theta)
             assert stepper.step(result.state, lambda: None).state.rank == 0
-            assert result.metrics["rank"] == alone.metrics["rank"] > 0  # of the telemetry's sketch
+            assert result.metrics["rank"] is None and alone.metrics["rank"] is None
 
 
 def test_a_first_velocity_that_cg_cannot_find_is_solved_for_directly(exact):
@@ -491,7 +492,7 @@ def test_metrics_describe_the_step(exact):
     assert metrics["evaluations"] == state.evaluations == 7
     np.testing.assert_allclose(metrics["theta_norm"], np.linalg.norm(state.theta))
     np.testing.assert_allclose(metrics["mu"], 1e-13 * metrics["trace"])
-    np.testing.assert_allclose(metrics["condition"], metrics["lambda_max"] / metrics["mu"] + 1)
+    assert metrics["rank"] is None and "spectrum_seconds" not in metrics
     np.testing.assert_allclose(metrics["effective_sample_size"], 61)
     assert 0 < metrics["residual"] < 1e-5 and 0 < metrics["residual_fresh"] < 1e-5
     np.testing.assert_allclose(metrics["error"], 1e-5 * state.previous_error)

@@ -76,7 +76,7 @@ KEYS = (
 ).split()
 METRICS = (
     "step t h error rejected residual residual_fresh cg_iterations cg_wasted cg_residual evaluations theta_norm mu "
-    "trace lambda_max lambda_min condition effective_dimension rank effective_sample_size coverage estimate "
+    "trace rank effective_sample_size coverage estimate "
     "wall_seconds"
 ).split()
 
