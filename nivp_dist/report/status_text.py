@@ -106,12 +106,14 @@ def _spectrum_rows(facts: Facts) -> list[Row]:
     """The spectrum of M as it was measured last, and the conditioning of the linear system."""
     found = facts.get("last_spectrum") or {}
     of_all = _of(facts["summary"].get("parameters"))
-    rows = _row("effective dimension", found.get("effective_dimension"), lambda d: f"{number(round(d))}{of_all}")
+    error = found.get("effective_dimension_error")
+    about = "" if error is None else f" +- {error:.0f}"
+    rows = _row("effective dimension", found.get("effective_dimension"), lambda d: f"{d:.0f}{about}{of_all}")
     rows += _row("eigenvalues above mu", found.get("numerical_rank"), lambda rank: f"{number(rank)}{of_all}")
     preconditioned = found.get("condition_preconditioned")
     better = "" if preconditioned is None else f", preconditioned {scientific(preconditioned)}"
     rows += _row("condition", found.get("condition"), lambda condition: scientific(condition) + better)
-    rows += _row("bound of CG iterations", found.get("cg_iterations_bound"))
+    rows += _row("bound of CG iterations", found.get("cg_iterations_bound"), lambda bound: f"{bound} for a velocity")
     rows += _row("share of F below mu", found.get("rhs_below_mu"), scientific)
     names = [name for name in found if name.startswith("small_share_") and name != "small_share_error"]
     if names:

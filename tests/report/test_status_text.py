@@ -15,7 +15,7 @@ from nivp_dist.storage.metrics import Lines
 
 FACTS = {
     "status": "running",
-    "summary": SUMMARY,
+    "summary": SUMMARY | {"parameters": 929},
     "last_step": {
         "step": 34,
         "t": 0.125,
@@ -28,6 +28,21 @@ FACTS = {
         "theta_step": 0.0123,
         "theta_norm": 19.3,
         "wall_seconds": 3900.0,
+    },
+    "last_spectrum": {
+        "step": 30,
+        "effective_dimension": 523.04,
+        "effective_dimension_error": 14.0,
+        "condition": 5.4e9,
+        "condition_preconditioned": 203.1,
+        "cg_iterations_bound": 112,
+        "rhs_below_mu": 1.2e-15,
+        "small_share_head": 0.02,
+        "small_share_hidden_00": 0.51,
+        "small_share_hidden_01": 0.3,
+        "small_share_hidden_02": 0.17,
+        "small_share_error": 0.03,
+        "spectrum_seconds": 0.534,
     },
     "t": 0.125,
     "rate_per_hour": 0.04,
@@ -61,7 +76,14 @@ motion of theta in it     0.0123, of a norm of 19.3
 residual                  1.00e-04
 residual, fresh points    2.00e-04
 CG iterations, last step  45
+effective dimension       523 +- 14 of 929
+condition                 5.40e+09, preconditioned 2.03e+02
+bound of CG iterations    112 for a velocity
+share of F below mu       1.20e-15
+layers below mu           hidden_00 51 %, hidden_01 30 %, hidden_02 17 %
+spectrum measured         at step 30, in 0.534 s
 accepted steps            34
+parameters                929
 wall time                 1 h 05 min
 error at t = 0            1.25e-04
 refit                     step 20: CG grew
