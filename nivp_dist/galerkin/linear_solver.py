@@ -57,15 +57,11 @@ class LinearSolver:
         size, sharded = self.network.size, solver.shard_vectors
         self.vectors = Sharded(size, AXIS, self.devices) if sharded else Whole(size, AXIS)
 
-    @property
-    def residual_rtol(self) -> float:
-        """The relative residual at which conjugate gradients stop."""
-        return max(RATE_SHARE * self.rate_rtol, self.rtol) if self.method == "dual_pcg" else self.rtol
-
-    @property
-    def energy_rtol(self) -> float:
-        """The relative error in the norm of the system at which they stop too; zero: by the residual alone."""
-        return self.rate_rtol if self.method == "pcg" else 0.0
+    def stopping_rule(self, limit=None) -> pcg.StoppingRule:
+        """When conjugate gradients stop. limit: products at most, as a traced number."""
+        by_samples = self.method == "dual_pcg"
+        rtol = max(RATE_SHARE * self.rate_rtol, self.rtol) if by_samples else self.rtol
+        return pcg.StoppingRule(rtol, self.solver.max_iterations, limit, 0.0 if by_samples else self.rate_rtol)
 
     def regularisation_spec(self) -> Any:
         """How a ``Regularisation`` lies on the devices, as PartitionSpecs."""
@@ -122,7 +118,7 @@ class LinearSolver:
             pcg.System(product, vectors.sum(exact.transpose(f)), vectors.dots),
             nystrom.preconditioner(vectors, regularisation.sketch, mu),
             vectors.part(guess),
-            self._stopping_rule(regularisation),
+            self.stopping_rule(regularisation.iteration_limit),
         )
         v = vectors.replicated(solution.x)
         return Solved(v, v, solution.iterations, solution.residual, solution.code)
@@ -144,14 +140,10 @@ class LinearSolver:
             pcg.System(product, root * f.reshape(-1), vectors.dots),
             kernel.preconditioner(regularisation.factor, mu, AXIS),
             guess,
-            self._stopping_rule(regularisation),
+            self.stopping_rule(regularisation.iteration_limit),
         )
         v = jax.lax.psum(exact.transpose(kernel.unweighted(solution.x, root, outputs)), AXIS)
         return Solved(v, solution.x, solution.iterations, solution.residual, solution.code)
-
-    def _stopping_rule(self, regularisation) -> pcg.StoppingRule:
-        limit = regularisation.iteration_limit
-        return pcg.StoppingRule(self.residual_rtol, self.solver.max_iterations, limit, self.energy_rtol)
 
     # Direct solves --------------------------------------------------------------------------------
 

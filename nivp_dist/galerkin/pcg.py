@@ -32,6 +32,7 @@ An iteration applies A once. Where vectors are replicated that product alone com
 (``vectors``) dot products do too, in two groups an iteration.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -159,6 +160,23 @@ def solve(system: System, preconditioner: Callable, guess, stop: StoppingRule, r
     code = jnp.where(end.code < 0, ITERATION_LIMIT, end.code)
     relative = end.best / jnp.where(norm_b > 0, norm_b, 1.0)
     return Solution(end.best_x, end.iterations, relative, code)
+
+
+def most_iterations(condition: float, system_condition: float, stop: StoppingRule) -> int:
+    """The products after which ``solve`` has ended that starts from zero, in exact arithmetic.
+
+    The error |x - x_k| in the norm of A is at most 2 q^k |x|, q = (sqrt(c) - 1) / (sqrt(c) + 1) with the condition
+    number c of the preconditioned matrix (Golub and Van Loan, sec. 11.3), and the relative residual at most the root of
+    the condition number of A times that. Products that measure residuals, and those by which an estimated error lags
+    behind, are counted.
+    """
+    q = (math.sqrt(condition) - 1) / (math.sqrt(condition) + 1)
+    steps = lambda target: math.ceil(math.log(2 / target) / -math.log(q)) if q > 0 else 1  # noqa: E731
+    least = steps(stop.rtol / math.sqrt(system_condition))
+    if stop.energy_rtol > 0:
+        small = steps(stop.energy_rtol)
+        least = min(least, math.ceil(max(small + DELAY, small / (1 - DELAY_SHARE))) + 1)
+    return min(stop.max_iterations, least + 2 + least // REFRESH)
 
 
 def _begin(b, norm_b, guess, max_iterations: int) -> _State:

@@ -5,6 +5,7 @@ They are made of a decomposition of M, or of the coefficients of conjugate gradi
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,18 +21,16 @@ class Solver(NamedTuple):
 
     Attributes:
         size: p. mu: absolute. layers: their names.
-        preconditioned: whether it is by conjugate gradients. by_samples: whether these are for the samples.
-        rtol, energy_rtol: relative residual, and relative error in the norm of the system, at which they stop; the
-            second is zero where they do not stop by it.
+        by_samples: whether it is by conjugate gradients for the samples.
+        most_iterations: of conjugate gradients, from the condition numbers of the preconditioned system and of the
+            system; None with direct solves.
     """
 
     size: int
     mu: float
     layers: list[str]
-    preconditioned: bool
     by_samples: bool
-    rtol: float
-    energy_rtol: float
+    most_iterations: Callable[[float, float], int] | None
 
 
 class Bracket(NamedTuple):
@@ -106,21 +105,6 @@ def numbers(measured: Any, solver: Solver) -> dict[str, float]:
     return found
 
 
-def iterations_bound(condition: float, system_condition: float, rtol: float, energy_rtol: float = 0.0) -> int:
-    """Conjugate gradients from zero take no more iterations than this, in exact arithmetic.
-
-    |x - x_k|_A <= 2 q^k |x|_A with q = (sqrt(c) - 1) / (sqrt(c) + 1) (Golub and Van Loan, sec. 11.3), and the relative
-    residual is at most the root of the condition number of A times that.
-
-    Args:
-        condition: c, of the preconditioned matrix. system_condition: of A.
-        rtol, energy_rtol: see ``Solver``.
-    """
-    q = (math.sqrt(condition) - 1) / (math.sqrt(condition) + 1)
-    targets = [rtol / math.sqrt(system_condition), energy_rtol]
-    return 1 if q <= 0 else max(1, math.ceil(math.log(2 / max(targets)) / -math.log(q)))
-
-
 def _of_decomposition(eigen, solver: Solver) -> dict[str, float]:
     values, mu = np.asarray(eigen.values), solver.mu
     largest = float(values[-1])
@@ -165,13 +149,12 @@ def _of_probes(probes, solver: Solver, known: dict[str, float]) -> dict[str, flo
         least = max(float(np.min(probes.quotient)), mu)
         found |= Bracket((largest + mu) / least, (largest + mu) / mu).named("condition")
         found |= _dimension_and_layers(probes, [rule.inverse(lowest) for rule in rules], solver)
-    if solver.preconditioned:
+    if solver.most_iterations is not None:
         top = max(rules, key=lambda rule: rule.nodes[-1])
         low = top.nodes[-1] / min(rule.nodes[0] for rule in rules)
         condition = Bracket(float(low), float(max(low, (top.nodes[-1] + top.residuals[-1]) / lowest)))
         if named := condition.named("condition_preconditioned"):
-            of_system = (largest + mu) / mu
-            bound = iterations_bound(condition.high, of_system, solver.rtol, solver.energy_rtol)
+            bound = solver.most_iterations(condition.high, (largest + mu) / mu)
             found |= named | {"cg_iterations_bound": bound}
     return found
 

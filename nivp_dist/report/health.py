@@ -142,12 +142,13 @@ def _solved_directly(metrics: Metrics) -> bool:
 
 
 def _iterations_panel(axis: Axes, metrics: Metrics) -> None:
-    """Iterations of a velocity, and the number that the condition of the preconditioned system allows."""
-    names = ("t", "cg_iterations", "cg_wasted", "evaluations", "cg_iterations_bound")
-    t, iterations, wasted, evaluations, bound = _series(metrics, *names)
+    """Iterations of a velocity, and for the first of a step the most that its condition number allows."""
+    names = ("t", "cg_iterations", "cg_wasted", "evaluations", "cg_iterations_bound", "cg_iterations_first")
+    t, iterations, wasted, evaluations, bound, first = _series(metrics, *names)
     with np.errstate(divide="ignore", invalid="ignore"):
         each = (iterations - np.nan_to_num(wasted)) / evaluations
-    _panel(axis, t, [(each, "mean"), (bound, "bound")], "conjugate gradients", "iterations of a velocity")
+    lines = [(each, "mean"), (bound, "bound of first"), (first, "first")]
+    _panel(axis, t, lines, "conjugate gradients", "iterations of a velocity")
 
 
 def _spectrum_panels(axes: np.ndarray, metrics: Metrics) -> None:
@@ -159,9 +160,10 @@ def _spectrum_panels(axes: np.ndarray, metrics: Metrics) -> None:
     dimension, rank, share = _series(metrics, "effective_dimension", "numerical_rank", "rhs_below_mu")
     both = [(dimension, "effective"), (rank, r"eigenvalues above $\mu$")]
     errors = _series(metrics, "effective_dimension_error")
-    _panel(axes[1], t, both, f"dimension of M{_cost(metrics)}", r"tr $M (M + \mu)^{-1}$", errors=errors)
+    _panel(axes[1], t, both, "dimension of M", r"tr $M (M + \mu)^{-1}$", errors=errors)
     errors = _series(metrics, "rhs_below_mu_error")
-    _panel(axes[2], t, [(share, "")], r"F in eigenvectors below $\mu$", r"share of $|F|^2$", log=True, errors=errors)
+    title = rf"share of F below $\mu${_cost(metrics)}"
+    _panel(axes[2], t, [(share, "")], title, r"share of $|F|^2$", log=True, errors=errors)
 
 
 def _layers_panel(axis: Axes, metrics: Metrics) -> None:
@@ -184,7 +186,7 @@ def _cost(metrics: Metrics) -> str:
     seconds, wall = _series(metrics, "spectrum_seconds_so_far", "wall_seconds")
     if not (len(seconds) and seconds[-1] > 0 and wall[-1] > 0):
         return ""
-    return f", measured in {duration(seconds[-1])} of {duration(wall[-1])}"
+    return f"; spectra took {duration(seconds[-1])} of {duration(wall[-1])}"
 
 
 def _bounds_panel(axis: Axes, metrics: Metrics) -> None:

@@ -113,7 +113,9 @@ def _spectrum_rows(facts: Facts) -> list[Row]:
     preconditioned = found.get("condition_preconditioned")
     better = "" if preconditioned is None else f", preconditioned {scientific(preconditioned)}"
     rows += _row("condition", found.get("condition"), lambda condition: scientific(condition) + better)
-    rows += _row("bound of CG iterations", found.get("cg_iterations_bound"), lambda bound: f"{bound} for a velocity")
+    rows += _row(
+        "bound of CG iterations", found.get("cg_iterations_bound"), lambda bound: f"{bound} at the start of a step"
+    )
     rows += _row("share of F below mu", found.get("rhs_below_mu"), scientific)
     names = [name for name in found if name.startswith("small_share_") and name != "small_share_error"]
     if names:

@@ -1,10 +1,10 @@
 """When a run measures the spectrum of M, and the numbers that its metrics get from it. No result depends on them."""
 
 import time
-
-import numpy as np
+from functools import partial
 
 from nivp_dist.backend import random_keys
+from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.methods import ITERATIVE, measurement_interval
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.stages import Stages
@@ -47,17 +47,18 @@ class SpectrumWatch:
         galerkin, regularisation = stages.galerkin, stages.at_start
         key = random_keys.spectrum_probes_key(state.run_key, state.step)
         measured = galerkin.spectrum.measure(state.theta, state.t, stages.points, regularisation, key)
-        iterative, solver = galerkin.method in ITERATIVE, galerkin.linear_solver
+        iterative, stop = galerkin.method in ITERATIVE, galerkin.linear_solver.stopping_rule()
         facts = conditioning.Solver(
             size=galerkin.network.size,
             mu=float(regularisation.mu),
             layers=["_".join(layer.path) for layer in galerkin.network.layers],
-            preconditioned=iterative,
             by_samples=galerkin.method == "dual_pcg",
-            rtol=solver.residual_rtol if iterative else np.nan,
-            energy_rtol=solver.energy_rtol if iterative else 0.0,
+            most_iterations=partial(pcg.most_iterations, stop=stop) if iterative else None,
         )
-        return conditioning.numbers(measured, facts) | {"spectrum_seconds": round(time.perf_counter() - started, 3)}
+        numbers = conditioning.numbers(measured, facts)
+        if iterative and stages.first is not None:
+            numbers["cg_iterations_first"] = stages.first_iterations
+        return numbers | {"spectrum_seconds": round(time.perf_counter() - started, 3)}
 
 
 def is_due(every: int, automatic: bool, step: int, written: int | None) -> bool:

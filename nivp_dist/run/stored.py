@@ -28,7 +28,7 @@ METRIC_NAMES = (
     "trace rank effective_sample_size coverage turn estimate estimate_initial estimate_residual estimate_steps "
     "estimate_refits theta_step jacobian_share h_rho h_rho_angle h_rho_limit wall_seconds lambda_max lambda_min "
     "condition effective_dimension numerical_rank rhs_below_mu condition_preconditioned cg_iterations_bound "
-    "spectrum_seconds"
+    "cg_iterations_first spectrum_seconds"
 ).split()
 DENSITY_ERRORS = ("relative_l2_normalised", "log_rms")
 POINTS = 40_000  # that observables are estimated from; standard errors are then about half a percent of a width

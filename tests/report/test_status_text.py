@@ -78,7 +78,7 @@ residual, fresh points    2.00e-04
 CG iterations, last step  45
 effective dimension       523 +- 14 of 929
 condition                 5.40e+09, preconditioned 2.03e+02
-bound of CG iterations    112 for a velocity
+bound of CG iterations    112 at the start of a step
 share of F below mu       1.20e-15
 layers below mu           hidden_00 51 %, hidden_01 30 %, hidden_02 17 %
 spectrum measured         at step 30, in 0.534 s
