@@ -23,6 +23,9 @@ from nivp_dist.galerkin.methods import PROBE_STEPS, PROBES, RHS_STEPS, decompose
 from nivp_dist.galerkin.regularisation import Regularisation
 from nivp_dist.galerkin.vectors import Samples
 
+# The relative error of a product with J by solver.precision, of one number.
+ROUNDING = {"float64": 2.0**-52, "float32": 2.0**-23, "tensorfloat32": 2.0**-10, "bfloat16": 2.0**-7}
+
 
 class Eigen(NamedTuple):
     """The decomposition of M.
@@ -142,6 +145,18 @@ class SpectrumPrograms:
         product = lambda alpha: samples(back(alpha)) + mu * alpha  # noqa: E731
         coefficients, alpha = conjugate_gradients(product, applied, Samples(AXIS).dots, samples(z), PROBE_STEPS)
         return coefficients, z - back(alpha)
+
+
+def least_eigenvalue(galerkin, mu: float, trace: float) -> float:
+    """No eigenvalue of the preconditioned system is smaller, see ``nystrom.preconditioner`` and ``kernel``.
+
+    The approximation of M is at most M + d, d the rounding error of the products that it is made of, so that
+    (M + mu) / (approximation + mu) >= mu / (mu + d). The preconditioner of "pcg" is scaled by mu, that of "dual_pcg"
+    by one, and made in float64.
+    """
+    by_samples = galerkin.method == "dual_pcg"
+    error = 2 * ROUNDING["float64" if by_samples else galerkin.solver.precision] * trace
+    return (1.0 if by_samples else mu) * mu / (mu + error)
 
 
 def is_preconditioned(regularisation: Regularisation) -> bool:

@@ -21,6 +21,7 @@ class Solver(NamedTuple):
 
     Attributes:
         size: p. mu: absolute. layers: their names.
+        least: no eigenvalue of the preconditioned system is smaller.
         by_samples: whether it is by conjugate gradients for the samples.
         most_iterations: of conjugate gradients, from the condition numbers of the preconditioned system and of the
             system; None with direct solves.
@@ -29,6 +30,7 @@ class Solver(NamedTuple):
     size: int
     mu: float
     layers: list[str]
+    least: float
     by_samples: bool
     most_iterations: Callable[[float, float], int] | None
 
@@ -144,15 +146,14 @@ def _of_probes(probes, solver: Solver, known: dict[str, float]) -> dict[str, flo
     largest = known.get("lambda_max")
     if not rules or largest is None:
         return {}
-    lowest = 1.0 if solver.by_samples else mu  # neither approximation is ever above its matrix
     if "effective_dimension" not in known:
         least = max(float(np.min(probes.quotient)), mu)
         found |= Bracket((largest + mu) / least, (largest + mu) / mu).named("condition")
-        found |= _dimension_and_layers(probes, [rule.inverse(lowest) for rule in rules], solver)
+        found |= _dimension_and_layers(probes, [rule.inverse(solver.least) for rule in rules], solver)
     if solver.most_iterations is not None:
         top = max(rules, key=lambda rule: rule.nodes[-1])
         low = top.nodes[-1] / min(rule.nodes[0] for rule in rules)
-        condition = Bracket(float(low), float(max(low, (top.nodes[-1] + top.residuals[-1]) / lowest)))
+        condition = Bracket(float(low), float(max(low, (top.nodes[-1] + top.residuals[-1]) / solver.least)))
         if named := condition.named("condition_preconditioned"):
             bound = solver.most_iterations(condition.high, (largest + mu) / mu)
             found |= named | {"cg_iterations_bound": bound}

@@ -6,6 +6,7 @@ from functools import partial
 from nivp_dist.backend import random_keys
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.methods import ITERATIVE, measurement_interval
+from nivp_dist.galerkin.spectrum import least_eigenvalue
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.stages import Stages
 from nivp_dist.monitoring import conditioning
@@ -52,6 +53,7 @@ class SpectrumWatch:
             size=galerkin.network.size,
             mu=float(regularisation.mu),
             layers=["_".join(layer.path) for layer in galerkin.network.layers],
+            least=least_eigenvalue(galerkin, float(regularisation.mu), float(regularisation.trace)),
             by_samples=galerkin.method == "dual_pcg",
             most_iterations=partial(pcg.most_iterations, stop=stop) if iterative else None,
         )

@@ -9,7 +9,7 @@ import pytest
 
 from nivp_dist.galerkin import methods, pcg
 from nivp_dist.galerkin.discretisation import Discretisation
-from nivp_dist.galerkin.spectrum import Coefficients, Eigen, Measured
+from nivp_dist.galerkin.spectrum import Coefficients, Eigen, Measured, least_eigenvalue
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.monitoring import conditioning
 from nivp_dist.network.network import build_network
@@ -69,7 +69,8 @@ class Case:
         self.sketch = regularisation.sketch
         layers = ["_".join(layer.path) for layer in self.network.layers]
         bound = partial(pcg.most_iterations, stop=galerkin.linear_solver.stopping_rule()) if rank else None
-        facts = len(self.m), self.mu, layers, method == "dual_pcg", bound
+        least = least_eigenvalue(galerkin, self.mu, np.trace(self.m))
+        facts = len(self.m), self.mu, layers, least, method == "dual_pcg", bound
         return conditioning.numbers(measured, conditioning.Solver(*facts)), measured
 
     def found_shares(self, found):
@@ -104,9 +105,13 @@ def test_the_decomposition_is_the_dense_one(case):
 
 
 @pytest.mark.devices
-@pytest.mark.parametrize("method, sharded", [("primal", False), ("pcg", True), ("dual_pcg", False)])
-def test_quadratures_enclose_the_dense_numbers(case, lanczos, method, sharded):
-    found, measured = case.numbers(method, shard_vectors=sharded)
+@pytest.mark.parametrize(
+    "method, settings",
+    [("primal", {}), ("pcg", {"shard_vectors": True, "precision": "float32"}), ("dual_pcg", {})],
+    ids=["primal", "pcg", "dual_pcg"],
+)
+def test_quadratures_enclose_the_dense_numbers(case, lanczos, method, settings):
+    found, measured = case.numbers(method, **settings)
     assert measured.eigen is None and "numerical_rank" not in found
     np.testing.assert_allclose(found["lambda_max"], case.values[-1], rtol=1e-8)
     # Three standard errors of the probes; the bound of the quadrature is in the error too.
@@ -141,7 +146,7 @@ def test_the_condition_of_the_preconditioned_system_and_the_bound_of_its_iterati
 
 def test_numbers_that_rounding_decides_are_left_out():
     eigen = Eigen(np.array([1e-17, 1e-8, 1.0]), np.full(3, 1 / 3), np.full((2, 3), 0.5))
-    solver = conditioning.Solver(3, 1e-9, ["a", "b"], False, None)
+    solver = conditioning.Solver(3, 1e-9, ["a", "b"], 1e-9, False, None)
     found = conditioning.numbers(Measured(eigen, None, None), solver)
     assert "lambda_min" not in found and found["numerical_rank"] == 2 and found["small_share_a"] == 0.5
     np.testing.assert_allclose([found["condition"], found["effective_dimension"]], [1e9, 1 + 10 / 11], rtol=1e-6)
@@ -154,7 +159,7 @@ def test_numbers_that_rounding_decides_are_left_out():
 
 def test_a_right_hand_side_of_zero_has_no_share():
     nothing = Coefficients(*np.zeros((3, 5)))
-    solver = conditioning.Solver(3, 1e-9, ["a", "b"], False, None)
+    solver = conditioning.Solver(3, 1e-9, ["a", "b"], 1e-9, False, None)
     assert conditioning.numbers(Measured(None, nothing, None), solver) == {}
 
 
