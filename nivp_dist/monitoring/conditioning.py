@@ -52,7 +52,7 @@ class Bracket(NamedTuple):
     def named(self, name: str, statistical: float = 0.0) -> dict[str, float]:
         """The middle and the error by their names; nothing if the error is too large."""
         error = self.error + statistical
-        if not error <= USEFUL * abs(self.middle):
+        if not (math.isfinite(error) and error <= USEFUL * abs(self.middle)):
             return {}
         return {name: self.middle, f"{name}_error": error}
 
@@ -82,6 +82,8 @@ class Rule(NamedTuple):
         matrix[k, k - 1] = matrix[k - 1, k] = last
         unit = np.eye(k)[-1]
         matrix[k, k] = node + last**2 * np.linalg.solve(matrix[:k, :k] - node * np.eye(k), unit)[-1]
+        if not np.isfinite(matrix).all():
+            return Bracket(low, math.inf)
         nodes, vectors = np.linalg.eigh(matrix)
         return Bracket(low, max(low, self.square * float(np.sum(vectors[0] ** 2 / nodes))))
 
@@ -110,6 +112,8 @@ def numbers(measured: Any, solver: Solver) -> dict[str, float]:
 def _of_decomposition(eigen, solver: Solver) -> dict[str, float]:
     values, mu = np.asarray(eigen.values), solver.mu
     largest = float(values[-1])
+    if not np.isfinite(values).all():
+        return {}
     rounding = len(values) * EPS * largest  # of an eigenvalue, as numpy.linalg.matrix_rank assumes it
     least = max(float(values[0]), 0.0)
     found = {"lambda_max": largest}

@@ -153,6 +153,7 @@ def test_numbers_that_rounding_decides_are_left_out():
     found = conditioning.numbers(Measured(eigen, None, None), solver._replace(mu=1e-16))
     assert found.keys() == {"lambda_max"}
     eigen = eigen._replace(values=np.array([1e-3, 1e-2, 1.0]))
+    assert conditioning.numbers(Measured(eigen._replace(values=np.full(3, np.nan)), None, None), solver) == {}
     known = conditioning.numbers(Measured(eigen, None, None), solver)
     assert known["lambda_min"] == 1e-3
 

@@ -54,3 +54,4 @@ def test_a_number_with_too_large_an_error_is_left_out():
     assert Bracket(1.0, 2.0).named("condition") == {"condition": 1.5, "condition_error": 0.5}
     assert Bracket(1.0, 4.0).named("condition") == {}
     assert Bracket(1.0, 2.0).named("condition", statistical=0.5) == {}
+    assert Bracket(-np.inf, 2.0).named("condition") == {}
