@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.galerkin import methods, pcg
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.spectrum import Coefficients, Eigen, Measured, least_eigenvalue
@@ -58,7 +59,7 @@ class Case:
         return scales * self.problem.rhs(u, x, 0.7)
 
     def numbers(self, method, key=3, **solver):
-        settings = SolverSettings(method=method, mu=MU, rtol=RTOL, **solver)
+        settings = SolverSettings(method=method, mu=MU, rtol=RTOL, max_iterations=10_000, **solver)
         sampling = SamplingSettings(points=POINTS)
         galerkin = Galerkin(Discretisation(self.network, self.problem, sampling, self.mesh), settings)
         rank = RANK if method in methods.ITERATIVE else 0
@@ -107,8 +108,8 @@ def test_the_decomposition_is_the_dense_one(case):
 @pytest.mark.devices
 @pytest.mark.parametrize(
     "method, settings",
-    [("primal", {}), ("pcg", {"shard_vectors": True, "precision": "float32"}), ("dual_pcg", {})],
-    ids=["primal", "pcg", "dual_pcg"],
+    [("pcg", {"shard_vectors": True, "precision": "float32"}), ("dual_pcg", {})],
+    ids=["pcg", "dual_pcg"],
 )
 def test_quadratures_enclose_the_dense_numbers(case, lanczos, method, settings):
     found, measured = case.numbers(method, **settings)
@@ -116,13 +117,20 @@ def test_quadratures_enclose_the_dense_numbers(case, lanczos, method, settings):
     np.testing.assert_allclose(found["lambda_max"], case.values[-1], rtol=1e-8)
     # Three standard errors of the probes; the bound of the quadrature is in the error too.
     assert abs(found["effective_dimension"] - case.dimension) < 3 * found["effective_dimension_error"]
-    assert found["effective_dimension_error"] < 0.15 * case.dimension
+    assert found["effective_dimension_error"] < 0.3 * case.dimension
     below = case.vectors[:, case.values <= case.mu].T @ case.f
     share, error = below @ below / (case.f @ case.f), found["rhs_below_mu_error"]
     assert abs(found["rhs_below_mu"] - share) <= error + 1e-12 and error < 0.01
     condition = (case.values[-1] + case.mu) / (case.values[0] + case.mu)
     assert abs(found["condition"] - condition) <= 1.0001 * found["condition_error"] < 0.5 * condition
     assert np.abs(case.found_shares(found) - case.shares).max() < 3 * found["small_share_error"] < 0.5
+
+
+def test_a_direct_solve_is_measured_with_a_sketch_of_its_own(make_points, dense, lanczos):
+    case = Case(make_mesh(1), make_points, dense)
+    found, _ = case.numbers("primal")
+    assert abs(found["effective_dimension"] - case.dimension) < 3 * found["effective_dimension_error"]
+    assert found["effective_dimension_error"] < 0.15 * case.dimension and "condition_preconditioned" not in found
 
 
 @pytest.mark.devices
@@ -137,8 +145,8 @@ def test_the_condition_of_the_preconditioned_system_and_the_bound_of_its_iterati
     assert abs(middle - condition) <= 1.0001 * found["condition_preconditioned_error"] < 0.2 * condition
     # The number of iterations after which 2 q^k has become so small that the residual must be below its bound.
     high = middle + found["condition_preconditioned_error"]
-    q, k = (np.sqrt(high) - 1) / (np.sqrt(high) + 1), found["cg_iterations_bound"] - 2  # which measure residuals
-    k -= k // (pcg.REFRESH + 1)
+    q, k = (np.sqrt(high) - 1) / (np.sqrt(high) + 1), found["cg_iterations_bound"] - 2
+    k -= k // (pcg.REFRESH + 1)  # without those that measure residuals
     target = RTOL / np.sqrt(case.values[-1] / case.mu + 1)
     assert 2 * q**k <= target < 2 * q ** (k - 1)
     assert 1 < int(case.velocity().iterations) <= found["cg_iterations_bound"]
