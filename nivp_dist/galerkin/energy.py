@@ -60,6 +60,10 @@ class EnergyOperator(NamedTuple):
 
         return sum_in_blocks(term, self.weights, self.x, r)
 
+    def normal(self, v):
+        """E^T W E v: (p,) for v (p,)."""
+        return self.transpose(self.apply(v))
+
     def matrix_parts(self):
         """Panels of rows of E^T W E from the diagonal on, to be summed over devices: five eighths of its numbers."""
         starts = self._panels()

@@ -18,7 +18,6 @@ from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend.mesh import AXIS, to_host
 from nivp_dist.galerkin import kernel, nystrom
-from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.methods import PROBE_STEPS, PROBES, RHS_STEPS, decomposes, measurement_rank
 from nivp_dist.galerkin.regularisation import Regularisation
 from nivp_dist.galerkin.vectors import Samples
@@ -83,9 +82,9 @@ class SpectrumPrograms:
     """The programs for one solver, a ``velocity.Galerkin``, which are compiled when they are first needed."""
 
     def __init__(self, galerkin):
-        self.galerkin, self.discretisation = galerkin, galerkin.discretisation
+        self.galerkin, self.layers = galerkin, galerkin.network.layers
         every, split, shared = P(), galerkin.points_spec, galerkin.shared_spec
-        self.eigen = galerkin.program(partial(eigen, self.discretisation), every, every, split, every)
+        self.eigen = galerkin.program(self._eigen, every, every, split, every)
         self.rhs = galerkin.program(self._rhs, every, every, split, every, every)
         self.probes = galerkin.program(self._probes, every, split, shared, every)
 
@@ -104,24 +103,35 @@ class SpectrumPrograms:
             probes = self.probes(theta, points, regularisation, key)
         return jax.tree.map(to_host, Measured(decomposition, rhs, probes))
 
+    def _equation(self, theta, t, points, basis):
+        """J in float64 and f, on this device's points."""
+        return self.galerkin.operators(theta, points, basis)[0], self.galerkin.right_hand_side(theta, t, points)
+
+    def _eigen(self, theta, t, points, basis) -> Eigen:
+        operator, f = self._equation(theta, t, points, basis)
+        parts, b = jax.lax.psum((operator.matrix_parts(), operator.transpose(f)), AXIS)
+        values, vectors = jnp.linalg.eigh(operator.assemble(parts))
+        square, squares = b @ b, vectors**2
+        layers = [jnp.sum(squares[layer.start : layer.stop], axis=0) for layer in self.layers]
+        return Eigen(values, (vectors.T @ b) ** 2 / jnp.where(square > 0, square, 1.0), jnp.stack(layers))
+
     def _rhs(self, theta, t, points, basis, mu) -> Coefficients:
         vectors = self.galerkin.linear_solver.vectors
-        operator = self.discretisation.operator(theta, points, basis)
-        f = self.discretisation.rhs(theta, t, points.x)
+        operator, f = self._equation(theta, t, points, basis)
         product = lambda v: vectors.sum(operator.normal(vectors.whole(v))) + mu * v  # noqa: E731
         b = vectors.sum(operator.transpose(f))
         return conjugate_gradients(product, lambda r: r, vectors.dots, b, RHS_STEPS)[0]
 
     def _probes(self, theta, points, regularisation, key) -> Probe:
         signs = jax.random.rademacher(key, (PROBES, self.galerkin.network.size), jnp.float64)
-        operator = self.discretisation.operator(theta, points, regularisation.basis)
+        operator = self.galerkin.operators(theta, points, regularisation.basis)[0]
         filtered = partial(self._filtered, operator, regularisation)
         return jax.lax.map(lambda z: self._probe(operator, regularisation.mu, z, *filtered(z)), signs)
 
     def _probe(self, operator, mu, z, coefficients, w) -> Probe:
         square = w @ w
         product = jax.lax.psum(operator.normal(w), AXIS)
-        layers = jnp.stack([z[each.start : each.stop] @ w[each.start : each.stop] for each in operator.network.layers])
+        layers = jnp.stack([z[each.start : each.stop] @ w[each.start : each.stop] for each in self.layers])
         return Probe(coefficients, layers, (w @ product + mu * square) / jnp.where(square > 0, square, 1.0))
 
     def _filtered(self, operator, regularisation, z) -> tuple[Coefficients, jax.Array]:
@@ -162,17 +172,6 @@ def least_eigenvalue(galerkin, mu: float, trace: float) -> float:
 def is_preconditioned(regularisation: Regularisation) -> bool:
     """Whether it has an approximation of M or K."""
     return regularisation.factor is not None or len(regularisation.sketch.eigenvalues) > 0
-
-
-def eigen(discretisation: Discretisation, theta, t, points, basis) -> Eigen:
-    """The decomposition of M on all devices' points, and the components of F in it."""
-    operator, f = discretisation.operator(theta, points, basis), discretisation.rhs(theta, t, points.x)
-    parts, b = jax.lax.psum((operator.matrix_parts(), operator.transpose(f)), AXIS)
-    values, vectors = jnp.linalg.eigh(operator.assemble(parts))
-    square = b @ b
-    squares = vectors**2
-    layers = [jnp.sum(squares[layer.start : layer.stop], axis=0) for layer in discretisation.network.layers]
-    return Eigen(values, (vectors.T @ b) ** 2 / jnp.where(square > 0, square, 1.0), jnp.stack(layers))
 
 
 def conjugate_gradients(product: Callable, preconditioner: Callable, dots: Callable, b, steps: int):

@@ -158,18 +158,18 @@ class Galerkin:
 
     def _regularisation(self, theta, points, key, *, rank, adapted_basis):
         basis = self._whitening_basis(theta, points) if adapted_basis else None
-        operator = self._operators(theta, points, basis)[1]
+        operator = self.operators(theta, points, basis)[1]
         traces = jax.lax.psum(operator.traces(), AXIS)
         if basis is not None and self.solver.equal_shares:
             basis = basis._replace(scales=balanced(traces))
-            operator, traces = self._operators(theta, points, basis)[1], traces * basis.scales**2
+            operator, traces = self.operators(theta, points, basis)[1], traces * basis.scales**2
         trace = jnp.sum(traces)
         mu, limit = self.solver.mu * trace, jnp.asarray(self.solver.max_iterations, jnp.int64)
         empty = nystrom.Sketch(jnp.zeros((self.network.size, 0)), jnp.zeros((0,)))
         if rank == 0:
             return Regularisation(mu, trace, empty, limit, basis)
         if self.method == "dual_pcg":
-            factor = kernel.factor(self._operators(theta, points, basis)[0], key, rank, AXIS)
+            factor = kernel.factor(self.operators(theta, points, basis)[0], key, rank, AXIS)
             return Regularisation(mu, trace, empty, limit, basis, factor)
         vectors = self.linear_solver.vectors
         omega = nystrom.test_matrix(vectors, key, rank)
@@ -188,8 +188,8 @@ class Galerkin:
 
     def _velocity(self, theta, t, points, regularisation, guess):
         basis = regularisation.basis
-        operators = operator, _ = self._operators(theta, points, basis)
-        f = self._right_hand_side(theta, t, points)
+        operators = operator, _ = self.operators(theta, points, basis)
+        f = self.right_hand_side(theta, t, points)
         guess = guess if self.method == "dual_pcg" else self.network.to_basis(guess, basis)
         solved = self.linear_solver.solve(operators, f, points.weights, regularisation, guess)
         rate = operator.apply(solved.v)
@@ -209,12 +209,12 @@ class Galerkin:
             misfit: (n, m), target minus field. dampings: (c,), mu_i relative to tr M.
         Returns: (c, p).
         """
-        operators = self._operators(theta, points, regularisation.basis)
+        operators = self.operators(theta, points, regularisation.basis)
         dampings = dampings * regularisation.trace
         solutions = self.linear_solver.solve_for_dampings(operators, misfit, points.weights, regularisation, dampings)
         return jax.vmap(lambda v: self.network.from_basis(v, regularisation.basis))(solutions)
 
-    def _operators(self, theta, points, basis):
+    def operators(self, theta, points, basis):
         """J in float64, for rates, right-hand sides and true residuals, and J in solver.precision."""
         if self.discretisation.norm == "energy":
             operator = EnergyOperator.build(self.discretisation, theta, points, basis)
@@ -224,7 +224,8 @@ class Galerkin:
             return exact, exact
         return exact, self.discretisation.operator(theta, points, basis, precision)
 
-    def _right_hand_side(self, theta, t, points):
+    def right_hand_side(self, theta, t, points):
+        """f at every point (n, k), in the components of the norm."""
         it = self.discretisation
         return (it.rhs if it.norm == "field" else it.energy_rate)(theta, t, points.x)
 

@@ -58,10 +58,10 @@ class Case:
         u = lambda y: self.network.field(self.theta, y[None])[0] / scales  # noqa: E731
         return scales * self.problem.rhs(u, x, 0.7)
 
-    def numbers(self, method, key=3, **solver):
+    def numbers(self, method, key=3, norm="field", **solver):
         settings = SolverSettings(method=method, mu=MU, rtol=RTOL, max_iterations=10_000, **solver)
         sampling = SamplingSettings(points=POINTS)
-        galerkin = Galerkin(Discretisation(self.network, self.problem, sampling, self.mesh), settings)
+        galerkin = Galerkin(Discretisation(self.network, self.problem, sampling, self.mesh, norm), settings)
         rank = RANK if method in methods.ITERATIVE else 0
         regularisation = galerkin.prepare(self.theta, self.points, jax.random.key(5), rank)
         measured = galerkin.spectrum.measure(self.theta, 0.7, self.points, regularisation, jax.random.key(key))
@@ -131,6 +131,25 @@ def test_a_direct_solve_is_measured_with_a_sketch_of_its_own(make_points, dense,
     found, _ = case.numbers("primal")
     assert abs(found["effective_dimension"] - case.dimension) < 3 * found["effective_dimension_error"]
     assert found["effective_dimension_error"] < 0.15 * case.dimension and "condition_preconditioned" not in found
+
+
+def test_the_norm_of_an_energy(make_points, dense, monkeypatch):
+    """M is then that of the energy's components, here of twice the first output and of the second."""
+    case = Case(make_mesh(1), make_points, dense)
+    energy = lambda self, u, x: u(x) * np.array([2.0, 1.0])  # noqa: E731
+    monkeypatch.setattr(Rotation, "energy", energy)
+    j, w = dense(case.network, case.theta, case.points)
+    j = np.tile([2.0 / 3.0, 1.0 / 0.5], len(j) // 2)[:, None] * j  # the field is (3 u_0, u_1 / 2)
+    values = np.linalg.eigvalsh(j.T @ (w[:, None] * j))
+    case.mu = MU * np.sum(values)
+    whole, measured = case.numbers("primal", norm="energy")
+    np.testing.assert_allclose(measured.eigen.values, values, rtol=0, atol=1e-13 * values[-1])
+    np.testing.assert_allclose(whole["effective_dimension"], np.sum(values / (values + case.mu)), rtol=1e-6)
+    monkeypatch.setattr(methods, "MOST_DECOMPOSED", 0)
+    monkeypatch.setattr(methods, "MEASUREMENT_RANK", RANK)
+    found, _ = case.numbers("primal", norm="energy")
+    difference = abs(found["effective_dimension"] - whole["effective_dimension"])
+    assert difference < 3 * found["effective_dimension_error"]
 
 
 @pytest.mark.devices
