@@ -24,12 +24,13 @@ class SpectrumWatch:
     """
 
     def __init__(self, config: Config, galerkin: Galerkin, velocities: int):
-        self.config, self.galerkin = config, galerkin
-        self.every, self.automatic = config.output.spectrum_every, config.output.spectrum_every == "auto"
-        if self.automatic:
+        self.config, every = config, config.output.spectrum_every
+        self.automatic = every == "auto"
+        if every == "auto":
             points, rank = number_of_points(config.sampling), galerkin.initial_rank
             method = galerkin.linear_solver.method_for(points)
-            self.every = measurement_interval(method, galerkin.network, points, config.solver.mu, rank, velocities)
+            every = measurement_interval(method, galerkin.network, points, config.solver.mu, rank, velocities)
+        self.every = every
 
     def due(self, state: State, t: float, output: float) -> bool:
         """Whether to measure in the step from `state` to the time t; output: the next output time.
