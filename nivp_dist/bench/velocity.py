@@ -21,7 +21,7 @@ from nivp_dist.bench.timing import interleaved
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.methods import ITERATIVE
 from nivp_dist.galerkin.velocity import Galerkin
-from nivp_dist.integration.solver_choice import TELEMETRY_RANK, System
+from nivp_dist.integration.solver_choice import System
 from nivp_dist.integration.stages import Stages
 from nivp_dist.integration.tableaus import TABLEAUS, attempt
 from nivp_dist.network.network import build_network
@@ -138,7 +138,7 @@ class _Step:
         solver = SolverSettings(method=method, rtol=tolerance, mu=mu / trace)
         self.galerkin = Galerkin(Discretisation(run.network, run.problem, run.config.sampling, run.mesh), solver)
         self.points, self.mu, self.key = points, mu, jax.random.key(6)
-        self.rank = self.galerkin.initial_rank or TELEMETRY_RANK
+        self.rank = self.galerkin.initial_rank
         self.combine = jax.jit(
             lambda theta, h, row, stages: (0 if theta is None else theta) + h * sum(c * k for c, k in zip(row, stages))
         )
