@@ -47,12 +47,12 @@ class Discretisation(NamedTuple):
     def rhs(self, theta, t, x):
         """The field's time derivative f at x (n, d) and time t: (n, m) float64."""
 
-        def at(point):
-            point = point.astype(self.network.dtype)
-            f, u = self._rhs_and_u(theta, t, point)
-            return self.network.as_field_rate(f, u(point))
+        return self._at_points(lambda point: self.field_rate_at(theta, t, point.astype(self.network.dtype)), x)
 
-        return self._at_points(at, x)
+    def field_rate_at(self, theta, t, point):
+        """f at one point (d,) of the network's dtype: (m,)."""
+        f, u = self._rhs_and_u(theta, t, point)
+        return self.network.as_field_rate(f, u(point))
 
     def problem_rhs(self, theta, t, x):
         """The problem's rhs, which is L[u], or L[u] / u for a linear L and a field log u: (n, m) float64."""

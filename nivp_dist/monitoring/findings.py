@@ -18,7 +18,7 @@ LARGE_MOTION, LARGE_SHARE = 0.03, 0.25
 def bound_by_stability(recent: StepSeries) -> str | None:
     """The step size is the largest at which the pair is stable, whatever the tolerance."""
     reached = np.median(recent.stability)
-    if reached < AT_STABILITY_LIMIT:
+    if not reached >= AT_STABILITY_LIMIT:  # nor where it is NaN, as for implicit steps
         return None
     return (
         f"steps are bound by stability: h rho is {reached:.1f} times its limit, in the median of {len(recent.h)} "
@@ -30,7 +30,7 @@ def bound_by_stability(recent: StepSeries) -> str | None:
 def bound_by_nonlinearity(recent: StepSeries) -> str | None:
     """Theta moves so far in a step that J changes."""
     motion, share = np.median(recent.motion), np.mean(recent.jacobian_share)
-    if motion < LARGE_MOTION or share < LARGE_SHARE or np.median(recent.stability) >= AT_STABILITY_LIMIT:
+    if motion < LARGE_MOTION or not share >= LARGE_SHARE or np.median(recent.stability) >= AT_STABILITY_LIMIT:
         return None
     return (
         f"steps are bound by the nonlinearity of theta: a step moves it by {100 * motion:.2g} % of its norm, and the "

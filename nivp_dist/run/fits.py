@@ -186,6 +186,7 @@ class Fits:
             state = state._replace(
                 theta=self._network_part(fit.theta),
                 velocity=jnp.zeros_like(state.velocity),
+                multistep=state.multistep.after_refit(misfit),
                 refits=state.refits + 1,
                 estimate=state.estimate._replace(refits=state.estimate.refits + misfit),
                 h=healthy_step,

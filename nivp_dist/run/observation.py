@@ -8,7 +8,7 @@ import numpy as np
 from nivp_dist.fitting.restart import Health
 from nivp_dist.monitoring.step_series import StepRecord
 from nivp_dist.run.state import State
-from nivp_dist.run.steps import Accepted
+from nivp_dist.run.stepping import Accepted
 from nivp_dist.settings.model import Config
 
 SETTLING_STEPS = 3  # accepted steps after a fit before the baseline of its health is taken: the first are not typical

@@ -8,6 +8,7 @@ from nivp_dist.backend import random_keys
 from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.errors import InputError
 from nivp_dist.fitting.restart import reason_to_refit
+from nivp_dist.integration.bdf import LARGEST_ORDER, Multistep
 from nivp_dist.monitoring.adaptation import MuAdaptation, PointRefinement
 from nivp_dist.monitoring.estimate import Estimate
 from nivp_dist.monitoring.evaluation import Score, Scorer
@@ -17,10 +18,12 @@ from nivp_dist.network.network import build_network
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.base import Problem
 from nivp_dist.run.fits import Fits
+from nivp_dist.run.implicit_steps import ImplicitStepper
 from nivp_dist.run.observation import observe
 from nivp_dist.run.solvers import Solvers
 from nivp_dist.run.state import EVOLVE, FINISHED, FIT, State, replicated
-from nivp_dist.run.steps import Accepted, Stepper
+from nivp_dist.run.stepping import Accepted, Stepping
+from nivp_dist.run.steps import Stepper
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.output_times import is_at, output_times
 
@@ -50,9 +53,15 @@ class Simulation:
         solvers = Solvers(config, problem, self.mesh)
         self.galerkin = solvers.of_steps(network)
         self.fits = Fits(solvers, network, self.sampler, self.galerkin.initial_rank)
-        direct = solvers.direct_of_steps(network, self.galerkin)
-        self.stepper = Stepper(config, self.galerkin, self.sampler, self.output_times, direct)
+        self.stepper = self._stepper(solvers)
         self.scorer = Scorer(problem, network, self.sampler, config.output.evaluation_points, config.seed)
+
+    def _stepper(self, solvers: Solvers) -> Stepping:
+        config, galerkin = self.config, self.galerkin
+        if config.integrator.implicit:
+            return ImplicitStepper(config, galerkin, self.sampler, self.output_times)
+        direct = solvers.direct_of_steps(self.network, galerkin)
+        return Stepper(config, galerkin, self.sampler, self.output_times, direct)
 
     # Beginning ------------------------------------------------------------------------------------
 
@@ -83,6 +92,8 @@ class Simulation:
             key=random_keys.to_data(random_keys.run_key(self.config.seed)),
             theta=zeros,
             velocity=zeros,
+            earlier=jnp.zeros((LARGEST_ORDER if integrator.implicit else 0, self.network.size)),
+            multistep=Multistep.begin(),
             density=self.sampler.broadest(),
             initial_density=self.sampler.broadest(),
             fit=self.fits.initial.start(jnp.zeros(self.fits.fitted.size)),

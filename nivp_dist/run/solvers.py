@@ -4,7 +4,7 @@ from jax.sharding import Mesh
 
 from nivp_dist.errors import InputError
 from nivp_dist.galerkin.discretisation import Discretisation
-from nivp_dist.galerkin.methods import ITERATIVE, direct_method
+from nivp_dist.galerkin.methods import ITERATIVE, MATRIX_ENTRIES, direct_method
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import Network
 from nivp_dist.problems.base import Problem
@@ -18,7 +18,7 @@ class Solvers:
         self.config, self.problem, self.mesh = config, problem, mesh
 
     def of_steps(self, network: Network) -> Galerkin:
-        """The solver of the velocities, as solver.method says.
+        """The solver of the velocities, as solver.method says; with implicit steps that of the "primal" matrix.
 
         A step changes the field by a few hundredths, so that J v with a relative error of integrator.rtol changes the
         solution by far less than that.
@@ -29,6 +29,10 @@ class Solvers:
                 "solver.norm = 'energy' needs a problem that defines energy(u, x) and a network that represents u: "
                 "leave solver.norm out"
             )
+        if config.integrator.implicit:
+            _require_dense(network)
+            solver = config.solver.model_copy(update={"method": "primal"})
+            return Galerkin(Discretisation(network, self.problem, config.sampling, self.mesh), solver)
         discretisation = Discretisation(network, self.problem, config.sampling, self.mesh, config.solver.norm)
         return Galerkin(discretisation, config.solver, rate_rtol=config.integrator.rtol)
 
@@ -55,3 +59,14 @@ class Solvers:
     def _of_fits(self, network: Network, points: int, solver) -> Galerkin:
         sampling = self.config.sampling.model_copy(update={"points": points})
         return Galerkin(Discretisation(network, self.problem, sampling, self.mesh), solver, fitting=True)
+
+
+def _require_dense(network: Network) -> None:
+    """Raises InputError where implicit steps cannot be taken with this network."""
+    if network.form != "direct":
+        raise InputError(f"integrator.method = 'bdf' needs network.form = 'direct', and it is {network.form!r}")
+    if network.size**2 > MATRIX_ENTRIES:
+        raise InputError(
+            f"integrator.method = 'bdf' needs a matrix of {network.size} x {network.size} parameters, too large for a "
+            "device: lower network.width, or take an explicit method"
+        )

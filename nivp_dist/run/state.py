@@ -10,13 +10,14 @@ from nivp_dist.backend import random_keys
 from nivp_dist.backend.mesh import replicate, to_host
 from nivp_dist.fitting.fit import FitState
 from nivp_dist.fitting.restart import Health
+from nivp_dist.integration.bdf import Multistep
 from nivp_dist.monitoring.adaptation import MuAdaptation, PointRefinement
 from nivp_dist.monitoring.estimate import Estimate
 from nivp_dist.monitoring.signatures import StepHistory
 from nivp_dist.points.mixture import Density
 
 FIT, EVOLVE, REFIT, FINISHED = 0, 1, 2, 3
-ON_HOST = (Estimate, StepHistory, MuAdaptation, PointRefinement)  # plain numbers and small arrays, in no program
+ON_HOST = (Estimate, StepHistory, MuAdaptation, PointRefinement, Multistep)  # plain numbers and small arrays, in no program
 PHASE_NAMES = {FIT: "initial fit", EVOLVE: "evolve", REFIT: "refit", FINISHED: "finished"}
 
 
@@ -34,6 +35,8 @@ class State(NamedTuple):
     key: jax.Array  # raw key data, uint32
     theta: jax.Array  # (p,) float64
     velocity: jax.Array  # (p,): the last theta', the first stage of the next step if the points are kept
+    earlier: jax.Array  # (k, p): the solution before theta, newest first, for multistep methods; k = 0 for others
+    multistep: Multistep  # step sizes, misfits and the order of such a method
     density: Density  # from which the step's points are drawn
     initial_density: Density  # that of t = 0, where paths begin
     fit: FitState  # of the fit in progress; without its arrays (p,) when none is, so that a checkpoint has 2 p numbers
@@ -72,7 +75,7 @@ class State(NamedTuple):
 
 def replicated(state: State, mesh: Mesh) -> State:
     """The state with its arrays on every device of the mesh; the density is there already."""
-    arrays = ("key", "theta", "velocity", "fit")
+    arrays = ("key", "theta", "velocity", "earlier", "fit")
     return state._replace(**{name: replicate(getattr(state, name), mesh) for name in arrays})
 
 

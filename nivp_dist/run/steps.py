@@ -1,43 +1,30 @@
-"""One accepted step of a run, from State to State. The numerics are in ``integration``; its effects on what the run
+"""One accepted explicit step of a run, from State to State. The numerics are in ``integration``; its effects on what the run
 monitors are in ``run.observation``."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nivp_dist.backend import random_keys
 from nivp_dist.errors import RunFailed
 from nivp_dist.fitting.restart import step_end
 from nivp_dist.galerkin.norms import ResidualCheck
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.attempts import Integrator, Start, Taken
-from nivp_dist.integration.solver_choice import Discretisation, LastStep, SolverChoice, System
+from nivp_dist.integration.solver_choice import LastStep, SolverChoice, System
 from nivp_dist.integration.stability import stiffness
 from nivp_dist.integration.stages import Stages
-from nivp_dist.integration.step_points import Present, StepPoints
 from nivp_dist.points.mixture import Density
-from nivp_dist.points.points import effective_sample_size
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.run.spectrum import SpectrumWatch
 from nivp_dist.run.state import State
+from nivp_dist.run.stepping import Accepted, Stepping
 from nivp_dist.settings.model import Config
 
 
-class Accepted(NamedTuple):
-    """The state after an accepted step, its metrics (numbers, ready for JSON), and messages to the user: warnings, and
-    findings about a run in which nothing fails."""
-
-    state: State
-    metrics: dict
-    warnings: list[str]
-    findings: list[str]
-
-
-class Stepper:
-    """Takes accepted steps for one configuration.
+class Stepper(Stepping):
+    """Takes accepted explicit steps for one configuration.
 
     Args:
         galerkin: the solver of the velocities.
@@ -47,14 +34,13 @@ class Stepper:
     def __init__(
         self, config: Config, galerkin: Galerkin, sampler: Sampler, output_times, direct: Galerkin | None = None
     ):
-        self.sampling, self.direct, self.output_times = config.sampling, direct, output_times
-        self.restart = config.restart
+        super().__init__(config, galerkin, sampler, output_times)
+        self.direct = direct
         self.integrator = Integrator(config.integrator)
-        self.points = StepPoints(config.sampling, sampler, galerkin, config.integrator.t_start)
         stages = len(self.integrator.tableau.b)
         self.choice = SolverChoice(galerkin, direct, stages)
         self.spectrum = SpectrumWatch(config, galerkin, stages)
-        self._single_numbers, self._motion = jax.jit(_single_numbers), jax.jit(_motion)
+        self._motion = jax.jit(_motion)
 
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:
         """One accepted step. `poll` is called between stages and may raise to interrupt.
@@ -70,36 +56,23 @@ class Stepper:
         direct_stages = None
         if self.direct is not None and system.galerkin is not self.direct:
             direct_stages = lambda: self._stages(state, self.choice.direct_system(at), poll)  # noqa: E731
-        output = self.output_times[min(state.outputs_written, len(self.output_times) - 1)]
         start = Start(state.theta, state.t, state.h, state.previous_error, state.size_floor)
-        end = step_end(self.restart, state.fit_t, output)
+        end = step_end(self.restart, state.fit_t, self.next_output(state))
         taken = self.integrator.take(start, end, stages, last, direct_stages)
 
-        density = self._density_after(state, at, taken)
+        density = self.density_after(state, at.points, taken.step.theta)
         check = self._check(state, taken)
         new = self._state_after(state, taken, density, check)
         metrics = self._metrics(state, new, taken, check)
-        if self.spectrum.due(state, new.t, output):
+        if self.spectrum.due(state, new.t, self.next_output(state)):
             metrics |= self.spectrum.measure(state, taken.stages)
         return Accepted(new, metrics, sorted(set(taken.stages.warnings)), [])
 
     def method(self, state: State) -> str:
         """The name of the method that solves for the velocities of the next step (``galerkin.methods``)."""
-        return self.choice.method(state.rank, self._number_of_points(state))
+        return self.choice.method(state.rank, self.number_of_points(state))
 
     # Before the step ------------------------------------------------------------------------------
-
-    def discretisation(self, state: State) -> Discretisation:
-        """Points, key and factor on mu of the step. The points depend on the key, the draw's number and the density."""
-        draw, run = state.step // self.sampling.redraw_every, state.run_key
-        selection = random_keys.residual_selection_key(run, draw) if state.step > 0 else None
-        key = random_keys.step_points_key(run, draw)
-        points = self.points.draw(_present(state), key, self._number_of_points(state), selection)
-        sketch = random_keys.step_sketch_key(run, state.step)
-        return Discretisation(state.theta, points, sketch, state.mu_adaptation.factor)
-
-    def _number_of_points(self, state: State) -> int:
-        return self.sampling.points * state.point_refinement.factor
 
     def _stages(self, state: State, system: System, poll) -> Stages:
         """The stages of the step. On the points of the step before, its last stage is the first one, if the pair is
@@ -112,15 +85,9 @@ class Stepper:
 
     # After the step -------------------------------------------------------------------------------
 
-    def _density_after(self, state: State, at: Discretisation, taken: Taken) -> Density:
-        """The density for the next draw; it stays while points are kept."""
-        if (state.step + 1) % self.sampling.redraw_every != 0:
-            return state.density
-        return self.points.follow(state.density, at.points, taken.step.theta)
-
     def _check(self, state: State, taken: Taken) -> ResidualCheck:
         """The velocity at the start of the step, on points that it was not fitted to."""
-        fresh = self.points.draw_for_check(_present(state), random_keys.step_check_key(state.run_key, state.step))
+        fresh = self.points_of_check(state)
         galerkin, velocity = taken.stages.galerkin, taken.stages.first_velocity
         check = galerkin.check_residual(state.theta, state.t, velocity, fresh)
         if not np.isfinite(float(check.residual)) and (rhs := galerkin.rhs_not_finite(state.theta, state.t, fresh)):
@@ -152,12 +119,13 @@ class Stepper:
         """A line of metrics.jsonl: numbers that describe the step (guide: files and formats)."""
         stages = taken.stages
         velocities, regularisation = (stages.first_velocity, state.velocity), stages.at_start
-        numbers = self._single_numbers(new.theta, *velocities, stages.points.weights)
+        numbers = self.single_numbers(new.theta, *velocities, stages.points.weights)
         metrics = {
             "step": new.step,
             "t": new.t,
             "h": taken.h,
             "error": taken.error * self.integrator.settings.rtol,
+            "order": self.integrator.tableau.order,
             "rejected": taken.rejected,
             "residual": stages.first_residual,
             "residual_fresh": float(check.residual),
@@ -168,7 +136,7 @@ class Stepper:
             "rank": new.rank or None,
             "mu": float(regularisation.mu),
             "trace": float(regularisation.trace),
-            "points": self._number_of_points(new),
+            "points": self.number_of_points(new),
             "coverage": float(check.coverage),
         }
         numbers = {name: float(value) for name, value in numbers.items()}
@@ -194,21 +162,7 @@ def last_step(state: State) -> LastStep:
     return LastStep(state.step, state.rank, state.reuse_sketch, iterations)
 
 
-def _present(state: State) -> Present:
-    return Present(state.theta, state.t, state.velocity, state.density, state.initial_density)
-
-
 def _motion(theta, new, velocities):
     """|new - theta|, and the scalar products (s, s) of the velocities at the s stages."""
     stacked = jnp.stack(velocities)
     return jnp.linalg.norm(new - theta), stacked @ stacked.T
-
-
-def _single_numbers(theta, velocity, before, weights) -> dict:
-    """Single numbers of theta and the points; turn: the cosine of the angle between the velocity and the one before,
-    NaN if there was none."""
-    return {
-        "theta_norm": jnp.linalg.norm(theta),
-        "effective_sample_size": effective_sample_size(weights),
-        "turn": jnp.vdot(velocity, before) / (jnp.linalg.norm(velocity) * jnp.linalg.norm(before)),
-    }

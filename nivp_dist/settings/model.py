@@ -151,10 +151,15 @@ class SolverSettings(Section):
 
 
 class IntegratorSettings(Section):
-    """The explicit Runge-Kutta method in time, with an error estimate and step-size control."""
+    """The method in time, with an error estimate and step-size control."""
 
-    # Orders 2(1), 3(2), 5(4) and 5(4). rk23 is another name of bogacki_shampine, rk45 of dormand_prince.
-    method: Literal["heun", "bogacki_shampine", "cash_karp", "dormand_prince"] = "cash_karp"
+    # Explicit Runge-Kutta methods of orders 2(1), 3(2), 5(4) and 5(4); rk23 is another name of bogacki_shampine, rk45
+    # of dormand_prince. bdf: implicit steps of orders 1 to 4, for stiff equations (diffusion, fourth derivatives) whose
+    # explicit steps are bound by stability, with networks small enough for solver.method = primal.
+    method: Literal["heun", "bogacki_shampine", "cash_karp", "dormand_prince", "bdf"] = "cash_karp"
+    # method = bdf: the largest order. Orders 3 and 4 are unstable where solutions oscillate fast without being damped
+    # (waves, dispersion): set 2 there.
+    max_order: int = Field(default=4, ge=1, le=4)
     # Tolerated error of one step: the L2 norm of its error in u, relative to u.
     rtol: PositiveFloat = 1e-4
     # Tolerated error of one step where u is so small that rtol would ask for less: the root mean square over the
@@ -177,6 +182,11 @@ class IntegratorSettings(Section):
 
     _names = field_validator("method", mode="before")(rules.runge_kutta_method)
     _rules = model_validator(mode="after")(rules.times_and_steps_are_ordered)
+
+    @property
+    def implicit(self) -> bool:
+        """Whether steps are implicit."""
+        return self.method == "bdf"
 
 
 class CheckpointSettings(Section):

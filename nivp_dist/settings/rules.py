@@ -93,8 +93,25 @@ def times_and_steps_are_ordered(integrator):
     return integrator
 
 
+def implicit_steps_are_supported(config):
+    """Implicit steps have one kind of solver, and points that do not follow the residual of a velocity."""
+    others = {
+        "solver.method": (config.solver.method, ("auto", "primal")),
+        "solver.precision": (config.solver.precision, ("float64",)),
+        "solver.equal_shares": (config.solver.equal_shares, (False,)),
+        "sampling.method": (config.sampling.method, ("uniform", "density", "solution")),
+        "network.form": (config.network.form, ("auto", "direct")),
+    }
+    for key, (value, possible) in others.items():
+        if config.integrator.implicit and value not in possible:
+            choices = " or ".join(repr(each) for each in possible)
+            raise ValueError(f"integrator.method = 'bdf' needs {key} = {choices}, and it is {value!r}: set that, or an explicit method")
+
+
 def sections_agree(config):
-    """Output times lie within the run, and every quadratic form has a component to start from."""
+    """Output times lie within the run, every quadratic form has a component to start from, and implicit steps are
+    taken with what they support."""
+    implicit_steps_are_supported(config)
     gaussians, components = config.network.gaussians, config.sampling.components
     if gaussians not in (1, components, "auto"):
         raise ValueError(

@@ -1,0 +1,162 @@
+"""The compiled programs of implicit steps: one equation for a whole function, solved in the least-squares sense.
+
+A step finds parameters theta with
+
+    q(x; theta) - gamma f(x; theta) = sum_j c_j q(x; theta_j)       on the points of the step,
+
+where q is the network's field, f its time derivative by the equation, and the theta_j represent the solution at earlier
+times (regularised parametric integrators: arXiv 2403.19234; TENG, arXiv 2404.10771). The rows of A = J - gamma B, with
+B = df / dtheta, are formed explicitly, and A^T W A is summed over the devices. Each value of the right-hand side is
+taken at the present points, so that points may be drawn anew at every step.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from nivp_dist.backend.mesh import AXIS, program
+from nivp_dist.backend.point_blocks import sum_in_blocks
+from nivp_dist.galerkin.direct import solve_positive
+from nivp_dist.galerkin.discretisation import Discretisation
+from nivp_dist.galerkin.norms import ResidualCheck, square
+from nivp_dist.points.points import Points
+
+
+class Equation(NamedTuple):
+    """q - gamma f(., t) = target on points.
+
+    Attributes:
+        gamma, t: times. target: (n, m).
+    """
+
+    gamma: jax.Array
+    t: jax.Array
+    target: jax.Array
+    points: Points
+
+
+class Correction(NamedTuple):
+    """A step of the Levenberg-Marquardt method.
+
+    Attributes:
+        delta: (p,). predicted: (n, m), the misfit that the linearised equation has after it.
+    """
+
+    delta: jax.Array
+    predicted: jax.Array
+
+
+class Misfit(NamedTuple):
+    """The misfit target - (q - gamma f) in the norm of the points, and the part that was not predicted.
+
+    Attributes:
+        size: its norm. unpredicted: the norm of its difference from the misfit that was predicted.
+    """
+
+    size: jax.Array
+    unpredicted: jax.Array
+
+
+class ImplicitSteps:
+    """The programs of one discretisation; each is compiled once.
+
+    Attributes, all compiled programs on global arrays:
+        combination: (thetas (k, p), coefficients (k,), points) -> sum_j c_j q(x; theta_j) (n, m).
+        correction: (theta, equation, damping) -> ``Correction``; damping: relative to the trace of A^T W A.
+        misfit: (theta, equation, predicted (n, m)) -> ``Misfit``.
+        differences: (thetas (k, p), coefficients (r, k), points) -> the norms of r such combinations (r,).
+        first_difference: (new, theta, t, h, points) -> norm of q_new - q - h f, the error of an explicit Euler step.
+        check: (new, thetas (k, p), coefficients (k,), gamma, t, points) -> ``ResidualCheck``, see ``_check``.
+    """
+
+    def __init__(self, discretisation: Discretisation):
+        self.discretisation = it = discretisation
+        every, split = P(), Points._make((P(AXIS), P(AXIS), P(AXIS)))
+        equation = Equation(every, every, P(AXIS), split)
+
+        def compiled(function, *in_specs, out_specs=every):
+            return program(it.mesh, function, *in_specs, out_specs=out_specs)
+
+        self.combination = compiled(self._combination, every, every, split, out_specs=P(AXIS))
+        self.correction = compiled(
+            self._correction, every, equation, every, out_specs=Correction(delta=every, predicted=P(AXIS))
+        )
+        self.misfit = compiled(self._misfit, every, equation, P(AXIS))
+        self.differences = compiled(self._differences, every, every, split)
+        self.first_difference = compiled(self._first_difference, every, every, every, every, split)
+        self.check = compiled(self._check, every, every, every, every, every, split)
+
+    # The functions of one device --------------------------------------------------------------------
+
+    def _left_side(self, theta, gamma, t, point):
+        """q - gamma f at one point: (m,)."""
+        it = self.discretisation
+        point = point.astype(it.network.dtype)
+        field = it.network.field(theta, point[None])[0]
+        return (field - gamma * it.field_rate_at(theta, t, point)).astype(jnp.float64)
+
+    def _values(self, theta, equation: Equation):
+        at = jax.vmap(lambda point: self._left_side(theta, equation.gamma, equation.t, point))
+        return self.discretisation.in_blocks(at, equation.points.x)
+
+    def _correction(self, theta, equation: Equation, damping):
+        points, chunk = equation.points, self.discretisation.chunk
+        # Differentiating with respect to a replicated theta would sum every row over the devices: a varying one is its
+        # own on each of them.
+        own = theta + 0 * points.weights[0]
+
+        def term(weights, x, target):
+            left = lambda point: self._left_side(own, equation.gamma, equation.t, point)  # noqa: E731
+            rows_at = jax.jacrev(lambda theta, point: self._left_side(theta, equation.gamma, equation.t, point))
+            rows = jax.vmap(lambda point: rows_at(own, point))(x)  # (B, m, p)
+            misfit = (target - jax.vmap(left)(x)).reshape(-1)
+            rows, weights = rows.reshape(-1, theta.size), jnp.repeat(weights, target.shape[1])
+            weighted = weights[:, None] * rows
+            return weighted.T @ rows, weighted.T @ misfit
+
+        sums = sum_in_blocks(term, points.weights, points.x, equation.target, at_most=chunk)
+        matrix, gradient = jax.lax.psum(sums, AXIS)
+        delta = solve_positive(matrix, damping * jnp.trace(matrix), gradient)
+        values, change = jax.jvp(lambda theta: self._values(theta, equation), (theta,), (delta,))
+        return Correction(delta, equation.target - values - change)
+
+    def _misfit(self, theta, equation: Equation, predicted):
+        misfit = equation.target - self._values(theta, equation)
+        squares = jnp.stack([square(equation.points, each) for each in (misfit, misfit - predicted)])
+        return Misfit(*jnp.sqrt(jax.lax.psum(squares, AXIS)))
+
+    def _combination(self, thetas, coefficients, points):
+        return jnp.tensordot(coefficients, self._fields(thetas, points.x), axes=1)
+
+    def _differences(self, thetas, coefficients, points):
+        combined = jnp.tensordot(coefficients, self._fields(thetas, points.x), axes=1)
+        squares = jnp.stack([square(points, each) for each in combined])
+        return jnp.sqrt(jax.lax.psum(squares, AXIS))
+
+    def _first_difference(self, new, theta, t, h, points):
+        before, after = self._fields(jnp.stack([theta, new]), points.x)
+        change = after - before - h * self.discretisation.rhs(theta, t, points.x)
+        return jnp.sqrt(jax.lax.psum(square(points, change), AXIS))
+
+    def _check(self, new, thetas, coefficients, gamma, t, points) -> ResidualCheck:
+        """The equation on points that theta was not fitted to.
+
+        The difference quotient (q - sum_j c_j q_j) / gamma takes the place of J v in the residual of a velocity:
+        the quotient less f is relative to f in `residual`, and to q in `residual_rate`.
+        """
+        it = self.discretisation
+        field, f = it.field(new, points.x).astype(jnp.float64), it.rhs(new, t, points.x)
+        misfit = (field - self._combination(thetas, coefficients, points)) / gamma - f
+        mass = points.measure * jnp.linalg.norm(it.values(new, points.x).astype(jnp.float64), axis=-1)
+        squares = jnp.stack([square(points, each) for each in (misfit, f, field)])
+        sums = jnp.stack([jnp.sum(mass), jnp.sum(mass**2), jnp.sum(points.measure > 0)])
+        (misfit, f, field), sums = jax.lax.psum((squares, sums), AXIS)
+        ratio = lambda a, b: a / jnp.where(b > 0, b, 1.0)  # noqa: E731
+        residual, rate = jnp.sqrt(ratio(misfit, f)), jnp.sqrt(ratio(misfit, field))
+        return ResidualCheck(residual, rate, ratio(sums[0] ** 2, sums[1] * sums[2]))
+
+    def _fields(self, thetas, x):
+        """(k, n, m) float64."""
+        return jax.lax.map(lambda theta: self.discretisation.field(theta, x).astype(jnp.float64), thetas)

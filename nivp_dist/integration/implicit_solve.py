@@ -1,0 +1,69 @@
+"""The equation of one implicit step solved for theta by the Levenberg-Marquardt method, in function space."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from nivp_dist.galerkin.implicit import Equation, ImplicitSteps
+from nivp_dist.integration.stages import LARGER_MU, StageFailed
+
+# Corrections end where the misfit is below this share of the tolerance, or where the last one left unpredicted less than
+# that, or less than a share of the misfit itself: the rest of the misfit is what the network cannot represent, and
+# stays.
+CONVERGED, UNPREDICTED = 0.1, 0.3
+# Corrections of one equation; if the misfit is above the tolerance after so many, a shorter step is tried.
+MOST_CORRECTIONS = 8
+DAMPING_GROWS, LARGEST_DAMPING = 100.0, 1e-3  # after a correction that enlarges the misfit; relative to the trace
+ROUNDING = 1.001  # a misfit that stays may seem to grow by rounding
+
+
+class ImplicitSolve:
+    """Solves the equations of the attempts of one step.
+
+    Args:
+        programs: of the discretisation. damping: the least one, relative to the trace of A^T W A.
+        poll: called before each correction; may raise to interrupt.
+
+    Attributes:
+        evaluations: corrections so far, over all attempts. failure: why the present attempt failed, or None.
+    """
+
+    def __init__(self, programs: ImplicitSteps, damping: float, poll: Callable[[], None] = lambda: None):
+        self.programs, self.damping, self.poll = programs, damping, poll
+        self.evaluations = 0
+        self.failure: StageFailed | None = None
+
+    def solve(self, guesses, equation: Equation, tolerance: float):
+        """theta (p,) and the norm of its misfit, from the best of the guesses (p,). Raises StageFailed.
+
+        tolerance: of the misfit, in its norm. A misfit that no further correction lowers may exceed it.
+        """
+        theta, size = self._best(guesses, equation)
+        damping = self.damping
+        for _ in range(MOST_CORRECTIONS):
+            self.poll()
+            correction = self.programs.correction(theta, equation, damping)
+            self.evaluations += 1
+            new = theta + correction.delta
+            misfit = self.programs.misfit(new, equation, correction.predicted)
+            new_size, unpredicted = float(misfit.size), float(misfit.unpredicted)
+            if not new_size <= max(ROUNDING * size, CONVERGED * tolerance):  # true of NaN too
+                damping *= DAMPING_GROWS
+                if damping > LARGEST_DAMPING:
+                    break
+                continue
+            theta, size, damping = new, new_size, self.damping
+            if size <= CONVERGED * tolerance or unpredicted <= max(CONVERGED * tolerance, UNPREDICTED * size):
+                return theta, size
+        if size <= tolerance:
+            return theta, size
+        raise StageFailed(
+            f"the equation of the implicit step at t = {float(equation.t):.6g} was not solved in {MOST_CORRECTIONS} "
+            f"corrections; {LARGER_MU}"
+        )
+
+    def _best(self, guesses, equation: Equation):
+        sizes = [float(self.programs.misfit(guess, equation, equation.target).size) for guess in guesses]
+        sizes = [size if np.isfinite(size) else np.inf for size in sizes]
+        best = int(np.argmin(sizes))
+        return guesses[best], sizes[best]

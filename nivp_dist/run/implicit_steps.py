@@ -1,0 +1,110 @@
+"""One accepted implicit step of a run, from State to State. The numerics are in ``integration.implicit_attempts``."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nivp_dist.errors import RunFailed
+from nivp_dist.fitting.restart import step_end
+from nivp_dist.galerkin.implicit import ImplicitSteps
+from nivp_dist.galerkin.norms import ResidualCheck
+from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.integration.attempts import Start
+from nivp_dist.integration.implicit_attempts import Before, ImplicitIntegrator, TakenImplicit
+from nivp_dist.integration.implicit_solve import ImplicitSolve
+from nivp_dist.integration.solver_choice import Discretisation
+from nivp_dist.points.sampling import Sampler
+from nivp_dist.run.state import State
+from nivp_dist.run.stepping import Accepted, Stepping
+from nivp_dist.settings.model import Config
+
+
+class ImplicitStepper(Stepping):
+    """Takes accepted steps of integrator.method = "bdf" for one configuration.
+
+    Args:
+        galerkin: a solver by the "primal" matrix. Its regularisation is that of the metrics; the implicit equations
+            have programs of their own on the same discretisation.
+    """
+
+    def __init__(self, config: Config, galerkin: Galerkin, sampler: Sampler, output_times):
+        super().__init__(config, galerkin, sampler, output_times)
+        self.galerkin, self.damping, self.rtol = galerkin, config.solver.mu, config.integrator.rtol
+        self.programs = ImplicitSteps(galerkin.discretisation)
+        self.integrator = ImplicitIntegrator(config.integrator, self.programs)
+        self._stacked = jax.jit(lambda theta, earlier: jnp.concatenate([theta[None], earlier]))
+        self._velocity = jax.jit(lambda new, theta, h: (new - theta) / h)
+
+    def step(self, state: State, poll: Callable[[], None]) -> Accepted:
+        """One accepted step. `poll` is called between corrections and may raise to interrupt.
+
+        Raises RunFailed when the step size falls below integrator.min_step, and when the problem's rhs is not finite.
+        """
+        at = self.discretisation(state)
+        solve = ImplicitSolve(self.programs, self.damping * at.mu_factor, poll)
+        start = Start(state.theta, state.t, state.h, state.previous_error, state.size_floor)
+        end = step_end(self.restart, state.fit_t, self.next_output(state))
+        before = Before(start, self._stacked(state.theta, state.earlier), state.multistep)
+        taken = self.integrator.take(before, end, at.points, solve)
+        check = self._check(state, taken)
+        new = self._state_after(state, at, taken, check)
+        return Accepted(new, self._metrics(state, new, at, taken, check), [], [])
+
+    def method(self, state: State) -> str:
+        """The name of the method that solves the linear systems of a correction."""
+        return "primal"
+
+    def _check(self, state: State, taken: TakenImplicit) -> ResidualCheck:
+        """The equation of the step on points to which its solution was not fitted."""
+        fresh, (theta, formula, *_) = self.points_of_check(state), taken.solved
+        check = self.programs.check(theta, taken.before.thetas, formula.earlier, formula.gamma, taken.t, fresh)
+        if not np.isfinite(float(check.residual)) and (rhs := self.galerkin.rhs_not_finite(theta, taken.t, fresh)):
+            raise RunFailed(rhs)
+        return check
+
+    def _state_after(self, state: State, at: Discretisation, taken: TakenImplicit, check: ResidualCheck) -> State:
+        solved, rate = taken.solved, float(check.residual_rate)
+        misfit = rate * solved.formula.gamma
+        return state._replace(
+            theta=solved.theta,
+            velocity=self._velocity(solved.theta, state.theta, taken.h),
+            earlier=taken.before.thetas[:-1],
+            multistep=state.multistep.after_step(taken.h, misfit, taken.order, taken.next.order),
+            density=self.density_after(state, at.points, solved.theta),
+            t=float(taken.t),
+            h=float(taken.next.h),
+            previous_error=float(solved.errors[taken.order]),
+            step=state.step + 1,
+            rejected=state.rejected + taken.rejected,
+            evaluations=state.evaluations + taken.evaluations,
+            estimate=state.estimate.after_step(taken.h, rate, solved.error),
+        )
+
+    def _metrics(self, state: State, new: State, at: Discretisation, taken: TakenImplicit, check) -> dict:
+        """A line of metrics.jsonl, with the names that explicit steps have too (guide: files and formats)."""
+        regularisation = self.galerkin.prepare(state.theta, at.points, at.key, 0)
+        numbers = self.single_numbers(new.theta, new.velocity, state.velocity, at.points.weights)
+        metrics = {
+            "step": new.step,
+            "t": new.t,
+            "h": taken.h,
+            "error": taken.solved.error,
+            "order": taken.order,
+            "rejected": taken.rejected,
+            "residual": taken.solved.residual,
+            "residual_fresh": float(check.residual),
+            "cg_iterations": 0,
+            "cg_wasted": 0,
+            "cg_residual": 0.0,
+            "evaluations": taken.evaluations,
+            "rank": None,
+            "mu": float(regularisation.mu),
+            "trace": float(regularisation.trace),
+            "points": self.number_of_points(new),
+            "coverage": float(check.coverage),
+        }
+        bounds = {"jacobian_share": np.nan, "h_rho": np.nan, "h_rho_angle": np.nan, "h_rho_limit": np.inf}
+        bounds["theta_step"] = taken.h * float(jnp.linalg.norm(new.velocity))
+        return metrics | {name: float(value) for name, value in numbers.items()} | bounds | new.estimate.entries()

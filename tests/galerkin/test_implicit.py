@@ -1,0 +1,116 @@
+"""The equation of an implicit step against dense linear algebra by jax.jacobian, on 1, 2 and 4 devices."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from nivp_dist.galerkin.discretisation import Discretisation
+from nivp_dist.galerkin.implicit import Equation, ImplicitSteps
+from nivp_dist.network.network import build_network
+from nivp_dist.problems import Box, Problem, laplacian
+from nivp_dist.settings.model import NetworkSettings, SamplingSettings
+
+POINTS = 45  # not a multiple of the devices
+TIME, GAMMA, DAMPING = 0.7, 0.3, 1e-5
+COEFFICIENTS = np.array([1.5, -0.8, 0.3])
+
+
+class Reaction(Problem):
+    """Two outputs with diffusion, a reaction and a source that moves."""
+
+    outputs = 2
+
+    @property
+    def domain(self):
+        return Box(2)
+
+    def rhs(self, u, x, t):
+        value = u(x)
+        return 0.3 * laplacian(u, x) + jnp.stack([value[1], jnp.sin(x[0] - t) - value[0] ** 3])
+
+
+@pytest.fixture(scope="module")
+def case(mesh, make_points):
+    """The programs on a mesh, points, thetas, and the equation as numpy functions of theta alone."""
+    problem = Reaction()
+    network = build_network(NetworkSettings(width=4, depth=2, frequencies=2), problem)
+    sampling = SamplingSettings(points=POINTS, chunk=16)
+    programs = ImplicitSteps(Discretisation(network, problem, sampling, mesh))
+    points = make_points(problem.domain, POINTS, mesh)
+    theta, *earlier = [network.initialise(jax.random.key(i)) for i in range(4)]
+    x = np.asarray(points.x)
+
+    def rhs(theta, point):
+        u = network.function(theta)
+        value = u(point)
+        curvature = jnp.trace(jax.hessian(u)(point), axis1=1, axis2=2)
+        f = 0.3 * curvature + jnp.stack([value[1], jnp.sin(point[0] - TIME) - value[0] ** 3])
+        return network.as_field_rate(f, value)
+
+    left = jax.jit(lambda theta: (network.field(theta, x) - GAMMA * jax.vmap(rhs, (None, 0))(theta, x)).reshape(-1))
+    target = sum(c * network.field(each, x) for c, each in zip(COEFFICIENTS, earlier))
+    return programs, points, theta, jnp.stack(earlier), left, np.asarray(target)
+
+
+def equation(case):
+    programs, points, _, earlier, *_ = case
+    return Equation(GAMMA, TIME, programs.combination(earlier, COEFFICIENTS, points), points)
+
+
+def test_earlier_fields_at_the_present_points(case):
+    np.testing.assert_allclose(equation(case).target, case[-1], atol=1e-13)
+
+
+def test_a_correction_is_that_of_dense_least_squares(case):
+    programs, points, theta, _, left, target = case
+    correction = programs.correction(theta, equation(case), DAMPING)
+    rows, misfit = np.asarray(jax.jacobian(left)(theta)), target.reshape(-1) - np.asarray(left(theta))
+    weights = np.repeat(np.asarray(points.weights), 2)
+    matrix = rows.T @ (weights[:, None] * rows)
+    delta = np.linalg.solve(matrix + DAMPING * np.trace(matrix) * np.eye(len(theta)), rows.T @ (weights * misfit))
+    np.testing.assert_allclose(correction.delta, delta, rtol=1e-7, atol=1e-9 * np.abs(delta).max())
+    np.testing.assert_allclose(np.ravel(correction.predicted), misfit - rows @ delta, atol=1e-8 * np.abs(misfit).max())
+
+
+def test_the_misfit_and_what_was_not_predicted_of_it(case):
+    programs, points, theta, _, left, target = case
+    predicted = jax.device_put(np.full(target.shape, 0.1), jax.sharding.NamedSharding(case_mesh(case), P("points")))
+    found = programs.misfit(theta, equation(case), predicted)
+    misfit, weights = target - np.asarray(left(theta)).reshape(target.shape), np.asarray(points.weights)[:, None]
+    np.testing.assert_allclose(found, [np.sqrt(np.sum(weights * part**2)) for part in (misfit, misfit - 0.1)])
+
+
+def test_distances_of_fields(case):
+    programs, points, theta, earlier, *_ = case
+    thetas, rows = jnp.concatenate([theta[None], earlier]), np.array([[1.0, 0, 0, 0], [1.0, *-COEFFICIENTS]])
+    fields = np.stack([programs.discretisation.network.field(each, np.asarray(points.x)) for each in thetas])
+    combined, weights = np.tensordot(rows, fields, axes=1), np.asarray(points.weights)[:, None]
+    expected = np.sqrt(np.sum(weights * combined**2, axis=(1, 2)))
+    np.testing.assert_allclose(programs.differences(thetas, rows, points), expected)
+
+
+def test_the_check_is_the_misfit_over_gamma(case):
+    """In the units of a residual: relative to f, and to the field."""
+    programs, points, theta, earlier, left, target = case
+    check = programs.check(theta, earlier, COEFFICIENTS, GAMMA, TIME, points)
+    misfit = target - np.asarray(left(theta)).reshape(target.shape)
+    field = np.asarray(programs.discretisation.network.field(theta, np.asarray(points.x)))
+    f = (field - np.asarray(left(theta)).reshape(target.shape)) / GAMMA
+    norm = lambda values: np.sqrt(np.sum(np.asarray(points.weights)[:, None] * values**2))  # noqa: E731
+    assert float(check.residual) == pytest.approx(norm(misfit) / GAMMA / norm(f))
+    assert float(check.residual_rate) == pytest.approx(norm(misfit) / GAMMA / norm(field))
+
+
+def test_one_all_reduce_for_a_correction(case):
+    programs, _, theta, *_ = case
+    compiled = programs.correction.lower(theta, equation(case), DAMPING).compile().as_text()
+    count = len(re.findall(r"= .* all-reduce(?:-start)?\(", compiled))
+    assert count == (0 if case_mesh(case).size == 1 else 1)
+
+
+def case_mesh(case):
+    return case[0].discretisation.mesh

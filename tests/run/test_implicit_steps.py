@@ -1,0 +1,190 @@
+"""Implicit steps from State to State: orders, stiff equations, errors, refits, bits, devices, and what is refused."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from whole_runs import assert_close
+
+from nivp_dist.errors import InputError
+from nivp_dist.integration.bdf import LARGEST_ORDER, Multistep
+from nivp_dist.problems import PeriodicBox, Problem, derivatives
+from nivp_dist.problems.heat import Heat
+from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
+from nivp_dist.run.simulation import Simulation
+from nivp_dist.run.state import replicated
+from nivp_dist.settings.files import read_config
+from nivp_dist.settings.model import Config
+
+BDF = {"integrator__method": "bdf", "integrator__rtol": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def implicit(runs):
+    return runs.run(**BDF)
+
+
+def errors(ran):
+    return [error["relative_l2"] for error in ran.summary["errors"]]
+
+
+def test_against_the_exact_solution(implicit):
+    assert max(errors(implicit)) < 1e-3
+    assert implicit.summary["status"] == "finished" and implicit.summary["solver"] == "primal"
+    orders = [line["order"] for line in implicit.metrics]
+    assert orders[0] == 1 and max(orders) >= 3 and all(abs(b - a) <= 1 for a, b in zip(orders, orders[1:]))
+    assert all(line["error"] <= 1e-5 for line in implicit.metrics)
+    assert not [message for kind, message in implicit.events if kind in ("warning", "finding")]
+
+
+def test_the_estimate_is_above_the_error(implicit):
+    assert all(error["relative_l2"] <= error["estimate"] for error in implicit.summary["errors"])
+
+
+def test_the_largest_order_is_that_of_the_settings(runs, implicit):
+    second = runs.run(**BDF, integrator__max_order=2)
+    assert max(line["order"] for line in second.metrics) == 2
+    assert second.summary["steps"] > implicit.summary["steps"]
+
+
+@pytest.mark.parametrize("moment", [("step", 1), ("step", 7)])
+def test_a_crash_changes_nothing(runs, implicit, same, crash, moment):
+    """Also one before the first checkpoint with earlier fields in it."""
+    same(runs.resume(runs.begin(crash, moment, **BDF)), implicit)
+
+
+@pytest.mark.devices
+def test_all_devices_of_this_process(runs):
+    one, all_ = (runs.run(devices=devices, **BDF, solver__mu=1e-6, integrator__t_end=0.02, output__times=[]) for devices in (1, 0))
+    assert_close(all_, one, t=0.02)
+
+
+def test_a_refit_keeps_the_order(runs):
+    """Earlier fields are functions of their own parameters: a fresh network in place of the present one is no start."""
+    ran = runs.run(**BDF, restart__every=0.15, restart__bound=1e-3, restart__fit__target=1e-3)
+    refits = [message for kind, message in ran.events if kind == "refit" and "reached" in message]
+    assert refits and all("accepted" in message for message in refits)
+    orders = {line["t"]: line["order"] for line in ran.metrics}
+    assert min(order for t, order in orders.items() if t > 0.15) >= 2
+    assert max(errors(ran)) < 1e-3
+
+
+# One mode, whose amplitude alone changes: earlier fields are known exactly ---------------------------------------------
+
+END = 1.0
+
+
+class OneMode(Problem):
+    """u_t = stiffness (u_xx + u) + g(t) u, u = a(t) sin x with a = exp(int g)."""
+
+    stiffness: float = 1.0
+
+    @property
+    def domain(self):
+        return PeriodicBox(1, 0.0, 2 * np.pi)
+
+    def initial(self, x):
+        return jnp.sin(x[0])
+
+    def rhs(self, u, x, t):
+        value, _, curvature = derivatives(u, x)
+        return self.stiffness * (curvature + value) + (jnp.cos(3 * t) - 1) * value
+
+
+def amplitude(t):
+    return np.exp(np.sin(3 * t) / 3 - t)
+
+
+class Case:
+    """The fitted start of a problem, and an implicit stepper whose tolerance accepts every step."""
+
+    def __init__(self, problem):
+        config = Config(
+            problem={"name": "heat"},
+            network={"width": 4, "depth": 1, "frequencies": 1, "activation": "tanh"},
+            sampling={"method": "uniform", "points": 80},
+            solver={"mu": 1e-13},
+            integrator={"method": "bdf", "rtol": 1e9, "t_end": END},
+            fit={"points": 80, "iterations": 200, "target": 1e-5, "stop_at": 1e-9, "line_search": True},
+            devices=1,
+        )
+        self.simulation = simulation = Simulation(config, problem)
+        state = simulation.begin()
+        while not simulation.fits.is_done(state):
+            state = simulation.fits.advance(state)
+        state, error = simulation.fits.finish_initial(state)
+        assert error < 1e-6
+        self.start = state._replace(outputs_written=1, size_floor=0.0)
+        self.network = simulation.network
+
+    def scaled(self, factor):
+        """theta of the start with the field multiplied by a factor."""
+        head = next(layer for layer in self.network.layers if layer.path[-1] == "head")
+        theta = np.array(self.start.theta)
+        theta[head.start : head.stop] *= factor
+        return theta
+
+    def steps(self, count, order):
+        """The state at END after equal steps of an order, from exact earlier fields."""
+        h = END / count
+        earlier = np.stack([self.scaled(amplitude(-(j + 1) * h)) for j in range(LARGEST_ORDER)])
+        multistep = Multistep(np.full(LARGEST_ORDER, h), np.zeros(LARGEST_ORDER + 1), LARGEST_ORDER, order)
+        state = replicated(self.start._replace(earlier=earlier, multistep=multistep), self.simulation.mesh)
+        while state.t < END:
+            state = state._replace(h=h, multistep=state.multistep._replace(order=order))
+            state = self.simulation.stepper.step(state, lambda: None).state
+        assert state.step == count
+        return state
+
+    def error(self, state):
+        x = np.linspace(0, 6, 50)[:, None]
+        return np.abs(np.asarray(self.network.values(state.theta, x))[:, 0] - amplitude(state.t) * np.sin(x[:, 0])).max()
+
+
+@pytest.fixture(scope="module")
+def one_mode():
+    return Case(OneMode())
+
+
+@pytest.mark.parametrize("order", range(1, LARGEST_ORDER + 1))
+def test_observed_orders_on_a_pde(one_mode, order):
+    counts = (8, 16, 32) if order < 4 else (6, 12, 24)
+    found = [one_mode.error(one_mode.steps(count, order)) for count in counts]
+    observed = -np.polyfit(np.log(counts), np.log(found), 1)[0]
+    assert abs(observed - order) < 0.45, found
+
+
+def test_stiff_modes_are_damped_in_steps_of_any_length():
+    """h times the fastest rate is 1e5 and more; the slow mode is as accurate as the order says."""
+    stiff = Case(OneMode(stiffness=1e4))
+    assert stiff.error(stiff.steps(16, 2)) < 5e-3
+
+
+# What is refused ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("solver.method", "pcg"),
+        ("solver.precision", "float32"),
+        ("solver.equal_shares", "true"),
+        ("sampling.method", "residual"),
+        ("network.form", "exponential"),
+    ],
+)
+def test_what_implicit_steps_do_not_support_is_refused_in_a_line(key, value):
+    with pytest.raises(InputError, match=f"integrator.method = 'bdf' needs {key} = .*: set that, or an explicit method"):
+        read_config("heat_periodic_2d", {"integrator.method": "bdf", key: value})
+
+
+def test_log_densities_are_refused():
+    config = Config(problem={"name": "linear_fokker_planck"}, integrator={"method": "bdf"}, devices=1)
+    with pytest.raises(InputError, match="needs network.form = 'direct', and it is 'log_density'"):
+        Simulation(config, LinearFokkerPlanck(dimension=2))
+
+
+def test_networks_too_large_for_a_matrix_are_refused():
+    network = {"width": 300, "depth": 2, "frequencies": 2}
+    config = Config(problem={"name": "heat"}, network=network, integrator={"method": "bdf"}, devices=1)
+    with pytest.raises(InputError, match="lower network.width"):
+        Simulation(config, Heat())
