@@ -22,8 +22,8 @@ def bound_by_stability(recent: StepSeries) -> str | None:
         return None
     return (
         f"steps are bound by stability: h rho is {reached:.1f} times its limit, in the median of {len(recent.h)} "
-        "steps; a smaller integrator.rtol costs few steps and a larger one saves few; a larger solver.mu makes steps "
-        "longer, and the residual larger"
+        "steps; a smaller integrator.rtol costs few steps and a larger one saves few; integrator.method = 'bdf' takes "
+        "longer ones, and so does a larger solver.mu, with a larger residual"
     )
 
 

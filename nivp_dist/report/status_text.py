@@ -86,6 +86,7 @@ def _step_rows(facts: Facts) -> list[Row]:
     """The last step, and the sizes of the computation."""
     summary, last = facts["summary"], facts["last_step"]
     rows = _row("step size h", last.get("h"))
+    rows += _row("order of the last step", last.get("order"))
     rows += _row("h rho, last step", last.get("h_rho"), lambda h_rho: number(h_rho) + _limit(last))
     rows += _row("motion of theta in it", last.get("theta_step"), lambda motion: number(motion) + _norm(last))
     rows += _row("residual", last.get("residual"), scientific)
