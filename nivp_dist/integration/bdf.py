@@ -1,4 +1,4 @@
-"""The backward differentiation formulas of orders 1 to 4 on steps of any lengths, and the choice of order and step size.
+"""The backward differentiation formulas of orders 1 to 4 on steps of any lengths; the choice of order and step size.
 
 The formula of order k takes the derivative at the new time of the polynomial through the new value and the last k ones
 (Hairer, Norsett and Wanner I, III.5). With d_j the time from value j back from the new one, j = 0 the present,
@@ -98,7 +98,7 @@ def predictor(times: np.ndarray, order: int) -> Predictor:
     return Predictor(_filled(_extrapolation(times[: order + 1])), float(times[0] / (times[order] + gamma)))
 
 
-# A first step of the implicit Euler method, and one of the explicit one from the same value, miss the solution by the same
+# A step of the implicit Euler method and one of the explicit method, from the same value, miss the solution by the same
 # amount to either side.
 EULER = Predictor(np.zeros(LARGEST_ORDER + 1), 0.5)
 

@@ -34,6 +34,14 @@ class Before(NamedTuple):
     multistep: Multistep
 
 
+class Fitted(NamedTuple):
+    """theta (p,) that solves the equation of a formula, and the norm of its misfit."""
+
+    theta: jax.Array
+    formula: Formula
+    misfit: float
+
+
 class Solved(NamedTuple):
     """An attempt whose equation was solved.
 
@@ -77,18 +85,18 @@ class ImplicitIntegrator:
         self.settings, self.programs = settings, programs
         self._extrapolated = jax.jit(lambda thetas, ratio: thetas[0] + ratio * (thetas[0] - thetas[1]))
 
-    def take(self, before: Before, end: float, points: Points, solve: ImplicitSolve) -> TakenImplicit:
+    def take(self, before: Before, end: float, solve: ImplicitSolve) -> TakenImplicit:
         """One accepted step towards the time `end` of an output or a refit, which is met exactly.
 
         Raises RunFailed when the step size falls below integrator.min_step.
         """
         start, multistep = before.start, before.multistep
-        size = max(self._norms(start.theta, before.thetas, [], points)[0], start.size_floor)
+        size = max(self._norms(start.theta, before.thetas, [], solve.points)[0], start.size_floor)
         choice, rejected = Choice(min(multistep.order, multistep.known + 1), start.h), 0
         while True:
             h, lands = fit_to_end(start.t, choice.h, end)
             order = choice.order
-            solved = self._attempt(before, Choice(order, h), points, solve, self.settings.rtol * size)
+            solved = self._attempt(before, Choice(order, h), solve, self.settings.rtol * size)
             if solved is not None and solved.errors[order] <= 1.0:
                 break
             rejected += 1
@@ -102,32 +110,43 @@ class ImplicitIntegrator:
         t, following = end if lands else start.t + h, Choice(following.order, next_h)
         return TakenImplicit(solved, before, t, h, order, rejected, solve.evaluations, following)
 
-    def _attempt(self, before: Before, choice: Choice, points, solve: ImplicitSolve, tolerance) -> Solved | None:
-        """One attempt with its errors; None where its equation has no solution, or an error is not finite."""
+    def _attempt(self, before: Before, choice: Choice, solve: ImplicitSolve, tolerance: float) -> Solved | None:
+        """One attempt with its errors; None where its equation has no solution, or an error is not finite.
+
+        tolerance: of the misfit of the equation.
+        """
         (start, thetas, multistep), (order, h) = before, choice
-        times = multistep.times(h)
-        formula = bdf.formula(times, order)
-        target = self.programs.combination(thetas, formula.earlier, points)
-        equation = Equation(jnp.asarray(formula.gamma), jnp.asarray(start.t + h), target, points)
+        formula = bdf.formula(multistep.times(h), order)
+        target = self.programs.combination(thetas, formula.earlier, solve.points)
+        equation = Equation(jnp.asarray(formula.gamma), jnp.asarray(start.t + h), target, solve.points)
         guesses = [start.theta]
         if multistep.known:
             guesses.append(self._extrapolated(thetas, h / multistep.steps[0]))
         solve.failure = None
         try:
             theta, misfit = solve.solve(guesses, equation, tolerance)
+            return self._with_errors(Fitted(theta, formula, misfit), before, choice, solve.points)
         except StageFailed as failure:
             solve.failure = failure
             return None
-        predictors = {each: bdf.predictor(times, each) for each in (order - 1, order, order + 1) if 0 < each < len(times)}
+
+    def _with_errors(self, fitted: Fitted, before: Before, choice: Choice, points: Points) -> Solved:
+        """The errors of the step by the distances of the new field from extrapolations of several orders.
+
+        Raises StageFailed where one is not finite.
+        """
+        (theta, formula, misfit), (start, thetas, multistep), (order, h) = fitted, before, choice
+        times = multistep.times(h)
+        orders = [each for each in (order - 1, order, order + 1) if 0 < each < len(times)]
+        predictors = {each: bdf.predictor(times, each) for each in orders}
         size, change, *distances = self._norms(theta, thetas, [formula, *predictors.values()], points)
-        if not predictors:  # in the first step of a run an explicit Euler step predicts
+        if not orders:  # in the first step of a run an explicit Euler step predicts
             predictors = {1: bdf.EULER}
             distances = [float(self.programs.first_difference(theta, start.theta, start.t, h, points))]
         size = max(size, start.size_floor) or 1.0
         errors = {each: one.weight * distance / size for (each, one), distance in zip(predictors.items(), distances)}
         if not np.all(np.isfinite(list(errors.values()))):
-            solve.failure = StageFailed(f"the error of the step is not finite; {LARGER_MU}")
-            return None
+            raise StageFailed(f"the error of the step is not finite; {LARGER_MU}")
         misfits = np.concatenate([[misfit / size], multistep.misfits])
         relative = {each: errors[each] / self._tolerated(one, misfits) for each, one in predictors.items()}
         return Solved(theta, formula, misfit / size, misfit / (change or 1.0), errors[order], relative)

@@ -6,10 +6,10 @@ import numpy as np
 
 from nivp_dist.galerkin.implicit import Equation, ImplicitSteps
 from nivp_dist.integration.stages import LARGER_MU, StageFailed
+from nivp_dist.points.points import Points
 
-# Corrections end where the misfit is below this share of the tolerance, or where the last one left unpredicted less than
-# that, or less than a share of the misfit itself: the rest of the misfit is what the network cannot represent, and
-# stays.
+# Corrections end where the misfit is below the first share of the tolerance, or where the last one left less than that
+# unpredicted, or less than the second share of the misfit: the rest is what the network cannot represent, and stays.
 CONVERGED, UNPREDICTED = 0.1, 0.3
 # Corrections of one equation; if the misfit is above the tolerance after so many, a shorter step is tried.
 MOST_CORRECTIONS = 8
@@ -21,15 +21,16 @@ class ImplicitSolve:
     """Solves the equations of the attempts of one step.
 
     Args:
-        programs: of the discretisation. damping: the least one, relative to the trace of A^T W A.
+        programs: of the discretisation. points: on which the equations hold.
+        damping: the least one, relative to the trace of A^T W A.
         poll: called before each correction; may raise to interrupt.
 
     Attributes:
         evaluations: corrections so far, over all attempts. failure: why the present attempt failed, or None.
     """
 
-    def __init__(self, programs: ImplicitSteps, damping: float, poll: Callable[[], None] = lambda: None):
-        self.programs, self.damping, self.poll = programs, damping, poll
+    def __init__(self, programs: ImplicitSteps, points: Points, damping: float, poll: Callable[[], None]):
+        self.programs, self.points, self.damping, self.poll = programs, points, damping, poll
         self.evaluations = 0
         self.failure: StageFailed | None = None
 

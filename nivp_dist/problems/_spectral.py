@@ -14,7 +14,7 @@ NEGLIGIBLE = 1e-16  # modes below this share of the largest are left out where t
 
 
 class PeriodicSolution:
-    """u_t = D lap u - H lap lap u + r(u) - div(F(u) (1, ..., 1)) from smooth data, at any time and anywhere in the box.
+    """u_t = D lap u - H lap lap u + r(u) - div(F(u) (1, ..., 1)) from smooth data, at any time, anywhere in the box.
 
     The modes of an axis are doubled while those in its outer fifth exceed ``tolerance`` times the largest, and a
     step that ends so is repeated. Products then need no dealiasing, because the aliased modes are as small.
@@ -26,7 +26,8 @@ class PeriodicSolution:
 
     Args:
         initial: points (..., d) -> values (...), numpy. lower, upper: the box, (d,) each; one period of the data.
-        diffusion: D; it may be negative where H > 0. hyperdiffusion: H. reaction, flux: r and F, functions of arrays of values; None: absent.
+        diffusion: D; it may be negative where H > 0. hyperdiffusion: H.
+        reaction, flux: r and F, functions of arrays of values; None: absent.
         step: time step. tolerance: see above.
         most: the largest number of modes of an axis (data with a kink would need infinitely many).
     """

@@ -43,11 +43,11 @@ class ImplicitStepper(Stepping):
         Raises RunFailed when the step size falls below integrator.min_step, and when the problem's rhs is not finite.
         """
         at = self.discretisation(state)
-        solve = ImplicitSolve(self.programs, self.damping * at.mu_factor, poll)
+        solve = ImplicitSolve(self.programs, at.points, self.damping * at.mu_factor, poll)
         start = Start(state.theta, state.t, state.h, state.previous_error, state.size_floor)
         end = step_end(self.restart, state.fit_t, self.next_output(state))
         before = Before(start, self._stacked(state.theta, state.earlier), state.multistep)
-        taken = self.integrator.take(before, end, at.points, solve)
+        taken = self.integrator.take(before, end, solve)
         check = self._check(state, taken)
         new = self._state_after(state, at, taken, check)
         return Accepted(new, self._metrics(state, new, at, taken, check), [], [])

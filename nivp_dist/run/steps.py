@@ -1,5 +1,5 @@
-"""One accepted explicit step of a run, from State to State. The numerics are in ``integration``; its effects on what the run
-monitors are in ``run.observation``."""
+"""One accepted explicit step of a run, from State to State. The numerics are in ``integration``; its effects on what
+the run monitors are in ``run.observation``."""
 
 from collections.abc import Callable
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from nivp_dist.run.stored_solution import StoredSolution  # which imports jax
 
 METRIC_NAMES = (
-    "step t h error order rejected residual residual_fresh cg_iterations cg_wasted cg_residual evaluations theta_norm mu "
-    "trace rank effective_sample_size coverage turn estimate estimate_initial estimate_residual estimate_steps "
+    "step t h error order rejected residual residual_fresh cg_iterations cg_wasted cg_residual evaluations theta_norm "
+    "mu trace rank effective_sample_size coverage turn estimate estimate_initial estimate_residual estimate_steps "
     "estimate_refits theta_step jacobian_share h_rho h_rho_angle h_rho_limit wall_seconds lambda_max lambda_min "
     "condition effective_dimension numerical_rank rhs_below_mu condition_preconditioned cg_iterations_bound "
     "cg_iterations_first spectrum_seconds"

@@ -105,7 +105,10 @@ def implicit_steps_are_supported(config):
     for key, (value, possible) in others.items():
         if config.integrator.implicit and value not in possible:
             choices = " or ".join(repr(each) for each in possible)
-            raise ValueError(f"integrator.method = 'bdf' needs {key} = {choices}, and it is {value!r}: set that, or an explicit method")
+            raise ValueError(
+                f"integrator.method = 'bdf' needs {key} = {choices}, and it is {value!r}: "
+                "set that, or an explicit method"
+            )
 
 
 def sections_agree(config):

@@ -37,9 +37,7 @@ class Reaction(Problem):
 def case(mesh, make_points):
     """The programs on a mesh, points, thetas, and the equation as numpy functions of theta alone."""
     problem = Reaction()
-    network = build_network(
-        NetworkSettings(width=4, depth=1, frequencies=1, output_scales=[1.5, 0.5]), problem
-    )
+    network = build_network(NetworkSettings(width=4, depth=1, frequencies=1, output_scales=[1.5, 0.5]), problem)
     sampling = SamplingSettings(points=POINTS, chunk=16)
     programs = ImplicitSteps(Discretisation(network, problem, sampling, mesh))
     points = make_points(problem.domain, POINTS, mesh)

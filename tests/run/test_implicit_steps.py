@@ -55,7 +55,10 @@ def test_a_crash_changes_nothing(runs, implicit, same, crash, moment):
 
 @pytest.mark.devices
 def test_all_devices_of_this_process(runs):
-    one, all_ = (runs.run(devices=devices, **BDF, solver__mu=1e-6, integrator__t_end=0.02, output__times=[]) for devices in (1, 0))
+    one, all_ = (
+        runs.run(devices=devices, **BDF, solver__mu=1e-6, integrator__t_end=0.02, output__times=[])
+        for devices in (1, 0)
+    )
     assert_close(all_, one, t=0.02)
 
 
@@ -71,7 +74,7 @@ def test_a_refit_keeps_the_order(runs):
 
 
 def test_a_misfit_that_stays_does_not_shorten_steps(runs):
-    """A network too small for the tolerance: its misfits enter the estimate, and the steps are those of the solution."""
+    """A network too small for the tolerance: its misfits enter the estimate, and steps are as long as without them."""
     settings = {"network__width": 3, "fit__on_miss": "continue", "integrator__rtol": 1e-9}
     ran = runs.run(**BDF | settings)
     assert ran.summary["status"] == "finished" and ran.summary["steps"] < 100
@@ -79,7 +82,7 @@ def test_a_misfit_that_stays_does_not_shorten_steps(runs):
     assert last["estimate_residual"] > 1e-6 and last["error"] > 1e-9
 
 
-# One mode, whose amplitude alone changes: earlier fields are known exactly ---------------------------------------------
+# One mode, whose amplitude alone changes: earlier fields are known exactly --------------------------------------------
 
 END = 1.0
 
@@ -148,7 +151,9 @@ class Case:
 
     def error(self, state):
         x = np.linspace(0, 6, 50)[:, None]
-        return np.abs(np.asarray(self.network.values(state.theta, x))[:, 0] - amplitude(state.t) * np.sin(x[:, 0])).max()
+        return np.abs(
+            np.asarray(self.network.values(state.theta, x))[:, 0] - amplitude(state.t) * np.sin(x[:, 0])
+        ).max()
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +203,9 @@ def test_stiff_modes_are_damped_in_steps_of_any_length(solved_exactly):
     ],
 )
 def test_what_implicit_steps_do_not_support_is_refused_in_a_line(key, value):
-    with pytest.raises(InputError, match=f"integrator.method = 'bdf' needs {key} = .*: set that, or an explicit method"):
+    with pytest.raises(
+        InputError, match=f"integrator.method = 'bdf' needs {key} = .*: set that, or an explicit method"
+    ):
         read_config("heat_periodic_2d", {"integrator.method": "bdf", key: value})
 
 
