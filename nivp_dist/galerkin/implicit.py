@@ -10,7 +10,7 @@ B = df / dtheta, are formed explicitly, and A^T W A is summed over the devices. 
 taken at the present points, so that points may be drawn anew at every step.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +31,8 @@ class Equation(NamedTuple):
         gamma, t: times. target: (n, m).
     """
 
-    gamma: jax.Array
-    t: jax.Array
+    gamma: Any
+    t: Any
     target: jax.Array
     points: Points
 
@@ -74,15 +74,14 @@ class ImplicitSteps:
     def __init__(self, discretisation: Discretisation):
         self.discretisation = it = discretisation
         every, split = P(), Points._make((P(AXIS), P(AXIS), P(AXIS)))
-        equation = Equation(every, every, P(AXIS), split)
+        equation = Equation._make((every, every, P(AXIS), split))
 
-        def compiled(function, *in_specs, out_specs=every):
+        def compiled(function, *in_specs, out_specs: Any = every):
             return program(it.mesh, function, *in_specs, out_specs=out_specs)
 
         self.combination = compiled(self._combination, every, every, split, out_specs=P(AXIS))
-        self.correction = compiled(
-            self._correction, every, equation, every, out_specs=Correction(delta=every, predicted=P(AXIS))
-        )
+        corrections = Correction._make((every, P(AXIS)))
+        self.correction = compiled(self._correction, every, equation, every, out_specs=corrections)
         self.misfit = compiled(self._misfit, every, equation, P(AXIS))
         self.differences = compiled(self._differences, every, every, split)
         self.first_difference = compiled(self._first_difference, every, every, every, every, split)

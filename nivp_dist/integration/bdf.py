@@ -14,7 +14,9 @@ import numpy as np
 
 LARGEST_ORDER = 4  # orders 5 and 6 are stable in a much smaller sector about the negative axis
 # The step size changes only by factors outside of [1, KEPT]: the higher orders are less stable where it changes often.
-SAFETY, SHRINK, GROW, KEPT = 0.8, 0.2, 2.0, 1.2
+# It may grow by FIRST_GROW with order 1, which is stable however it changes: a run begins so, with far too short steps
+# where the error of its fit decays.
+SAFETY, SHRINK, GROW, FIRST_GROW, KEPT = 0.8, 0.2, 2.0, 8.0, 1.2
 ANOTHER_ORDER = 0.9  # factor on the step size that another order allows: it has to gain a tenth
 NOT_SOLVED = 0.25  # factor on a step whose equation could not be solved
 
@@ -69,7 +71,7 @@ class Multistep(NamedTuple):
         since = since if order == taken else 0
         return Multistep(steps, misfits, min(self.known + 1, LARGEST_ORDER), order, since)
 
-    def after_refit(self, misfit: float) -> "Multistep":
+    def after_fit(self, misfit: float) -> "Multistep":
         """The present value is represented anew, with that misfit; the earlier ones stay as they are."""
         misfits = self.misfits.copy()
         misfits[0] = np.hypot(misfits[0], misfit)
@@ -100,7 +102,7 @@ def predictor(times: np.ndarray, order: int) -> Predictor:
 
 # A step of the implicit Euler method and one of the explicit method, from the same value, miss the solution by the same
 # amount to either side.
-EULER = Predictor(np.zeros(LARGEST_ORDER + 1), 0.5)
+EULER = Predictor(np.eye(LARGEST_ORDER + 1)[0], 0.5)
 
 
 class Choice(NamedTuple):
@@ -119,7 +121,7 @@ def after_acceptance(h: float, order: int, errors: dict[int, float], raised: boo
     """
     factors = _factors(order, {each: error for each, error in errors.items() if each <= order or raised})
     best = max(factors, key=factors.__getitem__)
-    factor = float(np.clip(factors[best], SHRINK, GROW))
+    factor = float(np.clip(factors[best], SHRINK, GROW if order > 1 else FIRST_GROW))
     return Choice(best, h if 1.0 <= factor < KEPT else h * factor)
 
 

@@ -118,7 +118,7 @@ class ImplicitIntegrator:
         (start, thetas, multistep), (order, h) = before, choice
         formula = bdf.formula(multistep.times(h), order)
         target = self.programs.combination(thetas, formula.earlier, solve.points)
-        equation = Equation(jnp.asarray(formula.gamma), jnp.asarray(start.t + h), target, solve.points)
+        equation = Equation(formula.gamma, start.t + h, target, solve.points)
         guesses = [start.theta]
         if multistep.known:
             guesses.append(self._extrapolated(thetas, h / multistep.steps[0]))
@@ -147,8 +147,7 @@ class ImplicitIntegrator:
         errors = {each: one.weight * distance / size for (each, one), distance in zip(predictors.items(), distances)}
         if not np.all(np.isfinite(list(errors.values()))):
             raise StageFailed(f"the error of the step is not finite; {LARGER_MU}")
-        misfits = np.concatenate([[misfit / size], multistep.misfits])
-        relative = {each: errors[each] / self._tolerated(one, misfits) for each, one in predictors.items()}
+        relative = {each: errors[each] / self._tolerated(one, multistep) for each, one in predictors.items()}
         return Solved(theta, formula, misfit / size, misfit / (change or 1.0), errors[order], relative)
 
     def _norms(self, theta, thetas, formulas, points: Points) -> list[float]:
@@ -160,12 +159,12 @@ class ImplicitIntegrator:
         norms = self.programs.differences(jnp.concatenate([theta[None], thetas]), rows, points)
         return np.asarray(norms)[: len(formulas) + 1].tolist()
 
-    def _tolerated(self, predictor: bdf.Predictor, misfits: np.ndarray) -> float:
-        """The tolerance, or the part of the error that misfits alone may make, where that is larger.
+    def _tolerated(self, predictor: bdf.Predictor, multistep: Multistep) -> float:
+        """The tolerance, or the part of the error that the misfits of earlier fields may make, where it is larger.
 
         That part is no smaller in a shorter step.
         """
-        return max(self.settings.rtol, predictor.weight * float(np.abs([1.0, *predictor.earlier]) @ misfits))
+        return max(self.settings.rtol, predictor.weight * float(np.abs(predictor.earlier) @ multistep.misfits))
 
     def _require_step_size(self, h: float, t: float, solve: ImplicitSolve) -> None:
         if h < self.settings.min_step:

@@ -8,10 +8,10 @@ from nivp_dist.galerkin.implicit import Equation, ImplicitSteps
 from nivp_dist.integration.stages import LARGER_MU, StageFailed
 from nivp_dist.points.points import Points
 
-# Corrections end where the misfit is below the first share of the tolerance, or where the last one left less than that
-# unpredicted, or less than the second share of the misfit: the rest is what the network cannot represent, and stays.
-CONVERGED, UNPREDICTED = 0.1, 0.3
-# Corrections of one equation; if the misfit is above the tolerance after so many, a shorter step is tried.
+# Corrections end where the misfit is below the first share of the tolerance, where the last one left less than that
+# unpredicted, or less than the second share of the misfit, and where it lowered the misfit by less than a tenth: the
+# rest is what the network cannot represent, and stays. The error of the step shows whether the result is the solution.
+CONVERGED, UNPREDICTED, GAINED = 0.1, 0.3, 0.9
 MOST_CORRECTIONS = 8
 DAMPING_GROWS, LARGEST_DAMPING = 100.0, 1e-3  # after a correction that enlarges the misfit; relative to the trace
 ROUNDING = 1.001  # a misfit that stays may seem to grow by rounding
@@ -51,17 +51,15 @@ class ImplicitSolve:
             if not new_size <= max(ROUNDING * size, CONVERGED * tolerance):  # true of NaN too
                 damping *= DAMPING_GROWS
                 if damping > LARGEST_DAMPING:
-                    break
+                    place = f"the equation of the implicit step at t = {float(equation.t):.6g}"
+                    raise StageFailed(f"no correction lowers the misfit of {place}; {LARGER_MU}")
                 continue
+            gained = new_size < GAINED * size
             theta, size, damping = new, new_size, self.damping
-            if size <= CONVERGED * tolerance or unpredicted <= max(CONVERGED * tolerance, UNPREDICTED * size):
-                return theta, size
-        if size <= tolerance:
-            return theta, size
-        raise StageFailed(
-            f"the equation of the implicit step at t = {float(equation.t):.6g} was not solved in {MOST_CORRECTIONS} "
-            f"corrections; {LARGER_MU}"
-        )
+            small = max(CONVERGED * tolerance, UNPREDICTED * size)
+            if size <= CONVERGED * tolerance or unpredicted <= small or not gained:
+                break
+        return theta, size
 
     def _best(self, guesses, equation: Equation):
         sizes = [float(self.programs.misfit(guess, equation, equation.target).size) for guess in guesses]

@@ -155,7 +155,8 @@ class Fits:
                 f"{remedy(settings, 'fit', error / settings.target)}, or set fit.on_miss = 'continue'"
             )
         theta, estimate = self._network_part(fit.theta), state.estimate._replace(initial=misfit)
-        return state.after(phase=EVOLVE, theta=theta, fit=fit.ended(), estimate=estimate), error
+        multistep = state.multistep.after_fit(misfit)
+        return state.after(phase=EVOLVE, theta=theta, fit=fit.ended(), estimate=estimate, multistep=multistep), error
 
     def refit_bound(self, state: State) -> float:
         """The relative error below which a refit is accepted: restart.bound, or a tenth of the estimated error.
@@ -186,7 +187,7 @@ class Fits:
             state = state._replace(
                 theta=self._network_part(fit.theta),
                 velocity=jnp.zeros_like(state.velocity),
-                multistep=state.multistep.after_refit(misfit),
+                multistep=state.multistep.after_fit(misfit),
                 refits=state.refits + 1,
                 estimate=state.estimate._replace(refits=state.estimate.refits + misfit),
                 h=healthy_step,

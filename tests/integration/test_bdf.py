@@ -106,6 +106,7 @@ def test_the_order_with_the_longest_step_is_chosen():
     assert same.order == 3 and same.h == pytest.approx(0.1 * bdf.SAFETY * 0.05 ** (-1 / 4))
     assert bdf.after_acceptance(0.1, 3, {2: 1e-4, 3: 0.9, 4: 0.9}, raised=True).order == 2
     assert bdf.after_acceptance(0.1, 3, {3: 1e-9}, raised=True).h == pytest.approx(0.1 * bdf.GROW)
+    assert bdf.after_acceptance(0.1, 1, {1: 1e-9}, raised=True).h == pytest.approx(0.1 * bdf.FIRST_GROW)
     assert bdf.after_acceptance(0.1, 3, {3: 0.3}, raised=True).h == 0.1  # it could grow by a tenth
 
 
@@ -125,4 +126,4 @@ def test_what_is_kept_of_the_steps():
     assert (kept.known, kept.order, kept.since) == (2, 2, 0)
     np.testing.assert_array_equal(kept.misfits[:2], [2e-3, 1e-3])
     assert kept.after_step(0.1, 0.0, 2, 2).since == 1
-    assert kept.after_refit(1e-2).misfits[0] == pytest.approx(np.hypot(2e-3, 1e-2))
+    assert kept.after_fit(1e-2).misfits[0] == pytest.approx(np.hypot(2e-3, 1e-2))

@@ -28,8 +28,8 @@ def test_against_sixth_order_differences_and_an_implicit_method():
             first += weight * (np.roll(np.eye(n), shift, axis=1) - np.roll(np.eye(n), -shift, axis=1))
         first /= 60 * SHORT / n
         linear = -second - second @ second
-        rhs = lambda _, u: linear @ u - u * (first @ u)  # noqa: B023, E731
-        jacobian = lambda _, u: linear - np.diag(first @ u) - u[:, None] * first  # noqa: B023, E731
+        rhs = lambda _, u: linear @ u - u * (first @ u)  # noqa: E731
+        jacobian = lambda _, u: linear - np.diag(first @ u) - u[:, None] * first  # noqa: E731
         begin = start(x[:, None], SHORT, np)
         u = solve_ivp(rhs, (0, 4), begin, method="Radau", jac=jacobian, rtol=1e-8, atol=1e-10, t_eval=[4.0]).y[:, 0]
         errors.append(relative(u, KuramotoSivashinsky(length=SHORT).reference(x[:, None], 4.0)))
@@ -63,7 +63,7 @@ def test_the_reference_satisfies_the_equation_and_starts_at_the_initial_conditio
     """rhs is applied to the Fourier series of the reference; the time derivative is by differences."""
     problem, t, h = KuramotoSivashinsky(length=SHORT), 3.0, 1e-2
     x = RANDOM.uniform(0, SHORT, (50, 1))
-    spectrum, shape = kuramoto_sivashinsky.solution(SHORT).at(t)
+    spectrum, _ = kuramoto_sivashinsky.solution(SHORT).at(t)
     k = 2 * np.pi / SHORT * np.arange(len(spectrum))
     twice = np.where(k > 0, 2.0, 1.0)
     u = lambda y: jnp.sum(twice * jnp.real(spectrum * jnp.exp(1j * k * y[0])))  # noqa: E731
