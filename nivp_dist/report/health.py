@@ -51,7 +51,8 @@ def health_figure(metrics: Metrics, events: list[dict]) -> Figure:
             label = "refit" if axis is axes[0, 0] and number == 0 else None
             axis.axvline(time, color=GREY, linestyle="--", linewidth=1, label=label)
         if axis.get_legend_handles_labels()[0]:  # beside the title, because inside it would cover the curves
-            axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize=9, frameon=False, borderaxespad=0.1)
+            style = {"fontsize": 9, "frameon": False, "borderaxespad": 0.1, "columnspacing": 1.0, "handlelength": 1.2}
+            axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=SHOWN_LAYERS + 1, **style)
     for column in axes.T:
         axis = [axis for axis in column if axis.get_visible()][-1]
         axis.set_xlabel("time t")
@@ -170,11 +171,11 @@ def _layers_panel(axis: Axes, metrics: Metrics) -> None:
     """The layers' shares in the eigenvectors below mu."""
     shares = {name.removeprefix(SMALL_SHARE): values for name, values in metrics.items() if _is_share(name)}
     order = sorted(shares, key=lambda name: -np.nansum(shares[name]))
-    lines = [(shares[name], name.replace("_", " ")) for name in order[:SHOWN_LAYERS]]
+    lines = [(shares[name], name.removeprefix("trunk_").replace("_", " ")) for name in order[:SHOWN_LAYERS]]
     if others := order[SHOWN_LAYERS:]:
         lines.append((np.sum([shares[name] for name in others], axis=0), "others"))
     t = metrics.get("t", np.zeros(0))
-    _panel(axis, t, lines, r"layers below $\mu$", "share", integer=False)
+    _panel(axis, t, lines, "layers", r"share of those below $\mu$", integer=False)
 
 
 def _is_share(name: str) -> bool:

@@ -108,7 +108,7 @@ def test_the_health_figure_shows_every_series_and_the_refits(tmp_path):
         ("what bounds steps", "time t", "ratio"),
         (r"share of F below $\mu$; spectra took 2 s of 16 s", "", r"share of $|F|^2$"),
         ("", "", ""),
-        (r"layers below $\mu$", "time t", "share"),
+        ("layers", "time t", r"share of those below $\mu$"),
     ]
     iterations, residual, condition, rejected, dimension, bounds = (figure.axes[i] for i in range(1, 7))
     np.testing.assert_allclose(curves(iterations)["mean"][:, 1], 9 + np.arange(1, 9))
@@ -149,7 +149,7 @@ def test_a_run_with_direct_solves_has_no_panel_of_conjugate_gradients():
     titles = [axis.get_title("left") for axis in shown]
     assert len(shown) == 8 and "conjugate gradients" not in titles
     assert [axis.get_xlabel() for axis in shown] == [""] * 6 + ["time t", "time t"]
-    below = [r"share of F below $\mu$", r"layers below $\mu$"]
+    below = [r"share of F below $\mu$", "layers"]
     assert titles[1::2] == ["condition number", "dimension of M", *below]
 
 
