@@ -29,4 +29,4 @@ def test_of_others_nothing_is_said(kind, capability):
 def test_a_run_in_float64_says_so_at_its_start(monkeypatch, precision, warned):
     monkeypatch.setattr(float64_rate, "warning", lambda devices: "slow")
     config = Config(problem={"name": "heat"}, solver={"precision": precision})
-    assert ("slow" in launch._check(config, None)) == warned
+    assert ("slow" in launch._check(config, None, [])) == warned

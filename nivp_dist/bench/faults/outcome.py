@@ -19,6 +19,7 @@ TRACEBACK = "TRACEBACK"  # a traceback in place of a line
 GOOD = (SAME, SAID)
 
 COMPUTED = ("fit", "refit", "output", "finish")  # kinds of the events that the computation makes, not its interruptions
+TIMES = ("wall_seconds", "spectrum_seconds")  # entries of metrics that are no results
 MEASURED = ("wall_seconds", "compile_seconds", "versions")  # entries of a summary that are no results
 # What a message of a resume has to contain if a file is no longer what the run had written.
 NOT_AS_WRITTEN, OTHER_SETTINGS = "{} is not what the run had written", "other settings: "
@@ -60,7 +61,7 @@ def read(directory: Path) -> Results:
     metrics: dict[int, list[dict]] = {}
     for line in read_lines(directory / METRICS):
         metrics.setdefault(line["step"], []).append(
-            {key: value for key, value in line.items() if key != "wall_seconds"}
+            {key: value for key, value in line.items() if key not in TIMES}
         )
     events = [
         tuple(line.get(key) for key in ("step", "t", "kind", "message"))
