@@ -24,14 +24,8 @@ VERSIONS, SOURCES = "versions", "sources"
 
 # Keys that may change between a run and its continuation: how far it goes, what is written, where it runs.
 CHANGEABLE = (
-    "integrator.t_end",
-    "integrator.max_steps",
-    "integrator.min_step",
-    "output.times",
-    "output.every",
-    "output.plots",
-    "output.evaluation_points",
-    "output.spectrum_every",
+    *("integrator.t_end", "integrator.max_steps", "integrator.min_step"),
+    *("output.times", "output.every", "output.plots", "output.evaluation_points", "output.spectrum_every"),
     "checkpoint.every_steps",
     "checkpoint.every_minutes",
     "checkpoint.keep",
