@@ -60,9 +60,7 @@ def read(directory: Path) -> Results:
     }
     metrics: dict[int, list[dict]] = {}
     for line in read_lines(directory / METRICS):
-        metrics.setdefault(line["step"], []).append(
-            {key: value for key, value in line.items() if key not in TIMES}
-        )
+        metrics.setdefault(line["step"], []).append({key: value for key, value in line.items() if key not in TIMES})
     events = [
         tuple(line.get(key) for key in ("step", "t", "kind", "message"))
         for line in read_lines(directory / EVENTS)
