@@ -98,7 +98,7 @@ def implicit_steps_are_supported(config):
     others = {
         "solver.method": (config.solver.method, ("auto", "primal")),
         "solver.precision": (config.solver.precision, ("float64",)),
-        "solver.norm": (config.solver.norm, ("auto", "field")),
+        "solver.norm": (config.solver.norm, ("field",)),
         "solver.equal_shares": (config.solver.equal_shares, (False,)),
         "sampling.method": (config.sampling.method, ("uniform", "density", "solution")),
         "network.form": (config.network.form, ("auto", "direct")),
