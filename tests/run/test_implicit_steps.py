@@ -45,8 +45,8 @@ def test_the_estimate_is_above_the_error(implicit):
 
 def test_the_largest_order_is_that_of_the_settings(runs, implicit):
     second = runs.run(**BDF, integrator__max_order=2)
-    assert max(line["order"] for line in second.metrics) == 2
-    assert second.summary["steps"] > implicit.summary["steps"]
+    orders = [max(line["order"] for line in run.metrics) for run in (second, implicit)]
+    assert orders[0] == 2 < orders[1]
 
 
 @pytest.mark.parametrize("moment", [("step", 1), ("step", 7)])
