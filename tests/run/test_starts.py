@@ -1,6 +1,7 @@
 """Where runs start and when they write: integrator.t_start, output.every, and the solution of another run as u0."""
 
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -64,6 +65,7 @@ def test_a_resume_beyond_an_end_that_is_a_multiple(runs, phase, written):
     """The end of the first part, 0.3, and the third multiple, 3 * 0.1 > 0.3, are one output: it is written once."""
     config = runs.config(output__times=[], output__every=0.1, integrator__t_end=0.5)
     resumed = SimpleNamespace(config=config, output_times=output_times(config))
+    resumed.outputs_before = partial(Simulation.outputs_before, resumed)
     state = SimpleNamespace(t=0.3, phase=phase, outputs_written=written)
     state._replace = lambda **changes: SimpleNamespace(**(vars(state) | changes))
     state = Simulation.resumed(resumed, state)
