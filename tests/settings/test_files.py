@@ -337,6 +337,7 @@ def test_hash_ignores_what_may_change_and_sees_everything_else(toml):
         "output.every": "0.25",
         "output.plots": "false",
         "output.evaluation_points": "10",
+        "output.spectrum_every": "7",
         "checkpoint.every_steps": "3",
         "checkpoint.every_minutes": "1",
         "checkpoint.keep": "2",
