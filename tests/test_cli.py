@@ -40,7 +40,7 @@ def calls(monkeypatch, tmp_path):
     """Calls of a stand-in for controller.evolve: (config, directory, resume). Working directory: tmp_path."""
     calls = Calls()
 
-    def evolve(config, directory, *, resume=False, reporter, problem, draw_pictures, part):
+    def evolve(config, directory, *, resume=False, reporter, problem, callbacks=(), ending):
         assert in_use(directory)
         calls.append((config, directory, resume))
         if calls.leave_checkpoint:
@@ -551,7 +551,7 @@ def test_help_names_a_run_directory_in_one_way():
 
 
 def test_public_names():
-    assert nivp_dist.__all__ == ["Problem", "Box", "Config", "solve", "resume", "open_run"]
+    assert nivp_dist.__all__ == ["Problem", "Box", "Callback", "Config", "solve", "resume", "open_run"]
     assert nivp_dist.Box(2).dimension == 2
     assert set(nivp_dist.__all__) <= set(dir(nivp_dist))
     with pytest.raises(AttributeError):
