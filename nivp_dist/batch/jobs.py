@@ -64,7 +64,8 @@ def check_problems(configs: list[Config]) -> list[list[Source]]:
         from nivp_dist.problems import checks, registry
 
         for config in configs:
-            loading.check(loading.load(config.callbacks), registry.load(config.problem))
+            if callbacks := loading.load(config.callbacks):
+                loading.check(callbacks, registry.load(config.problem))
         files = {}
         for problem, t_start in [(config.problem, config.integrator.t_start) for config in configs]:
             if (key := (problem.model_dump_json(), t_start)) not in files:

@@ -31,8 +31,10 @@ class Control:
         self.began_at, self.save_seconds = clock(), 0.0  # the last command; how long the last save took
 
     def decide(self, step: int) -> int:
-        """What to do before the next part of the run: GO (on), SAVE, STOP (on a signal) or EVENT (stop on the wish of
-        a callback, which comes first: a run that stops on a signal may be started again by its scheduler). Collective.
+        """What to do before the next part of the run: GO (on), SAVE, STOP or EVENT. Collective.
+
+        STOP follows a signal, EVENT the request of a callback. EVENT has priority, because a scheduler may queue a run
+        again that was stopped by a signal.
 
         step: transitions of the run so far.
         """

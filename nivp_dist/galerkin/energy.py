@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from nivp_dist.backend.point_blocks import in_blocks, sum_in_blocks
 from nivp_dist.galerkin.discretisation import Discretisation
 
-# Numbers of a block of rows, which bound memory (64 MiB): larger products of matrices are not faster.
+# Numbers of a block of rows, which bound memory: 64 MiB.
 ROW_ENTRIES = 2**23
-PANELS = 4  # of the rows of the symmetric matrix
+# The symmetric matrix is formed in so many panels of rows, each from the diagonal on: five eighths of the products.
+PANELS = 4
 
 
 class EnergyOperator(NamedTuple):
@@ -65,7 +66,7 @@ class EnergyOperator(NamedTuple):
         return self.transpose(self.apply(v))
 
     def matrix_parts(self):
-        """Panels of rows of E^T W E from the diagonal on, to be summed over devices: five eighths of its numbers."""
+        """Panels of rows of E^T W E from the diagonal on, to be summed over devices."""
         starts = self._panels()
         return self._sum(lambda rows: tuple(rows[:, a:b].T @ rows[:, a:] for a, b in zip(starts, starts[1:])))
 

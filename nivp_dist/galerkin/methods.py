@@ -25,8 +25,8 @@ MOST_DECOMPOSED = 2048
 # advection (p = 929, rank 256, mu = 1e-10) is exact to 1e-3.
 PROBES, PROBE_STEPS, RHS_STEPS = 4, 32, 64
 MEASUREMENT_RANK = 256  # of the sketch that these steps are preconditioned with where the solver has none
-# Operations of an eigendecomposition over p^3, at the rate of the primal matrix. 3 to 7 were
-# measured on one core, p = 500 to 2,200.
+# Operations of an eigendecomposition over p^3, at the rate of the primal matrix. 3 to 7 were measured on one core, for
+# p = 500 to 2,200.
 DECOMPOSITION = 8.0
 MEASURED_SHARE = 1 / 50  # of the operations of the steps; what measurements of the spectrum take by default
 # How many times longer an operation takes than one of the primal matrix and its factorisation: in a product with a

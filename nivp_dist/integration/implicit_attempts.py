@@ -160,9 +160,9 @@ class ImplicitIntegrator:
         return np.asarray(norms)[: len(formulas) + 1].tolist()
 
     def _tolerated(self, predictor: bdf.Predictor, multistep: Multistep) -> float:
-        """The tolerance, or the part of the error that the misfits of earlier fields may make, where it is larger.
+        """The tolerance, or the part of the error that the misfits of earlier fields can cause, whichever is larger.
 
-        That part is no smaller in a shorter step.
+        A shorter step would not make that part smaller, so that it is no reason to reject a step.
         """
         return max(self.settings.rtol, predictor.weight * float(np.abs(predictor.earlier) @ multistep.misfits))
 

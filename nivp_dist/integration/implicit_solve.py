@@ -8,9 +8,10 @@ from nivp_dist.galerkin.implicit import Equation, ImplicitSteps
 from nivp_dist.integration.stages import LARGER_MU, StageFailed
 from nivp_dist.points.points import Points
 
-# Corrections end where the misfit is below the first share of the tolerance, where the last one left less than that
-# unpredicted, or less than the second share of the misfit, and where it lowered the misfit by less than a tenth: the
-# rest is what the network cannot represent, and stays. The error of the step shows whether the result is the solution.
+# Corrections end in one of three cases. The misfit is below CONVERGED times the tolerance. Or the linearised equation
+# has predicted the misfit, up to that or up to UNPREDICTED times the misfit, so that another correction would change
+# little. Or the misfit is still above GAINED times the one before. In the last two cases the network cannot represent
+# the rest, and the error of the step shows whether the result is good enough.
 CONVERGED, UNPREDICTED, GAINED = 0.1, 0.3, 0.9
 MOST_CORRECTIONS = 8
 DAMPING_GROWS, LARGEST_DAMPING = 100.0, 1e-3  # after a correction that enlarges the misfit; relative to the trace

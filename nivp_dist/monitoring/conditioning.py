@@ -99,6 +99,13 @@ def numbers(measured: Any, solver: Solver) -> dict[str, float]:
 
     measured: ``galerkin.spectrum.Measured``.
     """
+    try:
+        return _numbers(measured, solver)
+    except np.linalg.LinAlgError:  # a decomposition has not converged: nothing is known, and the run goes on
+        return {}
+
+
+def _numbers(measured: Any, solver: Solver) -> dict[str, float]:
     found: dict[str, float] = {}
     if measured.eigen is not None:
         found |= _of_decomposition(measured.eigen, solver)

@@ -25,7 +25,7 @@ class ImplicitStepper(Stepping):
     """Takes accepted steps of integrator.method = "bdf" for one configuration.
 
     Args:
-        galerkin: a solver by the "primal" matrix. Its regularisation is that of the metrics; the implicit equations
+        galerkin: a solver by the "primal" matrix, for the names of its method and for messages; the implicit equations
             have programs of their own on the same discretisation.
     """
 
@@ -84,7 +84,6 @@ class ImplicitStepper(Stepping):
 
     def _metrics(self, state: State, new: State, at: Discretisation, taken: TakenImplicit, check) -> dict:
         """A line of metrics.jsonl, with the names that explicit steps have too (guide: files and formats)."""
-        regularisation = self.galerkin.prepare(state.theta, at.points, at.key, 0)
         numbers = self.single_numbers(new.theta, new.velocity, state.velocity, at.points.weights)
         metrics = {
             "step": new.step,
@@ -100,8 +99,8 @@ class ImplicitStepper(Stepping):
             "cg_residual": 0.0,
             "evaluations": taken.evaluations,
             "rank": None,
-            "mu": float(regularisation.mu),
-            "trace": float(regularisation.trace),
+            "mu": np.nan,  # the damping of a correction is relative to the trace of A^T W A, and not of M
+            "trace": np.nan,
             "points": self.number_of_points(new),
             "coverage": float(check.coverage),
         }

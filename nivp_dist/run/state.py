@@ -17,13 +17,8 @@ from nivp_dist.monitoring.signatures import StepHistory
 from nivp_dist.points.mixture import Density
 
 FIT, EVOLVE, REFIT, FINISHED = 0, 1, 2, 3
-ON_HOST = (
-    Estimate,
-    StepHistory,
-    MuAdaptation,
-    PointRefinement,
-    Multistep,
-)  # plain numbers and small arrays, in no program
+# Plain numbers and small arrays, in no program.
+ON_HOST = (Estimate, StepHistory, MuAdaptation, PointRefinement, Multistep)
 PHASE_NAMES = {FIT: "initial fit", EVOLVE: "evolve", REFIT: "refit", FINISHED: "finished"}
 
 

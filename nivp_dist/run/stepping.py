@@ -1,5 +1,6 @@
 """What the steps of a run have in common, explicit and implicit ones: points, density, and the metrics of both."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ class Accepted(NamedTuple):
     findings: list[str]
 
 
-class Stepping:
+class Stepping(ABC):
     """The base of ``steps.Stepper`` and ``implicit_steps.ImplicitStepper``.
 
     Attributes:
@@ -41,13 +42,13 @@ class Stepping:
         self.points = StepPoints(config.sampling, sampler, galerkin, config.integrator.t_start)
         self.single_numbers = jax.jit(_single_numbers)
 
+    @abstractmethod
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:
         """One accepted step. `poll` is called between its parts and may raise to interrupt."""
-        raise NotImplementedError
 
+    @abstractmethod
     def method(self, state: State) -> str:
         """The name of the method that solves the linear systems of the next step (``galerkin.methods``)."""
-        raise NotImplementedError
 
     def next_output(self, state: State) -> float:
         """The time of the next output."""

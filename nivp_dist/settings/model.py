@@ -214,7 +214,8 @@ class OutputSettings(Section):
     # The same at the multiples of this time: at every, 2 every, 3 every and so on. Default: at none.
     every: PositiveFloat | None = None
     # Number of accepted steps from one measurement of the spectrum of M to the next, beside those at output times
-    # (guide: method). auto: so many that they take about a fiftieth of the time of the steps. 0: none at all.
+    # (guide: method). auto: so many that they take about a fiftieth of the time of the steps. 0: none at all. With
+    # integrator.method = bdf there are none, because M is not formed.
     spectrum_every: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     # Number of points on which it is compared with the reference.
     evaluation_points: PositiveInt = 20_000

@@ -185,6 +185,19 @@ def test_numbers_that_rounding_decides_are_left_out():
     assert known["lambda_min"] == 1e-3
 
 
+def test_a_decomposition_that_does_not_converge_leaves_the_numbers_out(monkeypatch):
+    """A measurement must not end a run."""
+    coefficients = Coefficients(np.array([0.5, 0.25]), np.array([0.1, 0.05]), np.array([1.0, 0.5]))
+    solver = conditioning.Solver(3, 1e-3, ["head"], 1e-3, False, None)
+    assert "rhs_below_mu" in conditioning.numbers(Measured(None, coefficients, None), solver)
+
+    def fail(*_):
+        raise np.linalg.LinAlgError("Eigenvalues did not converge")
+
+    monkeypatch.setattr(np.linalg, "eigh", fail)
+    assert conditioning.numbers(Measured(None, coefficients, None), solver) == {}
+
+
 def test_a_right_hand_side_of_zero_has_no_share():
     nothing = Coefficients(*np.zeros((3, 5)))
     solver = conditioning.Solver(3, 1e-9, ["a", "b"], 1e-9, False, None)

@@ -33,10 +33,13 @@ def test_against_the_exact_solution(implicit):
     assert implicit.summary["status"] == "finished" and implicit.summary["solver"] == "primal"
     orders = [line["order"] for line in implicit.metrics]
     assert orders[0] == 1 and max(orders) >= 3 and all(abs(b - a) <= 1 for a, b in zip(orders, orders[1:]))
-    assert (
-        np.median([line["error"] for line in implicit.metrics]) <= 1e-5
-    )  # more where the misfit of the fit explains it
+    # An error is larger where the misfit of the fit explains it.
+    assert np.median([line["error"] for line in implicit.metrics]) <= 1e-5
     assert not [message for kind, message in implicit.events if kind in ("warning", "finding")]
+
+
+def test_numbers_of_a_matrix_that_is_not_formed_are_absent(implicit):
+    assert all(line["mu"] is line["trace"] is None and "condition" not in line for line in implicit.metrics)
 
 
 def test_the_estimate_is_above_the_error(implicit):
