@@ -14,8 +14,8 @@ SUMS = ("rejected_so_far", "spectrum_seconds_so_far")
 INTERVALS = 1000  # of the time axis, more than the pictures have pixel columns
 # The metrics that pictures show. In each interval, the steps stay at which one of them is least or greatest.
 SHOWN = (
-    "h residual residual_fresh rejected_so_far cg_iterations cg_iterations_bound condition condition_preconditioned "
-    "cg_iterations_first effective_dimension numerical_rank rhs_below_mu h_rho jacobian_share "
+    "h order residual residual_fresh rejected_so_far cg_iterations cg_iterations_bound condition "
+    "condition_preconditioned cg_iterations_first effective_dimension numerical_rank rhs_below_mu h_rho jacobian_share "
     "estimate estimate_initial estimate_residual estimate_steps estimate_refits"
 ).split()
 

@@ -30,20 +30,26 @@ Metrics = dict[str, np.ndarray]  # name -> (steps,), as ``report.course`` reads 
 def health_figure(metrics: Metrics, events: list[dict]) -> Figure:
     """Panels against t in two columns; refits are vertical lines.
 
-    The panel of conjugate gradients, and with it a row, is left out where every system was solved directly.
+    The panel of conjugate gradients, and with it a row, is left out where every system was solved directly. Implicit
+    steps form no M and have no stages: their order takes the place of the panels about these.
 
     metrics: name -> (steps,), as ``report.course`` reads them. events: lines of events.jsonl.
     """
-    rows = 4 if _solved_directly(metrics) else 5
+    rows = 2 if _implicit(metrics) else 4 if _solved_directly(metrics) else 5
     figure = Figure(figsize=(11, 3 * rows), layout="constrained")
     axes = figure.subplots(rows, 2, sharex=True)
-    _step_panels(axes[:3, 0], metrics)
-    _bounds_panel(axes[3, 0], metrics)
+    if rows == 2:
+        _step_panels(axes.flat[[0, 2, 3]], metrics)
+        t, order = _series(metrics, "t", "order")
+        _panel(axes[0, 1], t, [(order, "")], "order of the method", "order")
+    else:
+        _step_panels(axes[:3, 0], metrics)
+        _bounds_panel(axes[3, 0], metrics)
+        _spectrum_panels(axes[-4:-1, 1], metrics)
+        _layers_panel(axes[-1, 1], metrics)
     if rows == 5:
         axes[4, 0].set_visible(False)
         _iterations_panel(axes[0, 1], metrics)
-    _spectrum_panels(axes[-4:-1, 1], metrics)
-    _layers_panel(axes[-1, 1], metrics)
     # A refit writes two events, its reason and its outcome.
     refits = sorted({event["t"] for event in events if event.get("kind") == "refit" and event.get("t") is not None})
     for axis in axes.flat:
@@ -134,6 +140,12 @@ def _step_panels(axes: np.ndarray, metrics: Metrics) -> None:
     both = [(fresh, "fresh points"), (residual, "points of the step")]
     _panel(axes[1], t, both, "relative residual", "|J v - f| / |f|", log=True)
     _panel(axes[2], t, [(rejected, "")], "rejected steps, cumulative", "count")
+
+
+def _implicit(metrics: Metrics) -> bool:
+    """Whether it is known that all steps were implicit ones, in which no J changes between stages."""
+    order, share = _series(metrics, "order", "jacobian_share")
+    return bool(np.isfinite(order).any() and not np.isfinite(share).any())
 
 
 def _solved_directly(metrics: Metrics) -> bool:

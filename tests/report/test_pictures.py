@@ -153,6 +153,19 @@ def test_a_run_with_direct_solves_has_no_panel_of_conjugate_gradients():
     assert titles[1::2] == ["condition number", "dimension of M", *below]
 
 
+def test_a_run_with_implicit_steps_shows_their_order():
+    t = np.linspace(0.1, 1, 5)
+    metrics = {"t": t, "h": t, "order": np.array([1.0, 2, 3, 4, 4]), "cg_iterations": 0 * t, "rejected_so_far": 0 * t}
+    figure = health_figure(metrics | {"residual": t, "jacobian_share": np.full(5, np.nan)}, [])
+    assert [axis.get_title("left") for axis in figure.axes] == [
+        "step size",
+        "order of the method",
+        "relative residual",
+        "rejected steps, cumulative",
+    ]
+    assert figure.axes[1].lines[0].get_ydata().tolist() == [1, 2, 3, 4, 4]
+
+
 def test_numbers_of_callbacks_have_a_panel_each():
     metrics = {"t": np.arange(3.0), "h": np.ones(3), "callback_peak": np.array([np.nan, 1.0, 2.0])}
     (axis,) = recorded_figure(metrics).axes
