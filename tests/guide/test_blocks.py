@@ -52,6 +52,7 @@ NOT_RUN = {
     "nivp submit --resume": "it needs the run of the job before it",
     "nivp resume runs/fokker_planck_trap_5d-001": "it needs the run of the job before it",
     "nivp run wave_2d_long": "it takes minutes",
+    "nivp run wave_3d": "it takes minutes",
     "nivp sweep heat_2d": "tests/studies/test_sweep.py carries out a smaller one",
     "nivp bench accuracy --markdown": "it takes two hours",
     "nivp bench faults": "tests/bench/test_faults.py runs every kind",
