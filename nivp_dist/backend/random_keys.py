@@ -1,22 +1,48 @@
 """The key of every random number of a run: each is derived here from the key of the run, and nowhere else.
 
-A key is named after its purpose. The same purpose at the same step, round or output gives the same key on every
-process and after a resume, so that a run repeats to the last bit. Keys are typed keys of ``jax.random``.
+A key is named after its purpose, which is folded in before any counter, so that keys of two purposes never coincide,
+whatever the numbers of steps, rounds and outputs. The same purpose at the same step, round or output gives the same
+key on every process and after a resume, so that a run repeats to the last bit. Keys are typed keys of ``jax.random``.
 """
+
+import enum
 
 import jax
 
-# Of a fit.
-PILOT_TAG, FIT_TAG, MEASURE_TAG, REFIT_TAG, SCALES_TAG, REINITIALISE_TAG = 101, 102, 103, 104, 105, 106
-# Of the first density.
-ANNEALING_TAG, SAMPLES_TAG, MIXTURE_TAG, MASS_TAG = 107, 108, 109, 110
-# Of a round of a fit.
-ROUND_POINTS_TAG, ROUND_CHECK_TAG, ROUND_SKETCH_TAG = 0, 1, 2
-# Of a step.
-STEP_POINTS_TAG, STEP_SKETCH_TAG, STEP_CHECK_TAG, STEP_SELECT_TAG, STEP_SPECTRUM_TAG = 0, 1, 2, 3, 4
-EVALUATION_TAG = 7919
-# Of a draw of collocation points.
-PATH_PART_TAG, PATH_NOISE_TAG = 111, 112
+
+class Purpose(enum.IntEnum):
+    """What random numbers are for. The values are part of every result: new purposes are appended."""
+
+    PILOT = 1
+    PILOT_ROUND = 2
+    PILOT_SPLIT = 3
+    INITIAL_FIT = 4
+    REFIT = 5
+    INITIAL_PARAMETERS = 6
+    REFIT_PARAMETERS = 7
+    REINITIALISE = 8
+    RATE_SCALES = 9
+    FIT_MEASURE = 10
+    FIT_ROUND = 11
+    FIT_POINTS = 12
+    FIT_CHECK = 13
+    FIT_SKETCH = 14
+    STEP_POINTS = 15
+    STEP_SKETCH = 16
+    STEP_CHECK = 17
+    RESIDUAL_SELECTION = 18
+    SOLUTION_SELECTION = 19
+    EVALUATION = 20
+    SKETCH_ROW = 21
+    DEVICE_PIVOTS = 22
+    BLOCK_PIVOTS = 23
+    ANNEALING = 24
+    PILOT_SAMPLES = 25
+    PILOT_MIXTURE = 26
+    MASS_CHECK = 27
+    PATH_PART = 28
+    PATH_NOISE = 29
+    SPECTRUM_PROBES = 30
 
 
 def run_key(seed: int):
@@ -39,37 +65,37 @@ def to_data(key):
 
 def pilot_key(run):
     """Of the draws to which the first density of the points is fitted."""
-    return jax.random.fold_in(run, PILOT_TAG)
+    return _derive(run, Purpose.PILOT)
 
 
 def pilot_round_key(pilot, round_: int):
     """Of one of these draws."""
-    return jax.random.fold_in(pilot, round_)
+    return _derive(pilot, Purpose.PILOT_ROUND, round_)
 
 
-def pilot_split_key(pilot, rounds: int):
-    """Of the means of several Gaussians, which start around the mean of one. rounds: the number of draws."""
-    return jax.random.fold_in(pilot, rounds)
+def pilot_split_key(pilot):
+    """Of the means of several Gaussians, which start around the mean of one."""
+    return _derive(pilot, Purpose.PILOT_SPLIT)
 
 
 def annealing_key(pilot):
     """Of the population that is annealed towards the initial condition."""
-    return jax.random.fold_in(pilot, ANNEALING_TAG)
+    return _derive(pilot, Purpose.ANNEALING)
 
 
 def pilot_samples_key(pilot):
     """Of the samples of the initial condition that the problem gives."""
-    return jax.random.fold_in(pilot, SAMPLES_TAG)
+    return _derive(pilot, Purpose.PILOT_SAMPLES)
 
 
 def pilot_mixture_key(pilot):
     """Of the mixtures with which the fit to samples begins."""
-    return jax.random.fold_in(pilot, MIXTURE_TAG)
+    return _derive(pilot, Purpose.PILOT_MIXTURE)
 
 
 def mass_check_key(pilot):
     """Of the points that show how much of the initial condition the first density has found."""
-    return jax.random.fold_in(pilot, MASS_TAG)
+    return _derive(pilot, Purpose.MASS_CHECK)
 
 
 # Fits -----------------------------------------------------------------------------------------------------------------
@@ -77,57 +103,57 @@ def mass_check_key(pilot):
 
 def initial_fit_key(run):
     """Of the initial fit."""
-    return jax.random.fold_in(run, FIT_TAG)
+    return _derive(run, Purpose.INITIAL_FIT)
 
 
 def refit_key(run, step: int):
     """Of the refit after that many accepted steps."""
-    return jax.random.fold_in(jax.random.fold_in(run, step), REFIT_TAG)
+    return _derive(run, Purpose.REFIT, step)
 
 
 def initial_parameters_key(initial_fit):
     """Of the parameters with which the initial fit begins."""
-    return initial_fit
+    return _derive(initial_fit, Purpose.INITIAL_PARAMETERS)
 
 
 def refit_parameters_key(refit):
     """Of the parameters with which a refit begins."""
-    return jax.random.fold_in(refit, FIT_TAG)
+    return _derive(refit, Purpose.REFIT_PARAMETERS)
 
 
 def reinitialisation_key(fit, round_: int):
     """Of the parameters with which a fit begins again when it was stuck at that round."""
-    return jax.random.fold_in(jax.random.fold_in(fit, REINITIALISE_TAG), round_)
+    return _derive(fit, Purpose.REINITIALISE, round_)
 
 
 def rate_scales_key(fit):
     """Of the points on which the scales of the time derivatives are measured."""
-    return jax.random.fold_in(fit, SCALES_TAG)
+    return _derive(fit, Purpose.RATE_SCALES)
 
 
 def fit_measure_key(fit):
     """Of the points on which the error of a finished fit is measured."""
-    return jax.random.fold_in(fit, MEASURE_TAG)
+    return _derive(fit, Purpose.FIT_MEASURE)
 
 
 def fit_round_key(fit, round_: int):
     """Of a round of a fit; a round of Adam draws its points with it."""
-    return jax.random.fold_in(fit, round_)
+    return _derive(fit, Purpose.FIT_ROUND, round_)
 
 
 def fit_points_key(fit_round):
     """Of the points on which a round solves for its corrections."""
-    return jax.random.fold_in(fit_round, ROUND_POINTS_TAG)
+    return _derive(fit_round, Purpose.FIT_POINTS)
 
 
 def fit_check_key(fit_round):
     """Of the points on which a round chooses among its corrections."""
-    return jax.random.fold_in(fit_round, ROUND_CHECK_TAG)
+    return _derive(fit_round, Purpose.FIT_CHECK)
 
 
 def fit_sketch_key(fit_round):
     """Of the Nystrom approximation of a round."""
-    return jax.random.fold_in(fit_round, ROUND_SKETCH_TAG)
+    return _derive(fit_round, Purpose.FIT_SKETCH)
 
 
 # Steps ----------------------------------------------------------------------------------------------------------------
@@ -135,46 +161,42 @@ def fit_sketch_key(fit_round):
 
 def step_points_key(run, draw: int):
     """Of the collocation points of a step. draw: the number of the draw; several steps may share one."""
-    return _step_key(run, draw, STEP_POINTS_TAG)
+    return _derive(run, Purpose.STEP_POINTS, draw)
 
 
 def step_sketch_key(run, step: int):
     """Of the Nystrom approximations of a step."""
-    return _step_key(run, step, STEP_SKETCH_TAG)
+    return _derive(run, Purpose.STEP_SKETCH, step)
 
 
 def step_check_key(run, step: int):
     """Of the fresh points on which the residual of a step's velocity is checked."""
-    return _step_key(run, step, STEP_CHECK_TAG)
+    return _derive(run, Purpose.STEP_CHECK, step)
 
 
 def spectrum_probes_key(run, step: int):
     """Of the vectors with which the spectrum of a step's matrix is measured."""
-    return _step_key(run, step, STEP_SPECTRUM_TAG)
+    return _derive(run, Purpose.SPECTRUM_PROBES, step)
 
 
 def residual_selection_key(run, draw: int):
     """Of the selection of a step's points among candidates by their residual."""
-    return _step_key(run, draw, STEP_SELECT_TAG)
+    return _derive(run, Purpose.RESIDUAL_SELECTION, draw)
 
 
 def solution_selection_key(points):
     """Of the selection of points among candidates by the solution. points: the key of the candidates."""
-    return jax.random.fold_in(points, STEP_SELECT_TAG)
-
-
-def _step_key(run, counter: int, purpose: int):
-    return jax.random.fold_in(jax.random.fold_in(run, counter), purpose)
+    return _derive(points, Purpose.SOLUTION_SELECTION)
 
 
 def path_part_key(points):
     """Of the choice of the paths in the tails. points: the key of the draw."""
-    return jax.random.fold_in(points, PATH_PART_TAG)
+    return _derive(points, Purpose.PATH_PART)
 
 
 def path_noise_key(points, step, row):
     """Of the noise in one step of one path. points: the key of the draw."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(points, PATH_NOISE_TAG), step), row)
+    return _derive(points, Purpose.PATH_NOISE, step, row)
 
 
 # Evaluation -----------------------------------------------------------------------------------------------------------
@@ -182,7 +204,7 @@ def path_noise_key(points, step, row):
 
 def evaluation_key(run, output: int):
     """Of the points on which the errors of an output are computed: no points of a fit or a step."""
-    return jax.random.fold_in(jax.random.fold_in(run, EVALUATION_TAG), output)
+    return _derive(run, Purpose.EVALUATION, output)
 
 
 # Inside of compiled programs ------------------------------------------------------------------------------------------
@@ -190,19 +212,26 @@ def evaluation_key(run, output: int):
 
 def row_key(sketch, row):
     """Of a row of the test matrix of a Nystrom approximation: the same however rows are split over devices."""
-    return jax.random.fold_in(sketch, row)
+    return _derive(sketch, Purpose.SKETCH_ROW, row)
 
 
 def device_pivots_key(sketch, device):
     """Of the candidates for pivots among the points of one device."""
-    return jax.random.fold_in(sketch, device)
+    return _derive(sketch, Purpose.DEVICE_PIVOTS, device)
 
 
-def block_pivots_key(sketch, block, devices: int):
+def block_pivots_key(sketch, block):
     """Of a block of pivots, the same on all devices."""
-    return jax.random.fold_in(sketch, devices + block)
+    return _derive(sketch, Purpose.BLOCK_PIVOTS, block)
 
 
 def several(key, count: int):
     """Keys (count,) of the draws of one purpose, from its key, from which nothing else is derived."""
     return jax.random.split(key, count)
+
+
+def _derive(key, purpose: Purpose, *counters):
+    """The key of a purpose and its counters, such as the number of a step."""
+    for number in (purpose, *counters):
+        key = jax.random.fold_in(key, number)
+    return key

@@ -91,7 +91,7 @@ def _pivots(operator, diagonal, key, number: int, axis: str):
     """
     count = min(CANDIDATES * number, len(diagonal) * jax.lax.axis_size(axis))
     x, weights = _candidates(operator, diagonal, key, count, axis)
-    chosen = _pivoted_cholesky(operator.at_points(x, weights), key, min(number, count), jax.lax.axis_size(axis))
+    chosen = _pivoted_cholesky(operator.at_points(x, weights), key, min(number, count))
     return x[chosen], weights[chosen]
 
 
@@ -109,12 +109,9 @@ def _candidates(operator, diagonal, key, count: int, axis: str):
     )
 
 
-def _pivoted_cholesky(candidates, key, number: int, devices: int):
+def _pivoted_cholesky(candidates, key, number: int):
     """Indices (about `number`,) of candidates, chosen block by block in proportion to what the blocks before leave of
-    the diagonal of their kernel. An index beyond the last one stands for none.
-
-    devices: their number, which the keys of the draws depend on.
-    """
+    the diagonal of their kernel. An index beyond the last one stands for none."""
     count, outputs = len(candidates.weights), candidates.network.outputs
     root, factors = roots(candidates.weights, outputs), candidates.point_factors()
     rounds = min(PIVOT_BLOCKS, number)
@@ -124,7 +121,7 @@ def _pivoted_cholesky(candidates, key, number: int, devices: int):
     def add(state, block):
         rows, diagonal, chosen = state
         remaining = jnp.sum(diagonal.reshape(count, outputs), axis=1).at[chosen].set(0.0)
-        pivots = _draw_without_replacement(remaining, random_keys.block_pivots_key(key, block, devices), size)[0]
+        pivots = _draw_without_replacement(remaining, random_keys.block_pivots_key(key, block), size)[0]
         samples = (pivots[:, None] * outputs + jnp.arange(outputs)).reshape(-1)
         new = candidates.kernel(jax.tree.map(lambda leaf: leaf[pivots], factors))
         new = root[samples][:, None] * new * root - rows[:, samples].T @ rows

@@ -125,7 +125,7 @@ class Sampler:
             if x is not None:
                 return self._from_samples(key, x, evaluate)
         points = self.draw(random_keys.pilot_round_key(key, PILOT_ROUNDS - 1), density, PILOT_POINTS)
-        density = self._split(random_keys.pilot_split_key(key, PILOT_ROUNDS), density)
+        density = self._split(random_keys.pilot_split_key(key), density)
         last = SEPARATING_SWEEPS if self.settings.components > 1 else 1
         return self.fit(density, points, evaluate(None, points.x), sweeps=last)
 

