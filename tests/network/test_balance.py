@@ -9,8 +9,10 @@ import scipy.linalg
 
 from nivp_dist import Box, Problem
 from nivp_dist.errors import InputError
-from nivp_dist.network.balance import HARMONICS, balance, couplings, output_scales
+from nivp_dist.network.balance import HARMONICS, REACH, balance, couplings, output_scales
 from nivp_dist.network.network import Network
+from nivp_dist.network.wavenumbers import root_mean_square_wavenumber
+from nivp_dist.problems import PeriodicBox
 from nivp_dist.problems.wave import Wave
 from nivp_dist.settings.model import NetworkSettings
 
@@ -45,10 +47,19 @@ def test_couplings_of_a_linear_reaction_are_its_matrix():
 
 @pytest.mark.parametrize("dimension", [1, 2, 3])
 def test_scales_of_the_wave_are_speed_times_wavenumber(dimension):
-    wavenumber = 4 * np.pi
+    wavenumber = 20 * np.pi
     problem = Wave(dimension=dimension, speed_squared=0.3)
     expected = np.sqrt(0.3 * dimension) * HARMONICS * wavenumber
     np.testing.assert_allclose(output_scales(problem, wavenumber), [expected, 1.0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3])
+def test_a_start_with_higher_wavenumbers_than_the_embedding_is_balanced_at_its_own(dimension):
+    problem = Wave(dimension=dimension, speed_squared=0.3)
+    wavenumber = 1 / (np.sqrt(2) * problem.width)  # of exp(-x^2 / (2 s^2)): its mean square is 1 / (2 s^2)
+    expected = np.sqrt(0.3 * dimension) * REACH * wavenumber
+    # About 130 random points fall into the pulse in three dimensions: three standard deviations are 15 %.
+    np.testing.assert_allclose(output_scales(problem, np.pi / 2), [expected, 1.0], rtol=0.15)
 
 
 def test_balanced_rows_and_columns_have_equal_norms():
@@ -81,3 +92,42 @@ def test_a_field_is_the_scaled_solution_and_its_rate_the_scaled_right_hand_side(
 def test_as_many_scales_as_outputs():
     with pytest.raises(InputError, match="network.output_scales has 3 entries for 2 outputs"):
         Network(NetworkSettings(output_scales=[1.0, 2.0, 3.0]), Wave())
+
+
+class Waves(Problem):
+    """Two outputs with known wavenumbers in a box whose axes differ: waves of modes 3 and 5, the second far smaller."""
+
+    outputs: ClassVar[int] = 2
+
+    @property
+    def domain(self):
+        return PeriodicBox(2, lower=(0.0, -3.0), upper=(1.0, 4.0))
+
+    def initial(self, x):
+        xi = (x - self.domain.centre) / self.domain.scale
+        return jnp.stack(
+            [jnp.sin(3 * jnp.pi * xi[0]), 1e-3 * jnp.sin(5 * jnp.pi * xi[0]) * jnp.cos(5 * jnp.pi * xi[1])]
+        )
+
+    def rhs(self, u, x, t):
+        return u(x)[::-1]
+
+
+def test_the_wavenumber_of_periodic_waves_is_exact_up_to_sampling():
+    # The second output has 5 pi along both axes, the first 3 pi along one. The standard deviation is 0.3 %.
+    np.testing.assert_allclose(root_mean_square_wavenumber(Waves()), 5 * np.pi, rtol=0.01)
+
+
+class Unseen(Waves):
+    """A pulse of width 0.01 in six dimensions, which no random point finds."""
+
+    @property
+    def domain(self):
+        return Box(6)
+
+    def initial(self, x):
+        return jnp.stack([jnp.exp(-jnp.sum(x**2) / 2e-4), 0.0])
+
+
+def test_a_pulse_that_no_point_finds_leaves_the_balance_to_the_embedding():
+    assert root_mean_square_wavenumber(Unseen()) == 0.0
