@@ -28,6 +28,7 @@ from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems import registry
 from nivp_dist.problems.base import Problem
 from nivp_dist.run.solvers import Solvers
+from nivp_dist.settings.automatic import number_of_points, with_points
 from nivp_dist.settings.model import Config
 
 MOST_TRIPS = 64  # of a loop of known length: each trip starts kernels, and many short ones leave a GPU idle
@@ -80,12 +81,13 @@ def examine(config: Config, gpu: str, count: int, report: Callable[[Program], An
     mesh, problem = gpu_targets.mesh_of(gpu, count), registry.load(config.problem)
     config = with_gaussians(config, problem)
     network = build_network(config.network, problem, t_start=config.integrator.t_start)
-    config, programs = with_chunk(config, network, gpu), []
+    config, programs = with_chunk(with_points(config, network.size), network, gpu), []
     for program in _programs(config, problem, network, mesh):
         report(program)
         programs.append(program)
     method = Solvers(config, problem, mesh).of_steps(network).method
-    heading = f"{count} x {gpu.upper()}: p = {network.size:,}, n = {config.sampling.points:,}, method {method}"
+    n = number_of_points(config.sampling)
+    heading = f"{count} x {gpu.upper()}: p = {network.size:,}, n = {n:,}, method {method}"
     memory = gpu_targets.TARGETS[gpu].memory
     problems = [line for program in programs for line in _problems(program, memory)]
     return Report(heading, programs, problems, [line for program in programs for line in _warnings(program)])
@@ -147,7 +149,7 @@ def _programs(config: Config, problem: Problem, network: Network, mesh: Mesh) ->
     """The programs of the steps and of the Gauss-Newton rounds of fits."""
     shapes = _Shapes(mesh, network)
     sampler = Sampler(config.sampling, problem.domain, network.log_density, mesh, squares=network.form == "direct")
-    solvers, n = Solvers(config, problem, mesh), config.sampling.points
+    solvers, n = Solvers(config, problem, mesh), number_of_points(config.sampling)
     density, points = shapes.density(config.sampling.components), shapes.points(n)
     yield _compiled("points", sampler.program(n), shapes.key(), density)
     values = shapes.sharded(n, problem.outputs)

@@ -16,6 +16,7 @@ from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.methods import choose_method
 from nivp_dist.galerkin.regularisation import Regularisation
 from nivp_dist.galerkin.vectors import Samples, Sharded, Whole
+from nivp_dist.settings.automatic import number_of_points
 from nivp_dist.settings.model import SolverSettings
 
 # With solver.rtol = "auto" CG stops at this relative residual in any case: at small mu the rounding of the products
@@ -51,7 +52,7 @@ class LinearSolver:
 
     def __init__(self, discretisation: Discretisation, solver: SolverSettings, fitting: bool, rate_rtol: float):
         self.network, mesh = discretisation.network, discretisation.mesh
-        self.solver, self.points, self.devices = solver, discretisation.sampling.points, mesh.size
+        self.solver, self.points, self.devices = solver, number_of_points(discretisation.sampling), mesh.size
         self.method = choose_method(solver, self.network, self.points, fitting, self.devices)
         self.rtol, self.rate_rtol = (LEAST_RESIDUAL, rate_rtol) if solver.rtol == "auto" else (solver.rtol, 0.0)
         size, sharded = self.network.size, solver.shard_vectors

@@ -24,6 +24,7 @@ from nivp_dist.galerkin.regularisation import Regularisation
 from nivp_dist.galerkin.spectrum import SpectrumPrograms
 from nivp_dist.network.frames import Basis, balanced
 from nivp_dist.points.points import Points
+from nivp_dist.settings.automatic import number_of_points
 from nivp_dist.settings.model import SolverSettings
 
 REPLICATED = P()
@@ -122,7 +123,7 @@ class Galerkin:
         """What an adaptive rank may grow to, within the memory of a device; 0 with a fixed rank or direct solves."""
         if self.method not in ITERATIVE or self.solver.rank != "adaptive":
             return 0
-        rows = -(-self.discretisation.sampling.points // self.mesh.size) * self.network.outputs
+        rows = -(-number_of_points(self.discretisation.sampling) // self.mesh.size) * self.network.outputs
         parts = self.mesh.size if self.solver.shard_vectors else 1
         return min(self.solver.max_rank, self.network.size, largest_rank(self.method, self.network, rows, parts))
 

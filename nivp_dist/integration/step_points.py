@@ -15,6 +15,7 @@ from nivp_dist.points.mixture import Density
 from nivp_dist.points.paths import Ends, Paths
 from nivp_dist.points.points import Points
 from nivp_dist.points.sampling import Sampler
+from nivp_dist.settings.automatic import number_of_points, uniform_fraction
 from nivp_dist.settings.model import SamplingSettings
 
 DENSITY_SWEEPS = 3  # of expectation-maximisation at a step: the density moves little between two steps
@@ -55,7 +56,7 @@ class StepPoints:
 
     def draw_for_check(self, present: Present, key) -> Points:
         """Points that no velocity was fitted to: a quarter of sampling.points, or up to 1000 of them."""
-        n = self.settings.points
+        n = number_of_points(self.settings)
         return self._without_residual(present, key, min(n, max(1000, n // 4)))
 
     def follow(self, density: Density, points: Points, theta) -> Density:
@@ -88,7 +89,7 @@ class StepPoints:
             n,
             self.galerkin.mesh,
             power=1 / settings.inflation,
-            share=settings.uniform_fraction,
+            share=uniform_fraction(settings, field=False),
             log_density=network.log_density,
         )
 

@@ -38,6 +38,7 @@ from nivp_dist.points.mixture import (
 )
 from nivp_dist.points.points import Points, effective_sample_size, pad
 from nivp_dist.problems.domains import Domain
+from nivp_dist.settings.automatic import number_of_points, uniform_fraction
 from nivp_dist.settings.model import SamplingSettings
 
 # On the whole space the part that stands in for the uniform one has this many times the variance: twice the width.
@@ -90,7 +91,7 @@ class Sampler:
 
     def draw(self, key, density: Density, n: int | None = None) -> Points:
         """n points (default sampling.points), sharded, padded to a multiple of the devices."""
-        return self.program(self.settings.points if n is None else n)(key, density)
+        return self.program(number_of_points(self.settings) if n is None else n)(key, density)
 
     def program(self, n: int):
         """The compiled program that draws n points: (key, density) -> Points."""
@@ -185,7 +186,7 @@ class Sampler:
         return pad(self._weighted(x, 1.0 / intensity), self.mesh.size)
 
     def _uniform_share(self) -> float:
-        return 1.0 if self.settings.method == "uniform" else self.settings.uniform_fraction
+        return uniform_fraction(self.settings, field=self.squares and self.domain.bounded)
 
     def _choose_parts(self, weights, shift, n: int) -> _Parts:
         """A stratified choice: the counts are within one of the expected numbers. shift: uniform on (0, 1)."""

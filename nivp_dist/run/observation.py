@@ -9,6 +9,7 @@ from nivp_dist.fitting.restart import Health
 from nivp_dist.monitoring.step_series import StepRecord
 from nivp_dist.run.state import State
 from nivp_dist.run.stepping import Accepted
+from nivp_dist.settings.automatic import number_of_points
 from nivp_dist.settings.model import Config
 
 SETTLING_STEPS = 3  # accepted steps after a fit before the baseline of its health is taken: the first are not typical
@@ -62,6 +63,6 @@ def _adapt(config: Config, state: State) -> tuple[State, list[str]]:
     if adapts and state.step % sampling.redraw_every == 0:
         points = state.point_refinement.after_step(recent, state.step)
         if points != state.point_refinement:
-            messages.append(f"{sampling.points * points.factor} points are drawn from here on")
+            messages.append(f"{number_of_points(sampling) * points.factor} points are drawn from here on")
             state = state._replace(point_refinement=points)
     return state, messages

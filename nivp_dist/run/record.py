@@ -143,7 +143,7 @@ class Record:
             "cg_iterations": state.cg_iterations,
             "refits": state.refits,
             "parameters": simulation.network.size,
-            "points": config.sampling.points,
+            "points": simulation.config.sampling.points,
             "devices": simulation.mesh.size,
             "device": simulation.mesh.devices.flat[0].device_kind,
             "processes": jax.process_count(),

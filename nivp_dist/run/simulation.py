@@ -24,6 +24,7 @@ from nivp_dist.run.solvers import Solvers
 from nivp_dist.run.state import EVOLVE, FINISHED, FIT, State, replicated
 from nivp_dist.run.stepping import Accepted, Stepping
 from nivp_dist.run.steps import Stepper
+from nivp_dist.settings.automatic import number_of_points, with_points
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.output_times import is_at, output_times
 
@@ -39,15 +40,15 @@ class Simulation:
     """
 
     def __init__(self, config: Config, problem: Problem):
-        self.config = config = with_gaussians(config, problem)
-        self.problem = problem
-        self.mesh = make_mesh(config.devices)
+        config = with_gaussians(config, problem)
         self.network = network = build_network(config.network, problem, t_start=config.integrator.t_start)
+        self.config = config = with_points(config, network.size)
+        self.problem, self.mesh = problem, make_mesh(config.devices)
         self.output_times = output_times(config)
         squares = network.form == "direct"
         self.sampler = Sampler(config.sampling, problem.domain, network.log_density, self.mesh, squares=squares)
-        if config.sampling.points < self.mesh.size:
-            raise InputError(f"sampling.points = {config.sampling.points} is less than one for each device")
+        if (points := number_of_points(config.sampling)) < self.mesh.size:
+            raise InputError(f"sampling.points = {points} is less than one for each device")
         if config.integrator.atol is not None and network.log_density:
             raise InputError("integrator.atol is of no use where the network represents log u: leave it out")
         solvers = Solvers(config, problem, self.mesh)

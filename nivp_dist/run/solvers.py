@@ -8,6 +8,7 @@ from nivp_dist.galerkin.methods import ITERATIVE, MATRIX_ENTRIES, direct_method
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import Network
 from nivp_dist.problems.base import Problem
+from nivp_dist.settings.automatic import number_of_points
 from nivp_dist.settings.model import Config
 
 
@@ -39,7 +40,7 @@ class Solvers:
     def direct_of_steps(self, network: Network, chosen: Galerkin) -> Galerkin | None:
         """The direct solver to which a run by CG may go over: None without solver.method = 'auto', or where `chosen`
         is direct already, or where the matrix would be too large."""
-        config, method = self.config, direct_method(network, self.config.sampling.points)
+        config, method = self.config, direct_method(network, number_of_points(self.config.sampling))
         if config.solver.method != "auto" or chosen.method not in ITERATIVE or method is None:
             return None
         solver = config.solver.model_copy(update={"method": method})

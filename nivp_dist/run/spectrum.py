@@ -11,6 +11,7 @@ from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.stages import Stages
 from nivp_dist.monitoring import conditioning
 from nivp_dist.run.state import State
+from nivp_dist.settings.automatic import number_of_points
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.output_times import is_at
 
@@ -26,7 +27,7 @@ class SpectrumWatch:
         self.config, every = config, config.output.spectrum_every
         self.automatic = every == "auto"
         if every == "auto":
-            points, rank = config.sampling.points, galerkin.initial_rank
+            points, rank = number_of_points(config.sampling), galerkin.initial_rank
             method = galerkin.linear_solver.method_for(points)
             every = measurement_interval(method, galerkin.network, points, config.solver.mu, rank, velocities)
         self.every = every

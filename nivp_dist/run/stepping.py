@@ -15,6 +15,7 @@ from nivp_dist.points.mixture import Density
 from nivp_dist.points.points import Points, effective_sample_size
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.run.state import State
+from nivp_dist.settings.automatic import number_of_points
 from nivp_dist.settings.model import Config
 
 
@@ -69,7 +70,7 @@ class Stepping(ABC):
 
     def number_of_points(self, state: State) -> int:
         """Of a step: sampling.points times the factor of the run."""
-        return self.sampling.points * state.point_refinement.factor
+        return number_of_points(self.sampling) * state.point_refinement.factor
 
     def density_after(self, state: State, points: Points, theta) -> Density:
         """The density for the next draw, by the new theta; it stays while points are kept."""

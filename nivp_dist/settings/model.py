@@ -82,14 +82,16 @@ class SamplingSettings(Section):
     # resampling candidates in the same way. paths: at the ends of simulated paths of particles, which are samples of
     # u; for densities on the whole space whose problem defines drift.
     method: Literal["uniform", "density", "solution", "residual", "paths"] = "density"
-    # Number n of points, over all devices. Take two to four times as many as the network has parameters.
-    points: PositiveInt = 4000
+    # Number n of points, over all devices. auto: five times as many as the network has parameters, at least 2,000.
+    points: PositiveInt | Literal["auto"] = "auto"
     # Draw up to 4 times as many points while the velocity satisfies the equation at its own points only
     # (monitoring/adaptation.py). Has no effect with method = 'solution' or 'paths'.
     adapt_points: bool = True
     # Share of the points that is drawn uniformly with the other methods, so that no part of the domain stays without.
+    # auto: 0.5 with method = density for a field u in a bounded domain, which the network has to keep small where the
+    # solution is not; else 0.1.
     # method = paths: share of the paths that reach into the tails of u, with larger noise and from larger Gaussians.
-    uniform_fraction: float = Field(default=0.1, gt=0.0, le=1.0)
+    uniform_fraction: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto"] = "auto"
     # method = uniform: share of the points drawn uniformly from concentric boxes of all sizes about the centre,
     # without importance weights. For an OpenBox whose solution is carried outward from the middle, which uniform
     # points in many dimensions do not reach.

@@ -199,8 +199,8 @@ def test_text_that_is_no_toml_value_is_a_string_and_nothing_else_slips_in():
         (HEAT + "[solver]\nt_end = 1\n", "unknown key solver.t_end; the nearest is integrator.t_end"),
         (HEAT + "[intergrator]\nrtol = 1\n", "unknown key intergrator.rtol; the nearest is integrator.rtol"),
         ("sed = 1\n" + HEAT, "unknown key sed; the nearest is seed"),
-        (HEAT + "[sampling]\npoints = 1.5\n", "sampling.points must be a whole number above 0, got 1.5"),
-        (HEAT + "[sampling]\npoints = true\n", "sampling.points must be a whole number above 0, got true"),
+        (HEAT + "[sampling]\npoints = 1.5\n", "sampling.points must be a whole number above 0 or 'auto', got 1.5"),
+        (HEAT + "[sampling]\npoints = true\n", "sampling.points must be a whole number above 0 or 'auto', got true"),
         (HEAT + '[solver]\nmu = "1e-9"\n', 'solver.mu must be a number above 0, got "1e-9"'),
         (HEAT + "[solver]\nmu = 0.0\n", "solver.mu must be a number above 0, got 0.0"),
         (
@@ -218,7 +218,7 @@ def test_text_that_is_no_toml_value_is_a_string_and_nothing_else_slips_in():
         (HEAT + '[output]\ntimes = [0.1, "x"]\n', 'output.times must be a list of numbers, got [0.1, "x"]'),
         (
             HEAT + "[sampling]\nuniform_fraction = 1.5\n",
-            "sampling.uniform_fraction must be a number above 0 and of at most 1, got 1.5",
+            "sampling.uniform_fraction must be a number above 0 and of at most 1 or 'auto', got 1.5",
         ),
         (HEAT + "[integrator]\nt_end = inf\n", "integrator.t_end must be finite, got Infinity"),
         (HEAT + "[problem.parameters]\nwidth = nan\n", 'problem.parameters must be finite, got {"width": NaN}'),
