@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nivp_dist.monitoring.signatures import ENOUGH, points_overfitted, thirds
+from nivp_dist.monitoring.signatures import EXACT, OVERFITTED, thirds
 from nivp_dist.monitoring.step_series import StepSeries
 
 # A factor of mu changes little below ten; beyond 1e4 times the mu that the user chose it would be another problem.
@@ -20,6 +20,9 @@ LONG, REJECTED_IN_LONG = 8, 6  # or rejected attempts in LONG steps
 COLLAPSE = 10.0  # or where the step size has fallen by this ratio within the window, and the residual has risen
 SETTLING_STEPS = 3  # steps after a change, or after the first guess at a step size, that show its effect
 UNTROUBLED_STEPS = 12  # steps without a rejection after which mu is lowered again
+# Overfitted steps in a row after which the points are doubled. A solid-body rotation was lost in the 17 steps that a
+# median over nine of them took.
+OVERFITTED_STEPS = 3
 LARGEST_POINT_FACTOR = 4  # bounds memory and time at four times those that the user chose
 
 
@@ -50,14 +53,16 @@ class PointRefinement(NamedTuple):
     since: int = 0
 
     def after_step(self, recent: StepSeries, step: int) -> "PointRefinement":
-        """The factor for the next step: doubled if the velocities since the last change overfit their points.
+        """The factor for the next step: doubled if the last velocities since the last change overfit their points.
 
         Arguments as for ``MuAdaptation.after_step``.
         """
-        elapsed = step - self.since
-        if self.factor == LARGEST_POINT_FACTOR or elapsed < ENOUGH or len(recent.h) < ENOUGH:
+        since_change = slice(-(step - self.since), None)
+        own, fresh = recent.residual[since_change], recent.residual_fresh[since_change]
+        last = np.flatnonzero(~np.isnan(own))[-OVERFITTED_STEPS:]
+        if self.factor == LARGEST_POINT_FACTOR or step == self.since or len(last) < OVERFITTED_STEPS:
             return self
-        overfitted = points_overfitted(StepSeries(*(series[-elapsed:] for series in recent)))
+        overfitted = np.all((fresh[last] >= EXACT) & (fresh[last] >= OVERFITTED * own[last]))
         return PointRefinement(2 * self.factor, step) if overfitted else self
 
 

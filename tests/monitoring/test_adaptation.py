@@ -7,12 +7,13 @@ from nivp_dist.monitoring.adaptation import (
     LARGEST_MU_FACTOR,
     LARGEST_POINT_FACTOR,
     MU_FACTOR,
+    OVERFITTED_STEPS,
     SETTLING_STEPS,
     UNTROUBLED_STEPS,
     MuAdaptation,
     PointRefinement,
 )
-from nivp_dist.monitoring.signatures import ENOUGH, StepHistory
+from nivp_dist.monitoring.signatures import StepHistory
 
 
 def factors(steps, kind=MuAdaptation):
@@ -61,9 +62,9 @@ def test_steps_that_shrink_without_a_rejection_raise_mu():
 def test_points_are_doubled_while_velocities_fit_their_own_only():
     overfitted = GOOD_STEP._replace(residual=1e-3, residual_fresh=2e-2)
     found = factors([GOOD_STEP] * 20 + [overfitted] * 60, PointRefinement)
-    assert set(found[:20]) == {1} and found[-1] == LARGEST_POINT_FACTOR
+    assert set(found[:22]) == {1} and found[22] == 2 and found[-1] == LARGEST_POINT_FACTOR
     # Only the steps since the last change count.
     doubled = found.index(2)
-    assert set(found[doubled : doubled + ENOUGH]) == {2}
+    assert set(found[doubled : doubled + OVERFITTED_STEPS]) == {2}
     mended = factors([GOOD_STEP] * 20 + [overfitted] * (doubled - 19) + [GOOD_STEP] * 60, PointRefinement)
     assert mended[doubled] == 2 and mended[-1] == 2

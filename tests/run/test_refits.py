@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nivp_dist.errors import RunStopped
-from nivp_dist.run.fits import remedy
+from nivp_dist.run.fits import REFIT_SHARE, remedy
 from nivp_dist.settings.fits import FitSettings
 
 # A refit when the network is older than 0.05, accepted below an error of 3e-4: some of the refits of this run are, and
@@ -41,7 +41,7 @@ def test_an_accepted_refit_is_another_network_of_the_same_solution(refitted, run
 
 
 def test_a_refused_refit_keeps_theta(runs):
-    """A bound that no refit meets, nor a tenth of the estimate: the run is the one that never tried, and says so."""
+    """A bound that no refit meets, nor its share of the estimate: the run is the one that never tried, and says so."""
     # New points at every step: with kept ones the step after an attempt takes its first velocity anew.
     ran = runs.run(**OFTEN | {"restart__bound": 1e-9, "sampling__redraw_every": 1})
     plain = runs.run(integrator__t_end=0.2, sampling__redraw_every=1)
@@ -52,13 +52,13 @@ def test_a_refused_refit_keeps_theta(runs):
 
 
 def test_where_much_is_lost_a_refit_that_costs_little_is_taken(runs):
-    """Refits above restart.bound, but below a tenth of what the run estimates that it has lost already."""
+    """Refits above restart.bound, but below a share of what the run estimates that it has lost already."""
     # A mu so large that the velocity misses the right-hand side: what is lost adds up, however well refits go.
     ran = runs.run(**OFTEN | {"restart__bound": 1e-9}, solver__mu=1e-2)
     messages = [message for kind, message in ran.events if kind == "refit" and message.endswith("accepted")]
     accepted = [float(re.search(r"error of (\S+): ", message)[1]) for message in messages]
     estimates = [line["estimate"] for line in ran.metrics]
-    assert accepted and min(accepted) > 1e-9 and max(accepted) < max(estimates) / 10
+    assert accepted and min(accepted) > 1e-9 and max(accepted) < REFIT_SHARE * max(estimates)
 
 
 def test_no_refit_when_they_are_switched_off(runs):
