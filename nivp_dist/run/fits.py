@@ -26,8 +26,8 @@ from nivp_dist.run.solvers import Solvers
 from nivp_dist.run.state import EVOLVE, FIT, REFIT, State
 from nivp_dist.settings.fits import FitSettings
 
-# A refit is accepted below this share of the error that the run estimates already: the sum of squares grows by a tenth.
-REFIT_SHARE = 0.3
+# A refit is accepted below this share of the error that the run estimates already: it then adds little to it.
+REFIT_SHARE = 0.1
 # The mass of an initial density that may be missing without a word. Points that see less than that still fit the rest.
 LEAST_UNSEEN = 0.02
 # More steps of an optimiser are advised only where its fit misses the goal by less than this factor.
@@ -159,7 +159,7 @@ class Fits:
         return state.after(phase=EVOLVE, theta=theta, fit=fit.ended(), estimate=estimate, multistep=multistep), error
 
     def refit_bound(self, state: State) -> float:
-        """The relative error below which a refit is accepted: restart.bound, or three tenths of the estimated error.
+        """The relative error below which a refit is accepted: restart.bound, or a tenth of the estimated error.
 
         Where much accuracy is lost already, a refit that adds little to the error is better than a network whose
         residual shows that it can follow the solution no longer.

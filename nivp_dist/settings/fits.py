@@ -100,8 +100,7 @@ class RestartSettings(Section):
     # Refit after the first step at whose end this much time t has passed since the last fit; steps have the lengths
     # that they have without it. Default: never for this reason.
     max_age: PositiveFloat | None = None
-    # A refit replaces the old network if its relative L2 error is below this, or below three tenths of the error that
-    # the run estimates.
+    # A refit replaces the old network if its relative L2 error is below this, or below a tenth of the estimated error.
     bound: PositiveFloat = 5e-3
     # Accepted steps between two attempts, unless restart.every or restart.max_age asks for one.
     cooldown_steps: PositiveInt = 10
