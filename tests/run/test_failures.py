@@ -175,7 +175,7 @@ def test_a_later_end(runs, finished, undisturbed):
 
 def test_output_times_added(runs, crash):
     """Those still to come are met exactly; those that have passed are not invented."""
-    ran = runs.begin(crash, ("step", 12), checkpoint__every_steps=1)
+    ran = runs.begin(crash, ("step", 14), checkpoint__every_steps=1)
     t = ran.metrics[-1]["t"]
     assert 0.1 < t < 0.25
     runs.resume(ran, output__times=[0.05, 0.1, 0.25])
