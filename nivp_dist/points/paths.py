@@ -28,6 +28,7 @@ from nivp_dist.points import selection
 from nivp_dist.points.mixture import Density
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.base import Problem
+from nivp_dist.settings.automatic import uniform_fraction
 
 
 class Ends(NamedTuple):
@@ -79,7 +80,7 @@ class Paths:
 
     def _choose(self, key, candidates, log_initial, *, n):
         keys = random_keys.solution_selection_key(key), random_keys.path_part_key(key)
-        share, mesh = self.settings.uniform_fraction, self.sampler.mesh
+        share, mesh = uniform_fraction(self.settings, field=False), self.sampler.mesh
         return selection.select_from_both(*keys, candidates, log_initial, n, mesh, share=share)
 
     def _along_paths(self, key, t, x, is_sample):
