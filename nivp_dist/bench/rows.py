@@ -60,7 +60,7 @@ ROWS = (
     Row("heat_2d", "heat 2d", "heat_2d", 1e-3, 1e-4, SHORTEST, t=1.0),
     Row("wave_2d", "wave 2d, past the first reflection", "wave_2d", 3e-2, 3e-3, CPU, t=4.0),
     Row("wave_2d_long", "wave 2d, over three crossings", "wave_2d_long", None, None, LONGEST, t=20.0),
-    Row("wave_3d", "wave 3d", "wave_3d", 3e-2, 5e-3, CPU, t=0.8),
+    Row("wave_3d", "wave 3d", "wave_3d", 3e-2, 5e-3, LONGEST, t=0.8),
     *map(_modulated, (1, 2, 4, 8)),
     *map(_wave_maps, ("schwarzschild", "kerr_schild")),
     Row("vlasov_6d", "Vlasov 6d", "vlasov_6d", 1e-1, 2e-2, LONGER, t=3.0),
