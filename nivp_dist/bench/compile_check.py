@@ -21,7 +21,7 @@ from nivp_dist.galerkin.jacobian import largest_chunk
 from nivp_dist.galerkin.methods import ITERATIVE, decomposes
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.forms import with_gaussians
-from nivp_dist.network.network import Network, build_network
+from nivp_dist.network.network import Network, network_of
 from nivp_dist.points.mixture import Density
 from nivp_dist.points.points import Points
 from nivp_dist.points.sampling import Sampler
@@ -80,7 +80,7 @@ def examine(config: Config, gpu: str, count: int, report: Callable[[Program], An
     """
     mesh, problem = gpu_targets.mesh_of(gpu, count), registry.load(config.problem)
     config = with_gaussians(config, problem)
-    network = build_network(config.network, problem, t_start=config.integrator.t_start)
+    network = network_of(config, problem)
     config, programs = with_chunk(with_points(config, network.size), network, gpu), []
     for program in _programs(config, problem, network, mesh):
         report(program)

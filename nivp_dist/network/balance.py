@@ -21,19 +21,22 @@ REACH = 3.5
 SWEEPS = 30  # of Osborne's iteration: for two outputs one is exact, for more it converges linearly
 
 
-def output_scales(problem, wavenumber: float, t_start: float = 0.0) -> np.ndarray:
+def output_scales(problem, wavenumber: float, t_start: float = 0.0, norm: str = "field") -> np.ndarray:
     """Scales s (m,), the smallest of which is one: in terms of s_k u_k the problem's right-hand side L is balanced.
 
     It is balanced for perturbations of the highest wavenumber that the network can represent or that the initial
-    condition has: HARMONICS times that of the embedding, or REACH times the RMS wavenumber of u0.
+    condition has: HARMONICS times that of the embedding, or REACH times the RMS wavenumber of u0. In the norm of an
+    energy perturbations of no wavenumber grow, and the RMS wavenumber itself is in place of the latter: errors of fits
+    and steps are then weighed as the solution's own parts are.
 
     Args:
         wavenumber: the embedding's highest, in the coordinates that map the domain to [-1, 1]^d.
-        t_start: the time of the initial condition.
+        t_start: the time of the initial condition. norm: solver.norm.
     """
+    reach = REACH if norm == "field" else 1.0
     if problem.outputs == 1:
         return np.ones(1)
-    highest = max(HARMONICS * wavenumber, REACH * root_mean_square_wavenumber(problem))
+    highest = max(HARMONICS * wavenumber, reach * root_mean_square_wavenumber(problem))
     return balance(couplings(problem, highest, t_start))
 
 

@@ -8,7 +8,7 @@ samples; the Jacobian of the network is never needed in any other form (see ``ga
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from nivp_dist.network.balance import output_scales
 from nivp_dist.network.field import Field, coordinates, number_of_frequencies, wave_numbers
 from nivp_dist.network.forms import check, form_of
 from nivp_dist.network.frames import Frame
-from nivp_dist.settings.model import NetworkSettings
+from nivp_dist.settings.model import Config, NetworkSettings
 
 
 class Layer(NamedTuple):
@@ -57,7 +57,14 @@ class Network:
     Raises InputError if the settings do not suit the problem.
     """
 
-    def __init__(self, settings: NetworkSettings, problem, outputs: int | None = None, t_start: float = 0.0):
+    def __init__(
+        self,
+        settings: NetworkSettings,
+        problem,
+        outputs: int | None = None,
+        t_start: float = 0.0,
+        norm: Literal["field", "energy"] = "field",
+    ):
         self.domain = problem.domain
         self.dimension, self.outputs = self.domain.dimension, outputs or problem.outputs
         self.dtype = jnp.dtype(settings.dtype)
@@ -74,7 +81,7 @@ class Network:
         first = [layer for layer in self.layers if plain and layer.path[-1] == "hidden_00"]
         self.layers_with_frames = self.quadratics + first
         self._initialise = jax.jit(self._random_parameters)  # else dozens of small programs, compiled one by one
-        self.scales = self._scales(settings, problem, t_start) if outputs is None else np.ones(outputs)
+        self.scales = self._scales(settings, problem, t_start, norm) if outputs is None else np.ones(outputs)
 
     def _layers(self) -> list[Layer]:
         point = jnp.zeros((1, self.dimension), self.dtype)
@@ -88,10 +95,10 @@ class Network:
             start = layers[-1].stop
         return layers
 
-    def _scales(self, settings: NetworkSettings, problem, t_start: float) -> np.ndarray:
+    def _scales(self, settings: NetworkSettings, problem, t_start: float, norm: str) -> np.ndarray:
         if settings.output_scales == "auto":
             count = max(1, number_of_frequencies(settings, self.domain))
-            return output_scales(problem, wave_numbers(count, self.domain.walls == "periodic")[-1], t_start)
+            return output_scales(problem, wave_numbers(count, self.domain.walls == "periodic")[-1], t_start, norm)
         if len(settings.output_scales) != self.outputs:
             raise InputError(
                 f"network.output_scales has {len(settings.output_scales)} entries for {self.outputs} outputs: "
@@ -258,12 +265,23 @@ class Network:
         return field, factors
 
 
-def build_network(settings: NetworkSettings, problem, outputs: int | None = None, t_start: float = 0.0) -> Network:
+def build_network(
+    settings: NetworkSettings,
+    problem,
+    outputs: int | None = None,
+    t_start: float = 0.0,
+    norm: Literal["field", "energy"] = "field",
+) -> Network:
     """The network of a problem, see ``Network``; with `outputs` one like it with so many outputs, whose scales are one.
 
-    t_start: the time of the initial condition, for the scales of a system.
+    t_start: the time of the initial condition; norm: solver.norm; both for the scales of a system.
     """
-    return Network(settings, problem, outputs, t_start)
+    return Network(settings, problem, outputs, t_start, norm)
+
+
+def network_of(config: Config, problem) -> Network:
+    """The network of a configuration, in which network.gaussians is a number (``forms.with_gaussians``)."""
+    return build_network(config.network, problem, t_start=config.integrator.t_start, norm=config.solver.norm)
 
 
 def restrict(theta, wide: Network, narrow: Network):

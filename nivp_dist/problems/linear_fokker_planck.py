@@ -2,6 +2,7 @@
 
 from typing import Annotated, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
@@ -72,6 +73,13 @@ class LinearFokkerPlanck(Problem):
 
     def initial(self, x):
         return mixture_density(x, *self.mixture(), jnp)
+
+    def initial_samples(self, key, n):
+        which, normal = jax.random.split(key)
+        weights, means, covariances = self.mixture()
+        part = jax.random.choice(which, len(weights), (n,), p=jnp.asarray(weights))
+        white = jax.random.normal(normal, (n, self.dimension))
+        return jnp.asarray(means)[part] + jnp.einsum("nij,nj->ni", jnp.linalg.cholesky(covariances)[part], white)
 
     def rhs(self, u, x, t):
         transport = generator(u, x, -self.drift(x, t), self.diffusion_matrix())

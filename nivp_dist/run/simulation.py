@@ -14,7 +14,7 @@ from nivp_dist.monitoring.estimate import Estimate
 from nivp_dist.monitoring.evaluation import Score, Scorer
 from nivp_dist.monitoring.signatures import StepHistory
 from nivp_dist.network.forms import with_gaussians
-from nivp_dist.network.network import build_network
+from nivp_dist.network.network import network_of
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.base import Problem
 from nivp_dist.run.fits import Fits
@@ -41,7 +41,7 @@ class Simulation:
 
     def __init__(self, config: Config, problem: Problem):
         config = with_gaussians(config, problem)
-        self.network = network = build_network(config.network, problem, t_start=config.integrator.t_start)
+        self.network = network = network_of(config, problem)
         self.config = config = with_points(config, network.size)
         self.problem, self.mesh = problem, make_mesh(config.devices)
         self.output_times = output_times(config)

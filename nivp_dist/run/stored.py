@@ -230,10 +230,9 @@ class Run:
     @functools.cached_property
     def _network(self):
         from nivp_dist.network.forms import with_gaussians
-        from nivp_dist.network.network import build_network
+        from nivp_dist.network.network import network_of
 
-        settings = with_gaussians(self.config, self.problem).network
-        return build_network(settings, self.problem, t_start=self.config.integrator.t_start)
+        return network_of(with_gaussians(self.config, self.problem), self.problem)
 
     def _points(self, points) -> np.ndarray:
         x, d = np.asarray(points, np.float64), self.problem.domain.dimension
