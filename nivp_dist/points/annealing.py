@@ -70,7 +70,7 @@ def fitted_mixture(key, x, components: int, floor, sweeps: int) -> Density:
     whitened = jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(covariance), x.T, lower=True).T
 
     @jax.jit
-    def fit(key):
+    def fit(key, x, whitened):
         chosen = _far_apart(key, whitened, components)
         start = Density(
             jnp.full(components, 1.0 / components), x[chosen], jnp.tile(covariance / components, (components, 1, 1))
@@ -78,7 +78,7 @@ def fitted_mixture(key, x, components: int, floor, sweeps: int) -> Density:
         found = maximise_likelihood(start, x, masses, floor, sweeps)
         return found, jnp.mean(jax.nn.logsumexp(component_log_densities(found, x) + jnp.log(found.weights), axis=-1))
 
-    fits = [fit(each) for each in random_keys.several(key, STARTS)]
+    fits = [fit(each, x, whitened) for each in random_keys.several(key, STARTS)]
     return max(fits, key=lambda found: float(jnp.nan_to_num(found[1], nan=-jnp.inf)))[0]
 
 

@@ -26,7 +26,7 @@ from jax.sharding import PartitionSpec as P
 from nivp_dist.backend import random_keys
 from nivp_dist.backend.mesh import AXIS, pointwise, replicate
 from nivp_dist.errors import InputError
-from nivp_dist.points.annealing import POPULATION, annealed, fitted_mixture
+from nivp_dist.points.annealing import annealed, fitted_mixture
 from nivp_dist.points.low_discrepancy import MOST_DIMENSIONS, shifted_sequence
 from nivp_dist.points.mixture import (
     Density,
@@ -110,11 +110,11 @@ class Sampler:
         """
         evaluate = pointwise(self.mesh, lambda _, x: values(x))
         if samples is not None:
-            x = jnp.asarray(samples(random_keys.pilot_samples_key(key), POPULATION), jnp.float64)
+            x = jnp.asarray(samples(random_keys.pilot_samples_key(key), PILOT_POINTS), jnp.float64)
             d = self.domain.dimension
-            if x.shape != (POPULATION, d) or not np.isfinite(np.asarray(x)).all():
+            if x.shape != (PILOT_POINTS, d) or not np.isfinite(np.asarray(x)).all():
                 raise InputError(f"initial_samples(key, n) must give finite numbers (n, {d}), not {x.shape}")
-            return self._from_samples(key, x, evaluate)
+            return self._separated(key, x)
         density, everywhere = self.broadest(), NamedSharding(self.mesh, P())
         effective = jax.jit(effective_sample_size, out_shardings=everywhere)
         for round_ in range(PILOT_ROUNDS - 1):
@@ -131,13 +131,17 @@ class Sampler:
         return self.fit(density, points, evaluate(None, points.x), sweeps=last)
 
     def _from_samples(self, key, x, evaluate) -> Density:
-        """The density fitted to samples x (n, d) of |u|, the weights of its parts by a round of importance sampling."""
+        """The density fitted to an annealed population x (n, d), the weights of its parts by importance sampling."""
+        density = self._separated(key, x)
+        points = self.draw(random_keys.pilot_round_key(key, PILOT_ROUNDS - 1), density, PILOT_POINTS)
+        return self.fit(density, points, evaluate(None, points.x), sweeps=IMPROVING_SWEEPS)
+
+    def _separated(self, key, x) -> Density:
+        """The density fitted to samples x (n, d) by expectation-maximisation."""
         floor = jnp.diag(jnp.asarray((SMALLEST_WIDTH * self.domain.scale) ** 2))
         mixture = random_keys.pilot_mixture_key(key)
         density = fitted_mixture(mixture, x, self.settings.components, floor, SEPARATING_SWEEPS)
-        density = replicate(jax.tree.map(np.asarray, density), self.mesh)
-        points = self.draw(random_keys.pilot_round_key(key, PILOT_ROUNDS - 1), density, PILOT_POINTS)
-        return self.fit(density, points, evaluate(None, points.x), sweeps=IMPROVING_SWEEPS)
+        return replicate(jax.tree.map(np.asarray, density), self.mesh)
 
     def mass_seen(self, key, density: Density, values: Callable) -> tuple[float, float]:
         """The integral of |values(x)| by points of the density, and its standard error."""
