@@ -15,6 +15,9 @@ from nivp_dist.settings.model import IntegratorSettings
 # Misfit of a stage that is good enough, over that of a step of a multistep method: the error of the step is mostly far
 # smaller than the difference of the pair, and a misfit of a stage is multiplied by up to 3.7 in the later ones.
 SHARE = 0.1
+# Part of the difference that misfits explain, over what is tolerated at least. Misfits in random directions cause about
+# half of the part, and the step size falls slowly where the difference is more than a third of what is tolerated.
+EXPLAINED = 2.0
 
 
 class SdirkIntegrator(ImplicitIntegrator):
@@ -39,9 +42,10 @@ class SdirkIntegrator(ImplicitIntegrator):
         thetas = self._stack([before.start.theta, *(stage.theta for stage in stages)])
         size, change, difference = self._norms(thetas, solve, stages[-1])
         size = max(size, before.start.size_floor) or 1.0
-        # Fields with the misfit of the present one can cause a part of the difference that a shorter step would not make
-        # smaller. A stage with a larger misfit was not solved well enough, which a shorter step may mend.
-        tolerated = max(self.settings.rtol, float(np.abs(self.pair.error).sum() * before.multistep.misfits[0]))
+        # Fields with the misfit of the present one can cause a part of the difference that a shorter step would not
+        # make smaller. A stage with a larger misfit was not solved well enough, which a shorter step may mend.
+        explained = float(np.abs(self.pair.error).sum() * before.multistep.misfits[0])
+        tolerated = max(self.settings.rtol, EXPLAINED * explained)
         error = difference / size
         return Solved(stages, stages[-1].misfit / (change or 1.0), error, {self.pair.order: error / tolerated})
 
