@@ -50,7 +50,8 @@ class Multistep(NamedTuple):
         steps: (LARGEST_ORDER,), the lengths of the last steps, the newest first.
         misfits: (LARGEST_ORDER + 1,), of the present value and of those before it, of the equations that they solve:
             relative to the solution.
-        known: how many earlier values there are. order: of the next step. since: steps taken at that order.
+        known: how many of these steps have been taken, and with them how many earlier values there are.
+        order: of the next step. since: steps taken at that order.
     """
 
     steps: np.ndarray
@@ -86,7 +87,7 @@ def formula(times: np.ndarray, order: int) -> Formula:
     """The formula of an order <= len(times), the d_j of the known values."""
     used = times[:order]
     gamma = 1 / np.sum(1 / used)
-    return Formula(float(gamma), _filled(gamma / used * _extrapolation(used)))
+    return Formula(float(gamma), _filled(gamma / used * extrapolation(used)))
 
 
 def predictor(times: np.ndarray, order: int) -> Predictor:
@@ -97,7 +98,7 @@ def predictor(times: np.ndarray, order: int) -> Predictor:
     (d_order + gamma) times that.
     """
     gamma = formula(times, order).gamma
-    return Predictor(_filled(_extrapolation(times[: order + 1])), float(times[0] / (times[order] + gamma)))
+    return Predictor(_filled(extrapolation(times[: order + 1])), float(times[0] / (times[order] + gamma)))
 
 
 # A step of the implicit Euler method and one of the explicit method, from the same value, miss the solution by the same
@@ -140,8 +141,8 @@ def _factors(order: int, errors: dict[int, float]) -> dict[int, float]:
     return {each: factor * (1.0 if each == order else ANOTHER_ORDER) for each, factor in allowed.items()}
 
 
-def _extrapolation(times: np.ndarray) -> np.ndarray:
-    """l_j of the values at these d_j."""
+def extrapolation(times: np.ndarray) -> np.ndarray:
+    """l_j of the values at these d_j, which are not zero and not equal."""
     others = times[None] / (times[None] - times[:, None] + np.diag(np.full(len(times), np.inf)))
     return np.prod(np.where(np.eye(len(times), dtype=bool), 1.0, others), axis=1)
 

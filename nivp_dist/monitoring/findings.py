@@ -23,7 +23,7 @@ def bound_by_stability(recent: StepSeries) -> str | None:
     return (
         f"steps are bound by stability: h rho is {reached:.1f} times its limit, in the median of {len(recent.h)} "
         "steps; a smaller integrator.rtol costs few steps and a larger one saves few; integrator.method = 'bdf' takes "
-        "longer ones, and so does a larger solver.mu, with a larger residual"
+        "longer ones ('sdirk' for dispersion), and so does a larger solver.mu, with a larger residual"
     )
 
 

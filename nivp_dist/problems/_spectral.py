@@ -14,11 +14,12 @@ NEGLIGIBLE = 1e-16  # modes below this share of the largest are left out where t
 
 
 class PeriodicSolution:
-    """u_t = D lap u - H lap lap u + r(u) - div(F(u) (1, ..., 1)) from smooth data, at any time, anywhere in the box.
+    """u_t = D lap u - H lap lap u - C sum_i d^3u/dx_i^3 + r(u) - div(F(u) (1, ..., 1)) from smooth data, at any time,
+    anywhere in the box.
 
     The modes of an axis are doubled while those in its outer fifth exceed ``tolerance`` times the largest, and a
     step that ends so is repeated. Products then need no dealiasing, because the aliased modes are as small.
-    Steps are those of ETDRK4 (Cox and Matthews 2002), fourth order, with both diffusions exact; without r and F a
+    Steps are those of ETDRK4 (Cox and Matthews 2002), fourth order, with the linear terms exact; without r and F a
     single step is exact for any time.
 
     A time t is reached by whole steps from 0 and one shorter step, so that the result does not depend on earlier calls.
@@ -26,7 +27,7 @@ class PeriodicSolution:
 
     Args:
         initial: points (..., d) -> values (...), numpy. lower, upper: the box, (d,) each; one period of the data.
-        diffusion: D; it may be negative where H > 0. hyperdiffusion: H.
+        diffusion: D; it may be negative where H > 0. hyperdiffusion: H. dispersion: C.
         reaction, flux: r and F, functions of arrays of values; None: absent.
         step: time step. tolerance: see above.
         most: the largest number of modes of an axis (data with a kink would need infinitely many).
@@ -44,9 +45,10 @@ class PeriodicSolution:
         tolerance: float = 1e-11,
         most: int = 1024,
         hyperdiffusion: float = 0.0,
+        dispersion: float = 0.0,
     ):
         self.lower, self.length = np.asarray(lower, np.float64), np.subtract(upper, lower)
-        self.diffusion, self.hyperdiffusion = diffusion, hyperdiffusion
+        self.diffusion, self.hyperdiffusion, self.dispersion = diffusion, hyperdiffusion, dispersion
         self.reaction, self.flux = reaction, flux
         self.step, self.tolerance, self.most = step, tolerance, most
         shape = (FEWEST_MODES,) * len(self.lower)
@@ -116,6 +118,8 @@ class PeriodicSolution:
         z = -self.diffusion * h * squares
         if self.hyperdiffusion:
             z = z - self.hyperdiffusion * h * squares**2
+        if self.dispersion:
+            z = z + 1j * self.dispersion * h * sum(k**3 for k in open_grid)
         one, two, three = _phi(z)
         whole, half, half_one = np.exp(z), np.exp(z / 2), h / 2 * _phi(z / 2)[0]
         first, middle, last = h * (one - 3 * two + 4 * three), h * (2 * two - 4 * three), h * (4 * three - two)
@@ -198,7 +202,7 @@ def _padded(spectrum, shape, finer):
 
 
 def _phi(z):
-    """phi_1, phi_2, phi_3 at z < 1: phi_1 = (e^z - 1) / z, phi_(j+1) = (phi_j - 1 / j!) / z.
+    """phi_1, phi_2, phi_3 at z with Re z < 1: phi_1 = (e^z - 1) / z, phi_(j+1) = (phi_j - 1 / j!) / z.
 
     The recurrence cancels near zero, where the Taylor series takes over.
     """

@@ -28,6 +28,7 @@ SHIPPED = {
     "fokker_planck_trap": ("fokker_planck_trap", "FokkerPlanckTrap"),
     "heat": ("heat", "Heat"),
     "heat_periodic": ("periodic", "PeriodicHeat"),
+    "kdv": ("kdv", "KdV"),
     "kuramoto_sivashinsky": ("kuramoto_sivashinsky", "KuramotoSivashinsky"),
     "linear_fokker_planck": ("linear_fokker_planck", "LinearFokkerPlanck"),
     "log_fokker_planck": ("log_fokker_planck", "LogFokkerPlanck"),

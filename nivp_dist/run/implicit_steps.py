@@ -12,17 +12,21 @@ from nivp_dist.galerkin.implicit import ImplicitSteps
 from nivp_dist.galerkin.norms import ResidualCheck
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.attempts import Start
+from nivp_dist.integration.bdf_attempts import BdfIntegrator
 from nivp_dist.integration.implicit_attempts import Before, ImplicitIntegrator, TakenImplicit
 from nivp_dist.integration.implicit_solve import ImplicitSolve
+from nivp_dist.integration.sdirk_attempts import SdirkIntegrator
 from nivp_dist.integration.solver_choice import Discretisation
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.run.state import State
 from nivp_dist.run.stepping import Accepted, Stepping
 from nivp_dist.settings.model import Config
 
+INTEGRATORS: dict[str, type[ImplicitIntegrator]] = {"bdf": BdfIntegrator, "sdirk": SdirkIntegrator}
+
 
 class ImplicitStepper(Stepping):
-    """Takes accepted steps of integrator.method = "bdf" for one configuration.
+    """Takes accepted steps of integrator.method = "bdf" or "sdirk" for one configuration.
 
     Args:
         galerkin: a solver by the "primal" matrix, for the names of its method and for messages; the implicit equations
@@ -33,7 +37,8 @@ class ImplicitStepper(Stepping):
         super().__init__(config, galerkin, sampler, output_times)
         self.galerkin, self.damping, self.rtol = galerkin, config.solver.mu, config.integrator.rtol
         self.programs = ImplicitSteps(galerkin.discretisation)
-        self.integrator = ImplicitIntegrator(config.integrator, self.programs)
+        self.integrator = INTEGRATORS[config.integrator.method](config.integrator, self.programs)
+        self.earlier = self.integrator.earlier
         self._stacked = jax.jit(lambda theta, earlier: jnp.concatenate([theta[None], earlier]))
         self._velocity = jax.jit(lambda new, theta, h: (new - theta) / h)
 
@@ -46,27 +51,31 @@ class ImplicitStepper(Stepping):
         solve = ImplicitSolve(self.programs, at.points, self.damping * at.mu_factor, poll)
         start = Start(state.theta, state.t, state.h, state.previous_error, state.size_floor)
         end = step_end(self.restart, state.fit_t, self.next_output(state))
-        before = Before(start, self._stacked(state.theta, state.earlier), state.multistep)
+        before = Before(start, state.velocity, self._stacked(state.theta, state.earlier), state.multistep)
         taken = self.integrator.take(before, end, solve)
-        check = self._check(state, taken)
-        new = self._state_after(state, at, taken, check)
-        return Accepted(new, self._metrics(state, new, at, taken, check), [], [])
+        checks = self._checks(state, taken)
+        new = self._state_after(state, at, taken, checks)
+        return Accepted(new, self._metrics(state, new, at, taken, checks[-1]), [], [])
 
     def method(self, state: State) -> str:
         """The name of the method that solves the linear systems of a correction."""
         return "primal"
 
-    def _check(self, state: State, taken: TakenImplicit) -> ResidualCheck:
-        """The equation of the step on points to which its solution was not fitted."""
-        fresh, (theta, formula, *_) = self.points_of_check(state), taken.solved
-        check = self.programs.check(theta, taken.before.thetas, formula.earlier, formula.gamma, taken.t, fresh)
-        if not np.isfinite(float(check.residual)) and (rhs := self.galerkin.rhs_not_finite(theta, taken.t, fresh)):
-            raise RunFailed(rhs)
-        return check
+    def _checks(self, state: State, taken: TakenImplicit) -> list[ResidualCheck]:
+        """The equations of the step on points to which their solutions were not fitted."""
+        fresh, checks = self.points_of_check(state), []
+        for theta, thetas, formula, t, *_ in taken.solved.equations:
+            checks.append(self.programs.check(theta, thetas, formula.earlier, formula.gamma, t, fresh))
+            if not np.isfinite(float(checks[-1].residual)) and (rhs := self.galerkin.rhs_not_finite(theta, t, fresh)):
+                raise RunFailed(rhs)
+        return checks
 
-    def _state_after(self, state: State, at: Discretisation, taken: TakenImplicit, check: ResidualCheck) -> State:
-        solved, rate = taken.solved, float(check.residual_rate)
-        misfit = rate * solved.formula.gamma
+    def _state_after(
+        self, state: State, at: Discretisation, taken: TakenImplicit, checks: list[ResidualCheck]
+    ) -> State:
+        solved, rates = taken.solved, [float(check.residual_rate) for check in checks]
+        rate = sum(equation.weight * each for equation, each in zip(solved.equations, rates))
+        misfit = rates[-1] * solved.equations[-1].formula.gamma
         return state._replace(
             theta=solved.theta,
             velocity=self._velocity(solved.theta, state.theta, taken.h),

@@ -8,7 +8,7 @@ from nivp_dist.backend import random_keys
 from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.errors import InputError
 from nivp_dist.fitting.restart import reason_to_refit
-from nivp_dist.integration.bdf import LARGEST_ORDER, Multistep
+from nivp_dist.integration.bdf import Multistep
 from nivp_dist.monitoring.adaptation import MuAdaptation, PointRefinement
 from nivp_dist.monitoring.estimate import Estimate
 from nivp_dist.monitoring.evaluation import Score, Scorer
@@ -93,7 +93,7 @@ class Simulation:
             key=random_keys.to_data(random_keys.run_key(self.config.seed)),
             theta=zeros,
             velocity=zeros,
-            earlier=jnp.zeros((LARGEST_ORDER if integrator.implicit else 0, self.network.size)),
+            earlier=jnp.zeros((self.stepper.earlier, self.network.size)),
             multistep=Multistep.begin(),
             density=self.sampler.broadest(),
             initial_density=self.sampler.broadest(),

@@ -31,7 +31,7 @@ class Solvers:
                 "leave solver.norm out"
             )
         if config.integrator.implicit:
-            _require_dense(network)
+            _require_dense(network, config.integrator.method)
             solver = config.solver.model_copy(update={"method": "primal"})
             return Galerkin(Discretisation(network, self.problem, config.sampling, self.mesh), solver)
         discretisation = Discretisation(network, self.problem, config.sampling, self.mesh, config.solver.norm)
@@ -62,12 +62,12 @@ class Solvers:
         return Galerkin(Discretisation(network, self.problem, sampling, self.mesh), solver, fitting=True)
 
 
-def _require_dense(network: Network) -> None:
+def _require_dense(network: Network, method: str) -> None:
     """Raises InputError where implicit steps cannot be taken with this network."""
     if network.form != "direct":
-        raise InputError(f"integrator.method = 'bdf' needs network.form = 'direct', and it is {network.form!r}")
+        raise InputError(f"integrator.method = {method!r} needs network.form = 'direct', and it is {network.form!r}")
     if network.size**2 > MATRIX_ENTRIES:
         raise InputError(
-            f"integrator.method = 'bdf' needs a matrix of {network.size} x {network.size} parameters, too large for a "
-            "device: lower network.width, or take an explicit method"
+            f"integrator.method = {method!r} needs a matrix of {network.size} x {network.size} parameters, too large "
+            "for a device: lower network.width, or take an explicit method"
         )

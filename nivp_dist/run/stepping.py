@@ -34,9 +34,11 @@ class Stepping(ABC):
 
     Attributes:
         direct: a direct solver that may take over from CG, or None.
+        earlier: how many solutions before the present one a step starts from.
     """
 
     direct: Galerkin | None = None
+    earlier: int = 0
 
     def __init__(self, config: Config, galerkin: Galerkin, sampler: Sampler, output_times):
         self.sampling, self.restart, self.output_times = config.sampling, config.restart, output_times

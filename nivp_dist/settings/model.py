@@ -156,9 +156,10 @@ class IntegratorSettings(Section):
     """The method in time, with an error estimate and step-size control."""
 
     # Explicit Runge-Kutta methods of orders 2(1), 3(2), 5(4) and 5(4); rk23 is another name of bogacki_shampine, rk45
-    # of dormand_prince. bdf: implicit steps of orders 1 to 4, for stiff equations (diffusion, fourth derivatives) whose
-    # explicit steps are bound by stability, with networks small enough for solver.method = primal.
-    method: Literal["heun", "bogacki_shampine", "cash_karp", "dormand_prince", "bdf"] = "cash_karp"
+    # of dormand_prince. bdf and sdirk: implicit steps, for equations whose explicit steps are bound by stability, with
+    # networks small enough for solver.method = primal. bdf: orders 1 to 4, for diffusion and fourth derivatives. sdirk:
+    # a Runge-Kutta pair of orders 3(2), for dispersion, where bdf is unstable above order 2.
+    method: Literal["heun", "bogacki_shampine", "cash_karp", "dormand_prince", "bdf", "sdirk"] = "cash_karp"
     # method = bdf: the largest order. Orders 3 and 4 are unstable where solutions oscillate fast without being damped
     # (waves, dispersion): set 2 there.
     max_order: int = Field(default=4, ge=1, le=4)
@@ -188,7 +189,7 @@ class IntegratorSettings(Section):
     @property
     def implicit(self) -> bool:
         """Whether steps are implicit."""
-        return self.method == "bdf"
+        return self.method in ("bdf", "sdirk")
 
 
 class CheckpointSettings(Section):
@@ -217,7 +218,7 @@ class OutputSettings(Section):
     every: PositiveFloat | None = None
     # Number of accepted steps from one measurement of the spectrum of M to the next, beside those at output times
     # (guide: method). auto: so many that they take about a fiftieth of the time of the steps. 0: none at all. With
-    # integrator.method = bdf there are none, because M is not formed.
+    # implicit steps there are none, because M is not formed.
     spectrum_every: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     # Number of points on which it is compared with the reference.
     evaluation_points: PositiveInt = 20_000

@@ -107,7 +107,7 @@ def implicit_steps_are_supported(config):
         if config.integrator.implicit and value not in possible:
             choices = " or ".join(repr(each) for each in possible)
             raise ValueError(
-                f"integrator.method = 'bdf' needs {key} = {choices}, and it is {value!r}: "
+                f"integrator.method = {config.integrator.method!r} needs {key} = {choices}, and it is {value!r}: "
                 "set that, or an explicit method"
             )
 

@@ -8,6 +8,7 @@ from whole_runs import assert_close
 from nivp_dist.errors import InputError
 from nivp_dist.integration import bdf, implicit_solve
 from nivp_dist.integration.bdf import LARGEST_ORDER, Multistep
+from nivp_dist.integration.sdirk import ALEXANDER
 from nivp_dist.problems import PeriodicBox, Problem, derivatives
 from nivp_dist.problems.heat import Heat
 from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
@@ -17,11 +18,18 @@ from nivp_dist.settings.files import read_config
 from nivp_dist.settings.model import Config
 
 BDF = {"integrator__method": "bdf", "integrator__rtol": 1e-5}
+SDIRK = {"integrator__method": "sdirk", "integrator__rtol": 1e-4}
+METHODS = pytest.mark.parametrize("method", [BDF, SDIRK], ids=["bdf", "sdirk"])
 
 
 @pytest.fixture(scope="module")
 def implicit(runs):
     return runs.run(**BDF)
+
+
+@pytest.fixture(scope="module")
+def runge_kutta(runs):
+    return runs.run(**SDIRK)
 
 
 def errors(ran):
@@ -36,6 +44,14 @@ def test_against_the_exact_solution(implicit):
     # An error is larger where the misfit of the fit explains it.
     assert np.median([line["error"] for line in implicit.metrics]) <= 1e-5
     assert not [message for kind, message in implicit.events if kind in ("warning", "finding")]
+
+
+def test_a_runge_kutta_pair_against_the_exact_solution(runge_kutta):
+    assert max(errors(runge_kutta)) < 1e-3
+    assert {line["order"] for line in runge_kutta.metrics} == {3}
+    assert np.median([line["error"] for line in runge_kutta.metrics]) <= 1e-4
+    assert all(error["relative_l2"] <= error["estimate"] for error in runge_kutta.summary["errors"])
+    assert not [message for kind, message in runge_kutta.events if kind in ("warning", "finding")]
 
 
 def test_numbers_of_a_matrix_that_is_not_formed_are_absent(implicit):
@@ -58,10 +74,15 @@ def test_a_crash_changes_nothing(runs, implicit, same, crash, moment):
     same(runs.resume(runs.begin(crash, moment, **BDF)), implicit)
 
 
+def test_a_crash_changes_nothing_with_a_runge_kutta_pair(runs, runge_kutta, same, crash):
+    same(runs.resume(runs.begin(crash, ("step", 3), **SDIRK)), runge_kutta)
+
+
+@METHODS
 @pytest.mark.devices
-def test_all_devices_of_this_process(runs):
+def test_all_devices_of_this_process(runs, method):
     one, all_ = (
-        runs.run(devices=devices, **BDF, solver__mu=1e-6, integrator__t_end=0.02, output__times=[])
+        runs.run(devices=devices, **method, solver__mu=1e-6, integrator__t_end=0.02, output__times=[])
         for devices in (1, 0)
     )
     assert_close(all_, one, t=0.02)
@@ -116,13 +137,13 @@ def amplitude(t):
 class Case:
     """The fitted start of a problem, and an implicit stepper whose tolerance accepts every step."""
 
-    def __init__(self, problem):
+    def __init__(self, problem, method="bdf"):
         config = Config(
             problem={"name": "heat"},
             network={"width": 8, "depth": 1, "frequencies": 1, "activation": "tanh"},
             sampling={"method": "uniform", "points": 80},
             solver={"mu": 1e-13},
-            integrator={"method": "bdf", "rtol": 1e9, "t_end": END},
+            integrator={"method": method, "rtol": 1e9, "t_end": END},
             fit={"points": 80, "iterations": 200, "target": 1e-5, "stop_at": 1e-9, "line_search": True},
             devices=1,
         )
@@ -154,6 +175,14 @@ class Case:
         assert state.step == count
         return state
 
+    def independent_steps(self, count):
+        """The state at END after equal steps of a method that starts from the present solution alone."""
+        h, state = END / count, self.start
+        while state.t < END:
+            state = self.simulation.stepper.step(state._replace(h=h), lambda: None).state
+        assert state.step == count
+        return state
+
     def error(self, state):
         x = np.linspace(0, 6, 50)[:, None]
         return np.abs(
@@ -168,8 +197,9 @@ def one_mode():
 
 @pytest.fixture
 def solved_exactly(monkeypatch):
-    """Equations are solved as well as the network can, although every error of a step is tolerated."""
-    monkeypatch.setattr(implicit_solve, "CONVERGED", 0.0)
+    """Equations are solved as well as the network can, although every error of a step is tolerated: with 30 corrections."""
+    for name, value in {"CONVERGED": 0.0, "UNPREDICTED": 0.0, "GAINED": np.inf, "MOST_CORRECTIONS": 30}.items():
+        monkeypatch.setattr(implicit_solve, name, value)
 
 
 def by_the_formula(count, order):
@@ -200,6 +230,25 @@ def test_stiff_modes_are_damped_in_steps_of_any_length(solved_exactly):
     assert stiff.error(stiff.steps(16, 2)) < 5e-3
 
 
+def by_the_pair(count):
+    """The amplitude at END by the pair for a' = (cos 3 t - 1) a, in the textbook's form."""
+    h, value, matrix = END / count, 1.0, ALEXANDER.matrix
+    for n in range(count):
+        rates = np.diag(np.cos(3 * h * (n + ALEXANDER.times[1:])) - 1)
+        slopes = np.linalg.solve(np.eye(len(matrix)) - h * rates @ matrix, rates @ np.full(len(matrix), value))
+        value += h * matrix[-1] @ slopes
+    return value
+
+
+def test_steps_of_a_pde_are_those_of_the_runge_kutta_pair(solved_exactly):
+    """As for the formulas above."""
+    case = Case(OneMode(), "sdirk")
+    x, expected = np.linspace(0, 6, 50)[:, None], by_the_pair(3)
+    state = case.independent_steps(3)
+    difference = np.asarray(case.network.values(state.theta, x))[:, 0] - expected * np.sin(x[:, 0])
+    assert np.abs(difference).max() < abs(expected - amplitude(END)) / 20
+
+
 # What is refused ------------------------------------------------------------------------------------------------------
 
 
@@ -221,9 +270,10 @@ def test_what_implicit_steps_do_not_support_is_refused_in_a_line(key, value):
         read_config("heat_periodic_2d", {"integrator.method": "bdf", "solver.method": "primal", key: value})
 
 
-def test_log_densities_are_refused():
-    config = Config(problem={"name": "linear_fokker_planck"}, integrator={"method": "bdf"}, devices=1)
-    with pytest.raises(InputError, match="needs network.form = 'direct', and it is 'log_density'"):
+@pytest.mark.parametrize("method", ["bdf", "sdirk"])
+def test_log_densities_are_refused(method):
+    config = Config(problem={"name": "linear_fokker_planck"}, integrator={"method": method}, devices=1)
+    with pytest.raises(InputError, match=f"'{method}' needs network.form = 'direct', and it is 'log_density'"):
         Simulation(config, LinearFokkerPlanck(dimension=2))
 
 
