@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nivp_dist.problems.nonlocal_terms import further_arguments
 from nivp_dist.network.wavenumbers import root_mean_square_wavenumber
 
 PROBES = 64  # points at which the couplings are measured: their root mean square is right to about a tenth
@@ -42,7 +43,7 @@ def couplings(problem, wavenumber: float, t_start: float = 0.0) -> np.ndarray:
     domain, rng = problem.domain, np.random.default_rng(0)
     centre, scale, shape = domain.centre, domain.scale, (PROBES, domain.dimension)
     xi = rng.uniform(-1, 1, shape) if domain.bounded else rng.standard_normal(shape)
-    phases = rng.uniform(0, 2 * np.pi, PROBES)
+    phases, integrals = rng.uniform(0, 2 * np.pi, PROBES), further_arguments(problem, problem.initial, t_start)
 
     def response(output, point, phase):
         def perturbed(size):
@@ -50,7 +51,7 @@ def couplings(problem, wavenumber: float, t_start: float = 0.0) -> np.ndarray:
                 wave = jnp.sqrt(2.0) * jnp.cos(jnp.sum(wavenumber * (x - centre) / scale) + phase)
                 return problem.initial(x).at[output].add(size * wave)
 
-            return problem.rhs(u, point, t_start)
+            return problem.rhs(u, point, t_start, *integrals)  # a wave of high wavenumber leaves integrals as they are
 
         return jax.jvp(perturbed, (0.0,), (1.0,))[1]
 

@@ -31,7 +31,7 @@ class Solvers:
                 "leave solver.norm out"
             )
         if config.integrator.implicit:
-            _require_dense(network)
+            _require_dense(network, self.problem)
             solver = config.solver.model_copy(update={"method": "primal"})
             return Galerkin(Discretisation(network, self.problem, config.sampling, self.mesh), solver)
         discretisation = Discretisation(network, self.problem, config.sampling, self.mesh, config.solver.norm)
@@ -62,8 +62,13 @@ class Solvers:
         return Galerkin(Discretisation(network, self.problem, sampling, self.mesh), solver, fitting=True)
 
 
-def _require_dense(network: Network) -> None:
-    """Raises InputError where implicit steps cannot be taken with this network."""
+def _require_dense(network: Network, problem: Problem) -> None:
+    """Raises InputError where implicit steps cannot be taken with this network or problem."""
+    if callable(problem.integrals):
+        raise InputError(
+            "integrator.method = 'bdf' does not differentiate integrals of the solution, and the problem has some: take "
+            "an explicit method"
+        )
     if network.form != "direct":
         raise InputError(f"integrator.method = 'bdf' needs network.form = 'direct', and it is {network.form!r}")
     if network.size**2 > MATRIX_ENTRIES:
