@@ -34,9 +34,10 @@ def describe(discretisation: Discretisation, theta, t: float, x, integrals: tupl
     The line is that of the first operation whose result is not finite; it is left out where that is not known.
     """
     network, problem = discretisation.network, discretisation.problem
-    theta, x, *integrals = (jnp.asarray(to_host(array)) for array in (theta, x, *integrals))
+    theta, x = (jnp.asarray(to_host(array)) for array in (theta, x))
+    integrals = tuple(jnp.asarray(to_host(array)) for array in integrals)
     u = np.asarray(jax.jit(network.values)(theta, x[None]), np.float64)[0]
-    place = _place(discretisation, theta, t, x, tuple(integrals))
+    place = _place(discretisation, theta, t, x, integrals)
     values = f"{u[0]:.3g}" if len(u) == 1 else _text(u)
     where = f"at t = {t:.6g}, x = {_text(np.asarray(x))}, where u = {values}"
     return f"{place + ': ' if place else ''}{type(problem).__name__}.rhs(u, x, t) is not finite {where}"

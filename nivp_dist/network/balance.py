@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nivp_dist.problems.nonlocal_terms import further_arguments
 from nivp_dist.network.wavenumbers import root_mean_square_wavenumber
+from nivp_dist.problems.nonlocal_terms import further_arguments
 
 PROBES = 64  # points at which the couplings are measured: their root mean square is right to about a tenth
 HARMONICS = 2.0  # a network represents wavenumbers up to about this many times the embedding's highest

@@ -40,8 +40,8 @@ class Problem:
 
     A subclass defines ``domain``, ``initial`` and ``rhs``. Optional are ``reference``, ``reference_until``,
     ``statistics``, ``invariants``, ``integrals``, ``quadrature``, ``initial_samples``, ``energy``, ``drift``, ``noise``
-    and the class attributes below. x and t have the units of the equation; nothing is scaled. The start is at t = 0 unless integrator.t_start
-    says otherwise.
+    and the class attributes below. x and t have the units of the equation; nothing is scaled. The start is at t = 0
+    unless integrator.t_start says otherwise.
     A problem of second order in time is written as a first-order system (u, w = u_t), m = 2.
 
     Subclasses become frozen, keyword-only dataclasses: annotated attributes are parameters.
@@ -52,8 +52,8 @@ class Problem:
         density: True if u is a probability density: positive, of mass one. On the whole space the network then
             represents log u, and the mean and covariance of u are reported. Default False.
         linear: True if L[a u + b v] = a L[u] + b L[v], with the values of ``integrals`` held, if there are any; an
-            affine L, with a source, is not linear. It is checked before a run. A network that represents log u then evaluates L[u] / u, where u itself would overflow or underflow.
-            Default False.
+            affine L, with a source, is not linear. It is checked before a run. A network that represents log u then
+            evaluates L[u] / u, where u itself would overflow or underflow. Default False.
         even: the axes along which u(x, t) is even about the centre of a box for all t. It is checked at the start. The
             network then has even features only, and every point counts for its mirror images. Default ().
         data_files: the files that the class reads, relative to the folder of its own file, such as ("table.npy",). The

@@ -130,7 +130,8 @@ def well_density(t: float, diffusion: float, mean: float, spread: float) -> Well
 def collocation(reach: float, scale: float, mean: float, spread: float):
     """Fourier collocation on [-reach, reach) with n points, fine enough for densities of standard deviation scale.
 
-    Returns: the points (n,), N(mean, spread^2) on them (n,), and the matrices (n, n) of the first and second derivative.
+    Returns: the points (n,), N(mean, spread^2) on them (n,), and the matrices (n, n) of the first and the second
+    derivative.
     """
     n = 2 * int(np.ceil(reach / (FINEST * scale)))
     y = reach * (2 * np.arange(n) / n - 1)

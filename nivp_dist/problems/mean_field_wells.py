@@ -54,8 +54,8 @@ def mean_field_density(t: float, diffusion: float, mean: float, spread: float, c
     """p at time t: p_t = D p'' - ((2 (y - y^3) + kappa (int z p dz - y)) p)' on R, from N(mean, spread^2).
 
     Strang splitting on the Fourier grid of ``double_well.well_density``. The linear part, with the force -kappa y, has
-    a matrix exponential. The rest, p_t = -kappa E y p', moves p as a whole, by E y (exp(kappa t) - 1). Steps of h and of
-    h / 2 are extrapolated to fourth order.
+    a matrix exponential. The rest, p_t = -kappa E y p', moves p as a whole, by E y (exp(kappa t) - 1). Steps of h and
+    of h / 2 are extrapolated to fourth order.
     """
     scale = min(spread, np.sqrt(diffusion / (4 + coupling)))  # the curvature of the potential at y = 1 is 4 + kappa
     reach = max(abs(mean) + TAIL * spread, np.sqrt(1 + np.sqrt(1 + TAIL**2 * diffusion)))

@@ -34,8 +34,8 @@ def nodes(problem: Problem) -> tuple[np.ndarray, np.ndarray] | None:
     """The nodes (q, d) and weights (q,) of the problem's own quadrature, in float64; None if it has none."""
     if not callable(problem.quadrature):
         return None
-    x, weights = (np.asarray(array, np.float64) for array in problem.quadrature())
-    return x, weights
+    x, weights = problem.quadrature()
+    return np.asarray(x, np.float64), np.asarray(weights, np.float64)
 
 
 def _samples(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
