@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from nivp_dist.backend.mesh import pointwise
 from nivp_dist.errors import InputError
+from nivp_dist.problems.nonlocal_terms import further_arguments
 from nivp_dist.settings.model import IntegratorSettings
 
 # Of |u0|. A fit leaves an error of 1e-5 of it or more; relative accuracy of what is far below that is not to be had.
@@ -39,7 +40,8 @@ def size_floor(settings: IntegratorSettings, network, problem, points, mesh: Mes
         return network.as_field(problem.initial(point))
 
     def rate(t, point):
-        return network.as_field_rate(problem.rhs(problem.initial, point, t), problem.initial(point))
+        f = problem.rhs(problem.initial, point, t, *further_arguments(problem, problem.initial, t))
+        return network.as_field_rate(f, problem.initial(point))
 
     size = jax.jit(rms)
     at_start, rates_at = (_at_points(function, network, mesh) for function in (initial, rate))

@@ -25,6 +25,7 @@ from nivp_dist.backend.point_blocks import in_blocks
 from nivp_dist.network.network import Network, build_network, restrict
 from nivp_dist.points.points import Points
 from nivp_dist.problems.base import Problem
+from nivp_dist.problems.nonlocal_terms import further_arguments
 from nivp_dist.settings.model import Config
 
 # The norm that the time derivative is scaled to, relative to that of the field: large enough for the fit to see it, and
@@ -87,9 +88,10 @@ class TimeDerivativeTargets:
 
     def _rates(self, source, context, x):
         u, t = source.function(context)
+        integrals = further_arguments(self.problem, u, t)
 
         def at(point):
-            f = jnp.reshape(self.problem.rhs(u, point, t), (self.narrow.outputs,))
+            f = jnp.reshape(self.problem.rhs(u, point, t, *integrals), (self.narrow.outputs,))
             return self.narrow.as_field_rate(f, u(point))
 
         return jax.vmap(at)(x)

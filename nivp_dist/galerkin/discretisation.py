@@ -1,6 +1,7 @@
 """The equation on collocation points: the operator J of the tangent space, the right-hand side f and the field.
 
-All functions act on one device's points. They are called inside of `shard_map` and do not communicate.
+All functions act on one device's points and are called inside of `shard_map`. Only the integrals of a nonlocal equation
+communicate: one sum over the devices.
 """
 
 from collections.abc import Callable
@@ -9,13 +10,15 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
-from nivp_dist.backend.mesh import memory_of, platform_of
+from nivp_dist.backend.mesh import AXIS, memory_of, platform_of
 from nivp_dist.backend.point_blocks import in_blocks
 from nivp_dist.galerkin.jacobian import Operator, largest_chunk
 from nivp_dist.network.network import Network
 from nivp_dist.problems.base import Problem
+from nivp_dist.problems.nonlocal_terms import nodes
 from nivp_dist.settings.model import SamplingSettings
 
 
@@ -44,28 +47,52 @@ class Discretisation(NamedTuple):
         weights, chunk = points.weights, self.chunk
         return Operator.build(self.network, theta, points.x, weights, chunk, precision, basis, platform_of(self.mesh))
 
-    def rhs(self, theta, t, x):
-        """The field's time derivative f at x (n, d) and time t: (n, m) float64."""
+    def rhs(self, theta, t, points):
+        """The field's time derivative f at points and time t: (n, m) float64."""
+        integrals = self.integrals(theta, t, points)
+        rate = lambda x: self.field_rate_at(theta, t, x.astype(self.network.dtype), integrals)  # noqa: E731
+        return self._at_points(rate, points.x)
 
-        return self._at_points(lambda point: self.field_rate_at(theta, t, point.astype(self.network.dtype)), x)
+    def integrals(self, theta, t, points) -> tuple:
+        """What the problem's rhs takes beside u, x and t: () or (values (k,),), the integrals that it depends on.
 
-    def field_rate_at(self, theta, t, point):
+        Every device sums over its share of the points, or of the problem's own nodes, and all get the sum.
+        """
+        problem, network = self.problem, self.network
+        if not callable(problem.integrals):
+            return ()
+        x, weights = self._nodes() or (points.x, points.measure)
+        u = network.function(theta)
+        densities = self._at_points(lambda point: problem.integrals(u, point.astype(network.dtype), t), x)
+        return (jax.lax.psum(weights @ densities, AXIS).astype(network.dtype),)
+
+    def _nodes(self):
+        """This device's share of the nodes of the problem's quadrature and their weights, or None."""
+        if (rule := nodes(self.problem)) is None:
+            return None
+        devices = self.mesh.size
+        extra = -len(rule[1]) % devices  # nodes of weight zero, so that all devices have as many
+        x, weights = (np.concatenate([array, factor * array[:extra]]) for array, factor in zip(rule, (1, 0)))
+        here = lambda array: jnp.asarray(array.reshape(devices, -1, *array.shape[1:]))[jax.lax.axis_index(AXIS)]  # noqa: E731
+        return here(x), here(weights)
+
+    def field_rate_at(self, theta, t, point, integrals: tuple = ()):
         """f at one point (d,) of the network's dtype: (m,)."""
-        f, u = self._rhs_and_u(theta, t, point)
+        f, u = self._rhs_and_u(theta, t, point, integrals)
         return self.network.as_field_rate(f, u(point))
 
-    def problem_rhs(self, theta, t, x):
+    def problem_rhs(self, theta, t, x, integrals: tuple):
         """The problem's rhs, which is L[u], or L[u] / u for a linear L and a field log u: (n, m) float64."""
-        return self._at_points(lambda point: self.problem_rhs_at(theta, t, point), x)
+        return self._at_points(lambda point: self.problem_rhs_at(theta, t, point, integrals), x)
 
-    def problem_rhs_at(self, theta, t, point):
+    def problem_rhs_at(self, theta, t, point, integrals: tuple):
         """The same at one point (d,): (m,)."""
-        return self._rhs_and_u(theta, t, point.astype(self.network.dtype))[0]
+        return self._rhs_and_u(theta, t, point.astype(self.network.dtype), integrals)[0]
 
-    def _rhs_and_u(self, theta, t, point) -> tuple[jax.Array, Callable]:
+    def _rhs_and_u(self, theta, t, point, integrals: tuple) -> tuple[jax.Array, Callable]:
         network = self.network
         u = network.function(theta, unit=point if self.problem.linear else None)
-        return jnp.reshape(self.problem.rhs(u, point, t), (network.outputs,)), u
+        return jnp.reshape(self.problem.rhs(u, point, t, *integrals), (network.outputs,)), u
 
     def _at_points(self, function, x):
         return self.in_blocks(jax.vmap(function), x).astype(jnp.float64)
@@ -76,9 +103,9 @@ class Discretisation(NamedTuple):
         Returns: the misfit of the rate, the rate f by the equation, and the solution itself, (n, k) each.
         """
         if self.norm == "field":
-            f = self.rhs(theta, t, points.x)
+            f = self.rhs(theta, t, points)
             return self.rate(theta, v, points) - f, f, self.field(theta, points.x)
-        f = self.energy_rate(theta, t, points.x)
+        f = self.energy_rate(theta, t, points)
         energy = lambda theta: self._at_points(partial(self.energy_at, theta), points.x)  # noqa: E731
         solution, rate = jax.jvp(energy, (theta,), (v,))
         return rate - f, f, solution
@@ -89,11 +116,11 @@ class Discretisation(NamedTuple):
         components = self.problem.energy(network.function(theta), point.astype(network.dtype))
         return components.astype(jnp.float64)
 
-    def energy_rate(self, theta, t, x):
-        """Their time derivatives by the equation at x (n, d): (n, k) float64. They are linear in the solution."""
-        u = self.network.function(theta)
-        rhs = lambda y: self.problem.rhs(u, y, t)  # noqa: E731
-        return self._at_points(lambda point: self.problem.energy(rhs, point.astype(self.network.dtype)), x)
+    def energy_rate(self, theta, t, points):
+        """Their time derivatives by the equation at points: (n, k) float64. They are linear in the solution."""
+        u, integrals = self.network.function(theta), self.integrals(theta, t, points)
+        rhs = lambda y: self.problem.rhs(u, y, t, *integrals)  # noqa: E731
+        return self._at_points(lambda point: self.problem.energy(rhs, point.astype(self.network.dtype)), points.x)
 
     def field(self, theta, x):
         """The network's field at x (n, d): (n, m)."""

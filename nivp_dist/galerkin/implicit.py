@@ -136,7 +136,7 @@ class ImplicitSteps:
 
     def _first_difference(self, new, theta, t, h, points):
         before, after = self._fields(jnp.stack([theta, new]), points.x)
-        change = after - before - h * self.discretisation.rhs(theta, t, points.x)
+        change = after - before - h * self.discretisation.rhs(theta, t, points)
         return jnp.sqrt(jax.lax.psum(square(points, change), AXIS))
 
     def _check(self, new, thetas, coefficients, gamma, t, points) -> ResidualCheck:
@@ -146,7 +146,7 @@ class ImplicitSteps:
         the quotient less f is relative to f in `residual`, and to q in `residual_rate`.
         """
         it = self.discretisation
-        field, f = it.field(new, points.x).astype(jnp.float64), it.rhs(new, t, points.x)
+        field, f = it.field(new, points.x).astype(jnp.float64), it.rhs(new, t, points)
         misfit = (field - self._combination(thetas, coefficients, points)) / gamma - f
         mass = points.measure * jnp.linalg.norm(it.values(new, points.x).astype(jnp.float64), axis=-1)
         squares = jnp.stack([square(points, each) for each in (misfit, f, field)])

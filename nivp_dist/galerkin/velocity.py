@@ -106,8 +106,8 @@ class Galerkin:
 
     def rhs_not_finite(self, theta, t: float, points: Points) -> str | None:
         """One line that names a point where the problem's rhs is not finite though u is; None where it is finite."""
-        found, x = self._find_not_finite(theta, t, points)
-        return not_finite.describe(self.discretisation, theta, t, x) if bool(found) else None
+        found, x, integrals = self._find_not_finite(theta, t, points)
+        return not_finite.describe(self.discretisation, theta, t, x, integrals) if bool(found) else None
 
     @property
     def initial_rank(self) -> int:
@@ -228,7 +228,7 @@ class Galerkin:
     def right_hand_side(self, theta, t, points):
         """f at every point (n, k), in the components of the norm."""
         it = self.discretisation
-        return (it.rhs if it.norm == "field" else it.energy_rate)(theta, t, points.x)
+        return (it.rhs if it.norm == "field" else it.energy_rate)(theta, t, points)
 
     def _zeros(self, points):
         """One zero a sample (n m,): made from the weights, so that they lie on the devices as the points do."""

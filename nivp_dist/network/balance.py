@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist.network.wavenumbers import root_mean_square_wavenumber
+from nivp_dist.problems.nonlocal_terms import further_arguments
 
 PROBES = 64  # points at which the couplings are measured: their root mean square is right to about a tenth
 HARMONICS = 2.0  # a network represents wavenumbers up to about this many times the embedding's highest
@@ -45,7 +46,7 @@ def couplings(problem, wavenumber: float, t_start: float = 0.0) -> np.ndarray:
     domain, rng = problem.domain, np.random.default_rng(0)
     centre, scale, shape = domain.centre, domain.scale, (PROBES, domain.dimension)
     xi = rng.uniform(-1, 1, shape) if domain.bounded else rng.standard_normal(shape)
-    phases = rng.uniform(0, 2 * np.pi, PROBES)
+    phases, integrals = rng.uniform(0, 2 * np.pi, PROBES), further_arguments(problem, problem.initial, t_start)
 
     def response(output, point, phase):
         def perturbed(size):
@@ -53,7 +54,7 @@ def couplings(problem, wavenumber: float, t_start: float = 0.0) -> np.ndarray:
                 wave = jnp.sqrt(2.0) * jnp.cos(jnp.sum(wavenumber * (x - centre) / scale) + phase)
                 return problem.initial(x).at[output].add(size * wave)
 
-            return problem.rhs(u, point, t_start)
+            return problem.rhs(u, point, t_start, *integrals)  # a wave of high wavenumber leaves integrals as they are
 
         return jax.jvp(perturbed, (0.0,), (1.0,))[1]
 

@@ -39,9 +39,9 @@ class Problem:
     """An initial-value problem u_t = L[u](x, t), u = u0(x) at the start, with m outputs on a domain in R^d.
 
     A subclass defines ``domain``, ``initial`` and ``rhs``. Optional are ``reference``, ``reference_until``,
-    ``statistics``, ``invariants``, ``initial_samples``, ``energy``, ``drift``, ``noise`` and the class attributes
-    below. x and t have the units of the equation; nothing is scaled. The start is at t = 0 unless integrator.t_start
-    says otherwise.
+    ``statistics``, ``invariants``, ``integrals``, ``quadrature``, ``initial_samples``, ``energy``, ``drift``, ``noise``
+    and the class attributes below. x and t have the units of the equation; nothing is scaled. The start is at t = 0
+    unless integrator.t_start says otherwise.
     A problem of second order in time is written as a first-order system (u, w = u_t), m = 2.
 
     Subclasses become frozen, keyword-only dataclasses: annotated attributes are parameters.
@@ -51,9 +51,9 @@ class Problem:
         output_names: the names of the m components in tables and pictures. Default ("u",), or u_1, u_2, ... if m > 1.
         density: True if u is a probability density: positive, of mass one. On the whole space the network then
             represents log u, and the mean and covariance of u are reported. Default False.
-        linear: True if L[a u + b v] = a L[u] + b L[v]; an affine L, with a source, is not linear. It is checked before
-            a run. A network that represents log u then evaluates L[u] / u, where u itself would overflow or underflow.
-            Default False.
+        linear: True if L[a u + b v] = a L[u] + b L[v], with the values of ``integrals`` held, if there are any; an
+            affine L, with a source, is not linear. It is checked before a run. A network that represents log u then
+            evaluates L[u] / u, where u itself would overflow or underflow. Default False.
         even: the axes along which u(x, t) is even about the centre of a box for all t. It is checked at the start. The
             network then has even features only, and every point counts for its mirror images. Default ().
         data_files: the files that the class reads, relative to the folder of its own file, such as ("table.npy",). The
@@ -125,6 +125,20 @@ class Problem:
     Their integrals over the domain, and how much these have changed since the start, are reported at the output times:
     a check without a reference. The mass of a probability density is reported in any case.
     """
+
+    integrals: ClassVar[Any] = None
+    """integrals(self, u, x, t): the densities (k,) at one point x (d,) of integrals over the domain on which the
+    equation depends; written as ``rhs``, which then takes their values (k,) as a fourth argument: rhs(self, u, x, t,
+    integrals).
+
+    They are computed once for a velocity, over the collocation points of all devices, with a statistical error of one
+    over the root of their number or less. A ratio of two of them, such as the mean (u x, u), has a smaller error than
+    either. Nodes of the problem's own (``quadrature``) have none.
+    """
+
+    quadrature: ClassVar[Any] = None
+    """quadrature(self): nodes x (q, d) and weights (q,), numpy, by which ``integrals`` are computed in place of the
+    collocation points; for one to three dimensions, where a rule of a few thousand nodes is exact."""
 
     energy: ClassVar[Any] = None
     """energy(self, u, x): components e (k,) at one point x (d,), linear in u, such that the integral of |e|^2 is

@@ -11,6 +11,7 @@ from nivp_dist import backend  # noqa: F401  float64 before any array is made
 from nivp_dist.problems import reads
 from nivp_dist.problems.base import Problem, has_reference, output_names, stored_initial
 from nivp_dist.problems.domains import Domain
+from nivp_dist.problems.nonlocal_terms import further_arguments
 from nivp_dist.problems.operators import divergence, generator
 from nivp_dist.problems.user_code import UserCode, shown
 from nivp_dist.settings.sources import data_path
@@ -55,9 +56,11 @@ def check(problem: Problem, source: str, t_start: float = 0.0) -> list[str]:
     shape = () if problem.outputs == 1 else (problem.outputs,)
 
     def rhs(x, t):
-        return problem.rhs(problem.initial, x, t)
+        return problem.rhs(problem.initial, x, t, *further_arguments(problem, problem.initial, t))
 
     code.shape("initial(x)", shape, problem.initial, x)
+    if callable(problem.integrals):
+        _integrals(problem, x, time, code)
     code.shape("rhs(u, x, t)", shape, rhs, x, time)
 
     initial = jax.jit(jax.vmap(problem.initial))
@@ -131,6 +134,22 @@ def _invariants(problem: Problem, x: jax.ShapeDtypeStruct, code: UserCode) -> No
             code.fail(f"invariants(u, x)['{name}'] must be a scalar, got {getattr(density, 'shape', density)}")
 
 
+def _integrals(problem: Problem, x: jax.ShapeDtypeStruct, t: jax.ShapeDtypeStruct, code: UserCode) -> None:
+    """Shapes and finite values of the integrals' densities, and of the nodes."""
+    what = "integrals(u, x, t)"
+    densities = lambda x, t: problem.integrals(problem.initial, x, t)  # noqa: E731
+    shape = np.shape(code.call(what, jax.eval_shape, densities, x, t))
+    if len(shape) != 1:
+        code.fail(f"{what} must have shape (k,), got {shape}; stack its parts with jnp.stack")
+    if callable(problem.quadrature):
+        nodes, weights = code.call("quadrature()", lambda: map(np.shape, problem.quadrature()))
+        if not (len(nodes) == 2 and nodes[1:] == x.shape and weights == nodes[:1]):
+            code.fail(f"quadrature() must return nodes (q, {x.shape[0]}) and weights (q,), got {nodes} and {weights}")
+    value = code.call(what, lambda: further_arguments(problem, problem.initial, code.t)[0])
+    if not np.all(np.isfinite(value)):
+        code.fail(f"{what} of u0 has integrals that are not finite: {np.asarray(value)}")
+
+
 def _energy(problem: Problem, points: np.ndarray, code: UserCode) -> None:
     """The shape of the components of the energy, and e(u0 + v) against e(u0) + e(v)."""
     x, other = jax.ShapeDtypeStruct((problem.domain.dimension,), np.float64), _other(problem)
@@ -158,7 +177,9 @@ def _linearity(problem: Problem, points: np.ndarray, velocity: np.ndarray, code:
     other = _other(problem)
 
     def both(x, t):
-        return problem.rhs(other, x, t), problem.rhs(lambda y: problem.initial(y) + other(y), x, t)
+        integrals = further_arguments(problem, problem.initial, t)
+        together = problem.rhs(lambda y: problem.initial(y) + other(y), x, t, *integrals)
+        return problem.rhs(other, x, t, *integrals), together
 
     apart, together = code.call("rhs(u, x, t)", jax.jit(jax.vmap(both, (0, None))), points, code.t)
     size = np.maximum(np.abs(velocity), np.abs(apart)).max()

@@ -118,21 +118,34 @@ def well_density(t: float, diffusion: float, mean: float, spread: float) -> Well
     matrix: exact in time, spectral in space. Raises RuntimeError if the grid does not carry the density.
     """
     reach = max(abs(mean) + TAIL * spread, np.sqrt(1 + np.sqrt(1 + TAIL**2 * diffusion)))
-    n = 2 * int(np.ceil(reach / (FINEST * min(spread, np.sqrt(diffusion) / 2))))
+    y, values, first, second = collocation(reach, min(spread, np.sqrt(diffusion) / 2), mean, spread)
+    # Every squaring inside expm doubles its rounding error; several short steps avoid them.
+    steps = max(1, int(np.ceil(t / STEP)))
+    propagator = expm(t / steps * (diffusion * second - first * (2 * (y - y**3))))
+    for _ in range(steps):
+        values = propagator @ values
+    return normalised(reach, values, t)
+
+
+def collocation(reach: float, scale: float, mean: float, spread: float):
+    """Fourier collocation on [-reach, reach) with n points, fine enough for densities of standard deviation scale.
+
+    Returns: the points (n,), N(mean, spread^2) on them (n,), and the matrices (n, n) of the first and the second
+    derivative.
+    """
+    n = 2 * int(np.ceil(reach / (FINEST * scale)))
     y = reach * (2 * np.arange(n) / n - 1)
     start = np.exp(-((y - mean) ** 2) / (2 * spread**2)) / np.sqrt(2 * np.pi * spread**2)
     k = np.pi / reach * np.fft.fftfreq(n, 1 / n)
     # The first derivative of the highest mode vanishes on the grid; the second does not, and has to damp it.
     factors = np.where(np.arange(n) == n // 2, 0.0, 1j * k), -(k**2)
     transform = np.fft.fft(np.eye(n), axis=0)
-    first, second = (np.fft.ifft(factor[:, None] * transform, axis=0).real for factor in factors)
-    # Every squaring inside expm doubles its rounding error; several short steps avoid them.
-    steps = max(1, int(np.ceil(t / STEP)))
-    propagator = expm(t / steps * (diffusion * second - first * (2 * (y - y**3))))
-    values = start
-    for _ in range(steps):
-        values = propagator @ values
-    mass = values.sum() * 2 * reach / n
+    return y, start, *(np.fft.ifft(factor[:, None] * transform, axis=0).real for factor in factors)
+
+
+def normalised(reach: float, values: np.ndarray, t: float) -> WellDensity:
+    """The density of these values on the grid. Raises RuntimeError where its mass is not one."""
+    mass = values.sum() * 2 * reach / len(values)
     if not abs(mass - 1) < 1e-8:
         raise RuntimeError(f"the reference of the double well has mass {mass:.9g} at t = {t:g}: its grid is too coarse")
     return WellDensity(reach, values / mass)

@@ -32,6 +32,7 @@ SHIPPED = {
     "kuramoto_sivashinsky": ("kuramoto_sivashinsky", "KuramotoSivashinsky"),
     "linear_fokker_planck": ("linear_fokker_planck", "LinearFokkerPlanck"),
     "log_fokker_planck": ("log_fokker_planck", "LogFokkerPlanck"),
+    "mean_field_wells": ("mean_field_wells", "MeanFieldWells"),
     "moving_trap": ("moving_trap", "MovingTrap"),
     "time_varying_advection": ("time_varying_advection", "TimeVaryingAdvection"),
     "vlasov": ("vlasov", "Vlasov"),

@@ -31,7 +31,7 @@ class Solvers:
                 "leave solver.norm out"
             )
         if config.integrator.implicit:
-            _require_dense(network, config.integrator.method)
+            _require_dense(network, self.problem, config.integrator.method)
             solver = config.solver.model_copy(update={"method": "primal"})
             return Galerkin(Discretisation(network, self.problem, config.sampling, self.mesh), solver)
         discretisation = Discretisation(network, self.problem, config.sampling, self.mesh, config.solver.norm)
@@ -62,8 +62,13 @@ class Solvers:
         return Galerkin(Discretisation(network, self.problem, sampling, self.mesh), solver, fitting=True)
 
 
-def _require_dense(network: Network, method: str) -> None:
-    """Raises InputError where implicit steps cannot be taken with this network."""
+def _require_dense(network: Network, problem: Problem, method: str) -> None:
+    """Raises InputError where implicit steps cannot be taken with this network or problem."""
+    if callable(problem.integrals):
+        raise InputError(
+            f"integrator.method = {method!r} does not differentiate integrals of the solution, and the problem has some: "
+            "take an explicit method"
+        )
     if network.form != "direct":
         raise InputError(f"integrator.method = {method!r} needs network.form = 'direct', and it is {network.form!r}")
     if network.size**2 > MATRIX_ENTRIES:

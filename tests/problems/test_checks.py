@@ -235,6 +235,29 @@ def test_an_energy_that_is_not_linear_is_a_mistake(check):
         check(more="def energy(self, u, x):\n        return jnp.stack([u(x), u(x) ** 2])")
 
 
+MASS = "def integrals(self, u, x, t):\n        return {}\n    "
+LIMITED = "def rhs(self, u, x, t, integrals):\n        return u(x) * (1 - integrals[0])"
+RULE = "def quadrature(self):\n        return np.zeros({}), np.ones(9)"
+
+
+def test_integrals_and_their_nodes(check):
+    check(rhs=LIMITED, more=MASS.format("u(x)[None]") + RULE.format((9, 2)))
+    for parts, found in (
+        ({"more": MASS.format("u(x)")}, "integrals(u, x, t) must have shape (k,), got (); stack its parts"),
+        ({"more": MASS.format("u(x)[None] / 0")}, "integrals(u, x, t) of u0 has integrals that are not finite: [inf]"),
+        (
+            {"more": MASS.format("u(x)[None]") + RULE.format((9, 3))},
+            "quadrature() must return nodes (q, 2) and weights (q,), got (9, 3) and (9,)",
+        ),
+    ):
+        with pytest.raises(InputError, match=f"^mine.toml: Mine.{re.escape(found)}"):
+            check(rhs=LIMITED, **parts)
+    with pytest.raises(InputError, match=r"Mine.rhs\(u, x, t\): TypeError: .*rhs\(\) missing 1 .* 'integrals'"):
+        check(rhs=LIMITED)
+    with pytest.raises(InputError, match=r"Mine.rhs\(u, x, t\): TypeError: .*rhs\(\) takes 4 .* but 5 were given"):
+        check(more=MASS.format("u(x)[None]"))
+
+
 @pytest.mark.parametrize("noise", ["np.eye(2)", "t * np.sqrt(2) * jnp.eye(2)"])
 def test_drift_and_noise_are_compared_with_the_equation(check, noise):
     with pytest.raises(InputError) as caught:

@@ -15,6 +15,7 @@ from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
 from nivp_dist.problems.heat import Heat
 from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
 from nivp_dist.problems.log_fokker_planck import LogFokkerPlanck
+from nivp_dist.problems.mean_field_wells import MeanFieldWells
 from nivp_dist.problems.moving_trap import MovingTrap
 from nivp_dist.problems.periodic import PeriodicAllenCahn, PeriodicBurgers, PeriodicHeat
 from nivp_dist.problems.time_varying_advection import TimeVaryingAdvection
@@ -74,6 +75,7 @@ CASES = [
     (PeriodicAllenCahn(), 1.0, 3.0, 3.0, 2e-2),
     (PeriodicBurgers(diffusion=0.05), 0.5, 3.0, 3.0, 1e-2),
     (DoubleWell(dimension=3), 0.3, 0.0, 0.7, 1e-2),
+    (MeanFieldWells(coupling=2.0), 0.3, 0.0, 0.7, 1e-2),
     (LogFokkerPlanck(), 0.5, 0.0, 3.0, 1e-1),
     (FisherKPP(), 1.5, 0.0, 4.0, 4e-2),
 ]
@@ -101,6 +103,14 @@ def derivatives(problem, x, t, h):
     return value, slope, curvature
 
 
+def integrals(problem, t):
+    """What rhs takes beside u, x and t: the exact mean and mass of a density with a mean field."""
+    if problem.integrals is None:
+        return ()
+    exact = problem.statistics(t)
+    return (jnp.append(exact["mean"], exact["mass"]),)
+
+
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
 def test_reference_satisfies_the_equation(case):
     """u_t of the reference by differences, against rhs applied to its second-order Taylor polynomial at each point."""
@@ -116,7 +126,7 @@ def test_reference_satisfies_the_equation(case):
             components = value + slope @ step + jnp.einsum("mij,i,j->m", curvature, step, step) / 2
             return components[0] if problem.outputs == 1 else components
 
-        return jnp.atleast_1d(problem.rhs(taylor, point, t))
+        return jnp.atleast_1d(problem.rhs(taylor, point, t, *integrals(problem, t)))
 
     computed = np.stack([right_hand_side(point, *derivatives(problem, point, t, h)) for point in x])
     scale = np.abs(time_derivative).max(axis=0)
@@ -146,7 +156,8 @@ def test_shapes_and_dtypes_under_jit_and_vmap(case, dtype):
     x = jnp.asarray(np.asarray(problem.domain.centre) + 0.01 * np.ones((4, problem.domain.dimension)), dtype)
     expected = (4,) if problem.outputs == 1 else (4, problem.outputs)
     start = jax.jit(jax.vmap(problem.initial))(x)
-    slope = jax.jit(jax.vmap(lambda y, time: problem.rhs(problem.initial, y, time), in_axes=(0, None)))(x, t)
+    further = [values.astype(dtype) for values in integrals(problem, t)]
+    slope = jax.jit(jax.vmap(lambda y, time: problem.rhs(problem.initial, y, time, *further), in_axes=(0, None)))(x, t)
     assert start.shape == slope.shape == expected
     assert start.dtype == slope.dtype == dtype
     assert np.all(np.isfinite(slope))
