@@ -10,7 +10,7 @@ file or imports jax.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from nivp_dist.settings import rules
 from nivp_dist.settings.fits import FitSettings, RestartSettings
@@ -42,11 +42,11 @@ class NetworkSettings(Section):
 
     # How u follows from the network N. direct: u = factor * N. exponential: u = factor * exp(quadratic form + N), with
     # the residual in u. log_density: log u = quadratic form + N, with the residual in log u. auto: log_density for
-    # densities on the whole space, otherwise direct.
+    # densities on a domain with a real axis and no wall, otherwise direct.
     form: Literal["auto", "direct", "exponential", "log_density"] = "auto"
-    # Number L of frequencies of the embedding, 2^0 to 2^(L-1) times pi/2 per half width of the box. Default: 4 on
-    # boxes; 0, which passes the coordinates on as they are, on the whole space.
-    frequencies: int | None = Field(default=None, ge=0)
+    # Number L of frequencies of the embedding, 2^0 to 2^(L-1) times pi/2 per half width of an axis: one number, or one
+    # for each axis. Default: 4; on real axes 0, which passes the coordinate on as it is.
+    frequencies: NonNegativeInt | list[NonNegativeInt] | None = None
     # Exponent by which the embedding decays with the frequency: one number, or one for each frequency, whose number
     # is then the default of frequencies. The paper has 1; with it, fits of narrow pulses stall at an error of 1e-2.
     alpha: float | list[float] = 0.0
