@@ -79,7 +79,7 @@ class Problem:
 
     @property
     def domain(self) -> Domain:
-        """A ``Box`` (u = 0 on the walls), ``PeriodicBox``, ``OpenBox`` (no boundary data) or ``WholeSpace``, or ``Axes``
+        """A ``Box`` (u = 0 on the walls), ``PeriodicBox``, ``OpenBox`` (no boundary data), ``WholeSpace``, or ``Axes``
         of different kinds."""
         raise TypeError(f"{type(self).__name__} must define the property 'domain'")
 
