@@ -88,8 +88,8 @@ class SamplingSettings(Section):
     # (monitoring/adaptation.py). Has no effect with method = 'solution' or 'paths'.
     adapt_points: bool = True
     # Share of the points that is drawn uniformly with the other methods, so that no part of the domain stays without.
-    # auto: 0.5 with method = density for a field u in a bounded domain, which the network has to keep small where the
-    # solution is not; else 0.1.
+    # auto: 0.5 with method = density for a field u in a domain with a bounded axis, which the network has to keep small
+    # where the solution is not; else 0.1.
     # method = paths: share of the paths that reach into the tails of u, with larger noise and from larger Gaussians.
     uniform_fraction: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto"] = "auto"
     # method = uniform: share of the points drawn uniformly from concentric boxes of all sizes about the centre,
