@@ -7,6 +7,7 @@ import pytest
 from nivp_dist import Problem, solve
 from nivp_dist.errors import InputError
 from nivp_dist.problems import Axes, Periodic, Real, gradient
+from nivp_dist.run.tabulated import Grid, Marginals, tabulate
 
 SETTINGS = {
     "devices": 1,
@@ -58,13 +59,12 @@ def test_free_streaming_against_its_exact_solution(run):
 
 
 def test_its_table_covers_the_circle_and_the_velocities_that_there_are(run):
-    table = run.to_xarray(grid=(9, 33))
-    assert (float(table.x1[0]), float(table.x1[-1])) == (0.0, 2 * np.pi)
-    assert float(table.x2[0]) < -3 and float(table.x2[-1]) > 3
-    marginals = run.to_xarray(marginals=8)
-    exact = np.diff(marginals.x1_edges + 0.5 * np.exp(-(0.4**2) / 2) * np.sin(marginals.x1_edges)) / (2 * np.pi)
-    found = marginals.marginal_x1[-1] * np.diff(marginals.x1_edges)
-    np.testing.assert_allclose(found, exact, atol=0.01)
+    x, v = (tabulate(run, Grid((9, 33))).coordinates[name].values for name in ("x1", "x2"))
+    assert (x[0], x[-1]) == (0.0, 2 * np.pi) and v[0] < -3 and v[-1] > 3
+    marginals = tabulate(run, Marginals(8))
+    edges, density = marginals.coordinates["x1_edges"].values, marginals.variables["marginal_x1"].values[-1]
+    exact = np.diff(edges + 0.5 * np.exp(-(0.4**2) / 2) * np.sin(edges)) / (2 * np.pi)
+    np.testing.assert_allclose(density * np.diff(edges), exact, atol=0.01)
 
 
 def test_paths_are_refused(tmp_path):
