@@ -102,3 +102,12 @@ def coordinates(domain: Domain, x):
 def form_coordinates(domain: Domain, x):
     """The coordinates (n, k), in units of the domain, of which quadratic forms are made."""
     return columns(coordinates(domain, x), domain.polynomial_axes)
+
+
+def along_form_axes(domain: Domain, masses, means, covariances):
+    """Gaussians (K,), (K, d), (K, d, d) along the axes of quadratic forms; along the others the mass is spread evenly."""
+    axes = list(domain.polynomial_axes)
+    if len(axes) == domain.dimension:
+        return masses, means, covariances
+    others = np.setdiff1d(np.arange(domain.dimension), axes)
+    return masses / np.prod(2 * domain.scale[others]), means[:, axes], covariances[:, axes][:, :, axes]

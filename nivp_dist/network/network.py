@@ -21,7 +21,7 @@ from nivp_dist.errors import InputError
 from nivp_dist.network import frames
 from nivp_dist.network.balance import output_scales
 from nivp_dist.network.embedding import frequencies_of, highest_wave_number
-from nivp_dist.network.field import Field, form_coordinates
+from nivp_dist.network.field import Field, along_form_axes, form_coordinates
 from nivp_dist.network.forms import check, form_of
 from nivp_dist.network.frames import Frame
 from nivp_dist.settings.model import Config, NetworkSettings
@@ -131,10 +131,7 @@ class Network:
         if not self.log_density:
             return theta
         axes = list(self.domain.polynomial_axes)
-        if len(axes) < self.dimension:  # u is taken as uniform along the others
-            others = np.setdiff1d(np.arange(self.dimension), axes)
-            masses = masses / np.prod(2 * self.domain.scale[others])
-            means, covariances = means[:, axes], covariances[:, axes][:, :, axes]
+        masses, means, covariances = along_form_axes(self.domain, masses, means, covariances)
         scale, centre = jnp.asarray(self.domain.scale[axes]), jnp.asarray(self.domain.centre[axes])
         rows, columns = np.triu_indices(len(axes))
         for k, layer in enumerate(self.quadratics):
