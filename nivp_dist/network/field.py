@@ -105,7 +105,7 @@ def form_coordinates(domain: Domain, x):
 
 
 def along_form_axes(domain: Domain, masses, means, covariances):
-    """Gaussians (K,), (K, d), (K, d, d) along the axes of quadratic forms; along the others the mass is spread evenly."""
+    """Gaussians (K,), (K, d), (K, d, d) along the axes of quadratic forms; along the others their mass is even."""
     axes = list(domain.polynomial_axes)
     if len(axes) == domain.dimension:
         return masses, means, covariances

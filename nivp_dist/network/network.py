@@ -113,9 +113,8 @@ class Network:
     def _random_parameters(self, key):
         params = self.module.init(key, jnp.zeros((1, self.dimension), self.dtype))["params"]
         flat = _flat(params)
-        return jnp.concatenate([flat[layer.path + ("weight",)].reshape(-1) for layer in self.layers]).astype(
-            jnp.float64
-        )
+        weights = [flat[layer.path + ("weight",)].reshape(-1) for layer in self.layers]
+        return jnp.concatenate(weights).astype(jnp.float64)
 
     def initialise_near(self, key, masses, means, covariances):
         """A random theta (p,) for a solution near a mixture of as many Gaussians as there are quadratic forms, K.
@@ -130,10 +129,10 @@ class Network:
         theta = self.initialise(key)
         if not self.log_density:
             return theta
-        axes = list(self.domain.polynomial_axes)
         masses, means, covariances = along_form_axes(self.domain, masses, means, covariances)
-        scale, centre = jnp.asarray(self.domain.scale[axes]), jnp.asarray(self.domain.centre[axes])
+        axes = list(self.domain.polynomial_axes)
         rows, columns = np.triu_indices(len(axes))
+        scale, centre = jnp.asarray(self.domain.scale[axes]), jnp.asarray(self.domain.centre[axes])
         for k, layer in enumerate(self.quadratics):
             mu, precision = (means[k] - centre) / scale, jnp.linalg.inv(covariances[k])
             precision = scale[:, None] * precision * scale
