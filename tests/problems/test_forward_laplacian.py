@@ -12,11 +12,9 @@ from nivp_dist.problems import (
     Axes,
     Box,
     Neumann,
-    Open,
     Periodic,
     PeriodicBox,
     Problem,
-    Real,
     Wall,
     WholeSpace,
     derivatives,
@@ -133,7 +131,7 @@ NETWORKS = {
     "periodic": (PeriodicBox(3, 0, 2), 1, {"frequencies": 2, "activation": "tanh"}),
     "log density": (WholeSpace(3, 0.5, 2.0), 1, {"form": "log_density", "activation": "gelu"}),
     "exponential": (Box(3), 2, {"form": "exponential", "activation": "sin", "trunk": "separate"}),
-    "mixed": (Axes(Wall(0, 1), Periodic(0, 2), Neumann(-1, 1), Open(0, 3), Real()), 1, {"form": "exponential"}),
+    "mixed": (Axes(Wall(0, 1), Periodic(0, 2), Neumann(-1, 1)), 1, {"form": "exponential"}),
 }
 
 
