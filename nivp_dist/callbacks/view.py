@@ -59,8 +59,8 @@ class RunView(Protocol):
         ...
 
     def window(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Lower and upper bounds of the box, or on the whole space of the part that the points fill, and the mean of
-        the density of the points, each (d,)."""
+        """Lower and upper bounds of the domain, along real axes of the part that the points fill, and the mean of the
+        density of the points, each (d,)."""
         ...
 
     def record(self, name: str, value: Any) -> None:

@@ -32,8 +32,8 @@ NAMES = ("npz", "csv", "netcdf", "zarr", "vtk")
 def export(directory, name, output, overwrite, grid, slices, bounds, times, marginals, samples, seed):
     """Write the run in DIR for other programs: numpy, tables, xarray, ParaView.
 
-    The outputs on a grid of the box (or, on the whole space, of the part that the points fill), with reference and
-    error where the problem has a reference; or marginals or samples of a density. Coordinates are named x1, x2, ...
+    The outputs on a grid of the domain (along real axes, of the part that the points fill), with reference and error
+    where the problem has a reference; or marginals or samples of a density. Coordinates are named x1, x2, ...
     netcdf, zarr and vtk need the extra `export`.
     """
     run_directory.require_run(directory)

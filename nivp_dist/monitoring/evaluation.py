@@ -29,8 +29,8 @@ class Score(NamedTuple):
     """At one time: errors (NaN without a reference) and integrals of the solution, importance-sampled.
 
     Attributes:
-        relative_l2: on a box that of L2 over the domain; on the whole space both norms are weighted by the reference r,
-            sqrt(E_r |u - r|^2 / E_r r^2). NaN where r is zero at all points.
+        relative_l2: on a bounded domain that of L2 over the domain; with a real axis both norms are weighted by the
+            reference r, sqrt(E_r |u - r|^2 / E_r r^2). NaN where r is zero at all points.
         compared_outputs: the errors are those of so many outputs, which the reference gives: the first ones.
         relative_l2_normalised: the same of u over its mass. log_rms: sqrt(E_r |log u - log r|^2). Densities only.
         effective_points: how many points the relative error rests on (Kish 1965).
@@ -73,7 +73,7 @@ class Scorer:
     def __init__(self, problem: Problem, network, sampler: Sampler, points: int, seed: int):
         self.problem, self.points = problem, points
         self.is_density = problem.density or sampler.log_density
-        self.everywhere = not problem.domain.bounded
+        self.unbounded, self.whole_space = not problem.domain.bounded, not problem.domain.bounded_axes
         self.key = random_keys.run_key(seed)
         # The arrays are on every process, because each computes the reference on its host.
         replicated = NamedSharding(sampler.mesh, P())
@@ -117,7 +117,7 @@ class Scorer:
     def _errors(self, measure, u, log, mass, reference) -> tuple[float, int, float, float, float]:
         """The first five fields of a Score."""
         outputs = reference.shape[1]
-        weight = measure[:, None] * np.abs(reference if self.everywhere else 1.0)
+        weight = measure[:, None] * np.abs(reference if self.unbounded else 1.0)
         size = np.sum(weight * reference**2) or np.nan
         relative = lambda values: float(np.sqrt(np.sum(weight * (values - reference) ** 2) / size))  # noqa: E731
         parts = np.sum(weight * (u[:, :outputs] - reference) ** 2, axis=1)
@@ -136,7 +136,7 @@ class Scorer:
         On the whole space the fitted Gaussians, whose integrals are one, are control variates: only the part of u that
         is no combination of them is integrated by sampling.
         """
-        if not (self.is_density and self.everywhere):
+        if not (self.is_density and self.whole_space):
             return integral(mass_at)
         centred = gaussians - gaussians.mean(axis=0)
         coefficients = np.linalg.lstsq(centred, mass_at - mass_at.mean(), rcond=1e-10)[0]

@@ -31,7 +31,7 @@ def output_scales(problem, wavenumber: float, t_start: float = 0.0, norm: str = 
     and steps are then weighed as the solution's own parts are.
 
     Args:
-        wavenumber: the embedding's highest, in the coordinates that map the domain to [-1, 1]^d.
+        wavenumber: the embedding's highest, in the network's coordinates, [-1, 1] along bounded axes.
         t_start: the time of the initial condition. norm: solver.norm.
     """
     reach = REACH if norm == "field" else 1.0
@@ -44,8 +44,8 @@ def output_scales(problem, wavenumber: float, t_start: float = 0.0, norm: str = 
 def couplings(problem, wavenumber: float, t_start: float = 0.0) -> np.ndarray:
     """B (m, m): B_kl is the RMS response of L_k, linearised at u0 and t_start, to a wave of unit RMS in output l."""
     domain, rng = problem.domain, np.random.default_rng(0)
-    centre, scale, shape = domain.centre, domain.scale, (PROBES, domain.dimension)
-    xi = rng.uniform(-1, 1, shape) if domain.bounded else rng.standard_normal(shape)
+    centre, scale = domain.centre, domain.scale
+    xi = domain.normalised().sample(rng, PROBES)
     phases, integrals = rng.uniform(0, 2 * np.pi, PROBES), further_arguments(problem, problem.initial, t_start)
 
     def response(output, point, phase):

@@ -1,4 +1,4 @@
-"""The field that the parameters represent, as flax modules: embedding, MLP, quadratic forms, boundary factor."""
+"""The field that the parameters represent, as flax modules: MLP, quadratic forms, boundary factor."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,8 @@ import numpy as np
 
 from nivp_dist import backend  # noqa: F401
 from nivp_dist.network import frames
-from nivp_dist.problems.domains import Domain
+from nivp_dist.network.embedding import chebyshev, embedding
+from nivp_dist.problems.domains import Domain, columns
 from nivp_dist.settings.model import NetworkSettings
 
 ACTIVATIONS: dict[str, Callable] = {"swish": nn.swish, "tanh": jnp.tanh, "gelu": nn.gelu, "sin": jnp.sin}
@@ -71,74 +72,42 @@ class Field(nn.Module):
     def __call__(self, x):
         s, domain = self.settings, self.domain
         xi = coordinates(domain, x)
-        a = embed(xi, number_of_frequencies(s, domain), s.alpha, domain.walls == "periodic", self.even)
+        a = embedding(xi, domain, s, self.even)
         if s.trunk == "shared" or self.fields == 1:
             y = MLP(s.width, s.depth, self.outputs, s.activation, name="trunk")(a)
         else:
             nets = [MLP(s.width, s.depth, 1, s.activation, name=f"output_{k:02d}") for k in range(self.outputs)]
             y = jnp.concatenate([net(a) for net in nets], axis=-1)
-        if self.form != "direct":
+        if self.form != "direct" and domain.polynomial_axes:
             # The quadratic form alone represents a Gaussian exactly; the MLP represents the rest.
             names = ["quadratic"] + [f"quadratic_{k:02d}" for k in range(1, number_of_gaussians(s))]
-            forms = [Affine(self.outputs, name=name)(frames.monomials(xi)) for name in names]
+            inputs = columns(xi, domain.polynomial_axes)
+            forms = [Affine(self.outputs, name=name)(frames.monomials(inputs)) for name in names]
             y = y + (forms[0] if len(forms) == 1 else nn.logsumexp(jnp.stack(forms), axis=0))
             if s.additive:
                 y = y + Affine(self.outputs, name="additive")(chebyshev(xi, s.additive))
         if self.form == "exponential":
             u = jnp.exp(y[:, : self.fields])
             y = jnp.concatenate([u, u * y[:, self.fields :]], axis=-1) if self.outputs > self.fields else u
-        if domain.walls == "zero":
-            y = y * jnp.prod(1 - xi**2, axis=-1, keepdims=True)
+        if walls := domain.axes_of("wall"):
+            y = y * jnp.prod(1 - columns(xi, walls) ** 2, axis=-1, keepdims=True)
         return y
 
 
 def coordinates(domain: Domain, x):
-    """x (n, d) in units of the domain: [-1, 1]^d for a box."""
+    """x (n, d) in units of the domain: [-1, 1] along bounded axes."""
     return (x - jnp.asarray(domain.centre, x.dtype)) / jnp.asarray(domain.scale, x.dtype)
 
 
-def number_of_frequencies(settings: NetworkSettings, domain: Domain) -> int:
-    """L: as set, else the number of the exponents in a list alpha, else 4 on boxes, and 0 on the whole space, which has
-    no length that a wave could fit."""
-    if settings.frequencies is not None:
-        return settings.frequencies
-    if isinstance(settings.alpha, list):
-        return len(settings.alpha)
-    return 4 if domain.bounded else 0
+def form_coordinates(domain: Domain, x):
+    """The coordinates (n, k), in units of the domain, of which quadratic forms are made."""
+    return columns(coordinates(domain, x), domain.polynomial_axes)
 
 
-def embed(xi, frequencies: int, alpha, periodic: bool, even: tuple[int, ...] = ()):
-    """x and sin(w_k x) / w_k^alpha, cos(w_k x) / w_k^alpha, w_k = 2^k pi/2 (arXiv 2304.14994, eq. 9).
-
-    Args:
-        xi: (n, d), in [-1, 1]^d on boxes. On a periodic box w_k = 2^k pi, and x itself is left out.
-        alpha: one number, or one for each frequency. (A derivative of order q multiplies the wave k by w_k^q.)
-        even: axes whose features are even ones only, x^2 and the cosines.
-    """
-    if not frequencies:  # jaxlib 0.11.2 crashes when it compiles a sharded program with a constant without entries
-        return _coordinates_or_squares(xi, even)
-    omega = wave_numbers(frequencies, periodic)
-    decay = jnp.asarray(omega ** -np.broadcast_to(np.asarray(alpha, np.float64), (frequencies,)), xi.dtype)
-    phase = xi[:, :, None] * jnp.asarray(omega, xi.dtype)
-    odd = np.setdiff1d(np.arange(xi.shape[1]), even)
-    waves = [(wave(part) * decay).reshape(len(xi), -1) for wave, part in ((jnp.sin, phase[:, odd]), (jnp.cos, phase))]
-    plain = _coordinates_or_squares(xi, even)
-    return jnp.concatenate(waves if periodic else [plain, *waves], axis=-1)
-
-
-def _coordinates_or_squares(xi, even: tuple[int, ...]):
-    """xi (n, d), with its squares along the axes in which the solution is even."""
-    return jnp.where(np.isin(np.arange(xi.shape[1]), even), xi**2, xi)
-
-
-def chebyshev(xi, degree: int):
-    """The polynomials T_1 .. T_degree of every coordinate, xi (n, d) in [-1, 1]^d: (n, d degree)."""
-    polynomials = [jnp.ones_like(xi), xi]
-    while len(polynomials) <= degree:
-        polynomials.append(2 * xi * polynomials[-1] - polynomials[-2])
-    return jnp.concatenate(polynomials[1:], axis=-1)
-
-
-def wave_numbers(count: int, periodic: bool) -> np.ndarray:
-    """w_k (count,), see ``embed``."""
-    return 2.0 ** np.arange(count) * (np.pi if periodic else np.pi / 2)
+def along_form_axes(domain: Domain, masses, means, covariances):
+    """Gaussians (K,), (K, d), (K, d, d) along the axes of quadratic forms; along the others their mass is even."""
+    axes = list(domain.polynomial_axes)
+    if len(axes) == domain.dimension:
+        return masses, means, covariances
+    others = np.setdiff1d(np.arange(domain.dimension), axes)
+    return masses / np.prod(2 * domain.scale[others]), means[:, axes], covariances[:, axes][:, :, axes]

@@ -1,7 +1,9 @@
 """What the network represents, u or log u, and the settings that go with it."""
 
 from nivp_dist.errors import InputError
-from nivp_dist.network.field import number_of_frequencies, number_of_gaussians
+from nivp_dist.network.embedding import frequencies_of
+from nivp_dist.network.field import number_of_gaussians
+from nivp_dist.problems.domains import Domain
 from nivp_dist.settings.model import Config, NetworkSettings
 
 
@@ -9,22 +11,39 @@ def form_of(settings: NetworkSettings, problem) -> str:
     """network.form of a problem: "direct", "exponential" or "log_density"."""
     if settings.form != "auto":
         return settings.form
-    return "log_density" if problem.density and not problem.domain.bounded else "direct"
+    return "log_density" if problem.density and _has_logarithm(problem.domain) else "direct"
+
+
+def _has_logarithm(domain: Domain) -> bool:
+    """Whether log u is represented well: by a quadratic form far out, and finite everywhere."""
+    return not domain.bounded and not domain.axes_of("wall")
 
 
 def check(settings: NetworkSettings, problem, form: str) -> None:
     """Raises InputError if the settings do not suit the form, or the domain of the problem."""
     domain = problem.domain
-    if form == "log_density" and (domain.bounded or problem.outputs != 1):
-        raise InputError("network.form = 'log_density' needs a problem on the WholeSpace with one output")
-    if settings.additive and not (form == "exponential" and domain.walls == "zero"):
+    if form == "log_density" and not (_has_logarithm(domain) and problem.outputs == 1):
+        raise InputError(
+            "network.form = 'log_density' needs a problem with one output on the WholeSpace, or with a Real axis and "
+            "no Wall"
+        )
+    if settings.additive and not (form == "exponential" and len(domain.axes_of("wall")) == domain.dimension):
         raise InputError(
             f"network.additive = {settings.additive} needs network.form = 'exponential' on a box with walls"
         )
     if number_of_gaussians(settings) > 1 and form != "log_density":
         raise InputError(f"network.gaussians = {settings.gaussians} needs a field log u: network.form = 'log_density'")
-    if domain.walls == "periodic" and number_of_frequencies(settings, domain) == 0:
-        raise InputError("network.frequencies = 0 on a periodic box leaves the network without inputs: set at least 1")
+    counts = frequencies_of(settings, domain)
+    if len(counts) != domain.dimension:
+        raise InputError(
+            f"network.frequencies has {len(counts)} entries for {domain.dimension} axes: give one each, or one number"
+        )
+    for i in domain.axes_of("periodic", "neumann"):
+        if counts[i] == 0:
+            raise InputError(
+                f"network.frequencies = 0 leaves the network without an input along axis {i}, which is "
+                f"{domain.axes[i]}: set at least 1"
+            )
 
 
 def with_gaussians(config: Config, problem) -> Config:

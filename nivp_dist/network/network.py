@@ -20,7 +20,8 @@ from nivp_dist.backend.point_blocks import in_blocks
 from nivp_dist.errors import InputError
 from nivp_dist.network import frames
 from nivp_dist.network.balance import output_scales
-from nivp_dist.network.field import Field, coordinates, number_of_frequencies, wave_numbers
+from nivp_dist.network.embedding import frequencies_of, highest_wave_number
+from nivp_dist.network.field import Field, along_form_axes, form_coordinates
 from nivp_dist.network.forms import check, form_of
 from nivp_dist.network.frames import Frame
 from nivp_dist.settings.model import Config, NetworkSettings
@@ -77,7 +78,7 @@ class Network:
         self.size = self.layers[-1].stop
         self.quadratics = [layer for layer in self.layers if layer.path[0].startswith("quadratic")]
         # First layers whose inputs are coordinates have frames on the whole space only: no solution moves far in a box.
-        plain = not self.domain.bounded and number_of_frequencies(settings, self.domain) == 0
+        plain = not self.domain.bounded_axes and not any(frequencies_of(settings, self.domain))
         first = [layer for layer in self.layers if plain and layer.path[-1] == "hidden_00"]
         self.layers_with_frames = self.quadratics + first
         self._initialise = jax.jit(self._random_parameters)  # else dozens of small programs, compiled one by one
@@ -97,8 +98,7 @@ class Network:
 
     def _scales(self, settings: NetworkSettings, problem, t_start: float, norm: str) -> np.ndarray:
         if settings.output_scales == "auto":
-            count = max(1, number_of_frequencies(settings, self.domain))
-            return output_scales(problem, wave_numbers(count, self.domain.walls == "periodic")[-1], t_start, norm)
+            return output_scales(problem, highest_wave_number(settings, self.domain), t_start, norm)
         if len(settings.output_scales) != self.outputs:
             raise InputError(
                 f"network.output_scales has {len(settings.output_scales)} entries for {self.outputs} outputs: "
@@ -113,9 +113,8 @@ class Network:
     def _random_parameters(self, key):
         params = self.module.init(key, jnp.zeros((1, self.dimension), self.dtype))["params"]
         flat = _flat(params)
-        return jnp.concatenate([flat[layer.path + ("weight",)].reshape(-1) for layer in self.layers]).astype(
-            jnp.float64
-        )
+        weights = [flat[layer.path + ("weight",)].reshape(-1) for layer in self.layers]
+        return jnp.concatenate(weights).astype(jnp.float64)
 
     def initialise_near(self, key, masses, means, covariances):
         """A random theta (p,) for a solution near a mixture of as many Gaussians as there are quadratic forms, K.
@@ -130,8 +129,10 @@ class Network:
         theta = self.initialise(key)
         if not self.log_density:
             return theta
-        scale, centre = jnp.asarray(self.domain.scale), jnp.asarray(self.domain.centre)
-        rows, columns = np.triu_indices(self.dimension)
+        masses, means, covariances = along_form_axes(self.domain, masses, means, covariances)
+        axes = list(self.domain.polynomial_axes)
+        rows, columns = np.triu_indices(len(axes))
+        scale, centre = jnp.asarray(self.domain.scale[axes]), jnp.asarray(self.domain.centre[axes])
         for k, layer in enumerate(self.quadratics):
             mu, precision = (means[k] - centre) / scale, jnp.linalg.inv(covariances[k])
             precision = scale[:, None] * precision * scale
@@ -148,7 +149,7 @@ class Network:
         """
         if not self.layers_with_frames:
             return ()
-        xi = coordinates(self.domain, x)
+        xi = form_coordinates(self.domain, x)
         if not self.log_density:  # the field is u = exp(form): a change of the form counts with the square of u
             weights = weights * jnp.sum(in_blocks(partial(self.field, theta), x).astype(jnp.float64) ** 2, axis=-1)
         whole = frames.fit(xi, weights, axis)
@@ -254,7 +255,7 @@ class Network:
         inputs = [recorded[layer.path + ("input",)][0] for layer in self.layers]
         if basis is not None:
             for layer, frame in zip(self.layers_with_frames, basis.frames):
-                z = (coordinates(self.domain, x) - frame.mean) @ frame.matrix.T
+                z = (form_coordinates(self.domain, x) - frame.mean) @ frame.matrix.T
                 features = frames.monomials(z) if layer in self.quadratics else z
                 inputs[self.layers.index(layer)] = frames.affine(features).astype(self.dtype)
             inputs = [scale.astype(self.dtype) * a for scale, a in zip(basis.scales, inputs)]

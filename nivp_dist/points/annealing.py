@@ -18,11 +18,11 @@ import numpy as np
 from nivp_dist.backend import random_keys
 from nivp_dist.points.mixture import Density, component_log_densities, maximise_likelihood
 from nivp_dist.points.points import effective_sample_size
-from nivp_dist.problems.domains import Domain
+from nivp_dist.problems.domains import Domain, columns
 
 POPULATION = 8192  # a covariance in 100 dimensions is then right to a tenth
 KEPT = 0.5  # share of the population that stays effective in one change of beta
-WIDER = 2.0  # p0 on the whole space: its standard deviations, in units of the domain's scale
+WIDER = 2.0  # p0 along real axes, where it is normal: its standard deviations, in units of the domain's scale
 MOVES = 2  # Metropolis steps after a change of beta, for each dimension, and FEWEST_MOVES of them at least
 FEWEST_MOVES = 20
 JUMP_EVERY = 5  # every fifth step has the whole difference of two members, which may lead from one part of u to another
@@ -33,7 +33,7 @@ STARTS = 8  # of expectation-maximisation, whose best result is taken
 def annealed(key, domain: Domain, log_values: Callable) -> jax.Array | None:
     """A population (POPULATION, d) of the density that is proportional to exp(log_values(x)).
 
-    log_values: (n, d) -> (n,), -inf where the density vanishes, as outside of a box.
+    log_values: (n, d) -> (n,), -inf where the density vanishes, as outside of the domain.
 
     Returns None where the density vanishes at all members of p0, or where beta does not reach one.
     """
@@ -86,15 +86,23 @@ def _draw_base(domain: Domain, key):
     shape = (POPULATION, domain.dimension)
     if domain.bounded:
         return jax.random.uniform(key, shape, minval=jnp.asarray(domain.lower), maxval=jnp.asarray(domain.upper))
-    return domain.centre + WIDER * domain.scale * jax.random.normal(key, shape)
+    z = jax.random.normal(key, shape)
+    x = domain.centre + WIDER * domain.scale * z
+    if not domain.bounded_axes:
+        return x
+    uniform = domain.centre + domain.scale * (2 * jax.scipy.stats.norm.cdf(z) - 1)
+    return jnp.where(np.isin(np.arange(domain.dimension), domain.bounded_axes), uniform, x)
 
 
 def _log_base(domain: Domain, x):
     """log p0 at x (n, d), up to a constant: (n,)."""
-    if domain.bounded:
-        inside = jnp.all((x > domain.lower) & (x < domain.upper), axis=-1)
-        return jnp.where(inside, 0.0, -jnp.inf)
-    return -0.5 * jnp.sum(((x - domain.centre) / (WIDER * domain.scale)) ** 2, axis=-1)
+    logs = 0.0
+    if domain.real_axes:
+        logs = -0.5 * jnp.sum(columns((x - domain.centre) / (WIDER * domain.scale), domain.real_axes) ** 2, axis=-1)
+    if not domain.bounded_axes:
+        return logs
+    inside = jnp.all((x > domain.lower) & (x < domain.upper), axis=-1)
+    return jnp.where(inside, logs, -jnp.inf)
 
 
 def _next_change(log_ratio: np.ndarray, most: float) -> float:

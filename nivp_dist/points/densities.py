@@ -22,28 +22,44 @@ def draw_points(
     """Points x (n, d) of a density q, and 1 / q(x), (n,): sum(f(x) / q(x)) / n estimates the integral of f.
 
     q is the snapshot's mixture with larger covariances. A share of it is a still broader copy, so that q does not
-    vanish in tails of the solution that reach beyond the mixture. In a box a share of the points is uniform.
+    vanish in tails of the solution that reach beyond the mixture. Where axes of the domain are bounded, a share of the
+    points is uniform along these, and of the mixture along the others.
     """
     weights, means, covariances = (snapshot[f"density_{part}"] for part in ("weights", "means", "covariances"))
     d, random = means.shape[1], np.random.default_rng(seed)
     weights = np.concatenate([(1 - BROAD_SHARE) * weights, BROAD_SHARE * weights]) / weights.sum()
     means = np.concatenate([means, means])
-    roots = np.linalg.cholesky(np.concatenate([WIDENED * covariances, WIDENED * BROAD * covariances]))
+    covariances = np.concatenate([WIDENED * covariances, WIDENED * BROAD * covariances])
+    roots = np.linalg.cholesky(covariances)
     component = random.choice(len(weights), n, p=weights)
     x = means[component] + np.einsum("nij,nj->ni", roots[component], random.standard_normal((n, d)))
-    box = domain if domain is not None and domain.bounded else None
+    box = domain if domain is not None and domain.bounded_axes else None
     if box is not None:
         uniform = np.flatnonzero(random.uniform(size=n) < UNIFORM_SHARE)
-        x[uniform] = box.sample(random, len(uniform))
-    logs = []
-    for weight, mean, root in zip(weights, means, roots):
-        z = np.linalg.solve(root, (x - mean).T)
-        logs.append(np.log(weight) - 0.5 * np.sum(z**2, axis=0) - np.sum(np.log(np.diag(root))))
-    log_q = np.logaddexp.reduce(logs, axis=0) - 0.5 * d * np.log(2 * np.pi)
+        bounded = list(box.bounded_axes)
+        x[uniform[:, None], bounded] = box.sample(random, len(uniform))[:, bounded]
+    log_q = _log_mixture(weights, means, covariances, x)
     if box is not None:
-        log_uniform = np.where(box.contains(x), np.log(UNIFORM_SHARE / box.volume), -np.inf)
+        along = _marginal_of(weights, means, covariances, x, list(box.real_axes))
+        log_uniform = np.where(box.contains(x), np.log(UNIFORM_SHARE / box.bounded_volume) + along, -np.inf)
         log_q = np.logaddexp(np.log(1 - UNIFORM_SHARE) + log_q, log_uniform)
     return x, np.exp(-log_q)
+
+
+def _log_mixture(weights, means, covariances, x) -> np.ndarray:
+    """log of the density of Gaussians (K,), (K, d), (K, d, d) at x (n, d): (n,)."""
+    logs = []
+    for weight, mean, root in zip(weights, means, np.linalg.cholesky(covariances)):
+        z = np.linalg.solve(root, (x - mean).T)
+        logs.append(np.log(weight) - 0.5 * np.sum(z**2, axis=0) - np.sum(np.log(np.diag(root))))
+    return np.logaddexp.reduce(logs, axis=0) - 0.5 * means.shape[1] * np.log(2 * np.pi)
+
+
+def _marginal_of(weights, means, covariances, x, axes: list[int]) -> np.ndarray | float:
+    """log of the density of these Gaussians along some axes, at x (n, d): (n,); 0 for no axis."""
+    if not axes:
+        return 0.0
+    return _log_mixture(weights, means[:, axes], covariances[:, axes][:, :, axes], x[:, axes])
 
 
 def marginal(x: np.ndarray, mass: np.ndarray, edges: np.ndarray) -> np.ndarray:

@@ -56,7 +56,7 @@ class Paths:
 
     def __init__(self, problem: Problem, sampler: Sampler, t_start: float = 0.0):
         self.problem, self.sampler, self.settings, self.t_start = problem, sampler, sampler.settings, t_start
-        if problem.drift is None or not sampler.log_density:
+        if problem.drift is None or not sampler.log_density or sampler.domain.bounded_axes:
             raise InputError(
                 "sampling.method = 'paths' needs a density on the WholeSpace whose problem defines drift(x, t): "
                 "use 'solution' or 'density'"

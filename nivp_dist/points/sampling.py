@@ -1,14 +1,15 @@
 """Collocation points that follow the solution, and their quadrature weights.
 
-Points come from K + 1 parts: a share n_0 that is uniform on the box, and n_k points of each Gaussian N_k fitted to |u|.
+Points come from K + 1 parts: a share n_0 that is uniform on a box, and n_k points of each Gaussian N_k fitted to |u|.
 The weight of a point is one over the intensity of points, the expected number of them per volume,
 
     lambda(x) = n_0 / volume + sum_k n_k N_k(x)
 
 (the balance heuristic of Veach and Guibas 1995). A Gaussian draw outside the box is replaced by a uniform one and
 counted as such, so that lambda needs no normalising constant of a truncated Gaussian. On the whole space broader copies
-of the Gaussians stand in for the uniform part. In one and two dimensions both kinds of points come from a
-low-discrepancy sequence (``low_discrepancy``).
+of the Gaussians stand in for the uniform part, and where only some axes are bounded the product of both
+(``product_part``). In one and two dimensions both kinds of points come from a low-discrepancy sequence
+(``low_discrepancy``).
 
 A draw is a function of a key and the density alone: every process makes the same one, on any number of devices.
 """
@@ -37,6 +38,7 @@ from nivp_dist.points.mixture import (
     transformed_normals,
 )
 from nivp_dist.points.points import Points, effective_sample_size, pad
+from nivp_dist.points.product_part import with_product_part
 from nivp_dist.problems.domains import Domain
 from nivp_dist.settings.automatic import number_of_points, uniform_fraction
 from nivp_dist.settings.model import SamplingSettings
@@ -77,12 +79,14 @@ class Sampler:
         log_density: True if the field is log u: all points of a draw then have the same weight.
         squares: True if the Gaussians are fitted to |u|^2 in place of |u|, see ``_fit``.
 
-    Raises InputError: uniform points on the whole space.
+    Raises InputError: uniform points along a real axis.
     """
 
     def __init__(self, settings: SamplingSettings, domain: Domain, log_density: bool, mesh: Mesh, squares=False):
         if not domain.bounded and settings.method == "uniform":
-            raise InputError("sampling.method = 'uniform' is impossible on the whole space: use 'density'")
+            raise InputError(
+                "sampling.method = 'uniform' is impossible on the whole space, or along a Real axis: use 'density'"
+            )
         self.settings, self.domain, self.log_density, self.squares = settings, domain, log_density, squares
         self.mesh = mesh
         # A density is replicated over the devices, wherever it comes from: one program then serves all calls.
@@ -183,6 +187,10 @@ class Sampler:
         gaussian = transformed_normals(density.means, factors, jnp.maximum(parts.part - 1, 0), z)
         if self.domain.bounded:
             x, intensity = self._with_uniform_part(gaussian, for_uniforms, parts)
+        elif self.domain.bounded_axes:
+            component = jnp.where(parts.part == 0, self._broad_component(inflated, parts), parts.part - 1)
+            wide = inflated._replace(covariances=BROAD * inflated.covariances)
+            x, intensity = with_product_part(self.domain, gaussian, for_uniforms, parts.part == 0, component, wide)
         else:
             x, intensity = self._with_broad_part(gaussian, z, inflated, factors, parts)
         kernels = component_log_densities(inflated, x)
@@ -190,7 +198,7 @@ class Sampler:
         return pad(self._weighted(x, 1.0 / intensity), self.mesh.size)
 
     def _uniform_share(self) -> float:
-        return uniform_fraction(self.settings, field=self.squares and self.domain.bounded)
+        return uniform_fraction(self.settings, field=self.squares and bool(self.domain.bounded_axes))
 
     def _choose_parts(self, weights, shift, n: int) -> _Parts:
         """A stratified choice: the counts are within one of the expected numbers. shift: uniform on (0, 1)."""
@@ -213,12 +221,16 @@ class Sampler:
 
     def _with_broad_part(self, gaussian, z, inflated: Density, factors, parts: _Parts):
         """On the whole space: points x (n, d), and the intensity of those from the broad Gaussians at x, (n,)."""
-        cumulative = jnp.cumsum(inflated.weights)[:-1]
-        component = jnp.searchsorted(cumulative, parts.position / self._uniform_share(), side="right")
+        component = self._broad_component(inflated, parts)
         broad = transformed_normals(inflated.means, jnp.sqrt(BROAD) * factors, component, z)
         x = jnp.where((parts.part == 0)[:, None], broad, gaussian)
         wide = inflated._replace(covariances=BROAD * inflated.covariances)
         return x, parts.counts[0] * jnp.exp(log_mixture(wide, x))
+
+    def _broad_component(self, density: Density, parts: _Parts):
+        """For points of the part 0, whose broad copy of a Gaussian they come from: (n,)."""
+        cumulative = jnp.cumsum(density.weights)[:-1]
+        return jnp.searchsorted(cumulative, parts.position / self._uniform_share(), side="right")
 
     def _weighted(self, x, measure) -> Points:
         n = len(x)

@@ -2,17 +2,23 @@
 
 from nivp_dist import backend  # noqa: F401  float64 before any array is made
 from nivp_dist.problems.base import Dimension, NonNegative, Positive, Problem
-from nivp_dist.problems.domains import Box, OpenBox, PeriodicBox, WholeSpace
+from nivp_dist.problems.domains import Axes, Box, Neumann, Open, OpenBox, Periodic, PeriodicBox, Real, Wall, WholeSpace
 from nivp_dist.problems.operators import derivatives, divergence, generator, gradient, laplacian
 
 __all__ = [
+    "Axes",
     "Box",
     "Dimension",
+    "Neumann",
     "NonNegative",
+    "Open",
     "OpenBox",
+    "Periodic",
     "PeriodicBox",
     "Positive",
     "Problem",
+    "Real",
+    "Wall",
     "WholeSpace",
     "derivatives",
     "divergence",

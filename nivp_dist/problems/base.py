@@ -49,12 +49,12 @@ class Problem:
     Class attributes:
         outputs: m, the number of components of u. Default 1.
         output_names: the names of the m components in tables and pictures. Default ("u",), or u_1, u_2, ... if m > 1.
-        density: True if u is a probability density: positive, of mass one. On the whole space the network then
-            represents log u, and the mean and covariance of u are reported. Default False.
+        density: True if u is a probability density: positive, of mass one. Where an axis is real and none has walls the
+            network then represents log u, and the mean and covariance of u are reported. Default False.
         linear: True if L[a u + b v] = a L[u] + b L[v], with the values of ``integrals`` held, if there are any; an
             affine L, with a source, is not linear. It is checked before a run. A network that represents log u then
             evaluates L[u] / u, where u itself would overflow or underflow. Default False.
-        even: the axes along which u(x, t) is even about the centre of a box for all t. It is checked at the start. The
+        even: the bounded axes along which u(x, t) is even about their middle for all t. It is checked at the start. The
             network then has even features only, and every point counts for its mirror images. Default ().
         data_files: the files that the class reads, relative to the folder of its own file, such as ("table.npy",). The
             run reads copies in its directory, so they are opened as ``Path(__file__).parent / "table.npy"``. Files
@@ -79,7 +79,8 @@ class Problem:
 
     @property
     def domain(self) -> Domain:
-        """A ``Box`` (u = 0 on the walls), ``PeriodicBox``, ``OpenBox`` (no boundary data) or ``WholeSpace``."""
+        """A ``Box`` (u = 0 on the walls), ``PeriodicBox``, ``OpenBox`` (no boundary data), ``WholeSpace``, or ``Axes``
+        of different kinds."""
         raise TypeError(f"{type(self).__name__} must define the property 'domain'")
 
     def initial(self, x):

@@ -21,6 +21,9 @@ SCALE_POINTS = 4096  # points for max |u0|, which a narrow u0 attains at few of 
 # Largest |u0| on the walls (periodic: its largest jump) over max |u0|. A Gaussian five widths away is at 4e-6 of its
 # peak, below the error of any fit.
 BOUNDARY_TOLERANCE = 1e-5
+# Largest slope of u0 on Neumann walls, over max |u0| per half width. What has zero slope there and differs from u0 by a
+# slope of 1e-3 differs in value by less than 1e-4, because the wrong slope needs to reach a tenth of the width only.
+SLOPE_TOLERANCE = 1e-3
 # Largest difference of u0, or L[u0], at mirrored points over its largest value. For an even function it is rounding,
 # which derivatives amplify.
 SYMMETRY_TOLERANCE = 1e-9
@@ -65,7 +68,7 @@ def check(problem: Problem, source: str, t_start: float = 0.0) -> list[str]:
 
     initial = jax.jit(jax.vmap(problem.initial))
     code.finite("initial(x)", points, code.call("initial(x)", initial, points))
-    _boundary(domain, initial, code)
+    _boundary(problem, initial, code)
     velocity = code.call("rhs(u, x, t)", jax.jit(jax.vmap(rhs, (0, None))), points, t_start)
     code.finite(f"rhs(u, x, t) at t = {t_start:g} with u = initial", points, velocity)
     if callable(problem.invariants):
@@ -85,7 +88,7 @@ def _domain(problem: Problem, code: UserCode) -> Domain:
     domain = code.call("domain", lambda: problem.domain)
     if not isinstance(domain, Domain):
         hint = "; put @property above it" if callable(domain) else ""
-        code.fail(f"domain must be a Box, PeriodicBox, OpenBox or WholeSpace, got {type(domain).__name__}{hint}")
+        code.fail(f"domain must be a Box, PeriodicBox, OpenBox, WholeSpace or Axes, got {type(domain).__name__}{hint}")
     if not (isinstance(problem.outputs, int) and problem.outputs >= 1):
         code.fail(f"outputs must be a whole number of at least 1, got {problem.outputs!r}")
     named = problem.output_names
@@ -102,27 +105,34 @@ def _points(domain: Domain, number: int) -> np.ndarray:
     return domain.sample(np.random.default_rng(0), number)
 
 
-def _boundary(domain: Domain, initial: Callable, code: UserCode) -> None:
-    if domain.walls == "none":
+def _boundary(problem: Problem, initial: Callable, code: UserCode) -> None:
+    """Compare u0 with the boundary conditions, which the network satisfies exactly."""
+    domain = problem.domain
+    axes = domain.axes_of("wall", "neumann", "periodic")
+    if not axes:
         return
-    inside = np.concatenate([_points(domain, SCALE_POINTS), domain.centre[None]])
-    size = np.abs(code.call("initial(x)", initial, inside)).max()
-    for axis in range(domain.dimension):
+    call = lambda function, x: np.asarray(code.call("initial(x)", function, x))  # noqa: E731
+    slopes = jax.jit(jax.vmap(jax.jacfwd(problem.initial)))
+    size = np.abs(call(initial, np.concatenate([_points(domain, SCALE_POINTS), domain.centre[None]]))).max()
+    peak = f"(max |u0| = {size:.3g})"
+    for axis in axes:
         low, high = _points(domain, POINTS), _points(domain, POINTS)
         low[:, axis], high[:, axis] = domain.lower[axis], domain.upper[axis]
-        at_low, at_high = (np.asarray(code.call("initial(x)", initial, wall)) for wall in (low, high))
-        if domain.walls == "periodic":
-            jump = np.abs(at_high - at_low).max()
+        if domain.axes[axis].kind == "periodic":
+            jump = np.abs(call(initial, high) - call(initial, low)).max()
             if not jump <= BOUNDARY_TOLERANCE * size:
-                code.fail(f"initial(x) is not periodic in x[{axis}]: it jumps by {jump:.3g} (max |u0| = {size:.3g})")
+                code.fail(f"initial(x) is not periodic in x[{axis}]: it jumps by {jump:.3g} {peak}")
             continue
-        for value, wall in ((at_low, domain.lower[axis]), (at_high, domain.upper[axis])):
-            largest = np.abs(value).max()
-            if not largest <= BOUNDARY_TOLERANCE * size:
-                code.fail(
-                    f"initial(x) must vanish on the walls of a Box: |u0| = {largest:.3g} at x[{axis}] = {wall:g} "
-                    f"(max |u0| = {size:.3g})"
-                )
+        for end in (low, high):
+            where = f"at x[{axis}] = {end[0, axis]:g} {peak}"
+            if domain.axes[axis].kind == "wall":
+                largest = np.abs(call(initial, end)).max()
+                if not largest <= BOUNDARY_TOLERANCE * size:
+                    code.fail(f"initial(x) must vanish on the walls: |u0| = {largest:.3g} {where}")
+            else:
+                slope = np.abs(call(slopes, end)[..., axis]).max()
+                if not slope * domain.scale[axis] <= SLOPE_TOLERANCE * size:
+                    code.fail(f"initial(x) must have zero slope on Neumann walls: |du0/dx| = {slope:.3g} {where}")
 
 
 def _invariants(problem: Problem, x: jax.ShapeDtypeStruct, code: UserCode) -> None:
@@ -196,8 +206,9 @@ def _symmetry(problem: Problem, initial: Callable, rhs: Callable, code: UserCode
     if problem.even == ():
         return
     named = isinstance(problem.even, tuple) and all(axis in range(domain.dimension) for axis in problem.even)
-    if not (named and domain.bounded):
-        code.fail(f"even = {problem.even} must name axes of a box, a tuple of some of 0 to {domain.dimension - 1}")
+    if not (named and set(problem.even) <= set(domain.bounded_axes)):
+        allowed = ", ".join(map(str, domain.bounded_axes)) or "none here"
+        code.fail(f"even = {problem.even} must be a tuple of axes that are bounded: {allowed}")
     points = _points(domain, SCALE_POINTS)
     parts = {"initial(x)": initial, "rhs(u, x, t)": jax.jit(jax.vmap(lambda x: rhs(x, code.t)))}
     for what, function in parts.items():

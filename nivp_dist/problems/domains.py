@@ -1,63 +1,182 @@
-"""Domains: a box with zero Dirichlet data, with periodic data or without boundary data, and the whole space.
+"""Domains: products of axes, each with its own boundary condition.
 
 The rest of the package asks a domain through the attributes of ``Domain`` and never for its class.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 
 Coordinates = float | tuple[float, ...] | list[float] | np.ndarray  # one number, or one for each coordinate
+Kind = Literal["wall", "neumann", "periodic", "open", "real"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """One axis of a domain. Its centre and scale define the network's coordinate (x - centre) / scale."""
+
+    kind: ClassVar[Kind]
+
+    lower: float
+    upper: float
+    centre: float
+    scale: float
+
+
+class Interval(Axis):
+    """[lower, upper]; the centre is its middle, the scale half its width.
+
+    Raises ValueError: a bound that is not finite, or lower >= upper.
+    """
+
+    def __init__(self, lower: float = -1.0, upper: float = 1.0):
+        low, high = float(lower), float(upper)
+        if not (np.isfinite([low, high]).all() and low < high):
+            raise ValueError(
+                f"{type(self).__name__}({lower}, {upper}): lower must be below upper, and both finite numbers"
+            )
+        super().__init__(low, high, (low + high) / 2, (high - low) / 2)
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self.lower}, {self.upper})"
+
+
+class Wall(Interval):
+    """u = 0 at both ends (zero Dirichlet data), which the network satisfies exactly by a factor."""
+
+    kind = "wall"
+
+
+class Neumann(Interval):
+    """u_x = 0 at both ends, which the network satisfies exactly: its features are cosines of zero slope there."""
+
+    kind = "neumann"
+
+
+class Periodic(Interval):
+    """u and its derivatives are the same at both ends: the features are sines and cosines of the period."""
+
+    kind = "periodic"
+
+
+class Open(Interval):
+    """No boundary data, see ``OpenBox``."""
+
+    kind = "open"
+
+
+class Real(Axis):
+    """The real line. Centre and scale say where the initial condition is and how wide it is; nothing is truncated.
+
+    Raises ValueError: a number that is not finite, or a scale that is not positive.
+    """
+
+    kind = "real"
+
+    def __init__(self, centre: float = 0.0, scale: float = 1.0):
+        middle, width = float(centre), float(scale)
+        if not (np.isfinite([middle, width]).all() and width > 0):
+            raise ValueError(f"Real({centre}, {scale}): scale must be positive, and both finite numbers")
+        super().__init__(-np.inf, np.inf, middle, width)
+
+    def __repr__(self):
+        return f"Real({self.centre}, {self.scale})"
 
 
 class Domain:
-    """A domain in R^d, with a centre and a scale that define the network's coordinates (x - centre) / scale.
+    """A product of axes in R^d.
 
     Attributes:
-        dimension: d.
-        lower, upper: (d,), the bounds of every coordinate; -inf and inf on the whole space.
-        centre: (d,), the middle of a box; on the whole space the middle of the initial condition.
-        scale: (d,), half the widths of a box; on the whole space the width of the initial condition.
-        walls: the data that the boundary carries: "zero", "periodic" or "none".
+        axes: the d axes. dimension: d.
+        lower, upper: (d,), the bounds of every coordinate; -inf and inf on a real axis.
+        centre: (d,), the middle of an interval; on a real axis the middle of the initial condition.
+        scale: (d,), half the width of an interval; on a real axis the width of the initial condition.
+        real_axes, bounded_axes: the numbers of the axes that are the real line, and of the others.
+        polynomial_axes: the numbers of the axes along which u may be a polynomial: all but periodic and Neumann ones.
     """
 
-    walls: ClassVar[Literal["zero", "periodic", "none"]]
-
-    def __init__(self, lower: np.ndarray, upper: np.ndarray, centre: np.ndarray, scale: np.ndarray):
-        self.dimension = len(centre)
-        self.lower, self.upper, self.centre, self.scale = lower, upper, centre, scale
-        for array in (lower, upper, centre, scale):
+    def __init__(self, axes: Sequence[Axis]):
+        self.axes, self.dimension = tuple(axes), len(axes)
+        self.lower, self.upper, self.centre, self.scale = (
+            np.array([getattr(axis, name) for axis in axes]) for name in ("lower", "upper", "centre", "scale")
+        )
+        for array in (self.lower, self.upper, self.centre, self.scale):
             array.flags.writeable = False  # a domain is hashed by its numbers
+        self.real_axes = self.axes_of("real")
+        self.bounded_axes = self.axes_of("wall", "neumann", "periodic", "open")
+        self.polynomial_axes = self.axes_of("wall", "open", "real")
+
+    def axes_of(self, *kinds: Kind) -> tuple[int, ...]:
+        """The numbers of the axes of these kinds, counted from 0."""
+        return tuple(i for i, axis in enumerate(self.axes) if axis.kind in kinds)
 
     @property
     def bounded(self) -> bool:
-        return bool(np.all(np.isfinite(self.lower)))
+        """Whether no axis is the real line."""
+        return not self.real_axes
+
+    @property
+    def bounded_volume(self) -> float:
+        """The volume of the product of the bounded axes, 1 where there is none."""
+        return float(np.prod(2 * self.scale[list(self.bounded_axes)]))
 
     @property
     def volume(self) -> float:
-        """The volume of a box, inf on the whole space."""
-        return float(np.prod(2 * self.scale)) if self.bounded else np.inf
+        """The volume, inf where an axis is the real line."""
+        return self.bounded_volume if self.bounded else np.inf
 
     def contains(self, x) -> np.ndarray:
         """Whether points x (n, d) lie inside, not on the boundary: (n,) booleans."""
         return np.all((x > self.lower) & (x < self.upper), axis=-1)
 
     def sample(self, random: np.random.Generator, n: int) -> np.ndarray:
-        """n points (n, d): uniform in a box; on the whole space normal, of mean centre and standard deviation scale."""
+        """n points (n, d): along bounded axes uniform, along real ones normal, of mean centre and standard deviation
+        scale."""
         if self.bounded:
             return random.uniform(self.lower, self.upper, (n, self.dimension))
-        return self.centre + self.scale * random.standard_normal((n, self.dimension))
+        x, bounded = self.centre + self.scale * random.standard_normal((n, self.dimension)), list(self.bounded_axes)
+        x[:, bounded] = random.uniform(self.lower[bounded], self.upper[bounded], (n, len(bounded)))
+        return x
 
-    # flax compares and hashes the modules that hold a domain; arrays have no hash of their own.
+    def normalised(self) -> "Domain":
+        """The domain of the network's coordinates (x - centre) / scale: [-1, 1] along bounded axes."""
+        return Domain([type(axis)() if isinstance(axis, Interval) else Real() for axis in self.axes])
 
-    def _key(self):
-        return type(self), *(tuple(array.tolist()) for array in (self.lower, self.upper, self.centre, self.scale))
+    # flax compares and hashes the modules that hold a domain.
 
     def __eq__(self, other):
-        return isinstance(other, Domain) and self._key() == other._key()
+        return isinstance(other, Domain) and self.axes == other.axes
 
     def __hash__(self):
-        return hash(self._key())
+        return hash(self.axes)
+
+
+def columns(x, axes: Sequence[int]):
+    """The columns of x (n, d) that belong to some axes; x itself if these are all."""
+    return x if len(axes) == x.shape[-1] else x[:, np.array(axes, int)]
+
+
+class Axes(Domain):
+    """The product of the given axes, one for each coordinate: ``Axes(Periodic(0, 2 * np.pi), Real(0, 1))``.
+
+    Raises ValueError: no axis, or an argument that is none.
+    """
+
+    def __init__(self, *axes: Axis):
+        if not axes:
+            raise ValueError("Axes needs an axis for each coordinate, such as Axes(Periodic(0, 1), Real(0, 1))")
+        for number, axis in enumerate(axes):
+            if not isinstance(axis, Axis):
+                raise ValueError(
+                    f"Axes: axis {number} must be a Wall, Neumann, Periodic, Open or Real, such as Wall(0, 1), got "
+                    f"{axis!r:.60}; a list of axes is given as Axes(*axes)"
+                )
+        super().__init__(axes)
+
+    def __repr__(self):
+        return f"Axes({', '.join(map(repr, self.axes))})"
 
 
 class _BoundedDomain(Domain):
@@ -70,11 +189,13 @@ class _BoundedDomain(Domain):
     Raises ValueError: a bound that is not finite or of the wrong length, or lower >= upper on an axis.
     """
 
+    axis: ClassVar[type[Interval]]
+
     def __init__(self, dimension: int, lower: Coordinates = -1.0, upper: Coordinates = 1.0):
         low, high = _vector(lower, dimension, "lower"), _vector(upper, dimension, "upper")
         if not np.all(low < high):
             raise ValueError(f"lower must be below upper on every axis, got lower = {lower}, upper = {upper}")
-        super().__init__(low, high, centre=(low + high) / 2, scale=(high - low) / 2)
+        super().__init__([self.axis(*bounds) for bounds in zip(low.tolist(), high.tolist())])
 
     def __repr__(self):
         return f"{type(self).__name__}({self.dimension}, lower={self.lower.tolist()}, upper={self.upper.tolist()})"
@@ -83,13 +204,13 @@ class _BoundedDomain(Domain):
 class Box(_BoundedDomain):
     """[lower, upper]^d with zero Dirichlet data on every wall: u = 0 there, which the network satisfies exactly."""
 
-    walls = "zero"
+    axis = Wall
 
 
 class PeriodicBox(_BoundedDomain):
     """[lower, upper)^d with periodic data on every axis: the network is made of sines and cosines of the period."""
 
-    walls = "periodic"
+    axis = Periodic
 
 
 class OpenBox(_BoundedDomain):
@@ -101,7 +222,7 @@ class OpenBox(_BoundedDomain):
     d = 5, to t = 0.4, the error within 3 % of a wall is two to four times the error of the inside.
     """
 
-    walls = "none"
+    axis = Open
 
 
 class WholeSpace(Domain):
@@ -116,13 +237,11 @@ class WholeSpace(Domain):
     Raises ValueError: a number that is not finite, an array of the wrong length, or a scale that is not positive.
     """
 
-    walls = "none"
-
     def __init__(self, dimension: int, centre: Coordinates = 0.0, scale: Coordinates = 1.0):
         middle, width = _vector(centre, dimension, "centre"), _vector(scale, dimension, "scale")
         if not np.all(width > 0):
             raise ValueError(f"scale must be positive, got {scale}")
-        super().__init__(np.full(dimension, -np.inf), np.full(dimension, np.inf), middle, width)
+        super().__init__([Real(*numbers) for numbers in zip(middle.tolist(), width.tolist())])
 
     def __repr__(self):
         return f"WholeSpace({self.dimension}, centre={self.centre.tolist()}, scale={self.scale.tolist()})"

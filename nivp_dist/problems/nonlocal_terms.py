@@ -9,6 +9,7 @@ The arguments of rhs are passed on as a tuple: () for a problem without integral
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ def further_arguments(problem: Problem, u: Callable, t) -> tuple:
     return (jnp.asarray(weights) @ jax.vmap(lambda point: problem.integrals(u, point, t))(jnp.asarray(x)),)
 
 
-def nodes(problem: Problem) -> tuple[np.ndarray, np.ndarray] | None:
+def nodes(problem: Any) -> tuple[np.ndarray, np.ndarray] | None:
     """The nodes (q, d) and weights (q,) of the problem's own quadrature, in float64; None if it has none."""
     if not callable(problem.quadrature):
         return None
@@ -41,7 +42,7 @@ def nodes(problem: Problem) -> tuple[np.ndarray, np.ndarray] | None:
 def _samples(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     domain = problem.domain
     x = domain.sample(np.random.default_rng(0), SAMPLES)
-    if domain.bounded:
-        return x, np.full(SAMPLES, domain.volume / SAMPLES)
-    log_density = -0.5 * np.sum(((x - domain.centre) / domain.scale) ** 2 + np.log(2 * np.pi * domain.scale**2), axis=1)
-    return x, np.exp(-log_density) / SAMPLES
+    real = list(domain.real_axes)
+    centre, scale = domain.centre[real], domain.scale[real]
+    log_density = -0.5 * np.sum(((x[:, real] - centre) / scale) ** 2 + np.log(2 * np.pi * scale**2), axis=1)
+    return x, domain.bounded_volume * np.exp(-log_density) / SAMPLES

@@ -96,7 +96,7 @@ class Splitting:
         self.length = 2 * np.pi / problem.wavenumber
         x, self.v = self.length * np.arange(n) / n, SPEED * (2 * np.arange(m) / m - 1)
         self.k, self.q = problem.wavenumber * fft.rfftfreq(n, 1 / n), np.pi / SPEED * fft.rfftfreq(m, 1 / m)
-        self._reached = {0.0: (problem._start(x[:, None], self.v, np),) * 2}
+        self._reached = {0: (problem._start(x[:, None], self.v, np),) * 2}  # number of whole steps -> solutions
 
     def at(self, t: float) -> np.ndarray:
         """u on the grid (n, m) at t."""
@@ -116,13 +116,16 @@ class Splitting:
         return fft.irfft(np.append(0.0, -charge[1:] / (1j * self.k[1:])), GRID[0])
 
     def _both(self, t: float):
-        """The solutions by steps of h and of h / 2, h <= STEP; from 0, so that results do not depend on earlier calls."""
-        if t not in self._reached:
-            steps = max(1, int(np.ceil(t / STEP)))
-            self._reached[t] = tuple(
-                self._advanced(u, t / number, number) for u, number in zip(self._reached[0.0], (steps, 2 * steps))
-            )
-        return self._reached[t]
+        """The solutions by whole steps from 0 and a shorter one, and by two halves of each: earlier calls change nothing."""
+        whole = int(t / STEP)
+        done = max(number for number in self._reached if number <= whole)
+        if whole > done:
+            coarse, fine = self._reached[done]
+            steps = whole - done
+            self._reached[whole] = self._advanced(coarse, STEP, steps), self._advanced(fine, STEP / 2, 2 * steps)
+        coarse, fine = self._reached[whole]
+        rest = t - whole * STEP
+        return (self._advanced(coarse, rest, 1), self._advanced(fine, rest / 2, 2)) if rest > 0 else (coarse, fine)
 
     def _advanced(self, u, h: float, steps: int):
         def moved(u, h):

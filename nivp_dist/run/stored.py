@@ -161,8 +161,8 @@ class Run:
             at: values of the coordinates that are not free, such as {"x3": 0.0}; coordinates are named x1, ..., xd.
             marginals: in place of a grid, the number of bins of the marginal density of every coordinate.
             samples: in place of a grid, the number of samples at every time; seed: of their random numbers.
-            times: stored times; default: all. bounds: {"x1": (-1.0, 1.0)} of grid and marginals; default: the box, or
-                on the whole space the part that the collocation points fill.
+            times: stored times; default: all. bounds: {"x1": (-1.0, 1.0)} of grid and marginals; default: bounded
+                axes as a whole, and of real ones the part that the collocation points fill.
 
         Raises InputError for what does not suit the problem, and if xarray is missing; ValueError for other times.
         """

@@ -52,8 +52,8 @@ class Grid(NamedTuple):
 
     Attributes:
         points: along every axis, or for each free one; None: as many as suit their number.
-        at: the values of the other coordinates. bounds: of the free ones; by default the box, or on the whole space
-            the part that the collocation points fill at one of the times.
+        at: the values of the other coordinates. bounds: of the free ones; by default bounded axes as a whole, and of
+            real ones the part that the collocation points fill at one of the times.
     """
 
     name = "solution"

@@ -6,7 +6,7 @@ from nivp_dist.problems.domains import Domain
 from nivp_dist.run.stored import Run
 
 MAX_TIMES = 4  # the largest number of output times that are shown
-REACH = 4.0  # standard deviations on either side of the mean that are shown on the whole space
+REACH = 4.0  # standard deviations on either side of the mean that are shown along a real axis
 
 
 def chosen_times(times: np.ndarray) -> np.ndarray:
@@ -34,7 +34,7 @@ def mixture_window(snapshot: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndar
 def window(run: Run, t: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lower and upper bounds of what is shown at time t, and the mean of the density of points, each (d,).
 
-    On a box it is the whole box, on the whole space what ``mixture_window`` gives.
+    Along a bounded axis it is the whole axis, along a real one what ``mixture_window`` gives.
     """
     return window_of(run.problem.domain, run.snapshot(t))
 
@@ -42,6 +42,7 @@ def window(run: Run, t: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def window_of(domain: Domain, snapshot: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same, from the density of points that is stored in a snapshot."""
     mean, _ = mixture_moments(snapshot)
-    if domain.bounded:
-        return domain.lower, domain.upper, np.clip(mean, domain.lower, domain.upper)
-    return *mixture_window(snapshot), mean
+    low, high = mixture_window(snapshot)
+    bounded = np.isin(np.arange(domain.dimension), domain.bounded_axes)
+    lower, upper = np.where(bounded, domain.lower, low), np.where(bounded, domain.upper, high)
+    return lower, upper, np.clip(mean, domain.lower, domain.upper)

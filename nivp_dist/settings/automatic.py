@@ -25,7 +25,7 @@ def number_of_points(sampling: SamplingSettings) -> int:
 
 
 def uniform_fraction(sampling: SamplingSettings, field: bool) -> float:
-    """The share of uniform points. field: the network represents u, in a bounded domain."""
+    """The share of uniform points. field: the network represents u, in a domain with a bounded axis."""
     if sampling.method == "uniform":
         return 1.0
     if sampling.uniform_fraction != "auto":

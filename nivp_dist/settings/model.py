@@ -10,7 +10,7 @@ file or imports jax.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from nivp_dist.settings import rules
 from nivp_dist.settings.fits import FitSettings, RestartSettings
@@ -42,11 +42,11 @@ class NetworkSettings(Section):
 
     # How u follows from the network N. direct: u = factor * N. exponential: u = factor * exp(quadratic form + N), with
     # the residual in u. log_density: log u = quadratic form + N, with the residual in log u. auto: log_density for
-    # densities on the whole space, otherwise direct.
+    # densities on a domain with a real axis and no wall, otherwise direct.
     form: Literal["auto", "direct", "exponential", "log_density"] = "auto"
-    # Number L of frequencies of the embedding, 2^0 to 2^(L-1) times pi/2 per half width of the box. Default: 4 on
-    # boxes; 0, which passes the coordinates on as they are, on the whole space.
-    frequencies: int | None = Field(default=None, ge=0)
+    # Number L of frequencies of the embedding, 2^0 to 2^(L-1) times pi/2 per half width of an axis: one number, or one
+    # for each axis. Default: 4; on real axes 0, which passes the coordinate on as it is.
+    frequencies: NonNegativeInt | list[NonNegativeInt] | None = None
     # Exponent by which the embedding decays with the frequency: one number, or one for each frequency, whose number
     # is then the default of frequencies. The paper has 1; with it, fits of narrow pulses stall at an error of 1e-2.
     alpha: float | list[float] = 0.0
@@ -88,8 +88,8 @@ class SamplingSettings(Section):
     # (monitoring/adaptation.py). Has no effect with method = 'solution' or 'paths'.
     adapt_points: bool = True
     # Share of the points that is drawn uniformly with the other methods, so that no part of the domain stays without.
-    # auto: 0.5 with method = density for a field u in a bounded domain, which the network has to keep small where the
-    # solution is not; else 0.1.
+    # auto: 0.5 with method = density for a field u in a domain with a bounded axis, which the network has to keep small
+    # where the solution is not; else 0.1.
     # method = paths: share of the paths that reach into the tails of u, with larger noise and from larger Gaussians.
     uniform_fraction: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto"] = "auto"
     # method = uniform: share of the points drawn uniformly from concentric boxes of all sizes about the centre,

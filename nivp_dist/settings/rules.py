@@ -34,13 +34,12 @@ def callbacks_are_named(callbacks):
 
 
 def one_alpha_per_frequency(network):
-    """A list of exponents has one entry for each frequency."""
+    """A list of exponents has one entry for each frequency, of the axis that has most."""
     entries = len(network.alpha) if isinstance(network.alpha, list) else None
-    if entries is None or network.frequencies in (None, entries):
+    most = max(network.frequencies, default=0) if isinstance(network.frequencies, list) else network.frequencies
+    if entries is None or most in (None, entries):
         return network
-    raise ValueError(
-        f"network.alpha has {entries} entries for {network.frequencies} frequencies: give one each, or one number"
-    )
+    raise ValueError(f"network.alpha has {entries} entries for {most} frequencies: give one each, or one number")
 
 
 def sampling_keys_agree(sampling):

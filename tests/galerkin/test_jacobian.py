@@ -14,7 +14,7 @@ from nivp_dist.galerkin import blocks, jacobian
 from nivp_dist.galerkin.jacobian import Operator
 from nivp_dist.network.network import Layer, build_network
 from nivp_dist.points.points import Points
-from nivp_dist.problems import Box, PeriodicBox, Problem, WholeSpace
+from nivp_dist.problems import Axes, Box, Neumann, Open, Periodic, PeriodicBox, Problem, Real, Wall, WholeSpace
 from nivp_dist.settings.model import NetworkSettings
 
 BOX = Box(2, (-1.0, 0.0), (1.0, 3.0))
@@ -34,7 +34,7 @@ class System(Scalar):
     outputs = 2
 
 
-class Periodic(Problem):
+class OnPeriodicBox(Problem):
     @property
     def domain(self):
         return PeriodicBox(2, 0.0, (1.0, 2.0))
@@ -64,15 +64,31 @@ class Many(Problem):
         return WholeSpace(7, 0.5, 2.0)
 
 
+class Mixed(Problem):
+    @property
+    def domain(self):
+        return Axes(Wall(0, 1), Periodic(0, 2), Neumann(-1, 1), Open(0, 3), Real(1, 0.5))
+
+
+class Kinetic(Problem):
+    density = True
+
+    @property
+    def domain(self):
+        return Axes(Periodic(0, 2), Real(0.5, 2), Real())
+
+
 CASES = {
     "walls": (Scalar(), SMALL),
     "shared trunk": (System(), SMALL | UNITS),
     "separate trunks": (System(), SMALL | UNITS | {"trunk": "separate", "activation": "tanh"}),
-    "periodic": (Periodic(), SMALL | {"activation": "gelu"}),
+    "periodic": (OnPeriodicBox(), SMALL | {"activation": "gelu"}),
     "log density": (Density(), {"width": 5, "depth": 2, "activation": "sin"}),
     "quadratic form of many coordinates": (Many(), {"width": 3, "depth": 1}),
     "exponential": (Density(), {"width": 5, "depth": 1, "form": "exponential"}),
     "exponential system": (SpaceSystem(), UNITS | {"width": 4, "depth": 1, "form": "exponential", "trunk": "separate"}),
+    "mixed axes": (Mixed(), {"width": 4, "depth": 1, "frequencies": [1, 2, 1, 0, 1], "alpha": [1.0, 1.5]}),
+    "log density on mixed axes": (Kinetic(), {"width": 4, "depth": 1, "frequencies": [2, 0, 0]}),
     "exponential in a box": (Scalar(), SMALL | {"form": "exponential", "additive": 3}),
 }
 
@@ -188,20 +204,23 @@ def test_products_block_by_block_and_chunk_by_chunk(case, chunk, make_points, ex
 
 
 @pytest.mark.devices
-@pytest.mark.parametrize("chunk", [0, 7], ids=["whole", "chunked"])
-def test_products_summed_over_devices(mesh, chunk, make_points, expected, small_blocks):
-    network, theta = network_of("separate trunks")
+@pytest.mark.parametrize(
+    "case, chunk",
+    [("separate trunks", 0), ("separate trunks", 7), ("mixed axes", 0), ("log density on mixed axes", 7)],
+)
+def test_products_summed_over_devices(mesh, case, chunk, make_points, expected, small_blocks):
+    network, theta = network_of(case)
     points = make_points(network.domain, POINTS, mesh)
     assert len(points.x) % mesh.size == 0
     v, columns, r = vectors(network)
-    r = np.concatenate([r, np.ones((len(points.x) - POINTS, 2))])  # the padding has weight zero
+    r = np.concatenate([r, np.ones((len(points.x) - POINTS, r.shape[1]))])  # the padding has weight zero
     body = partial(products, network, chunk, jnp.float64, total=partial(jax.lax.psum, axis_name=AXIS))
     split = Points(P(AXIS), P(AXIS), P(AXIS))
     program = jax.shard_map(
         body, mesh=mesh, in_specs=(P(), split, P(), P(), P(AXIS)), out_specs=(P(AXIS), P(), P(), P(), P(), P())
     )
     jv, *sums = jax.jit(program)(theta, points, v, columns, r)
-    assert_close((jv[:POINTS], *sums), expected("separate trunks"), 1e-12)
+    assert_close((jv[:POINTS], *sums), expected(case), 1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"], ids="network {}".format)

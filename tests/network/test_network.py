@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from nivp_dist.errors import InputError
-from nivp_dist.network.field import embed
+from nivp_dist.network.embedding import embed
 from nivp_dist.network.frames import Basis
 from nivp_dist.network.network import build_network
 from nivp_dist.problems import Box, OpenBox, PeriodicBox, Problem, WholeSpace, laplacian

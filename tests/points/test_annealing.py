@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import kstest, norm, uniform
 
 from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.errors import InputError
 from nivp_dist.points import annealing
 from nivp_dist.points.sampling import Sampler
-from nivp_dist.problems import Box, WholeSpace
+from nivp_dist.problems import Axes, Box, Real, Wall, WholeSpace
 from nivp_dist.problems._gaussians import mixture_density
 from nivp_dist.settings.model import SamplingSettings
 
@@ -86,3 +87,11 @@ def test_samples_that_the_problem_gives_take_the_place_of_the_search():
     np.testing.assert_allclose(means, MEANS, atol=0.05)
     with pytest.raises(InputError, match=r"initial_samples\(key, n\) must give finite numbers \(n, 12\)"):
         sampler.start(KEY, mixture, lambda key, n: jnp.zeros((n, 3)))
+
+
+def test_the_broad_density_where_one_axis_is_bounded_and_the_other_real():
+    domain = Axes(Real(1, 0.5), Wall(0, 2))
+    x = np.asarray(annealing._draw_base(domain, KEY))
+    assert kstest(x[:, 0], norm(1, 1).cdf).statistic < 0.03 and kstest(x[:, 1], uniform(0, 2).cdf).statistic < 0.03
+    logs = annealing._log_base(domain, jnp.asarray([[0.0, 1.0], [1.0, 0.1], [1.0, -0.1]]))
+    np.testing.assert_allclose(logs, [-0.5, 0.0, -np.inf])

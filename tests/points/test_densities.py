@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import kstest, multivariate_normal, norm
 
 from nivp_dist.points import densities
+from nivp_dist.problems import Axes, Periodic, Real
 
 
 def test_drawn_points_come_with_one_over_their_density():
@@ -20,6 +21,22 @@ def test_drawn_points_come_with_one_over_their_density():
             gaussian = multivariate_normal(stored["density_means"][k], factor * covariances[k])
             q = q + share * stored["density_weights"][k] * gaussian.pdf(x)
     np.testing.assert_allclose(inverse, 1 / q, rtol=1e-9)
+
+
+def test_points_of_a_domain_with_bounded_and_real_axes():
+    """A fifth is uniform along the periodic axis, and of the mixture along the real one."""
+    domain, covariance = Axes(Periodic(0, 2), Real()), np.array([[0.5, 0.2], [0.2, 0.4]])
+    stored = {"density_weights": np.ones(1), "density_means": np.array([[1.5, 0.3]])}
+    x, inverse = densities.draw_points(stored | {"density_covariances": covariance[None]}, 20_000, domain=domain)
+    inside = domain.contains(x)
+    q = 0
+    for share, factor in ((0.8, 1.5), (0.2, 6.0)):
+        q = q + 0.8 * share * multivariate_normal([1.5, 0.3], factor * covariance).pdf(x)
+        q = q + 0.2 * share * inside / 2 * norm(0.3, np.sqrt(factor * 0.4)).pdf(x[:, 1])
+    np.testing.assert_allclose(inverse, 1 / q, rtol=1e-9)
+    integrals = inside * inverse * norm(0, 0.5).pdf(x[:, 1]) * np.stack([np.ones(len(x)), x[:, 0] ** 2])
+    error = integrals.std(axis=1) / np.sqrt(len(x))
+    assert np.all(np.abs(integrals.mean(axis=1) - [2.0, 8 / 3]) < 4 * error) and np.all(error < 0.05)
 
 
 def test_marginals_against_the_exact_ones():

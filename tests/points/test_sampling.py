@@ -13,11 +13,12 @@ from nivp_dist.points.mixture import Density, log_mixture
 from nivp_dist.points.points import Points, effective_sample_size, pad
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.points.selection import select_by_residual, select_by_solution
-from nivp_dist.problems import Box, WholeSpace
+from nivp_dist.problems import Axes, Box, Periodic, Real, WholeSpace
 from nivp_dist.settings.model import SamplingSettings
 
 BOX = Box(2, (-1.0, 0.0), (1.0, 3.0))
 SPACE = WholeSpace(2, (0.5, -0.5), (1.0, 0.5))
+STRIP = Axes(Real(0.5, 1.0), Periodic(0.0, 3.0))
 # Two Gaussians, one of them half outside of BOX.
 MIXTURE = Density(
     jnp.array([0.3, 0.7]),
@@ -33,8 +34,8 @@ def sampler(domain=BOX, log_density=False, devices=1, **settings):
 
 
 def quadrature(domain, g, n=400):
-    """The integral of g over the domain (of SPACE: over where a standard deviation of 1 has its mass)."""
-    low, high = (domain.lower, domain.upper) if domain.bounded else ((-9.0, -9.0), (9.0, 9.0))
+    """The integral of g over the domain (along real axes: over where a standard deviation of 1 has its mass)."""
+    low, high = np.maximum(domain.lower, -9.0), np.minimum(domain.upper, 9.0)
     nodes, weights = np.polynomial.legendre.leggauss(n)
     axes = [(a + b) / 2 + (b - a) / 2 * nodes for a, b in zip(low, high)]
     x = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
@@ -55,14 +56,21 @@ INTEGRANDS = {
 
 @pytest.mark.parametrize(
     "domain, settings",
-    [(BOX, {"method": "uniform"}), (BOX, {}), (BOX, {"uniform_fraction": 0.5, "inflation": 1.0}), (SPACE, {})],
-    ids=["uniform", "density", "half and half", "space"],
+    [
+        (BOX, {"method": "uniform"}),
+        (BOX, {}),
+        (BOX, {"uniform_fraction": 0.5, "inflation": 1.0}),
+        (SPACE, {}),
+        (STRIP, {}),
+        (STRIP, {"uniform_fraction": 0.5, "inflation": 1.0}),
+    ],
+    ids=["uniform", "density", "half and half", "space", "strip", "half of a strip"],
 )
 def test_sums_with_the_measure_are_integrals(domain, settings):
     points = sampler(domain, **settings).draw(jax.random.key(0), MIXTURE)
     x, measure = np.asarray(points.x), np.asarray(points.measure)
+    assert np.all((x >= domain.lower) & (x <= domain.upper))
     if domain is BOX:
-        assert np.all((x >= BOX.lower) & (x <= BOX.upper))
         np.testing.assert_allclose(measure.sum(), BOX.volume, rtol=0.03)
     for name, g in INTEGRANDS.items():
         values = measure * g(x)
@@ -74,16 +82,17 @@ def test_sums_with_the_measure_are_integrals(domain, settings):
     np.testing.assert_allclose(weights, measure / measure.sum(), rtol=1e-12)
 
 
-def test_the_mean_over_many_draws_is_right():
+@pytest.mark.parametrize("domain", [BOX, STRIP], ids=["box", "strip"])
+def test_the_mean_over_many_draws_is_right(domain):
     """Unbiased to a tenth of the error of one draw: a wrong constant of a truncated Gaussian would show."""
-    draw = sampler(points=2000).draw
+    draw = sampler(domain, points=2000).draw
     sums = []
     for seed in range(60):
         points = draw(jax.random.key(seed), MIXTURE)
         sums.append(float(np.sum(np.asarray(points.measure) * bump(np.asarray(points.x)))))
-    error = np.mean(sums) - quadrature(BOX, bump)
+    error = np.mean(sums) - quadrature(domain, bump)
     assert abs(error) < 4 * np.std(sums) / np.sqrt(len(sums))
-    assert np.std(sums) < 0.05 * quadrature(BOX, bump)
+    assert np.std(sums) < 0.05 * quadrature(domain, bump)
 
 
 @pytest.mark.parametrize("domain, settings, gain", [(BOX, {"method": "uniform"}, 20), (SPACE, {}, 2)])
@@ -123,7 +132,7 @@ def test_uniform_points_have_equal_weights():
     points = sampler(method="uniform", points=1000).draw(jax.random.key(0), MIXTURE)
     np.testing.assert_allclose(points.measure, BOX.volume / 1000)
     np.testing.assert_allclose(effective_sample_size(points.weights), 1000)
-    with pytest.raises(InputError, match="whole space"):
+    with pytest.raises(InputError, match="on the whole space, or along a Real axis: use"):
         sampler(SPACE, method="uniform")
 
 

@@ -34,6 +34,7 @@ STILL = "def drift(self, x, t):\n        return 0.0 * x\n    "
 SPREADING = STILL + "def noise(self, t):\n        return np.sqrt(2) * np.eye(2)"
 SINE = "@property\n    def domain(self):\n        return PeriodicBox(2, 0, 2)"
 OPEN = "@property\n    def domain(self):\n        return OpenBox(2)"
+NEUMANN = "@property\n    def domain(self):\n        return Axes(Open(0, 1), Neumann(0, 1))"
 FIRST_OF_PAIR = "def reference(self, x, t):\n        return np.prod(1 - x**2, axis=1)"
 PAIR = "def initial(self, x):\n        return jnp.prod(1 - x**2) * jnp.array([1.0, 0.0])"
 
@@ -50,6 +51,7 @@ def test_every_shipped_problem_passes(name):
         {"head": "outputs = 2", "initial": PAIR},
         {"domain": SINE, "initial": "def initial(self, x):\n        return jnp.sin(np.pi * x[0])"},
         {"domain": OPEN, "initial": "def initial(self, x):\n        return jnp.exp(x[0])"},
+        {"domain": NEUMANN, "initial": "def initial(self, x):\n        return jnp.exp(x[0]) * jnp.cos(np.pi * x[1])"},
         {"rhs": "def rhs(self, u, x, t):\n        return 0.0"},
         {"more": "def reference(self, x, t):\n        return np.prod(1 - x**2, axis=1, keepdims=True)"},
         {"head": "outputs = 2", "initial": PAIR, "more": FIRST_OF_PAIR},
@@ -63,6 +65,7 @@ def test_every_shipped_problem_passes(name):
         "two outputs",
         "periodic",
         "open",
+        "Neumann",
         "nothing happens",
         "reference",
         "reference of the first output",
@@ -121,7 +124,7 @@ def test_a_reference_that_is_not_the_initial_condition_at_time_0_gives_a_warning
         ),
         (
             {"domain": "def domain(self):\n        return Box(2)"},
-            "mine.toml: Mine.domain must be a Box, PeriodicBox, OpenBox or WholeSpace, got method; "
+            "mine.toml: Mine.domain must be a Box, PeriodicBox, OpenBox, WholeSpace or Axes, got method; "
             "put @property above it",
         ),
         (
@@ -167,11 +170,24 @@ def test_a_reference_that_is_not_the_initial_condition_at_time_0_gives_a_warning
         ),
         (
             {"initial": "def initial(self, x):\n        return jnp.cos(x[0]) * (1 - x[1] ** 2)"},
-            "mine.toml: Mine.initial(x) must vanish on the walls of a Box: |u0| = 0.54 at x[0] = -1 (max |u0| = 1)",
+            "mine.toml: Mine.initial(x) must vanish on the walls: |u0| = 0.54 at x[0] = -1 (max |u0| = 1)",
         ),
         (
             {"domain": SINE, "initial": "def initial(self, x):\n        return jnp.sin(np.pi * x[0] / 4)"},
             "mine.toml: Mine.initial(x) is not periodic in x[0]: it jumps by 1 (max |u0| = 1)",
+        ),
+        (
+            {"domain": NEUMANN, "initial": "def initial(self, x):\n        return x[1]"},
+            "mine.toml: Mine.initial(x) must have zero slope on Neumann walls: |du0/dx| = 1 at x[1] = 0 (max |u0| = 1)",
+        ),
+        (
+            {"domain": NEUMANN.replace("Neumann(0, 1)", "Neumann(1, 1)")},
+            "{file}:9: Mine.domain: ValueError: Neumann(1, 1): lower must be below upper, and both finite numbers",
+        ),
+        (
+            {"domain": NEUMANN.replace("Neumann(0, 1)", "3")},
+            "{file}:9: Mine.domain: ValueError: Axes: axis 1 must be a Wall, Neumann, Periodic, Open or Real, such as "
+            "Wall(0, 1), got 3; a list of axes is given as Axes(*axes)",
         ),
         (
             {"rhs": "def rhs(self, u, x, t):\n        return x * u(x)"},
@@ -280,7 +296,8 @@ def test_declared_symmetry_is_checked(check):
     with pytest.raises(InputError, match=r"Mine.even = \(1,\), but initial\(x\) is not even along axis 1: remove"):
         check(head="even = (1,)", initial="def initial(self, x):\n        return jnp.prod(1 - x**2) * (2 + x[1])")
     for wrong in ("(2,)", "0"):
-        with pytest.raises(InputError, match=f"Mine.even = {re.escape(wrong)} must name axes of a box, .* of 0 to 1$"):
+        found = f"Mine.even = {re.escape(wrong)} must be a tuple of axes that are bounded: 0, 1$"
+        with pytest.raises(InputError, match=found):
             check(head=f"even = {wrong}")
 
 

@@ -8,7 +8,19 @@ from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.network.network import build_network
-from nivp_dist.problems import Box, PeriodicBox, Problem, WholeSpace, derivatives, generator, laplacian
+from nivp_dist.problems import (
+    Axes,
+    Box,
+    Neumann,
+    Periodic,
+    PeriodicBox,
+    Problem,
+    Wall,
+    WholeSpace,
+    derivatives,
+    generator,
+    laplacian,
+)
 from nivp_dist.problems.forward_laplacian import propagate
 from nivp_dist.settings.model import NetworkSettings
 
@@ -119,6 +131,7 @@ NETWORKS = {
     "periodic": (PeriodicBox(3, 0, 2), 1, {"frequencies": 2, "activation": "tanh"}),
     "log density": (WholeSpace(3, 0.5, 2.0), 1, {"form": "log_density", "activation": "gelu"}),
     "exponential": (Box(3), 2, {"form": "exponential", "activation": "sin", "trunk": "separate"}),
+    "mixed": (Axes(Wall(0, 1), Periodic(0, 2), Neumann(-1, 1)), 1, {"form": "exponential"}),
 }
 
 

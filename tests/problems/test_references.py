@@ -9,10 +9,12 @@ from nivp_dist.problems.advection import Advection
 from nivp_dist.problems.allen_cahn import AllenCahn
 from nivp_dist.problems.base import evaluate_reference, has_reference
 from nivp_dist.problems.burgers import Burgers, BurgersFront
+from nivp_dist.problems.channel import Channel
 from nivp_dist.problems.double_well import DoubleWell
 from nivp_dist.problems.fisher_kpp import FisherKPP
 from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap
 from nivp_dist.problems.heat import Heat
+from nivp_dist.problems.heat_neumann import HeatNeumann
 from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
 from nivp_dist.problems.log_fokker_planck import LogFokkerPlanck
 from nivp_dist.problems.mean_field_wells import MeanFieldWells
@@ -74,6 +76,9 @@ CASES = [
     (PeriodicHeat(), 0.7, 3.0, 3.0, 2e-2),
     (PeriodicAllenCahn(), 1.0, 3.0, 3.0, 2e-2),
     (PeriodicBurgers(diffusion=0.05), 0.5, 3.0, 3.0, 1e-2),
+    (Channel(), 0.7, np.array([3.0, 0.0]), np.array([3.0, 0.9]), 1e-2),
+    (HeatNeumann(), 0.5, 0.5, 0.48, 4e-3),
+    (HeatNeumann(dimension=3, conductivity=0.02, sharpness=2.0), 1.0, 0.5, 0.48, 4e-3),
     (DoubleWell(dimension=3), 0.3, 0.0, 0.7, 1e-2),
     (MeanFieldWells(coupling=2.0), 0.3, 0.0, 0.7, 1e-2),
     (LogFokkerPlanck(), 0.5, 0.0, 3.0, 1e-1),
@@ -141,7 +146,8 @@ def test_reference_starts_at_the_initial_condition(case):
     half_width = getattr(problem, "width", 0.3)  # inside the pulse, where there is something to compare
     centre = np.asarray(problem.domain.centre)
     x = np.concatenate([centre + half_width * rng.normal(size=(200, problem.domain.dimension)), centre[None]])
-    x = np.clip(x, -0.99, 0.99) if problem.domain.bounded else x
+    domain = problem.domain
+    x = np.clip(x, domain.centre - 0.99 * domain.scale, domain.centre + 0.99 * domain.scale) if domain.bounded else x
     start = np.asarray(jax.jit(jax.vmap(problem.initial))(x)).reshape(len(x), -1)
     peak = np.abs(start).max()
     assert has_reference(problem) and peak > 0

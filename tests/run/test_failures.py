@@ -238,11 +238,12 @@ def test_another_configuration_under_the_checkpoints(finished, runs):
     [
         (
             ["--problem.name", "linear_fokker_planck", "--sampling.method", "uniform"],
-            "sampling.method = 'uniform' is impossible on the whole space: use 'density'",
+            "sampling.method = 'uniform' is impossible on the whole space, or along a Real axis: use 'density'",
         ),
         (
             ["--problem.name", "advection", "--network.form", "log_density"],
-            "network.form = 'log_density' needs a problem on the WholeSpace with one output",
+            "network.form = 'log_density' needs a problem with one output on the WholeSpace, or with a Real axis and "
+            "no Wall",
         ),
         pytest.param(
             ["--problem.name", "advection", "--sampling.points", "1"],

@@ -83,6 +83,19 @@ RUNS = {
         2e-3,
         DENSITY | {"network": {"form": "exponential", "width": 8, "depth": 1}, "fit": {"iterations": 25}},
     ),
+    "zero slope at both ends": (
+        2e-3,
+        {"problem": {"name": "heat_neumann", "parameters": {"dimension": 1}}, "fit": {"iterations": 30}},
+    ),
+    "periodic along, walls across": (
+        2e-2,
+        {
+            "problem": {"name": "channel"},
+            "network": {"width": 12, "depth": 1, "frequencies": [1, 1]},
+            "fit": {"points": 600, "target": 1e-2},
+            "sampling": {"points": 600},
+        },
+    ),
     "wave, one network per output": (
         5e-2,
         WAVE | {"network": {"width": 12, "depth": 1, "frequencies": 2, "trunk": "separate"}},
