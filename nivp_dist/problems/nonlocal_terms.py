@@ -31,11 +31,12 @@ def further_arguments(problem: Problem, u: Callable, t) -> tuple:
     return (jnp.asarray(weights) @ jax.vmap(lambda point: problem.integrals(u, point, t))(jnp.asarray(x)),)
 
 
-def nodes(problem: Any) -> tuple[np.ndarray, np.ndarray] | None:
+def nodes(problem: Problem) -> tuple[np.ndarray, np.ndarray] | None:
     """The nodes (q, d) and weights (q,) of the problem's own quadrature, in float64; None if it has none."""
-    if not callable(problem.quadrature):
+    rule: Any = problem.quadrature
+    if not callable(rule):
         return None
-    x, weights = problem.quadrature()
+    x, weights = rule()
     return np.asarray(x, np.float64), np.asarray(weights, np.float64)
 
 

@@ -66,8 +66,8 @@ def _require_dense(network: Network, problem: Problem, method: str) -> None:
     """Raises InputError where implicit steps cannot be taken with this network or problem."""
     if callable(problem.integrals):
         raise InputError(
-            f"integrator.method = {method!r} does not differentiate integrals of the solution, and the problem has some: "
-            "take an explicit method"
+            f"integrator.method = {method!r} does not differentiate integrals of the solution, and the problem has "
+            "some: take an explicit method"
         )
     if network.form != "direct":
         raise InputError(f"integrator.method = {method!r} needs network.form = 'direct', and it is {network.form!r}")

@@ -12,7 +12,7 @@ from nivp_dist.problems.vlasov_poisson import SPEED, Splitting, VlasovPoisson
 
 
 def dispersion(start: str, k: float):
-    """The function of omega that vanishes for waves exp(i (k x - omega t)): 1 - (1 / k^2) int f'(v) / (v - omega / k) dv,
+    """The function of omega that vanishes for waves exp(i (k x - omega t)): 1 - int f'(v) / (v - omega / k) dv / k^2,
     continued to the lower half plane by the Faddeeva function."""
 
     def function(omega):

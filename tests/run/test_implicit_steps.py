@@ -197,7 +197,7 @@ def one_mode():
 
 @pytest.fixture
 def solved_exactly(monkeypatch):
-    """Equations are solved as well as the network can, although every error of a step is tolerated: with 30 corrections."""
+    """Equations are solved as well as the network can, although every error of a step is tolerated."""
     for name, value in {"CONVERGED": 0.0, "UNPREDICTED": 0.0, "GAINED": np.inf, "MOST_CORRECTIONS": 30}.items():
         monkeypatch.setattr(implicit_solve, name, value)
 
