@@ -9,7 +9,7 @@ The arguments of rhs are passed on as a tuple: () for a problem without integral
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -33,10 +33,9 @@ def further_arguments(problem: Problem, u: Callable, t) -> tuple:
 
 def nodes(problem: Problem) -> tuple[np.ndarray, np.ndarray] | None:
     """The nodes (q, d) and weights (q,) of the problem's own quadrature, in float64; None if it has none."""
-    rule: Any = problem.quadrature
-    if not callable(rule):
+    if not callable(problem.quadrature):
         return None
-    x, weights = rule()
+    x, weights = cast(Any, problem.quadrature())
     return np.asarray(x, np.float64), np.asarray(weights, np.float64)
 
 
