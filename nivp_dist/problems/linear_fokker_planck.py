@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
+from nivp_dist.backend import random_keys
 from nivp_dist.problems import Dimension, NonNegative, Positive, Problem, WholeSpace, generator
 from nivp_dist.problems._gaussians import linear_transition, mixture_density, mixture_moments, move_mixture
 
@@ -75,7 +76,7 @@ class LinearFokkerPlanck(Problem):
         return mixture_density(x, *self.mixture(), jnp)
 
     def initial_samples(self, key, n):
-        which, normal = jax.random.split(key)
+        which, normal = random_keys.several(key, 2)
         weights, means, covariances = self.mixture()
         part = jax.random.choice(which, len(weights), (n,), p=jnp.asarray(weights))
         white = jax.random.normal(normal, (n, self.dimension))
