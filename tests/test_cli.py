@@ -148,7 +148,7 @@ def test_bad_input(refused, arguments, line):
         (
             "initial",
             "return jnp.cos(x[0])",
-            "Mine.initial(x) must vanish on the walls of a Box: |u0| = 0.54 at x[0] = -1 (max |u0| = 1)",
+            "Mine.initial(x) must vanish on the walls: |u0| = 0.54 at x[0] = -1 (max |u0| = 1)",
         ),
     ],
 )

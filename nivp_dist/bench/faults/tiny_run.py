@@ -51,8 +51,8 @@ mu = 1e-9
 method = "bogacki_shampine"
 rtol = 1e-3
 t_end = 0.1
-initial_step = 0.01
-max_step = 0.0125
+initial_step = 0.005
+max_step = 0.005
 [fit]
 points = 200
 iterations = 6
