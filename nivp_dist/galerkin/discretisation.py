@@ -10,13 +10,13 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from nivp_dist.backend.mesh import AXIS, memory_of, platform_of
 from nivp_dist.backend.point_blocks import in_blocks
 from nivp_dist.galerkin.jacobian import Operator, largest_chunk
 from nivp_dist.network.network import Network
+from nivp_dist.points.points import Points, pad
 from nivp_dist.problems.base import Problem
 from nivp_dist.problems.nonlocal_terms import nodes
 from nivp_dist.settings.model import SamplingSettings
@@ -70,11 +70,11 @@ class Discretisation(NamedTuple):
         """This device's share of the nodes of the problem's quadrature and their weights, or None."""
         if (rule := nodes(self.problem)) is None:
             return None
-        devices = self.mesh.size
-        extra = -len(rule[1]) % devices  # nodes of weight zero, so that all devices have as many
-        x, weights = (np.concatenate([array, factor * array[:extra]]) for array, factor in zip(rule, (1, 0)))
-        here = lambda array: jnp.asarray(array.reshape(devices, -1, *array.shape[1:]))[jax.lax.axis_index(AXIS)]  # noqa: E731
-        return here(x), here(weights)
+        x, weights = rule
+        padded = pad(Points(jnp.asarray(x), jnp.asarray(weights), jnp.asarray(weights)), self.mesh.size)
+        device = jax.lax.axis_index(AXIS)
+        share = lambda array: array.reshape(self.mesh.size, -1, *array.shape[1:])[device]  # noqa: E731
+        return share(padded.x), share(padded.measure)
 
     def field_rate_at(self, theta, t, point, integrals: tuple = ()):
         """f at one point (d,) of the network's dtype: (m,)."""

@@ -26,9 +26,9 @@ def output_scales(problem, wavenumber: float, t_start: float = 0.0, norm: str = 
     """Scales s (m,), the smallest of which is one: in terms of s_k u_k the problem's right-hand side L is balanced.
 
     It is balanced for perturbations of the highest wavenumber that the network can represent or that the initial
-    condition has: HARMONICS times that of the embedding, or REACH times the RMS wavenumber of u0. In the norm of an
-    energy perturbations of no wavenumber grow, and the RMS wavenumber itself is in place of the latter: errors of fits
-    and steps are then weighed as the solution's own parts are.
+    condition has: HARMONICS times that of the embedding, or REACH times the RMS wavenumber of u0. With
+    norm = "energy" perturbations do not grow, whatever their wavenumber; the RMS wavenumber of u0 then takes the place
+    of REACH times it, so that fits and error norms give u and u_t the weights that they have in the solution.
 
     Args:
         wavenumber: the embedding's highest, in the network's coordinates, [-1, 1] along bounded axes.
@@ -54,7 +54,8 @@ def couplings(problem, wavenumber: float, t_start: float = 0.0) -> np.ndarray:
                 wave = jnp.sqrt(2.0) * jnp.cos(jnp.sum(wavenumber * (x - centre) / scale) + phase)
                 return problem.initial(x).at[output].add(size * wave)
 
-            return problem.rhs(u, point, t_start, *integrals)  # a wave of high wavenumber leaves integrals as they are
+            # The integrals are those of u0: a wave of high wavenumber adds next to nothing to them.
+            return problem.rhs(u, point, t_start, *integrals)
 
         return jax.jvp(perturbed, (0.0,), (1.0,))[1]
 

@@ -64,6 +64,8 @@ def check(problem: Problem, source: str, t_start: float = 0.0) -> list[str]:
     code.shape("initial(x)", shape, problem.initial, x)
     if callable(problem.integrals):
         _integrals(problem, x, time, code)
+    elif callable(problem.quadrature):
+        code.fail("quadrature() is of no use without integrals(self, u, x, t): define that too, or leave it out")
     code.shape("rhs(u, x, t)", shape, rhs, x, time)
 
     initial = jax.jit(jax.vmap(problem.initial))

@@ -11,7 +11,9 @@ from nivp_dist.problems import Axes, Periodic, Positive, Problem, Wall, gradient
 from nivp_dist.problems._spectral import evaluate
 
 SPEED = 7.0  # the velocities are cut off at +-SPEED, where the Maxwellian is 2e-11 of its peak
-HARMONICS = 8  # of the electric field, of the period of the box. The reference has all, so that errors contain the rest
+HARMONICS = (
+    8  # of the electric field, that are kept. The reference keeps all, so that reported errors include the others
+)
 NODES = 32, 64  # in x and v, of the quadrature for the field: the trapezoidal rule is exact to rounding for both
 
 

@@ -38,6 +38,13 @@ class Rule(Population):
         return nodes, np.full(25, 4 / 25)
 
 
+class FewNodes(Rule):
+    """One node: most devices have a node of weight zero alone."""
+
+    def quadrature(self):
+        return np.array([[0.3, -0.2]]), np.array([4.0])
+
+
 class MeanField(Problem):
     """A density whose particles are drawn to their mean: (u x, u) are integrated, and the field is log u."""
 
@@ -72,7 +79,7 @@ def rates(galerkin, theta, points):
 
 
 @pytest.mark.devices
-@pytest.mark.parametrize("problem", [Population(), Rule()], ids=["points", "nodes"])
+@pytest.mark.parametrize("problem", [Population(), Rule(), FewNodes()], ids=["points", "nodes", "few nodes"])
 def test_integrals_over_the_points_of_all_devices(mesh, make_points, problem):
     galerkin, theta = case(problem, mesh)
     points = make_points(problem.domain, POINTS, mesh)

@@ -268,6 +268,8 @@ def test_integrals_and_their_nodes(check):
     ):
         with pytest.raises(InputError, match=f"^mine.toml: Mine.{re.escape(found)}"):
             check(rhs=LIMITED, **parts)
+    with pytest.raises(InputError, match=r"Mine.quadrature\(\) is of no use without integrals"):
+        check(more=RULE.format((9, 2)))
     with pytest.raises(InputError, match=r"Mine.rhs\(u, x, t\): TypeError: .*rhs\(\) missing 1 .* 'integrals'"):
         check(rhs=LIMITED)
     with pytest.raises(InputError, match=r"Mine.rhs\(u, x, t\): TypeError: .*rhs\(\) takes 4 .* but 5 were given"):

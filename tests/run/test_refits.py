@@ -83,7 +83,9 @@ def test_every_refit_that_is_asked_for_is_made_at_its_time(runs, same, crash, mo
     assert all("restart.every = 0.002" in message for _, message in whole.events if message.startswith("refit at"))
     assert min(line["h"] for line in whole.metrics) > 1e-6  # no step from a refit to an output at the same time
     assert sum("refit reached" in message for _, message in whole.events) == 20
-    killed = runs.begin(crash, moment, **REFITS[kind] | {"checkpoint__every_steps": 1})  # the last one is of the refit
+    killed = runs.begin(
+        crash, moment, **REFITS[kind] | {"checkpoint__every_steps": 1}
+    )  # so that one lies inside of the refit
     assert killed.summary["phase"] == "refit"
     same(runs.resume(killed), whole)
     assert [event for event in killed.events if event[0] != "resume"] == whole.events
