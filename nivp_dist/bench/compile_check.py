@@ -168,7 +168,7 @@ def _of_steps(galerkin: Galerkin, shapes: "_Shapes", points: Points) -> Iterator
     shared = shapes.of(jax.eval_shape(preparation, theta, points, shapes.key()), galerkin.shared_spec)
     guess = shapes.sharded(n * m) if galerkin.method == "dual_pcg" else v
     yield _compiled("velocity", galerkin.velocity, theta, t, points, shared, guess)
-    yield _compiled("error of a step", galerkin.step_norms, theta, theta, v, rate, rate, points)
+    yield _compiled("error of a step", galerkin.step_norms, theta, t, theta, v, rate, rate, points)
     yield _compiled("check of the residual", galerkin.check_residual, theta, t, v, points)
     yield from _of_spectrum(galerkin, shapes, (theta, t, points), shared)
 

@@ -17,20 +17,20 @@ def misfit_of(galerkin: Galerkin) -> Callable:
 
 
 def relative_errors(galerkin: Galerkin, scored: int | None = None) -> Callable:
-    """The compiled program (thetas (c, p), points, target (n, m), floor) -> the error of every theta (c,).
+    """The compiled program (thetas (c, p), points, target (n, m), size) -> the error of every theta (c,).
 
     It is the relative L2 error, for a field log u the RMS error of log u.
 
     Args:
         scored: outputs that count, the first ones; None: all.
-    The floor is the least size that errors are relative to, zero for that of the target.
+    The errors are relative to that size, or, where it is zero, to the target.
     """
     network, axis = galerkin.network, galerkin.axis
 
-    def errors(thetas, points, target, floor):
+    def errors(thetas, points, target, size):
         target = target[:, :scored]
         scale = 1.0 if network.log_density else jax.lax.psum(square(points, target), axis)
-        scale = jnp.maximum(scale, floor**2)
+        scale = jnp.where(size > 0, size**2, scale)
 
         def one(theta):
             misfit = galerkin.discretisation.field(theta, points.x)[:, :scored] - target

@@ -125,12 +125,12 @@ class Fitter:
             since_least=_count(0),
         )
 
-    def advance(self, state: FitState, key, density, context=None, floor: float = 0.0) -> FitState:
+    def advance(self, state: FitState, key, density, context=None, size: float = 0.0) -> FitState:
         """The state after one round.
 
         Args:
             key: of the whole fit. density: of the points. context: of the target.
-            floor: the least size that errors are relative to (``fitting.size_floor``); 0: that of the target.
+            size: what errors are relative to, in the norm of the field; 0: the target.
         """
         key = random_keys.fit_round_key(key, int(state.round))
         stage = int(state.stage)
@@ -138,7 +138,7 @@ class Fitter:
         goal = self._target(context, fresh.x)
         if stage == OPTIMISER and self._optimiser is not None:
             theta, optimiser = self._optimiser.round(state.theta, state.optimiser, key, density, context)
-            errors = np.asarray(self._errors(theta[None], fresh, goal, floor))
+            errors = np.asarray(self._errors(theta[None], fresh, goal, size))
             return self._after_steps(state._replace(theta=theta, optimiser=optimiser, error=_number(errors[0])))
         points = self.sampler.draw(random_keys.fit_points_key(key), density, self.settings.points)
         misfit = self._misfit(state.theta, points.x, self._target(context, points.x))
@@ -148,7 +148,7 @@ class Fitter:
             corrections, lengths = self._head(state.theta, points, misfit)[None], LENGTHS[:1]
             dampings = np.array([float(state.damping)])
         candidates = self._candidates(state.theta, corrections, np.array(lengths))
-        errors = np.asarray(self._errors(candidates, fresh, goal, floor))
+        errors = np.asarray(self._errors(candidates, fresh, goal, size))
         if stage == TRIAL:
             return self._after_trial(state, candidates, errors)
         return self._choose(state, candidates, errors, dampings)
@@ -239,10 +239,10 @@ class Fitter:
         left = int(state.stage) == DONE and int(state.round) < self.last_round
         return left and self.settings.method == "gauss_newton" and float(state.error) > FAR * self.settings.target
 
-    def measure(self, state: FitState, key, density, context=None, floor: float = 0.0) -> FitState:
+    def measure(self, state: FitState, key, density, context=None, size: float = 0.0) -> FitState:
         """The state with its error measured on one more fresh draw. Arguments as for ``advance``."""
         fresh = self.sampler.draw(key, density, self.settings.points)
-        return state._replace(error=self._final(state.theta[None], fresh, self._target(context, fresh.x), floor)[0])
+        return state._replace(error=self._final(state.theta[None], fresh, self._target(context, fresh.x), size)[0])
 
     def misfit(self, state: FitState, key, density, context=None) -> float:
         """Relative error of a measured state in the norm of ``monitoring.estimate``, on the points of ``measure``."""

@@ -22,10 +22,11 @@ from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend.mesh import AXIS, program
 from nivp_dist.backend.point_blocks import in_blocks
-from nivp_dist.network.network import Network, build_network, restrict
+from nivp_dist.network.network import Network, build_network
 from nivp_dist.points.points import Points
 from nivp_dist.problems.base import Problem
 from nivp_dist.problems.nonlocal_terms import further_arguments
+from nivp_dist.problems.wall_data import rate_without_lifting
 from nivp_dist.settings.model import Config
 
 # The norm that the time derivative is scaled to, relative to that of the field: large enough for the fit to see it, and
@@ -83,8 +84,12 @@ class TimeDerivativeTargets:
         return jnp.concatenate([source.field(context, x), scales * self._rates(source, context, x)], axis=-1)
 
     def restrict(self, theta):
-        """The parameters of the network of the run, from those of the widened one."""
-        return restrict(theta, self.network, self.narrow)
+        """The parameters (p,) of the network of the run, from those of the widened one, which has the same trunk."""
+        parts = []
+        for source, target in zip(self.network.layers, self.narrow.layers):
+            weight = theta[source.start : source.stop].reshape(source.rows, source.columns)
+            parts.append(weight[:, : target.columns].reshape(-1))
+        return jnp.concatenate(parts)
 
     def _rates(self, source, context, x):
         u, t = source.function(context)
@@ -92,7 +97,7 @@ class TimeDerivativeTargets:
 
         def at(point):
             f = jnp.reshape(self.problem.rhs(u, point, t, *integrals), (self.narrow.outputs,))
-            return self.narrow.as_field_rate(f, u(point))
+            return self.narrow.as_field_rate(rate_without_lifting(self.problem, f, point, t), u(point))
 
         return jax.vmap(at)(x)
 

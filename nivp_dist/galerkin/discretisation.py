@@ -19,6 +19,7 @@ from nivp_dist.network.network import Network
 from nivp_dist.points.points import Points, pad
 from nivp_dist.problems.base import Problem
 from nivp_dist.problems.nonlocal_terms import nodes
+from nivp_dist.problems.wall_data import rate_without_lifting
 from nivp_dist.settings.model import SamplingSettings
 
 
@@ -62,7 +63,7 @@ class Discretisation(NamedTuple):
         if not callable(problem.integrals):
             return ()
         x, weights = self._nodes() or (points.x, points.measure)
-        u = network.function(theta)
+        u = self.network.solution(theta, t)
         densities = self._at_points(lambda point: problem.integrals(u, point.astype(network.dtype), t), x)
         return (jax.lax.psum(weights @ densities, AXIS).astype(network.dtype),)
 
@@ -79,7 +80,7 @@ class Discretisation(NamedTuple):
     def field_rate_at(self, theta, t, point, integrals: tuple = ()):
         """f at one point (d,) of the network's dtype: (m,)."""
         f, u = self._rhs_and_u(theta, t, point, integrals)
-        return self.network.as_field_rate(f, u(point))
+        return self.network.as_field_rate(rate_without_lifting(self.problem, f, point, t), u(point))
 
     def problem_rhs(self, theta, t, x, integrals: tuple):
         """The problem's rhs, which is L[u], or L[u] / u for a linear L and a field log u: (n, m) float64."""
@@ -90,9 +91,8 @@ class Discretisation(NamedTuple):
         return self._rhs_and_u(theta, t, point.astype(self.network.dtype), integrals)[0]
 
     def _rhs_and_u(self, theta, t, point, integrals: tuple) -> tuple[jax.Array, Callable]:
-        network = self.network
-        u = network.function(theta, unit=point if self.problem.linear else None)
-        return jnp.reshape(self.problem.rhs(u, point, t, *integrals), (network.outputs,)), u
+        u = self.network.solution(theta, t, unit=point if self.problem.linear else None)
+        return jnp.reshape(self.problem.rhs(u, point, t, *integrals), (self.network.outputs,)), u
 
     def _at_points(self, function, x):
         return self.in_blocks(jax.vmap(function), x).astype(jnp.float64)
@@ -104,11 +104,11 @@ class Discretisation(NamedTuple):
         """
         if self.norm == "field":
             f = self.rhs(theta, t, points)
-            return self.rate(theta, v, points) - f, f, self.field(theta, points.x)
+            return self.rate(theta, v, points) - f, f, self.solution_field(theta, t, points.x)
         f = self.energy_rate(theta, t, points)
         energy = lambda theta: self._at_points(partial(self.energy_at, theta), points.x)  # noqa: E731
-        solution, rate = jax.jvp(energy, (theta,), (v,))
-        return rate - f, f, solution
+        energy_of_field, rate = jax.jvp(energy, (theta,), (v,))
+        return rate - f, f, energy_of_field
 
     def energy_at(self, theta, point):
         """The components of the problem's energy at one point (d,): (k,) float64."""
@@ -118,16 +118,25 @@ class Discretisation(NamedTuple):
 
     def energy_rate(self, theta, t, points):
         """Their time derivatives by the equation at points: (n, k) float64. They are linear in the solution."""
-        u, integrals = self.network.function(theta), self.integrals(theta, t, points)
-        rhs = lambda y: self.problem.rhs(u, y, t, *integrals)  # noqa: E731
+        u, integrals = self.network.solution(theta, t), self.integrals(theta, t, points)
+        rhs = lambda y: rate_without_lifting(self.problem, self.problem.rhs(u, y, t, *integrals), y, t)  # noqa: E731
         return self._at_points(lambda point: self.problem.energy(rhs, point.astype(self.network.dtype)), points.x)
 
     def field(self, theta, x):
         """The network's field at x (n, d): (n, m)."""
         return self.in_blocks(partial(self.network.field, theta), x)
 
+    def solution_field(self, theta, t, x):
+        """What errors are relative to: the field of the solution at x (n, d) and time t, (n, m).
+
+        It is the network's field, which is what the parameters change, and the lifting of wall data."""
+        field, lifting = self.field(theta, x), self.network.lifting
+        if lifting is None:
+            return field
+        return field + self.network.as_field(self.in_blocks(partial(lifting.at_points, t=t), x))
+
     def values(self, theta, x):
-        """u at x (n, d): (n, m)."""
+        """u at x (n, d), without the lifting of wall data: (n, m)."""
         return self.in_blocks(partial(self.network.values, theta), x)
 
     def in_blocks(self, function, x):

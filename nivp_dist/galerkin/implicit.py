@@ -68,6 +68,7 @@ class ImplicitSteps:
         misfit: (theta, equation, predicted (n, m)) -> ``Misfit``.
         differences: (thetas (k, p), coefficients (r, k), points) -> the norms of r such combinations (r,).
         first_difference: (new, theta, t, h, points) -> norm of q_new - q - h f, the error of an explicit Euler step.
+        size: (theta, t, points) -> the norm of the solution, which is that of the field where there is no lifting.
         check: (new, thetas (k, p), coefficients (k,), gamma, t, points) -> ``ResidualCheck``, see ``_check``.
     """
 
@@ -85,6 +86,7 @@ class ImplicitSteps:
         self.misfit = compiled(self._misfit, every, equation, P(AXIS))
         self.differences = compiled(self._differences, every, every, split)
         self.first_difference = compiled(self._first_difference, every, every, every, every, split)
+        self.size = compiled(self._size, every, every, split)
         self.check = compiled(self._check, every, every, every, every, every, split)
 
     # The functions of one device --------------------------------------------------------------------
@@ -134,6 +136,10 @@ class ImplicitSteps:
         squares = jnp.stack([square(points, each) for each in combined])
         return jnp.sqrt(jax.lax.psum(squares, AXIS))
 
+    def _size(self, theta, t, points):
+        solution = self.discretisation.solution_field(theta, t, points.x)
+        return jnp.sqrt(jax.lax.psum(square(points, solution), AXIS))
+
     def _first_difference(self, new, theta, t, h, points):
         before, after = self._fields(jnp.stack([theta, new]), points.x)
         change = after - before - h * self.discretisation.rhs(theta, t, points)
@@ -143,17 +149,18 @@ class ImplicitSteps:
         """The equation on points that theta was not fitted to.
 
         The difference quotient (q - sum_j c_j q_j) / gamma takes the place of J v in the residual of a velocity:
-        the quotient less f is relative to f in `residual`, and to q in `residual_rate`.
+        the quotient less f is relative to f in `residual`, and to the solution in `residual_rate`.
         """
         it = self.discretisation
         field, f = it.field(new, points.x).astype(jnp.float64), it.rhs(new, t, points)
         misfit = (field - self._combination(thetas, coefficients, points)) / gamma - f
         mass = points.measure * jnp.linalg.norm(it.values(new, points.x).astype(jnp.float64), axis=-1)
-        squares = jnp.stack([square(points, each) for each in (misfit, f, field)])
+        solution = it.solution_field(new, t, points.x)
+        squares = jnp.stack([square(points, each) for each in (misfit, f, solution)])
         sums = jnp.stack([jnp.sum(mass), jnp.sum(mass**2), jnp.sum(points.measure > 0)])
-        (misfit, f, field), sums = jax.lax.psum((squares, sums), AXIS)
+        (misfit, f, size), sums = jax.lax.psum((squares, sums), AXIS)
         ratio = lambda a, b: a / jnp.where(b > 0, b, 1.0)  # noqa: E731
-        residual, rate = jnp.sqrt(ratio(misfit, f)), jnp.sqrt(ratio(misfit, field))
+        residual, rate = jnp.sqrt(ratio(misfit, f)), jnp.sqrt(ratio(misfit, size))
         return ResidualCheck(residual, rate, ratio(sums[0] ** 2, sums[1] * sums[2]))
 
     def _fields(self, thetas, x):

@@ -47,8 +47,8 @@ def square(points, values):
     return jnp.sum(points.weights[:, None] * values.astype(jnp.float64) ** 2)
 
 
-def step_norms(discretisation: Discretisation, theta, new, e, increment, increment_error, points) -> StepNorms:
-    """The error of a step from theta to new, and |u|, over the points.
+def step_norms(discretisation: Discretisation, theta, t, new, e, increment, increment_error, points) -> StepNorms:
+    """The error of a step from theta at time t to new, and |u|, over the points.
 
     The embedded pair of the integrator advances two quantities: the parameters theta, and the field itself, by
     increment = h sum_i b_i J_i v_i. The defect |q(new) - q(theta) - increment| is the difference of the two results,
@@ -65,7 +65,7 @@ def step_norms(discretisation: Discretisation, theta, new, e, increment, increme
     """
     network = discretisation.network
     before, after = (discretisation.field(at, points.x).astype(jnp.float64) for at in (theta, new))
-    weighted, size = _error_norm(network, points, before)
+    weighted, size = _error_norm(network, points, discretisation.solution_field(theta, t, points.x))
     values = (discretisation.rate(theta, e, points), increment_error, after - before - increment, size)
     squares = jnp.stack([square(weighted, each) for each in values])
     embedded, of_field, defect, scale = jnp.sqrt(jax.lax.psum(squares, AXIS))

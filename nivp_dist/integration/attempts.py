@@ -105,7 +105,7 @@ class Integrator:
     def _error(self, start: Start, h: float, step: Step, stages: Stages) -> float:
         """Relative to the tolerance (``Galerkin.step_norms``)."""
         increments = (self._combine(None, h, b, stages.rates) for b in (self.tableau.b, self.tableau.b_error))
-        norms = stages.galerkin.step_norms(start.theta, step.theta, step.error, *increments, stages.points)
+        norms = stages.galerkin.step_norms(start.theta, start.t, step.theta, step.error, *increments, stages.points)
         size, stages.size = float(norms.error), float(norms.scale)
         stages.jacobian_share = 1.0 - float(norms.embedded) / size if size > 0 else 0.0
         return size / (self.settings.rtol * max(stages.size, start.size_floor))

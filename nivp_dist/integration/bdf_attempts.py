@@ -55,7 +55,7 @@ class BdfIntegrator(ImplicitIntegrator):
         if not orders:  # in the first step of a run an explicit Euler step predicts
             predictors = {1: bdf.EULER}
             distances = [float(self.programs.first_difference(theta, start.theta, start.t, h, points))]
-        size = max(size, start.size_floor) or 1.0
+        size = self._scale(size, theta, fitted.t, points, start) or 1.0
         errors = {each: one.weight * distance / size for (each, one), distance in zip(predictors.items(), distances)}
         relative = {each: errors[each] / self._tolerated(one, multistep) for each, one in predictors.items()}
         return Solved((fitted,), fitted.misfit / (change or 1.0), errors[order], relative)

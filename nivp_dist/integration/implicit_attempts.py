@@ -13,6 +13,7 @@ from nivp_dist.integration.bdf import Choice, Formula, Multistep
 from nivp_dist.integration.implicit_solve import ImplicitSolve
 from nivp_dist.integration.stages import LARGER_MU, StageFailed
 from nivp_dist.integration.step_size import fit_to_end
+from nivp_dist.points.points import Points
 from nivp_dist.settings.model import IntegratorSettings
 
 
@@ -103,7 +104,8 @@ class ImplicitIntegrator(ABC):
         Raises RunFailed when the step size falls below integrator.min_step.
         """
         start = before.start
-        tolerance = self.settings.rtol * max(self._size(before, solve), start.size_floor)
+        size = self._scale(self._size(before, solve), start.theta, start.t, solve.points, start)
+        tolerance = self.settings.rtol * size
         choice, rejected = self._first(before), 0
         while True:
             h, lands = fit_to_end(start.t, choice.h, end)
@@ -121,11 +123,17 @@ class ImplicitIntegrator(ABC):
         t, following = end if lands else start.t + h, Choice(following.order, next_h)
         return TakenImplicit(solved, before, t, h, order, rejected, solve.evaluations, following)
 
+    def _scale(self, size: float, theta, t: float, points: Points, start: Start) -> float:
+        """What errors are relative to. size: the norm of the field at (theta, t), the solution's without a lifting."""
+        if self.programs.discretisation.network.lifting is not None:
+            size = float(self.programs.size(theta, t, points))
+        return max(size, start.size_floor)
+
     # What a method defines ----------------------------------------------------------------------
 
     @abstractmethod
     def _size(self, before: Before, solve: ImplicitSolve) -> float:
-        """The norm of the solution at the start."""
+        """The norm of the field at the start."""
 
     @abstractmethod
     def _first(self, before: Before) -> Choice:

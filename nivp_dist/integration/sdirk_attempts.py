@@ -41,7 +41,7 @@ class SdirkIntegrator(ImplicitIntegrator):
         stages = self._stages(before, choice.h, solve, tolerance)
         thetas = self._stack([before.start.theta, *(stage.theta for stage in stages)])
         size, change, difference = self._norms(thetas, solve, stages[-1])
-        size = max(size, before.start.size_floor) or 1.0
+        size = self._scale(size, stages[-1].theta, stages[-1].t, solve.points, before.start) or 1.0
         # Fields with the misfit of the present one can cause a part of the difference that a shorter step would not
         # make smaller. A stage with a larger misfit was not solved well enough, which a shorter step may mend.
         explained = float(np.abs(self.pair.error).sum() * before.multistep.misfits[0])

@@ -80,12 +80,15 @@ class Scorer:
 
         invariants = problem.invariants
 
-        def evaluate(key, density, theta):
+        def evaluate(key, density, theta, t):
             drawn = sampler.draw_traced(key, _spread(density, sampler.settings.inflation), n=points)
             u, integrands = network.values(theta, drawn.x), {}
+            if network.lifting is not None:
+                u = u + network.lifting.at_points(drawn.x, t)
             log = network.field(theta, drawn.x) if sampler.log_density else jnp.log(jnp.maximum(u, 0.0))
             if callable(invariants):
-                densities = lambda point: invariants(network.function(theta), point)  # noqa: E731
+                solution = network.solution(theta, t)
+                densities = lambda point: invariants(solution, point)  # noqa: E731
                 integrands = jax.vmap(densities)(drawn.x.astype(network.dtype))
             gaussians = jnp.exp(component_log_densities(density, drawn.x))
             return drawn.x, drawn.measure, u, log[:, 0], gaussians, integrands
@@ -94,7 +97,7 @@ class Scorer:
 
     def score(self, theta, density: Density, t: float, number: int) -> Score:
         """The score of theta (p,) at time t; number: of the output, which decides the points."""
-        evaluated = self._evaluate(random_keys.evaluation_key(self.key, number), density, theta)
+        evaluated = self._evaluate(random_keys.evaluation_key(self.key, number), density, theta, t)
         # Padding to a multiple of the devices is removed.
         evaluated = jax.tree.map(lambda leaf: np.asarray(to_host(leaf), np.float64)[: self.points], evaluated)
         x, measure, u, log, gaussians, integrands = evaluated

@@ -8,16 +8,18 @@ import numpy as np
 from nivp_dist.problems.domains import Axis, Domain, columns
 from nivp_dist.settings.model import NetworkSettings
 
+MIRRORED = {"both": (-1, 1), "lower": (-1,), "upper": (1,)}  # kinds of features -> the ends where they have no slope
+
 
 class _Group(NamedTuple):
-    """Axes with features of one kind, "plain", "periodic" or "neumann", and of so many frequencies."""
+    """Axes with features of one kind, and of so many frequencies: "plain", "periodic", or one of MIRRORED."""
 
     kind: str
     frequencies: int
 
 
 def embedding(xi, domain: Domain, settings: NetworkSettings, even: tuple[int, ...] = ()):
-    """The features (n, k) of points xi (n, d), in units of the domain: those of ``embed``, on Neumann axes ``cosines``.
+    """The features (n, k) of points xi (n, d), in units of the domain: those of ``embed``, or ``cosines``.
 
     even: axes whose features are even ones only.
     """
@@ -28,8 +30,8 @@ def embedding(xi, domain: Domain, settings: NetworkSettings, even: tuple[int, ..
     for (kind, count), axes in groups.items():
         own = tuple(position for position, axis in enumerate(axes) if axis in even)
         part = columns(xi, axes)
-        if kind == "neumann":
-            parts.append(cosines(part, count, settings.alpha, own))
+        if kind in MIRRORED:
+            parts.append(cosines(part, count, settings.alpha, own, MIRRORED[kind]))
         else:
             parts.append(embed(part, count, settings.alpha, kind == "periodic", own))
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
@@ -52,7 +54,7 @@ def frequencies_of(settings: NetworkSettings, domain: Domain) -> tuple[int, ...]
 def highest_wave_number(settings: NetworkSettings, domain: Domain) -> float:
     """The largest w_k of all axes; that of one frequency where there is none."""
     pairs = zip(frequencies_of(settings, domain), domain.axes)
-    return max(wave_numbers(max(1, count), _kind(axis) == "periodic")[-1] for count, axis in pairs)
+    return max(wave_numbers(max(1, count), axis.kind == "periodic")[-1] for count, axis in pairs)
 
 
 def embed(xi, frequencies: int, alpha, periodic: bool, even: tuple[int, ...] = ()):
@@ -74,15 +76,16 @@ def embed(xi, frequencies: int, alpha, periodic: bool, even: tuple[int, ...] = (
     return jnp.concatenate(waves if periodic else [plain, *waves], axis=-1)
 
 
-def cosines(xi, frequencies: int, alpha, even: tuple[int, ...] = ()):
+def cosines(xi, frequencies: int, alpha, even: tuple[int, ...] = (), mirrors: tuple[int, ...] = (-1, 1)):
     """cos(w_k (x + 1)) / w_k^alpha, w_k = 2^k pi/2: every function of them has zero slope at x = -1 and x = 1.
 
     The first alone, w_0 = pi/2, tells all points of [-1, 1] apart, so that every function of zero slope at the ends is
-    one of them. Arguments are those of ``embed``; along even axes w_k = 2^k pi.
+    one of them. With one end in `mirrors` the slope is zero there alone: cos(w_k (x - end)), w_k = 2^k pi/4. Other
+    arguments are those of ``embed``; along even axes w_k = 2^k pi.
     """
     omega = wave_numbers(frequencies, periodic=False)
-    factors = np.where(np.isin(np.arange(xi.shape[1]), even), 2.0, 1.0)
-    phase = (xi[:, :, None] + 1) * jnp.asarray(factors[:, None] * omega, xi.dtype)
+    factors = np.where(np.isin(np.arange(xi.shape[1]), even), 2.0, 1.0) * (1.0 if len(mirrors) == 2 else 0.5)
+    phase = (xi[:, :, None] - mirrors[0]) * jnp.asarray(factors[:, None] * omega, xi.dtype)
     return (jnp.cos(phase) * _decay(omega, alpha, xi.dtype)).reshape(len(xi), -1)
 
 
@@ -100,7 +103,9 @@ def wave_numbers(count: int, periodic: bool) -> np.ndarray:
 
 
 def _kind(axis: Axis) -> str:
-    return axis.kind if axis.kind in ("periodic", "neumann") else "plain"
+    if axis.mirrors:
+        return next(kind for kind, ends in MIRRORED.items() if ends == axis.mirrors)
+    return "periodic" if axis.kind == "periodic" else "plain"
 
 
 def _decay(omega: np.ndarray, alpha, dtype):

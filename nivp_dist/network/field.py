@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist import backend  # noqa: F401
-from nivp_dist.network import frames
+from nivp_dist.network import boundary, frames
 from nivp_dist.network.embedding import chebyshev, embedding
 from nivp_dist.problems.domains import Domain, columns
 from nivp_dist.settings.model import NetworkSettings
@@ -59,6 +59,10 @@ class Field(nn.Module):
 
     Outputs beyond the first `fields`, if any, are the time derivatives of these (``fitting.time_derivative_targets``).
     Of an exponential u they are u times the trunk's output, because a time derivative has both signs.
+
+    Attributes:
+        parities: pairs of an axis and the sign of every field under its reflection. The features of such axes are even
+            ones only, and a field that is odd has a factor.
     """
 
     settings: NetworkSettings
@@ -66,13 +70,13 @@ class Field(nn.Module):
     outputs: int
     fields: int
     form: str
-    even: tuple[int, ...] = ()
+    parities: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
     @nn.compact
     def __call__(self, x):
         s, domain = self.settings, self.domain
         xi = coordinates(domain, x)
-        a = embedding(xi, domain, s, self.even)
+        a = embedding(xi, domain, s, tuple(axis for axis, _ in self.parities))
         if s.trunk == "shared" or self.fields == 1:
             y = MLP(s.width, s.depth, self.outputs, s.activation, name="trunk")(a)
         else:
@@ -89,8 +93,12 @@ class Field(nn.Module):
         if self.form == "exponential":
             u = jnp.exp(y[:, : self.fields])
             y = jnp.concatenate([u, u * y[:, self.fields :]], axis=-1) if self.outputs > self.fields else u
-        if walls := domain.axes_of("wall"):
-            y = y * jnp.prod(1 - columns(xi, walls) ** 2, axis=-1, keepdims=True)
+        for factor in boundary.factors(domain, xi):
+            y = y + jnp.log(factor) if self.form == "log_density" else y * factor
+        for axis, signs in self.parities:
+            if -1 in signs:  # an output that is a time derivative is as odd as its field
+                factor = boundary.odd_factor(domain.axes[axis], xi[:, axis : axis + 1])
+                y = y * jnp.where(np.array(signs * (self.outputs // self.fields)) < 0, factor, 1.0)
         return y
 
 

@@ -11,12 +11,13 @@ def form_of(settings: NetworkSettings, problem) -> str:
     """network.form of a problem: "direct", "exponential" or "log_density"."""
     if settings.form != "auto":
         return settings.form
-    return "log_density" if problem.density and _has_logarithm(problem.domain) else "direct"
+    log_density = problem.density and _has_logarithm(problem.domain) and not callable(problem.wall_data)
+    return "log_density" if log_density else "direct"
 
 
 def _has_logarithm(domain: Domain) -> bool:
     """Whether log u is represented well: by a quadratic form far out, and finite everywhere."""
-    return not domain.bounded and not domain.axes_of("wall")
+    return not domain.bounded and not domain.has_zeros
 
 
 def check(settings: NetworkSettings, problem, form: str) -> None:
@@ -25,8 +26,10 @@ def check(settings: NetworkSettings, problem, form: str) -> None:
     if form == "log_density" and not (_has_logarithm(domain) and problem.outputs == 1):
         raise InputError(
             "network.form = 'log_density' needs a problem with one output on the WholeSpace, or with a Real axis and "
-            "no Wall"
+            "u = 0 at no wall"
         )
+    if form != "direct" and callable(problem.wall_data):
+        raise InputError(f"network.form = '{form}' and wall_data exclude each other: leave out network.form")
     if settings.additive and not (form == "exponential" and len(domain.axes_of("wall")) == domain.dimension):
         raise InputError(
             f"network.additive = {settings.additive} needs network.form = 'exponential' on a box with walls"
@@ -38,11 +41,11 @@ def check(settings: NetworkSettings, problem, form: str) -> None:
         raise InputError(
             f"network.frequencies has {len(counts)} entries for {domain.dimension} axes: give one each, or one number"
         )
-    for i in domain.axes_of("periodic", "neumann"):
-        if counts[i] == 0:
+    for i, axis in enumerate(domain.axes):
+        if counts[i] == 0 and (axis.kind == "periodic" or axis.mirrors):
             raise InputError(
                 f"network.frequencies = 0 leaves the network without an input along axis {i}, which is "
-                f"{domain.axes[i]}: set at least 1"
+                f"{axis}: set at least 1"
             )
 
 

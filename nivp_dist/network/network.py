@@ -24,6 +24,8 @@ from nivp_dist.network.embedding import frequencies_of, highest_wave_number
 from nivp_dist.network.field import Field, along_form_axes, form_coordinates
 from nivp_dist.network.forms import check, form_of
 from nivp_dist.network.frames import Frame
+from nivp_dist.problems.base import symmetries
+from nivp_dist.problems.wall_data import lifting_of
 from nivp_dist.settings.model import Config, NetworkSettings
 
 
@@ -52,6 +54,7 @@ class Network:
         size: p. dimension: d. outputs: m. layers: the affine layers in the order of theta.
         log_density: True if the field is q = log u, and u = exp(q).
         scales: (m,), otherwise the field is q_k = scales_k u_k, see ``balance``.
+        lifting: of the problem's wall data, or None. All but ``solution`` is of the solution less the lifting.
         quadratics: the layers that are quadratic forms. layers_with_frames: these and, where they may have a frame,
             first layers, see ``frames``.
 
@@ -66,14 +69,14 @@ class Network:
         t_start: float = 0.0,
         norm: Literal["field", "energy"] = "field",
     ):
-        self.domain = problem.domain
+        self.domain, self.lifting = problem.domain, lifting_of(problem)
         self.dimension, self.outputs = self.domain.dimension, outputs or problem.outputs
         self.dtype = jnp.dtype(settings.dtype)
         self.form = form_of(settings, problem)
         self.log_density = self.form == "log_density"
         check(settings, problem, self.form)
-        self.even = tuple(problem.even) if settings.symmetry and self.form == "direct" else ()
-        self.module = Field(settings, self.domain, self.outputs, problem.outputs, self.form, self.even)
+        parities = tuple(symmetries(problem).items()) if settings.symmetry and self.form == "direct" else ()
+        self.module = Field(settings, self.domain, self.outputs, problem.outputs, self.form, parities)
         self.layers = self._layers()
         self.size = self.layers[-1].stop
         self.quadratics = [layer for layer in self.layers if layer.path[0].startswith("quadratic")]
@@ -231,6 +234,11 @@ class Network:
 
         return u
 
+    def solution(self, theta, t, unit=None) -> Callable:
+        """As ``function``, at time t, with the lifting of wall data, if there are any."""
+        v, lifting = self.function(theta, unit), self.lifting
+        return v if lifting is None else lambda x: v(x) + lifting(x, t)
+
     def factors(self, theta, x, basis=None):
         """The field and the factors of its Jacobian at x (n, d), with respect to parameters in a basis (None: its own).
 
@@ -283,15 +291,6 @@ def build_network(
 def network_of(config: Config, problem) -> Network:
     """The network of a configuration, in which network.gaussians is a number (``forms.with_gaussians``)."""
     return build_network(config.network, problem, t_start=config.integrator.t_start, norm=config.solver.norm)
-
-
-def restrict(theta, wide: Network, narrow: Network):
-    """theta (p,) of the narrow network from that of a wide one, which has the same trunk and more outputs."""
-    parts = []
-    for source, target in zip(wide.layers, narrow.layers):
-        weight = theta[source.start : source.stop].reshape(source.rows, source.columns)
-        parts.append(weight[:, : target.columns].reshape(-1))
-    return jnp.concatenate(parts)
 
 
 def _flat(variables) -> dict[tuple[str, ...], jax.Array]:

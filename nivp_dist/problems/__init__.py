@@ -2,8 +2,20 @@
 
 from nivp_dist import backend  # noqa: F401  float64 before any array is made
 from nivp_dist.problems.base import Dimension, NonNegative, Positive, Problem
-from nivp_dist.problems.domains import Axes, Box, Neumann, Open, OpenBox, Periodic, PeriodicBox, Real, Wall, WholeSpace
-from nivp_dist.problems.operators import derivatives, divergence, generator, gradient, laplacian
+from nivp_dist.problems.domains import (
+    Axes,
+    Box,
+    Neumann,
+    Open,
+    OpenBox,
+    Periodic,
+    PeriodicBox,
+    Real,
+    Robin,
+    Wall,
+    WholeSpace,
+)
+from nivp_dist.problems.operators import derivatives, divergence, generator, gradient, laplacian, to_complex, to_pair
 
 __all__ = [
     "Axes",
@@ -18,6 +30,7 @@ __all__ = [
     "Positive",
     "Problem",
     "Real",
+    "Robin",
     "Wall",
     "WholeSpace",
     "derivatives",
@@ -25,4 +38,6 @@ __all__ = [
     "generator",
     "gradient",
     "laplacian",
+    "to_complex",
+    "to_pair",
 ]

@@ -39,9 +39,9 @@ class Problem:
     """An initial-value problem u_t = L[u](x, t), u = u0(x) at the start, with m outputs on a domain in R^d.
 
     A subclass defines ``domain``, ``initial`` and ``rhs``. Optional are ``reference``, ``reference_until``,
-    ``statistics``, ``invariants``, ``integrals``, ``quadrature``, ``initial_samples``, ``energy``, ``drift``, ``noise``
-    and the class attributes below. x and t have the units of the equation; nothing is scaled. The start is at t = 0
-    unless integrator.t_start says otherwise.
+    ``statistics``, ``invariants``, ``wall_data``, ``integrals``, ``quadrature``, ``initial_samples``, ``energy``,
+    ``drift``, ``noise`` and the class attributes below. x and t have the units of the equation; nothing is scaled. The
+    start is at t = 0 unless integrator.t_start says otherwise.
     A problem of second order in time is written as a first-order system (u, w = u_t), m = 2.
 
     Subclasses become frozen, keyword-only dataclasses: annotated attributes are parameters.
@@ -56,6 +56,8 @@ class Problem:
             evaluates L[u] / u, where u itself would overflow or underflow. Default False.
         even: the bounded axes along which u(x, t) is even about their middle for all t. It is checked at the start. The
             network then has even features only, and every point counts for its mirror images. Default ().
+        parities: for systems, axis -> a sign for each output: 1 where it is even along that axis, -1 where it is odd.
+            {0: (1, -1)} is a density that is even in x[0] beside a velocity that is odd. Default {}.
         data_files: the files that the class reads, relative to the folder of its own file, such as ("table.npy",). The
             run reads copies in its directory, so they are opened as ``Path(__file__).parent / "table.npy"``. Files
             outside of that folder, by absolute paths, are not copied; a resume refuses to go on when one has changed.
@@ -71,6 +73,7 @@ class Problem:
     density: ClassVar[bool] = False
     linear: ClassVar[bool] = False
     even: ClassVar[tuple[int, ...]] = ()
+    parities: ClassVar[dict[int, tuple[int, ...]]] = {}
     data_files: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **keywords):
@@ -127,6 +130,15 @@ class Problem:
     a check without a reference. The mass of a probability density is reported in any case.
     """
 
+    wall_data: ClassVar[Any] = None
+    """wall_data(self, x, t, axis, end): the data g at a point x (d,) of the wall at an end ("lower" or "upper") of an
+    axis (a number), a number or (m,); written with jax.numpy in x and t. It is called for the ends of ``Wall``,
+    ``Neumann`` and ``Robin`` axes, whose conditions are then u = g, du/dn = g (n the outward normal) and
+    du/dn + b u = g. Default: g = 0.
+
+    They hold exactly: u is a function of x and t that has the data, plus a network for the rest (``wall_data``).
+    """
+
     integrals: ClassVar[Any] = None
     """integrals(self, u, x, t): the densities (k,) at one point x (d,) of integrals over the domain on which the
     equation depends; written as ``rhs``, which then takes their values (k,) as a fourth argument: rhs(self, u, x, t,
@@ -158,6 +170,11 @@ class Problem:
 
     noise: ClassVar[Any] = None
     """noise(self, t): B (d, k) of these particles. Without it they move along the characteristics of a."""
+
+
+def symmetries(problem: Problem) -> dict[int, tuple[int, ...]]:
+    """axis -> the sign (m,) of every output under its reflection, from ``even`` and ``parities``."""
+    return dict.fromkeys(problem.even, (1,) * problem.outputs) | problem.parities
 
 
 def stored_initial(problem: Problem) -> Any:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import erf, expit
 
-from nivp_dist.problems import Dimension, OpenBox, PeriodicBox, Positive, Problem, derivatives
+from nivp_dist.problems import Box, Dimension, OpenBox, PeriodicBox, Positive, Problem, derivatives
 
 
 class Burgers(Problem):
@@ -75,6 +75,27 @@ class BurgersFront(Problem):
 
     def reference(self, x, t):
         return expit((self.start + self.dimension * t / 2 - x.sum(axis=1)) / (2 * self.viscosity))
+
+
+class BurgersFrontWalls(BurgersFront):
+    """The front of ``BurgersFront`` in a box on whose walls u is given: Dirichlet data that depend on time.
+
+    Equation:    u_t = nu lap u - u (u_x1 + ... + u_xd)
+    Domain:      [-1, 1]^d, u = g on the walls, the values of the solution there
+    Parameters:  d = dimension, nu = viscosity, s0 = start
+    Reference:   exact
+    """
+
+    summary: ClassVar[str] = "Burgers' equation with a front along the diagonal of [-1, 1]^d, u given on the walls"
+
+    dimension: Dimension = 2
+
+    @property
+    def domain(self):
+        return Box(self.dimension)
+
+    def wall_data(self, x, t, axis, end):
+        return jax.nn.sigmoid((self.start + self.dimension * t / 2 - jnp.sum(x)) / (2 * self.viscosity))
 
 
 STEEPNESS, CENTRE = 30.0, -0.5

@@ -10,23 +10,20 @@ import numpy as np
 from nivp_dist import backend  # noqa: F401  float64 before any array is made
 from nivp_dist.problems import reads
 from nivp_dist.problems.base import Problem, has_reference, output_names, stored_initial
+from nivp_dist.problems.boundary_checks import (
+    POINTS,
+    SCALE_POINTS,
+    check_boundary,
+    check_symmetry,
+    check_wall_data,
+    points_of,
+)
 from nivp_dist.problems.domains import Domain
 from nivp_dist.problems.nonlocal_terms import further_arguments
 from nivp_dist.problems.operators import divergence, generator
 from nivp_dist.problems.user_code import UserCode, shown
 from nivp_dist.settings.sources import data_path
 
-POINTS = 64  # points at which functions are evaluated; a mistake of shape or sign shows at any of them
-SCALE_POINTS = 4096  # points for max |u0|, which a narrow u0 attains at few of them
-# Largest |u0| on the walls (periodic: its largest jump) over max |u0|. A Gaussian five widths away is at 4e-6 of its
-# peak, below the error of any fit.
-BOUNDARY_TOLERANCE = 1e-5
-# Largest slope of u0 on Neumann walls, over max |u0| per half width. What has zero slope there and differs from u0 by a
-# slope of 1e-3 differs in value by less than 1e-4, because the wrong slope needs to reach a tenth of the width only.
-SLOPE_TOLERANCE = 1e-3
-# Largest difference of u0, or L[u0], at mirrored points over its largest value. For an even function it is rounding,
-# which derivatives amplify.
-SYMMETRY_TOLERANCE = 1e-9
 # Largest |L[u + v] - L[u] - L[v]| over the largest of the three. For a linear L it is rounding too; a nonlinear L
 # differs by a part of itself.
 LINEARITY_TOLERANCE = 1e-6
@@ -53,7 +50,7 @@ def check(problem: Problem, source: str, t_start: float = 0.0) -> list[str]:
     """
     code = UserCode(problem, source, t_start)
     domain = _domain(problem, code)
-    points = _points(domain, POINTS)
+    points = points_of(domain, POINTS)
     x = jax.ShapeDtypeStruct((domain.dimension,), np.float64)
     time = jax.ShapeDtypeStruct((), np.float64)
     shape = () if problem.outputs == 1 else (problem.outputs,)
@@ -70,7 +67,9 @@ def check(problem: Problem, source: str, t_start: float = 0.0) -> list[str]:
 
     initial = jax.jit(jax.vmap(problem.initial))
     code.finite("initial(x)", points, code.call("initial(x)", initial, points))
-    _boundary(problem, initial, code)
+    if callable(problem.wall_data):
+        check_wall_data(problem, code)
+    check_boundary(problem, initial, code)
     velocity = code.call("rhs(u, x, t)", jax.jit(jax.vmap(rhs, (0, None))), points, t_start)
     code.finite(f"rhs(u, x, t) at t = {t_start:g} with u = initial", points, velocity)
     if callable(problem.invariants):
@@ -79,7 +78,7 @@ def check(problem: Problem, source: str, t_start: float = 0.0) -> list[str]:
         _energy(problem, points, code)
     if problem.linear:
         _linearity(problem, points, np.asarray(velocity), code)
-    _symmetry(problem, initial, rhs, code)
+    check_symmetry(problem, initial, rhs, code)
     if callable(problem.drift):
         _particles(problem, points, rhs, code)
     warnings = _reference(problem, initial, code) if has_reference(problem, t_start) else []
@@ -100,41 +99,6 @@ def _domain(problem: Problem, code: UserCode) -> Domain:
             f"output_names must be a tuple of one name for each output (outputs = {problem.outputs}), got {named!r}"
         )
     return domain
-
-
-def _points(domain: Domain, number: int) -> np.ndarray:
-    """Points (number, d) of the domain, the same in every run."""
-    return domain.sample(np.random.default_rng(0), number)
-
-
-def _boundary(problem: Problem, initial: Callable, code: UserCode) -> None:
-    """Compare u0 with the boundary conditions, which the network satisfies exactly."""
-    domain = problem.domain
-    axes = domain.axes_of("wall", "neumann", "periodic")
-    if not axes:
-        return
-    call = lambda function, x: np.asarray(code.call("initial(x)", function, x))  # noqa: E731
-    slopes = jax.jit(jax.vmap(jax.jacfwd(problem.initial)))
-    size = np.abs(call(initial, np.concatenate([_points(domain, SCALE_POINTS), domain.centre[None]]))).max()
-    peak = f"(max |u0| = {size:.3g})"
-    for axis in axes:
-        low, high = _points(domain, POINTS), _points(domain, POINTS)
-        low[:, axis], high[:, axis] = domain.lower[axis], domain.upper[axis]
-        if domain.axes[axis].kind == "periodic":
-            jump = np.abs(call(initial, high) - call(initial, low)).max()
-            if not jump <= BOUNDARY_TOLERANCE * size:
-                code.fail(f"initial(x) is not periodic in x[{axis}]: it jumps by {jump:.3g} {peak}")
-            continue
-        for end in (low, high):
-            where = f"at x[{axis}] = {end[0, axis]:g} {peak}"
-            if domain.axes[axis].kind == "wall":
-                largest = np.abs(call(initial, end)).max()
-                if not largest <= BOUNDARY_TOLERANCE * size:
-                    code.fail(f"initial(x) must vanish on the walls: |u0| = {largest:.3g} {where}")
-            else:
-                slope = np.abs(call(slopes, end)[..., axis]).max()
-                if not slope * domain.scale[axis] <= SLOPE_TOLERANCE * size:
-                    code.fail(f"initial(x) must have zero slope on Neumann walls: |du0/dx| = {slope:.3g} {where}")
 
 
 def _invariants(problem: Problem, x: jax.ShapeDtypeStruct, code: UserCode) -> None:
@@ -203,26 +167,6 @@ def _linearity(problem: Problem, points: np.ndarray, velocity: np.ndarray, code:
         )
 
 
-def _symmetry(problem: Problem, initial: Callable, rhs: Callable, code: UserCode) -> None:
-    domain = problem.domain
-    if problem.even == ():
-        return
-    named = isinstance(problem.even, tuple) and all(axis in range(domain.dimension) for axis in problem.even)
-    if not (named and set(problem.even) <= set(domain.bounded_axes)):
-        allowed = ", ".join(map(str, domain.bounded_axes)) or "none here"
-        code.fail(f"even = {problem.even} must be a tuple of axes that are bounded: {allowed}")
-    points = _points(domain, SCALE_POINTS)
-    parts = {"initial(x)": initial, "rhs(u, x, t)": jax.jit(jax.vmap(lambda x: rhs(x, code.t)))}
-    for what, function in parts.items():
-        values = np.asarray(code.call(what, function, points))
-        for axis in problem.even:
-            mirrored = points.copy()
-            mirrored[:, axis] = 2 * domain.centre[axis] - points[:, axis]
-            misfit = np.abs(np.asarray(code.call(what, function, mirrored)) - values).max()
-            if not misfit <= SYMMETRY_TOLERANCE * np.abs(values).max():
-                code.fail(f"even = {problem.even}, but {what} is not even along axis {axis}: remove that axis")
-
-
 def _particles(problem: Problem, points: np.ndarray, rhs: Callable, code: UserCode) -> None:
     """Compare L[u0] with the time derivative of the density of particles with the problem's drift and noise."""
     d = problem.domain.dimension
@@ -257,7 +201,7 @@ def _reference(problem: Problem, initial: Callable, code: UserCode) -> list[str]
     A difference is a warning and not an error, because the run does not use the reference: only the errors that it
     reports are wrong.
     """
-    points = _points(problem.domain, SCALE_POINTS)
+    points = points_of(problem.domain, SCALE_POINTS)
     u0 = np.asarray(code.call("initial(x)", initial, points)).reshape(len(points), -1)
     largest = np.argsort(-np.abs(u0).max(axis=1), kind="stable")[: POINTS // 2]
     chosen = np.concatenate([np.arange(POINTS // 2), largest])

@@ -10,19 +10,31 @@ from typing import ClassVar, Literal
 import numpy as np
 
 Coordinates = float | tuple[float, ...] | list[float] | np.ndarray  # one number, or one for each coordinate
-Kind = Literal["wall", "neumann", "periodic", "open", "real"]
+Kind = Literal["wall", "neumann", "robin", "periodic", "open", "real"]
+# Of an end of an axis: b in du/dn + b u = g, n the outward normal; inf for u = g; None where nothing is required.
+Condition = float | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """One axis of a domain. Its centre and scale define the network's coordinate (x - centre) / scale."""
+    """One axis of a domain. Its centre and scale define the network's coordinate (x - centre) / scale.
+
+    Attributes:
+        conditions: what holds at the lower and at the upper end (``Condition``).
+    """
 
     kind: ClassVar[Kind]
+    conditions: ClassVar[tuple[Condition, Condition]] = (None, None)
 
     lower: float
     upper: float
     centre: float
     scale: float
+
+    @property
+    def mirrors(self) -> tuple[int, ...]:
+        """The ends, -1 and 1, at which a slope is prescribed: features are mirrored there, so that theirs is zero."""
+        return tuple(end for end, b in zip((-1, 1), self.conditions) if b is not None and np.isfinite(b))
 
 
 class Interval(Axis):
@@ -42,17 +54,56 @@ class Interval(Axis):
     def __repr__(self):
         return f"{type(self).__name__}({self.lower}, {self.upper})"
 
+    def normalised(self) -> "Interval":
+        """The same axis in units of the network, on [-1, 1]."""
+        return type(self)()
+
 
 class Wall(Interval):
-    """u = 0 at both ends (zero Dirichlet data), which the network satisfies exactly by a factor."""
+    """u = 0 at both ends (Dirichlet data), which the network satisfies exactly by a factor."""
 
     kind = "wall"
+    conditions = (np.inf, np.inf)
 
 
 class Neumann(Interval):
     """u_x = 0 at both ends, which the network satisfies exactly: its features are cosines of zero slope there."""
 
     kind = "neumann"
+    conditions = (0.0, 0.0)
+
+
+@dataclasses.dataclass(frozen=True, init=False, repr=False)
+class Robin(Interval):
+    """du/dn + b u = 0 with a number b for each end, n the outward normal. b = 0 is a Neumann end, b = inf is u = 0.
+
+    The network satisfies it exactly: features of zero slope, times a factor that depends on x alone. With b > 0 the
+    quantity leaves through the wall. Different ends are mixed data, such as Robin(0, 1, at_lower=np.inf, at_upper=0).
+
+    Raises ValueError: bounds as for ``Wall``, or a b that is no number or -inf.
+    """
+
+    kind = "robin"
+
+    at_lower: float
+    at_upper: float
+
+    def __init__(self, lower: float = -1.0, upper: float = 1.0, at_lower: float = 0.0, at_upper: float = 0.0):
+        super().__init__(lower, upper)
+        for name, b in (("at_lower", float(at_lower)), ("at_upper", float(at_upper))):
+            if not b > -np.inf:
+                raise ValueError(f"Robin({lower}, {upper}): {name} must be a number or inf, got {b}")
+            object.__setattr__(self, name, b)  # the only way into a frozen dataclass
+
+    @property
+    def conditions(self) -> tuple[Condition, Condition]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.at_lower, self.at_upper
+
+    def __repr__(self):
+        return f"Robin({self.lower}, {self.upper}, {self.at_lower}, {self.at_upper})"
+
+    def normalised(self) -> "Robin":
+        return Robin(at_lower=self.at_lower * self.scale, at_upper=self.at_upper * self.scale)
 
 
 class Periodic(Interval):
@@ -94,7 +145,8 @@ class Domain:
         centre: (d,), the middle of an interval; on a real axis the middle of the initial condition.
         scale: (d,), half the width of an interval; on a real axis the width of the initial condition.
         real_axes, bounded_axes: the numbers of the axes that are the real line, and of the others.
-        polynomial_axes: the numbers of the axes along which u may be a polynomial: all but periodic and Neumann ones.
+        polynomial_axes: the numbers of the axes along which u may be a polynomial: all but periodic ones and those with
+            a slope prescribed at an end.
     """
 
     def __init__(self, axes: Sequence[Axis]):
@@ -105,8 +157,15 @@ class Domain:
         for array in (self.lower, self.upper, self.centre, self.scale):
             array.flags.writeable = False  # a domain is hashed by its numbers
         self.real_axes = self.axes_of("real")
-        self.bounded_axes = self.axes_of("wall", "neumann", "periodic", "open")
-        self.polynomial_axes = self.axes_of("wall", "open", "real")
+        self.bounded_axes = tuple(i for i in range(self.dimension) if i not in self.real_axes)
+        self.polynomial_axes = tuple(
+            i for i, axis in enumerate(self.axes) if axis.kind != "periodic" and not axis.mirrors
+        )
+
+    @property
+    def has_zeros(self) -> bool:
+        """Whether u = 0 is prescribed at the end of an axis."""
+        return any(np.inf in axis.conditions for axis in self.axes)
 
     def axes_of(self, *kinds: Kind) -> tuple[int, ...]:
         """The numbers of the axes of these kinds, counted from 0."""
@@ -142,7 +201,7 @@ class Domain:
 
     def normalised(self) -> "Domain":
         """The domain of the network's coordinates (x - centre) / scale: [-1, 1] along bounded axes."""
-        return Domain([type(axis)() if isinstance(axis, Interval) else Real() for axis in self.axes])
+        return Domain([axis.normalised() if isinstance(axis, Interval) else Real() for axis in self.axes])
 
     # flax compares and hashes the modules that hold a domain.
 
@@ -170,8 +229,8 @@ class Axes(Domain):
         for number, axis in enumerate(axes):
             if not isinstance(axis, Axis):
                 raise ValueError(
-                    f"Axes: axis {number} must be a Wall, Neumann, Periodic, Open or Real, such as Wall(0, 1), got "
-                    f"{axis!r:.60}; a list of axes is given as Axes(*axes)"
+                    f"Axes: axis {number} must be a Wall, Neumann, Robin, Periodic, Open or Real, such as Wall(0, 1), "
+                    f"got {axis!r:.60}; a list of axes is given as Axes(*axes)"
                 )
         super().__init__(axes)
 

@@ -40,6 +40,20 @@ def generator(u, x, drift, noise):
     return propagate(u, x, drift, noise / np.sqrt(2))[2]
 
 
+def to_complex(pair):
+    """The complex number, or array (...), of a pair (2, ...) of real and imaginary part.
+
+    A complex unknown psi is a problem with outputs = 2. ``derivatives`` act on pairs, and are complex numbers by this
+    function: psi, psi_x, lap psi = map(to_complex, derivatives(u, x)).
+    """
+    return pair[0] + 1j * pair[1]
+
+
+def to_pair(z):
+    """The pair (2, ...) of the real and imaginary part of z (...), the inverse of ``to_complex``."""
+    return jnp.stack([jnp.real(z), jnp.imag(z)])
+
+
 def divergence(field, x):
     """The divergence of a vector field, a function x (d,) -> (d,), at x: a scalar."""
     return jnp.trace(jax.jacfwd(field)(x))

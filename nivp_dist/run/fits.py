@@ -22,6 +22,7 @@ from nivp_dist.network.network import Network
 from nivp_dist.points import mixture
 from nivp_dist.points.mixture import Density
 from nivp_dist.points.sampling import Sampler
+from nivp_dist.problems.wall_data import without_lifting
 from nivp_dist.run.solvers import Solvers
 from nivp_dist.run.state import EVOLVE, FIT, REFIT, State
 from nivp_dist.settings.fits import FitSettings
@@ -39,11 +40,12 @@ class Scales(NamedTuple):
 
     Attributes:
         rates: (m,), factors of the time derivatives among the targets; None where there are none.
-        floor: the size that errors are relative to, where the target is smaller than it; else 0.
+        size: what errors are relative to, where that is not the target: ``State.size_floor`` where the target is
+            smaller, and the whole solution where wall data have a lifting; else 0.
     """
 
     rates: jax.Array | None
-    floor: float
+    size: float
 
 
 class Fits:
@@ -75,7 +77,8 @@ class Fits:
         fit, refit, bound = self.config.fit, self.config.restart.fits(self.config.fit), self.config.restart.bound
         self.initial = fitter(fit, self._initial_target, fit.target)
         self.refit = fitter(refit, self._present_target, min(refit.target, bound))
-        self._fields = {source: pointwise(self.mesh, source.field) for source in (self._initial, self._present)}
+        solutions = {each: functools.partial(self._solution_field, each) for each in (self._initial, self._present)}
+        self._solutions = {source: pointwise(self.mesh, solution) for source, solution in solutions.items()}
         self._rms = jax.jit(rms)
         self._last_scales: tuple = (None, None, None, None)  # of a fit: phase, step, theta, Scales
 
@@ -118,8 +121,8 @@ class Fits:
 
     def advance(self, state: State) -> State:
         """One round of the fit in progress; where it is stuck, it begins again with other parameters."""
-        fitter, context, key, floor = self._in_progress(state)
-        fit = fitter.advance(state.fit, key, state.density, context, floor)
+        fitter, context, key, size = self._in_progress(state)
+        fit = fitter.advance(state.fit, key, state.density, context, size)
         if fitter.stuck(fit):
             again = random_keys.reinitialisation_key(key, int(fit.round))
             near = bool(jax.random.bernoulli(again))
@@ -202,7 +205,10 @@ class Fits:
 
     def initial_values(self, x):
         """u0 (n, m) at x (n, d)."""
-        return jax.vmap(lambda point: jnp.reshape(self.problem.initial(point), (self.network.outputs,)))(x)
+        return self._at_points(self.problem.initial, x)
+
+    def _at_points(self, function, x):
+        return jax.vmap(lambda point: jnp.reshape(function(point), (self.network.outputs,)))(x)
 
     def _initial_target(self, context, x):
         return self._target(self._initial, None, context, x)
@@ -216,7 +222,8 @@ class Fits:
         return self.targets.target(source, context, scales, x) if self.targets else source.field(context, x)
 
     def _initial_field(self, _, x):
-        return self.network.as_field(self.initial_values(x))
+        part = without_lifting(self.problem, self.problem.initial, self.config.integrator.t_start)
+        return self.network.as_field(self._at_points(part, x))
 
     def _initial_function(self, _):
         return self.problem.initial, self.config.integrator.t_start
@@ -226,7 +233,7 @@ class Fits:
 
     def _present_function(self, context):
         theta, t = context
-        return self.network.function(theta), t
+        return self.network.solution(theta, t), t
 
     # Parts ----------------------------------------------------------------------------------------
 
@@ -240,37 +247,43 @@ class Fits:
         return self.targets.restrict(theta) if self.targets else theta
 
     def _in_progress(self, state: State):
-        """The fitter of the fit in progress, what its target depends on, its key, and ``Scales.floor``."""
+        """The fitter of the fit in progress, what its target depends on, its key, and ``Scales.size``."""
         fitter = self.fitter(state)
         if state.phase == FIT:
             key = random_keys.initial_fit_key(state.run_key)
             scales = self._scales(state, key, self._initial, None)
-            return fitter, scales.rates, key, scales.floor
+            return fitter, scales.rates, key, scales.size
         key, context = random_keys.refit_key(state.run_key, state.step), (state.theta, state.t)
         scales = self._scales(state, key, self._present, context)
-        return fitter, (*context, scales.rates), key, scales.floor
+        return fitter, (*context, scales.rates), key, scales.size
 
     def _scales(self, state: State, key, source, context) -> Scales:
-        if self.targets is None and state.size_floor == 0:
+        lifted = self.network.lifting is not None
+        if self.targets is None and state.size_floor == 0 and not lifted:
             return Scales(None, 0.0)
         phase, step, theta, _ = self._last_scales
         if (phase, step) != (state.phase, state.step) or theta is not state.theta:
             number = self.fitter(state).settings.points
             points = self.sampler.draw(random_keys.rate_scales_key(key), state.density, number)
-            small = state.size_floor > 0 and self._size(source, context, points) < state.size_floor
-            floor = state.size_floor if small else 0.0
-            rates = self.targets.scales(source, context, points, floor) if self.targets else None
-            self._last_scales = (state.phase, state.step, state.theta, Scales(rates, floor))
+            present = self._size(source, context, points) if state.size_floor > 0 or lifted else 0.0
+            size = max(present, state.size_floor) if present < state.size_floor or lifted else 0.0
+            rates = self.targets.scales(source, context, points, size) if self.targets else None
+            self._last_scales = (state.phase, state.step, state.theta, Scales(rates, size))
         return self._last_scales[-1]
 
     def _size(self, source: Source, context, points) -> float:
-        return float(self._rms(self._fields[source](context, points.x), points))
+        return float(self._rms(self._solutions[source](context, points.x), points))
+
+    def _solution_field(self, source: Source, context, x):
+        if self.network.lifting is None:
+            return source.field(context, x)
+        return self.network.as_field(self._at_points(source.function(context)[0], x))
 
     def _measured(self, state: State) -> tuple[FitState, float]:
         """The fit with its error, and its misfit as ``monitoring.estimate`` counts it."""
-        fitter, context, key, floor = self._in_progress(state)
+        fitter, context, key, size = self._in_progress(state)
         arguments = random_keys.fit_measure_key(key), state.density, context
-        fit = fitter.measure(state.fit, *arguments, floor)
+        fit = fitter.measure(state.fit, *arguments, size)
         return fit, fitter.misfit(fit, *arguments)
 
 

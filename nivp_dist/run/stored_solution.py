@@ -17,20 +17,28 @@ CHUNK = 1 << 16  # points evaluated at once, which bounds the memory
 
 @functools.lru_cache(maxsize=8)
 def _program(network: Network):
-    """One program for all times of a run."""
-    return jax.jit(network.values)
+    """One program for all times of a run: (theta (p,), x (n, d), t) -> u (n, m)."""
+    return jax.jit(functools.partial(_values, network))
+
+
+def _values(network: Network, theta, x, t):
+    v = network.values(theta, x)
+    return v if network.lifting is None else v + network.lifting.at_points(x, t)
 
 
 class Solution:
-    """A network with its parameters theta (p,), in numpy: points (n, d) -> (n, m) float64, m outputs.
+    """The solution at a time t, of a network with parameters theta (p,): points (n, d) -> (n, m) float64, m outputs.
 
     One point (d,) gives a scalar if m = 1, else (m,). Both work under jax too (jit, vmap, grad). The programs are of
     this process alone. Raises ValueError for points of another shape.
+
+    Attributes:
+        t: the time.
     """
 
-    def __init__(self, network: Network, theta: np.ndarray):
-        self._network, self._theta = network, theta
-        self._values = _program(network)
+    def __init__(self, network: Network, theta: np.ndarray, t: float):
+        self._network, self._theta, self.t = network, theta, t
+        self._compiled = _program(network)
 
     def __call__(self, points) -> Any:
         if isinstance(points, Tracer):
@@ -46,14 +54,14 @@ class Solution:
         """At some points (n, d), n <= CHUNK: (n, m). The program is compiled for numbers of points that are powers of
         two, because every other number would ask for one more."""
         filled = np.concatenate([x, np.repeat(x[-1:], (1 << (len(x) - 1).bit_length()) - len(x), axis=0)])
-        return np.asarray(self._values(self._theta, filled), np.float64)[: len(x)]
+        return np.asarray(self._compiled(self._theta, filled, self.t), np.float64)[: len(x)]
 
     def _traced(self, x):
         theta = jnp.asarray(self._theta)
         if x.shape == (self._network.dimension,):
-            return self._shaped(self._network.values(theta, x[None])[0]).astype(x.dtype)
+            return self._shaped(_values(self._network, theta, x[None], self.t)[0]).astype(x.dtype)
         self._require_points(x)
-        return self._network.values(theta, x).astype(x.dtype)
+        return _values(self._network, theta, x, self.t).astype(x.dtype)
 
     def _shaped(self, values):
         """Values (m,) at one point as a right-hand side has them: a scalar if m = 1."""
@@ -69,7 +77,7 @@ class StoredSolution(Solution):
     its class: ``initial = run.solution(t)``.
 
     Attributes:
-        t: the time. files: the absolute paths of the files that decide it. A run whose initial condition it is copies
+        files: the absolute paths of the files that decide it. A run whose initial condition it is copies
             them, or compares them at a resume, like the ``data_files`` of its problem. record: config.toml of its run,
             which a resume of that run may rewrite.
 
@@ -82,8 +90,8 @@ class StoredSolution(Solution):
                 f"{files[0]}: the network stored at t = {t:g} has {theta.size} parameters and [network] says "
                 f"{network.size}: it was written by another version of nivp_dist"
             )
-        self.t, self.files, self.record = t, tuple(map(str, files)), str(record)
-        super().__init__(network, theta)
+        self.files, self.record = tuple(map(str, files)), str(record)
+        super().__init__(network, theta, t)
 
     def __repr__(self) -> str:
         return f"<solution at t = {self.t:g} in {self.files[0]}>"

@@ -61,7 +61,7 @@ class StateView(RunView):
     def rate(self, x) -> np.ndarray:
         if self._before is None:
             raise ValueError("the rate is known after a step: call rate in after_step")
-        before = Solution(self._network, to_host(self._before.theta))
+        before = self._at(self._before)
         return (self._solution(x) - before(x)) / (self.t - self._before.t)
 
     def points(self, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +77,7 @@ class StateView(RunView):
         x, weights = self.points(points)
         found = {"mass": integral(weights * self._solution(x)[:, 0])} if self.problem.density else {}
         if callable(self.problem.invariants):
-            values = _invariants(self._network, self.problem)(to_host(self._state.theta), x)
+            values = _invariants(self._network, self.problem)(to_host(self._state.theta), x, self.t)
             found |= {name: integral(weights * np.asarray(value, np.float64)) for name, value in values.items()}
         return found
 
@@ -98,7 +98,10 @@ class StateView(RunView):
 
     @functools.cached_property
     def _solution(self) -> Solution:
-        return Solution(self._network, to_host(self._state.theta))
+        return self._at(self._state)
+
+    def _at(self, state: State) -> Solution:
+        return Solution(self._network, to_host(state.theta), state.t)
 
     @functools.cached_property
     def _snapshot(self) -> dict[str, np.ndarray]:
@@ -113,10 +116,10 @@ def density_arrays(density: Density) -> dict[str, np.ndarray]:
 
 @functools.lru_cache(maxsize=8)
 def _invariants(network: Network, problem: Problem) -> Callable:
-    """The compiled densities of the problem's invariants: theta (p,), x (n, d) -> name -> (n,)."""
+    """The compiled densities of the problem's invariants: theta (p,), x (n, d), t -> name -> (n,)."""
 
-    def values(theta, x):
-        u = network.function(theta)
+    def values(theta, x, t):
+        u = network.solution(theta, t)
         return jax.vmap(lambda point: problem.invariants(u, point))(x.astype(network.dtype))
 
     return jax.jit(values)

@@ -123,7 +123,7 @@ def lowered(case, name, n):
         return galerkin.values.lower(theta, points.x)
     if name == "check of the residual":
         return galerkin.check_residual.lower(theta, 0.0, theta, points)
-    return galerkin.step_norms.lower(theta, theta, theta, target, target, points)
+    return galerkin.step_norms.lower(theta, 0.0, theta, theta, target, target, points)
 
 
 @pytest.mark.parametrize("name", ["errors of a fit", "head tuning", "values", "check of the residual", "step norms"])

@@ -381,7 +381,7 @@ def test_norms_and_residuals(wave):
     rate = galerkin.rate(wave.theta, jnp.asarray(v), wave.points)
     np.testing.assert_allclose(np.asarray(rate).reshape(-1), wave.j @ v, rtol=1e-11, atol=1e-12)
     error, scale, embedded = galerkin.step_norms(
-        wave.theta, wave.theta, jnp.asarray(v), 0 * rate, 0 * rate, wave.points
+        wave.theta, TIME, wave.theta, jnp.asarray(v), 0 * rate, 0 * rate, wave.points
     )
     np.testing.assert_allclose(error, wave.norm(wave.j @ v), rtol=1e-11)
     assert float(embedded) == float(error)  # without a step J does not change
@@ -399,7 +399,7 @@ def test_the_error_of_a_step_is_its_share_of_the_defect_where_that_is_larger(wav
     increment = (0.3 * wave.j @ v).reshape(-1, 2)
     for size, of_field in ((1e-3, 1e-4), (1e-3, 1e-2), (1e3, 1e-4)):
         norms = wave.galerkin("pcg", chunk=7).step_norms(
-            *(wave.theta, jnp.asarray(new), jnp.asarray(size * e), jnp.asarray(increment)),
+            *(wave.theta, TIME, jnp.asarray(new), jnp.asarray(size * e), jnp.asarray(increment)),
             *(jnp.asarray(of_field * (wave.j @ e).reshape(-1, 2)), wave.points),
         )
         share = size / max(size, of_field)
@@ -412,7 +412,7 @@ def test_error_of_a_log_density_is_already_relative(drifted):
     galerkin = drifted.galerkin("primal")
     v = np.random.default_rng(2).standard_normal(drifted.network.size)
     zero = jnp.zeros((len(drifted.points.x), 1))
-    norms = galerkin.step_norms(drifted.theta, drifted.theta, jnp.asarray(v), zero, zero, drifted.points)
+    norms = galerkin.step_norms(drifted.theta, 0.0, drifted.theta, jnp.asarray(v), zero, zero, drifted.points)
     np.testing.assert_allclose(norms.error, drifted.under_the_density(drifted.j @ v), rtol=1e-11)
     assert float(norms.scale) == 1.0 and float(norms.embedded) == float(norms.error)
 

@@ -68,7 +68,7 @@ def test_the_estimated_error_of_a_step_is_its_true_error(pulse, method, h):
     for k in range(SUBSTEPS):
         fine = step(pulse, tableau, fine, k * h / SUBSTEPS, h / SUBSTEPS)[0].theta
     increments = [combine(None, h, b, rates) for b in (tableau.b, tableau.b_error)]
-    norms = pulse.galerkin.step_norms(pulse.theta, one.theta, one.error, *increments, pulse.points)
+    norms = pulse.galerkin.step_norms(pulse.theta, 0.0, one.theta, one.error, *increments, pulse.points)
     field = lambda theta: pulse.galerkin.network.field(theta, pulse.points.x)  # noqa: E731
     difference = pulse.points.weights[:, None] * (field(one.theta) - field(fine)) ** 2
     true = float(jnp.sqrt(jnp.sum(difference)) / norms.scale)

@@ -186,8 +186,8 @@ def test_a_reference_that_is_not_the_initial_condition_at_time_0_gives_a_warning
         ),
         (
             {"domain": NEUMANN.replace("Neumann(0, 1)", "3")},
-            "{file}:9: Mine.domain: ValueError: Axes: axis 1 must be a Wall, Neumann, Periodic, Open or Real, such as "
-            "Wall(0, 1), got 3; a list of axes is given as Axes(*axes)",
+            "{file}:9: Mine.domain: ValueError: Axes: axis 1 must be a Wall, Neumann, Robin, Periodic, Open or Real, "
+            "such as Wall(0, 1), got 3; a list of axes is given as Axes(*axes)",
         ),
         (
             {"rhs": "def rhs(self, u, x, t):\n        return x * u(x)"},

@@ -87,7 +87,7 @@ class Evaluation:
         calls = {
             "approximation": partial(self.approximation.call, *self._key),
             "velocity with one product": partial(self.program.call, theta, t, points, single, guess),
-            "norms": partial(self.galerkin.step_norms, theta, theta, zero, *rates, points),
+            "norms": partial(self.galerkin.step_norms, theta, t, theta, zero, *rates, points),
         }
         samples = interleaved(calls, self.size.rounds)
         return {"seconds": {name: samples.median(name) for name in calls}}
