@@ -1,5 +1,6 @@
 """The heat equation with walls whose temperature is given and changes, and walls that are cooled."""
 
+import math
 from typing import ClassVar
 
 import jax
@@ -25,7 +26,7 @@ class ThermalWaves(Problem):
     linear: ClassVar[bool] = True
 
     dimension: Dimension = 2
-    conductivity: Positive = 0.1
+    conductivity: Positive = 0.3
     frequency: Positive = 6.283185307179586
     cooling: NonNegative = 2.0
 
@@ -48,5 +49,5 @@ class ThermalWaves(Problem):
 
     def solution(self, x, t, xp):
         """u at x (..., d)."""
-        depth = np.sqrt(self.frequency / (2 * self.conductivity) / self.dimension) * xp.sum(x, axis=-1)
+        depth = math.sqrt(self.frequency / (2 * self.conductivity) / self.dimension) * xp.sum(x, axis=-1)
         return xp.exp(-depth) * xp.cos(self.frequency * t - depth)

@@ -14,7 +14,7 @@ from nivp_dist.galerkin import blocks, jacobian
 from nivp_dist.galerkin.jacobian import Operator
 from nivp_dist.network.network import Layer, build_network
 from nivp_dist.points.points import Points
-from nivp_dist.problems import Axes, Box, Neumann, Open, Periodic, PeriodicBox, Problem, Real, Wall, WholeSpace
+from nivp_dist.problems import Axes, Box, Neumann, Open, Periodic, PeriodicBox, Problem, Real, Robin, Wall, WholeSpace
 from nivp_dist.settings.model import NetworkSettings
 
 BOX = Box(2, (-1.0, 0.0), (1.0, 3.0))
@@ -70,6 +70,17 @@ class Mixed(Problem):
         return Axes(Wall(0, 1), Periodic(0, 2), Neumann(-1, 1), Open(0, 3), Real(1, 0.5))
 
 
+class Mirrored(Problem):
+    """Robin walls, and outputs of different parities."""
+
+    outputs = 2
+    parities = {0: (1, -1), 1: (-1, 1)}
+
+    @property
+    def domain(self):
+        return Axes(Robin(0, 1, 2.0, 2.0), Periodic(0, 2), Robin(-1, 1, np.inf, 0.5))
+
+
 class Kinetic(Problem):
     density = True
 
@@ -87,6 +98,10 @@ CASES = {
     "quadratic form of many coordinates": (Many(), {"width": 3, "depth": 1}),
     "exponential": (Density(), {"width": 5, "depth": 1, "form": "exponential"}),
     "exponential system": (SpaceSystem(), UNITS | {"width": 4, "depth": 1, "form": "exponential", "trunk": "separate"}),
+    "Robin walls, parities": (
+        Mirrored(),
+        {"width": 4, "depth": 1, "frequencies": 2, "output_scales": [2.0, 1.0], "alpha": 1.0},
+    ),
     "mixed axes": (Mixed(), {"width": 4, "depth": 1, "frequencies": [1, 2, 1, 0, 1], "alpha": [1.0, 1.5]}),
     "log density on mixed axes": (Kinetic(), {"width": 4, "depth": 1, "frequencies": [2, 0, 0]}),
     "exponential in a box": (Scalar(), SMALL | {"form": "exponential", "additive": 3}),

@@ -8,7 +8,7 @@ import pytest
 from nivp_dist.errors import InputError
 from nivp_dist.network.embedding import cosines, frequencies_of
 from nivp_dist.network.network import build_network
-from nivp_dist.problems import Axes, Box, Neumann, Open, Periodic, PeriodicBox, Problem, Real, Wall, WholeSpace
+from nivp_dist.problems import Axes, Box, Neumann, Open, Periodic, PeriodicBox, Problem, Real, Robin, Wall, WholeSpace
 from nivp_dist.settings.model import NetworkSettings
 
 ALL = Axes(Wall(0, 3), Neumann(-1, 2), Periodic(1, 5), Open(0, 2), Real(1, 0.5))
@@ -17,7 +17,7 @@ RANDOM = np.random.default_rng(0)
 
 
 def network_of(domain, **settings):
-    fields = {name: settings.pop(name) for name in ("density", "even", "outputs") if name in settings}
+    fields = {name: settings.pop(name) for name in ("density", "even", "outputs", "parities") if name in settings}
     problem = type("Some", (Problem,), fields | {"domain": property(lambda self: domain)})()
     network = build_network(NetworkSettings(width=5, depth=2, **settings), problem)
     theta = np.asarray(jax.jit(network.initialise)(jax.random.key(1)))
@@ -63,6 +63,53 @@ def test_every_axis_has_its_boundary_condition(domain, settings):
             np.testing.assert_allclose(low_slope, high_slope, rtol=0, atol=1e-12 * steepest)
         else:
             assert normal > 1e-4 * steepest and np.abs([low, high]).max() > 1e-4 * size
+
+
+ROBIN = Axes(
+    Robin(0, 2, 0.0, 3.0), Robin(-1, 0, np.inf, 1.5), Robin(0, 1, -0.7, np.inf), Robin(0, 3, -0.5, 40.0), Real(1, 0.5)
+)
+
+
+@pytest.mark.parametrize("form", ["direct", "exponential", "log_density"])
+def test_robin_walls_have_their_condition(form):
+    domain = ROBIN if form != "log_density" else Axes(*[axis for axis in ROBIN.axes if np.inf not in axis.conditions])
+    network, theta = network_of(domain, form=form, density=form == "log_density")
+    inside, u = domain.sample(RANDOM, 40), values_and_slopes(network, theta)
+    values, slopes = u(inside)
+    size, steepest = np.abs(values).max(), np.abs(slopes).max()
+    assert size > 1e-3
+    for i in domain.axes_of("robin"):
+        axis = domain.axes[i]
+        for sign, bound, b in zip((-1, 1), (axis.lower, axis.upper), axis.conditions):
+            wall = inside.copy()
+            wall[:, i] = bound
+            value, slope = u(wall)
+            if b == np.inf:
+                assert np.abs(value).max() < 1e-14 * size and np.abs(slope[:, i]).max() > 1e-3 * steepest
+            else:
+                assert np.abs(sign * slope[:, i] + b * value).max() < 1e-12 * max(steepest, b * size)
+                assert np.abs(value).max() > 1e-4 * size
+
+
+PARITIES = {0: (1, -1), 1: (-1, 1), 2: (-1, -1), 3: (1, -1)}
+
+
+def test_outputs_have_their_parities_and_keep_their_boundary_conditions():
+    domain = Axes(Wall(0, 3), Neumann(-1, 2), Periodic(1, 5), Robin(0, 2, 1.5, 1.5), Open(0, 2))
+    network, theta = network_of(domain, outputs=2, parities=PARITIES, output_scales=[1.0, 1.0])
+    x, u = domain.sample(RANDOM, 20), jax.jit(network.values)
+    size = np.abs(u(theta, x)).max(axis=0)
+    assert size.min() > 1e-4
+    for i in range(5):
+        mirrored = x.copy()
+        mirrored[:, i] = 2 * domain.centre[i] - x[:, i]
+        difference = np.abs(u(theta, mirrored) - np.array(PARITIES.get(i, (1, 1))) * u(theta, x)).max()
+        assert difference < 1e-13 if i < 4 else difference > 1e-6
+    slopes = jax.jit(jax.vmap(jax.jacfwd(network.function(jnp.asarray(theta)))))
+    walls = {i: np.where(np.arange(5) == i, domain.upper, x) for i in (0, 1, 3)}
+    assert np.abs(u(theta, walls[0])).max() < 1e-13
+    assert np.abs(slopes(walls[1])[:, :, 1]).max() < 1e-13
+    assert np.abs(slopes(walls[3])[:, :, 3] + 1.5 * u(theta, walls[3])).max() < 1e-12
 
 
 def test_even_axes_have_even_features():

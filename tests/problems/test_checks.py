@@ -303,6 +303,30 @@ def test_declared_symmetry_is_checked(check):
             check(head=f"even = {wrong}")
 
 
+ODD = "def initial(self, x):\n        return jnp.prod(1 - x**2) * jnp.array([1.0, x[0]])"
+
+
+def test_declared_parities_are_checked(check):
+    system = {"initial": ODD, "rhs": "def rhs(self, u, x, t):\n        return laplacian(u, x)"}
+    check(head="outputs = 2\n    parities = {0: (1, -1)}", **system)
+    for parities, line in (
+        ("{0: (1, 1)}", r"parities\[0\] = \(1, 1\), but initial\(x\) has other signs along axis 0: correct them$"),
+        ("{0: (1,)}", r"parities\[0\] = \(1,\) must be a sign, 1 or -1, for each output"),
+        ("{3: (1, 1)}", r"must have bounded axes as keys: 0, 1$"),
+    ):
+        with pytest.raises(InputError, match=line):
+            check(head=f"outputs = 2\n    parities = {parities}", **system)
+
+
+def test_robin_walls_are_checked(check):
+    bar = "@property\n    def domain(self):\n        return Axes(Robin(0, 1, at_lower=0, at_upper=1), Open(0, 1))"
+    check(domain=bar, initial="def initial(self, x):\n        return 1 - x[0] ** 2 / 3")
+    with pytest.raises(InputError, match=r"must have du0/dn \+ 1 u0 = 0 on Robin walls: its size is .* at x\[0\] = 1"):
+        check(domain=bar, initial="def initial(self, x):\n        return 1 - x[0] ** 2 / 2")
+    with pytest.raises(InputError, match=r"ValueError: Robin\(0, 1\): at_upper must be a number or inf, got nan$"):
+        check(domain=bar.replace("at_upper=1", "at_upper=jnp.nan"))
+
+
 def test_a_value_that_is_not_finite_is_reported_with_its_point(check):
     with pytest.raises(InputError) as caught:
         check(rhs="def rhs(self, u, x, t):\n        return jnp.where(x[0] > 0, u(x), jnp.nan) / (1 - t)")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nivp_dist.problems import divergence, gradient, laplacian
+from nivp_dist.problems import derivatives, divergence, gradient, laplacian, to_complex, to_pair
 
 X = np.random.default_rng(0).uniform(-1, 1, (7, 3))
 
@@ -57,3 +57,14 @@ def test_float32_is_kept_and_everything_compiles():
 def test_one_dimension():
     x = jnp.array([0.3])
     np.testing.assert_allclose(laplacian(lambda x: jnp.sin(2 * x[0]), x), -4 * np.sin(0.6), rtol=1e-13)
+
+
+def test_pairs_are_complex_numbers():
+    """psi = exp(i k . x), of which the derivatives are known."""
+    k, x = np.array([1.0, -2.0, 0.5]), X[0]
+    psi = np.exp(1j * k @ x)
+    value, slopes, curvature = map(to_complex, derivatives(lambda x: to_pair(jnp.exp(1j * jnp.dot(k, x))), x))
+    np.testing.assert_allclose(value, psi, rtol=1e-14)
+    np.testing.assert_allclose(slopes, 1j * k * psi, rtol=1e-13)
+    np.testing.assert_allclose(curvature, -(k @ k) * psi, rtol=1e-13)
+    np.testing.assert_allclose(to_pair(psi), [psi.real, psi.imag])

@@ -8,7 +8,7 @@ import pytest
 from nivp_dist.problems.advection import Advection
 from nivp_dist.problems.allen_cahn import AllenCahn
 from nivp_dist.problems.base import evaluate_reference, has_reference
-from nivp_dist.problems.burgers import Burgers, BurgersFront
+from nivp_dist.problems.burgers import Burgers, BurgersFront, BurgersFrontWalls
 from nivp_dist.problems.channel import Channel
 from nivp_dist.problems.double_well import DoubleWell
 from nivp_dist.problems.fisher_kpp import FisherKPP
@@ -19,7 +19,9 @@ from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
 from nivp_dist.problems.log_fokker_planck import LogFokkerPlanck
 from nivp_dist.problems.mean_field_wells import MeanFieldWells
 from nivp_dist.problems.moving_trap import MovingTrap
+from nivp_dist.problems.nonlinear_schroedinger import NonlinearSchroedinger
 from nivp_dist.problems.periodic import PeriodicAllenCahn, PeriodicBurgers, PeriodicHeat
+from nivp_dist.problems.thermal_waves import ThermalWaves
 from nivp_dist.problems.time_varying_advection import TimeVaryingAdvection
 from nivp_dist.problems.vlasov import Vlasov
 from nivp_dist.problems.wave import Wave
@@ -77,6 +79,9 @@ CASES = [
     (PeriodicAllenCahn(), 1.0, 3.0, 3.0, 2e-2),
     (PeriodicBurgers(diffusion=0.05), 0.5, 3.0, 3.0, 1e-2),
     (Channel(), 0.7, np.array([3.0, 0.0]), np.array([3.0, 0.9]), 1e-2),
+    (BurgersFrontWalls(), 0.4, 0.0, 0.9, 1e-2),
+    (ThermalWaves(), 0.3, 0.5, 0.48, 1e-2),
+    (NonlinearSchroedinger(speed=0.6), 2.0, 1.0, 3.0, 1e-2),
     (HeatNeumann(), 0.5, 0.5, 0.48, 4e-3),
     (HeatNeumann(dimension=3, conductivity=0.02, sharpness=2.0), 1.0, 0.5, 0.48, 4e-3),
     (DoubleWell(dimension=3), 0.3, 0.0, 0.7, 1e-2),
