@@ -4,6 +4,8 @@ Where slopes are prescribed the features have none at that end (``embedding``), 
 dN/dn = 0. A factor w(x) then decides the condition: d(w N)/dn = (dw/dn) N, which is -b (w N) if dw/dn = -b w there.
 """
 
+from typing import cast
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,7 +22,8 @@ def factors(domain: Domain, xi) -> list:
 
 def _robin(axis: Axis, xi):
     """w with dw/dn = -b w where b is finite, and 0 where b is inf; positive inside, and about one in the middle."""
-    zeros = tuple(b == np.inf for b in axis.conditions)
+    conditions = cast(tuple[float, float], axis.conditions)
+    zeros = tuple(b == np.inf for b in conditions)
     lower, upper = (1 + xi) / 2, (1 - xi) / 2
     if all(zeros):
         w = 1 - xi**2
@@ -29,7 +32,7 @@ def _robin(axis: Axis, xi):
         w = rise * (2 - rise)
     else:
         w = jnp.ones_like(xi)
-    for b, near, far in zip(axis.conditions, (lower, upper), (upper, lower)):
+    for b, near, far in zip(conditions, (lower, upper), (upper, lower)):
         if np.isfinite(b) and b != 0:
             # The bump is zero at both ends. Its slope is one at this end, inwards, and zero at the other.
             bump, strength = 2 * near * far**2, b * axis.scale

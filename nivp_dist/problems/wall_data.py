@@ -82,7 +82,7 @@ class Lifting:
         def lifted(x):
             *others, last = axes
             before = self._of_axes(tuple(others), t) if others else None
-            value = before(x) if before else 0.0
+            value = before(x) if before else jnp.zeros((), x.dtype)
             for end in self.ends[last]:
                 missing = self.datum(end, x, t) - (self.condition(end, before, x) if before else 0.0)
                 xi = (x[last] - self.domain.centre[last]) / self.domain.scale[last]
