@@ -21,6 +21,7 @@ from nivp_dist.batch.scheduler import OF_A_GROUP, Scheduler
 from nivp_dist.batch.schedulers import of_script
 from nivp_dist.batch.sweeps import members
 from nivp_dist.errors import InputError, RunFailed
+from nivp_dist.settings.job_environment import NOTICE_FACTOR, NOTICE_SECONDS
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.sources import Source
 from nivp_dist.storage import run_directory
@@ -31,9 +32,7 @@ from nivp_dist.storage.metrics import METRICS, read_tail
 # Messages of sbatch when it has lost the controller, which may have queued the job all the same; also of the others.
 LOST_CONTROLLER = re.compile(r"timed? ?out|zero bytes|communication|contact|connect", re.IGNORECASE)
 LOOK_AFTER = (0.0, 5.0, 10.0, 20.0)  # seconds between looks into the queue: a controller under load needs some time
-NOTICE_FACTOR = 3  # times the longest step and save that were seen: the next may take longer on a busy file system
 LONGEST_NOTICE = 65535  # seconds, of Slurm
-NOTICE_VARIABLE = "NIVP_NOTICE_SECONDS"  # by which a run knows how long before the time limit it is told of it
 
 
 # ------------------------------------------------------------------------------------------------ checks
@@ -160,7 +159,7 @@ def _submit(scheduler: Scheduler, path: Path, asked: Resources, tasks: list[int]
     if scheduler.job_variable in os.environ:
         of_others += f"|{scheduler.own_variables}"
     environment = {name: value for name, value in os.environ.items() if not re.match(of_others, name)}
-    environment[NOTICE_VARIABLE] = str(asked.notice_seconds)  # the scheduler hands it on to the run (run/notice.py)
+    environment[NOTICE_SECONDS] = str(asked.notice_seconds)  # the scheduler hands it on to the run (cluster/notice.py)
     command, words = scheduler.command, scheduler.submission(path, after)
     with open(path) if scheduler.reads_script else contextlib.nullcontext() as script:
         done = subprocess.run(words, env=environment, stdin=script, capture_output=True, text=True)

@@ -27,7 +27,9 @@ class Pbs(DirectiveScheduler):
     def require_possible(self, directory: Path, asked: Resources) -> None:
         super().require_possible(directory, asked)
         if asked.constraint is not None and not re.fullmatch(r"[\w.-]+=[\w./+@:=-]+", asked.constraint, re.ASCII):
-            raise InputError(f"constraint: PBS takes resources of a node, such as gpu_type=a100, got {asked.constraint!r}")
+            raise InputError(
+                f"constraint: PBS takes resources of a node, such as gpu_type=a100, got {asked.constraint!r}"
+            )
 
     def values(self, directory: Path, asked: Resources, site: SiteSettings, tasks: list[int] | None) -> dict[str, Any]:
         launcher, limit = self.launcher(site), asked.limit_seconds or 0
@@ -39,7 +41,7 @@ class Pbs(DirectiveScheduler):
             "SELECT": ":".join([str(asked.nodes), *node]),
             "WALLTIME": f"{limit // 3600:02d}:{limit // 60 % 60:02d}:00",
             "UNTILNOTICE": notice,
-            "LAUNCH": mpi_launch(launcher, asked, site),
+            "LAUNCH": mpi_launch(launcher, asked, site, "NIVP_NOTICE_AT"),
             "RESUBMIT": "qsub",
         }
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 
 from nivp_dist.batch import ledger, lost_hosts
+from nivp_dist.batch.schedulers import of_script
 from nivp_dist.errors import FAILED, FINISHED, PROCESS_LOST, STOPPED_EARLY, InputError, RunFailed
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.metrics import Lines, read_lines
@@ -167,7 +168,7 @@ def standing(lines: list[dict]) -> list[dict]:
 @click.option("--outcome", "wants_outcome", is_flag=True, help="Print the exit code of the run, and do nothing else.")
 @click.option("--withdraw", "withdraws", is_flag=True, help="Record that the scheduler did not queue the job again.")
 @click.option("--by", default="Slurm", help="The scheduler, for --withdraw.")
-@click.option("--queued", metavar="ID", help="Record that the script is queued again with this id.")
+@click.option("--queued", metavar="TEXT", help="Record that the script is queued again; what its submission said.")
 @click.option("--script", default="", help="The script, for --queued.")
 def main(directory, cap, job, facts, lost, before, wants_outcome, withdraws, by, queued, script):
     """Decide whether the job of the run in DIR is queued again, and record it."""
@@ -179,7 +180,8 @@ def main(directory, cap, job, facts, lost, before, wants_outcome, withdraws, by,
         click.echo(f"nivp: not queued again: {by} refused four times", err=True)
         return 0
     if queued is not None:
-        ledger.record(queued, Path(script), None)
+        path = Path(script)
+        ledger.record(of_script(path).id_of(queued) or queued, path, None)
         return 0
     why = refusal(directory, cap, job, facts, lost, before)
     if why is not None:

@@ -16,7 +16,9 @@ from nivp_dist.storage.run_directory import LOGS
 
 # Variables by which a shell in a process group, or in a job, knows its place there. The command that submits a job would
 # hand them on, and the new job would take them for its own.
-OF_A_GROUP = r"PMIX?_|OMPI_COMM_WORLD_|MV[2P]_COMM_WORLD_|JSM_|FLUX_(?:JOB|TASK)_|PALS_|MPI_LOCAL|NIVP_(?:PROC|MEET|NOTICE)"
+OF_A_GROUP = (
+    r"PMIX?_|OMPI_COMM_WORLD_|MV[2P]_COMM_WORLD_|JSM_|FLUX_(?:JOB|TASK)_|PALS_|MPI_LOCAL|NIVP_(?:PROC|MEET|NOTICE)"
+)
 # Names and paths that need no quoting in the directives of any scheduler.
 PLAIN = r"[\w./+@=-]+"
 
@@ -133,19 +135,25 @@ class DirectiveScheduler(Scheduler):
 
 
 def until_notice(asked: Resources, title: str) -> int:
-    """Seconds from the start of a job to its notice. Raises InputError if its time limit is not known."""
+    """Seconds from the start of a job to its notice, for jobs whose processes no signal reaches.
+
+    Raises InputError if the time limit is not known.
+    """
     if asked.limit_seconds is None:
-        raise InputError(f"time: {title} tells a job nothing of its time limit: give --time, or set it in the site file")
+        raise InputError(
+            f"time: {title} tells a run nothing of its time limit: give --time, or set it in the site file"
+        )
     return asked.limit_seconds - asked.notice_seconds
 
 
-def mpi_launch(launcher: str, asked: Resources, site: SiteSettings) -> str:
+def mpi_launch(launcher: str, asked: Resources, site: SiteSettings, *exported: str) -> str:
     """The words that start the processes with a launcher of MPI, "mpiexec" or "mpirun".
 
-    mpiexec is that of MPICH, Intel MPI, and PALS on Cray machines. mpirun is that of Open MPI, which binds processes to
-    cores unless it is told not to, and does not hand on variables of the environment to other hosts by itself.
+    exported: variables of the script beside those of the site file. mpiexec is that of MPICH, Intel MPI, and PALS on
+    Cray machines. mpirun is that of Open MPI, which binds processes to cores unless it is told not to, and does not hand
+    on variables of the environment to other hosts by itself.
     """
     if launcher == "mpiexec":
         return f"mpiexec -n {asked.processes} --ppn {asked.ntasks_per_node}"
-    exported = "".join(f" -x {name}" for name in ("NIVP_SECRET", *site.environment))
-    return f"mpirun -n {asked.processes} --map-by ppr:{asked.ntasks_per_node}:node --bind-to none{exported}"
+    names = "".join(f" -x {name}" for name in ("NIVP_SECRET", *exported, *site.environment))
+    return f"mpirun -n {asked.processes} --map-by ppr:{asked.ntasks_per_node}:node --bind-to none{names}"

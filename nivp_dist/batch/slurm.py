@@ -65,7 +65,12 @@ class Slurm(Scheduler):
         return self.asks("squeue", "--noheader", "--format=%T", f"--jobs={job}").partition("\n")[0].lower()
 
     def find(self, script: Path) -> str | None:
-        words = ["squeue", "--noheader", f"--user={os.getuid()}", "--format=%F|%o"]  # id of the job or array | its script
+        words = [
+            "squeue",
+            "--noheader",
+            f"--user={os.getuid()}",
+            "--format=%F|%o",
+        ]  # id of the job or array | its script
         try:
             done = subprocess.run(words, capture_output=True, text=True)
         except OSError as error:
