@@ -1,4 +1,4 @@
-"""Flux: flux batch, flux run, flux jobs, flux cancel. Rendered and compared with golden files, never run there."""
+"""Flux: flux batch, flux run, flux jobs, flux cancel. Never run on such a site."""
 
 import re
 import shlex

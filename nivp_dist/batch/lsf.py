@@ -1,4 +1,4 @@
-"""LSF: bsub, mpirun or jsrun, bjobs, bkill. Rendered and compared with golden files, never run there."""
+"""LSF: bsub, mpirun or jsrun, bjobs, bkill. Never run on such a site."""
 
 import math
 import re

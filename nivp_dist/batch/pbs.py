@@ -1,4 +1,4 @@
-"""PBS Professional and OpenPBS: qsub, mpiexec, qstat, qdel. Rendered and compared with golden files, never run there."""
+"""PBS Professional and OpenPBS: qsub, mpiexec, qstat, qdel. Never run on such a site."""
 
 import os
 import re
@@ -27,9 +27,8 @@ class Pbs(DirectiveScheduler):
     def require_possible(self, directory: Path, asked: Resources) -> None:
         super().require_possible(directory, asked)
         if asked.constraint is not None and not re.fullmatch(r"[\w.-]+=[\w./+@:=-]+", asked.constraint, re.ASCII):
-            raise InputError(
-                f"constraint: PBS takes resources of a node, such as gpu_type=a100, got {asked.constraint!r}"
-            )
+            wanted = "a resource of the nodes, such as gpu_type=a100"
+            raise InputError(f"constraint: for PBS it is {wanted}, got {asked.constraint!r}")
 
     def values(self, directory: Path, asked: Resources, site: SiteSettings, tasks: list[int] | None) -> dict[str, Any]:
         launcher, limit = self.launcher(site), asked.limit_seconds or 0

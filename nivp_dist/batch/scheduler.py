@@ -14,11 +14,10 @@ from nivp_dist.batch.site import SiteSettings
 from nivp_dist.errors import InputError
 from nivp_dist.storage.run_directory import LOGS
 
-# Variables by which a shell in a process group, or in a job, knows its place there. The command that submits a job would
-# hand them on, and the new job would take them for its own.
-OF_A_GROUP = (
-    r"PMIX?_|OMPI_COMM_WORLD_|MV[2P]_COMM_WORLD_|JSM_|FLUX_(?:JOB|TASK)_|PALS_|MPI_LOCAL|NIVP_(?:PROC|MEET|NOTICE)"
-)
+# Variables by which a shell in a process group knows its place there. The command that submits a job would hand them on,
+# and the new job would take them for its own. Each scheduler has more, by which a shell in a job knows its place.
+OF_A_GROUP = r"PMIX?_|OMPI_COMM_WORLD_|MV[2P]_COMM_WORLD_|JSM_|FLUX_(?:JOB|TASK)_|PALS_|MPI_LOCAL"
+OF_A_GROUP += r"|NIVP_PROCESS|NIVP_MEETING|NIVP_NOTICE"
 # Names and paths that need no quoting in the directives of any scheduler.
 PLAIN = r"[\w./+@=-]+"
 
@@ -140,9 +139,7 @@ def until_notice(asked: Resources, title: str) -> int:
     Raises InputError if the time limit is not known.
     """
     if asked.limit_seconds is None:
-        raise InputError(
-            f"time: {title} tells a run nothing of its time limit: give --time, or set it in the site file"
-        )
+        raise InputError(f"time: {title} tells a run nothing of its limit: give --time, or set it in the site file")
     return asked.limit_seconds - asked.notice_seconds
 
 
@@ -150,8 +147,8 @@ def mpi_launch(launcher: str, asked: Resources, site: SiteSettings, *exported: s
     """The words that start the processes with a launcher of MPI, "mpiexec" or "mpirun".
 
     exported: variables of the script beside those of the site file. mpiexec is that of MPICH, Intel MPI, and PALS on
-    Cray machines. mpirun is that of Open MPI, which binds processes to cores unless it is told not to, and does not hand
-    on variables of the environment to other hosts by itself.
+    Cray machines. mpirun is that of Open MPI, which binds processes to cores unless it is told not to, and hands no
+    variables of the environment on to other hosts by itself.
     """
     if launcher == "mpiexec":
         return f"mpiexec -n {asked.processes} --ppn {asked.ntasks_per_node}"

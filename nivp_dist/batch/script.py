@@ -67,8 +67,8 @@ def _read(name: str) -> str:
 def fill(template: str, values: dict[str, Any]) -> str:
     """The template with @NAME@ replaced, at most one name in a line.
 
-    A line whose value is None is left out, and so are the lines from #@BEGIN NAME@ to #@END NAME@; a line whose value is
-    a list is repeated for each of its entries.
+    A line whose value is None is left out, and so are the lines from #@BEGIN NAME@ to #@END NAME@. A line whose value
+    is a list is repeated for each of its entries.
     """
     lines: list[str] = []
     left_out = ""  # the name of the block that is being left out

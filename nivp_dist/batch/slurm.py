@@ -65,12 +65,8 @@ class Slurm(Scheduler):
         return self.asks("squeue", "--noheader", "--format=%T", f"--jobs={job}").partition("\n")[0].lower()
 
     def find(self, script: Path) -> str | None:
-        words = [
-            "squeue",
-            "--noheader",
-            f"--user={os.getuid()}",
-            "--format=%F|%o",
-        ]  # id of the job or array | its script
+        # The id of the job or array | its script.
+        words = ["squeue", "--noheader", f"--user={os.getuid()}", "--format=%F|%o"]
         try:
             done = subprocess.run(words, capture_output=True, text=True)
         except OSError as error:

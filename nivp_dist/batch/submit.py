@@ -107,14 +107,14 @@ def _submit_new(runs: list[sweeps.Member], name: str, output: str | None, is_swe
     sources = jobs.check(configs, request.resources)
     place, tasks = output or configs[0].output.directory, list(range(len(runs))) if is_sweep else None
     planned = run_directory.planned(place, f"{name}-sweep" if is_sweep else name)
-    if _shown(planned, tasks, request):
+    if _shown(planned, tasks, request, {}):
         return
     if is_sweep:
         directory = sweeps.make_sweep(runs, place, name, sources)
     else:
         directory = run_directory.create(configs[0], place, name, sources[0])
     try:
-        _queue(directory, tasks, request)
+        _queue(directory, tasks, request, {})
     except InputError:
         shutil.rmtree(directory)  # it was made a moment ago, for this job
         raise
@@ -161,15 +161,15 @@ def _parts(directory: Path, tasks: list[int] | None, scheduler: Scheduler) -> li
     return [Part(run, None) for run in sweeps.members(directory, tasks)]
 
 
-def _render(part: Part, request: Request, path: Path, overrides: dict[str, str]) -> str:
-    asked, site_settings, scheduler = request.resources, request.site, request.scheduler
-    return script.render(part.directory, asked, site_settings, overrides, part.tasks, scheduler, path)
+def _render(part: Part, request: Request, path: Path, keys: dict[str, str]) -> str:
+    scheduler, asked, settings, _ = request
+    return script.render(part.directory, asked, settings, keys, part.tasks, scheduler, path)
 
 
-def _shown(directory: Path, tasks: list[int] | None, request: Request, overrides: dict[str, str] = {}) -> bool:
+def _shown(directory: Path, tasks: list[int] | None, request: Request, keys: dict[str, str]) -> bool:
     """Render the scripts, which finds what the scheduler cannot express. Print the first one if no more is wanted."""
     parts = _parts(directory, tasks, request.scheduler)
-    texts = [_render(part, request, jobs.script_path(part.directory, request.scheduler), overrides) for part in parts]
+    texts = [_render(part, request, jobs.script_path(part.directory, request.scheduler), keys) for part in parts]
     if request.dry_run:
         click.echo(texts[0], nl=False)
         if len(texts) > 1:
@@ -177,7 +177,7 @@ def _shown(directory: Path, tasks: list[int] | None, request: Request, overrides
     return request.dry_run
 
 
-def _queue(directory: Path, tasks: list[int] | None, request: Request, overrides: dict[str, str] = {}) -> None:
+def _queue(directory: Path, tasks: list[int] | None, request: Request, keys: dict[str, str]) -> None:
     """Queue what there is to do, record the jobs, and print their ids alone on standard output, for scripts.
 
     Raises InputError if the first job is refused; RunFailed later: what is queued stays.
@@ -186,7 +186,7 @@ def _queue(directory: Path, tasks: list[int] | None, request: Request, overrides
     for number, part in enumerate(parts):
         # Rendered once more, because another run may have taken the directory that was planned.
         path = jobs.script_path(part.directory, request.scheduler)
-        text = _render(part, request, path, overrides)
+        text = _render(part, request, path, keys)
         try:
             for job in jobs.queue(request.scheduler, path, text, request.resources, part.tasks):
                 click.echo(job)

@@ -70,7 +70,7 @@ class Control:
             self.save_seconds = self.saved_at - self.began_at
 
     def notice_warnings(self) -> list[str]:
-        """Called after a step: a line if the step with a save takes longer than a job has from its notice to its end."""
+        """Called after a step: a line if it takes, with a save, longer than the job has from its notice to its end."""
         step_seconds = self.clock() - max(self.decided_at, self.saved_at)
         return self._notice.warnings(step_seconds + self.save_seconds)
 
