@@ -14,8 +14,8 @@ from nivp_dist.batch.site import SiteSettings
 from nivp_dist.errors import InputError
 from nivp_dist.storage.run_directory import LOGS
 
-# Variables by which a shell in a process group knows its place there. The command that submits a job would hand them on,
-# and the new job would take them for its own. Each scheduler has more, by which a shell in a job knows its place.
+# Variables by which a shell in a process group knows its place there. The command that submits a job would hand them
+# on, and the new job would take them for its own. Each scheduler has more, by which a shell in a job knows its place.
 OF_A_GROUP = r"PMIX?_|OMPI_COMM_WORLD_|MV[2P]_COMM_WORLD_|JSM_|FLUX_(?:JOB|TASK)_|PALS_|MPI_LOCAL"
 OF_A_GROUP += r"|NIVP_PROCESS|NIVP_MEETING|NIVP_NOTICE"
 # Names and paths that need no quoting in the directives of any scheduler.

@@ -36,7 +36,7 @@ class StopRequest:
     def __init__(self):
         self.received: str | None = None
         self._before = {}
-        self._timer: threading.Timer | None = None
+        self._notice_at, self._timer = _notice_time(), None
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
@@ -45,7 +45,8 @@ class StopRequest:
             group.on_signal = self._receive
         if _early:
             self._receive(_early[0])
-        if session.current().topology.index == 0 and (seconds := _until_notice()) is not None:
+        if self._notice_at is not None and session.current().topology.index == 0:
+            seconds = min(max(self._notice_at - time.time(), 0.0), threading.TIMEOUT_MAX)
             self._timer = threading.Timer(seconds, self._receive, ("SIGUSR2",))
             self._timer.daemon = True
             self._timer.start()
@@ -68,12 +69,12 @@ class StopRequest:
             group.signal = self.received
 
 
-def _until_notice() -> float | None:
-    """Seconds until the notice that a job script has set, by the clock of this host; None if it has set none."""
+def _notice_time() -> int | None:
+    """The time of the notice that a job script has set, in seconds since 1970; None if it has set none."""
     text = os.environ.get(NOTICE_AT, "")
     if text and not re.fullmatch(r"\d+", text, re.ASCII):
         raise InputError(f"environment: {NOTICE_AT} must be seconds since 1970, got {text!r}: correct or unset it")
-    return min(max(int(text) - time.time(), 0.0), threading.TIMEOUT_MAX) if text else None
+    return int(text) if text else None
 
 
 def _wanted(*signals: signal.Signals) -> list[signal.Signals]:
