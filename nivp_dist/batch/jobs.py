@@ -104,8 +104,8 @@ def require_idle(directory: Path) -> None:
         script = Path(recorded[-1].get("script", ""))
         scheduler = of_script(script)
         # A job without an id is one of which it was not known whether it is queued.
-        ids = [line.get("job") or scheduler.find(script) for line in recorded]
-        states = {job: state for job in ids if job is not None and (state := scheduler.state(job))}
+        ids = [[line["job"]] if line.get("job") else scheduler.find(script) for line in recorded]
+        states = {job: state for job in itertools.chain(*ids) if (state := scheduler.state(job))}
         if len(states) == 1:
             [(job, state)] = states.items()
             raise InputError(f"{directory}: its job {job} is {state}: `{scheduler.cancel} {job}` first")
@@ -141,48 +141,54 @@ def queue(scheduler: Scheduler, path: Path, text: str, asked: Resources, tasks: 
         write_whole(path, text, mode=0o600)
     except OSError as error:
         raise InputError(f"{path.parent}: cannot be written: {error.strerror}") from None
-    job, length = None, asked.chain or 1
-    for number in range(length):
+    queued, length = [], asked.chain or 1
+    while len(queued) < length:
         try:
-            job = _submit(scheduler, path, asked, tasks, after=job)
+            queued.append(_submit(scheduler, path, asked, tasks, queued))
         except InputError as error:
-            if number == 0:
+            if not queued:
                 path.unlink()
                 raise
-            raise RunFailed(f"{error}: {number} of the {length} jobs of the chain are queued, and stay") from None
-        yield job
+            raise RunFailed(f"{error}: {len(queued)} of the {length} jobs of the chain are queued, and stay") from None
+        yield queued[-1]
 
 
-def _submit(scheduler: Scheduler, path: Path, asked: Resources, tasks: list[int] | None, after: str | None) -> str:
-    """The id of a job for the script, which begins when the job `after` has ended. Raises as ``queue``."""
+def _submit(scheduler: Scheduler, path: Path, asked: Resources, tasks: list[int] | None, queued: list[str]) -> str:
+    """The id of a job for the script, which begins when the last of those that are queued has ended.
+
+    Raises InputError if it is refused, RunFailed if it is not known whether it is queued.
+    """
     of_others = OF_A_GROUP
     if scheduler.job_variable in os.environ:
         of_others += f"|{scheduler.own_variables}"
     environment = {name: value for name, value in os.environ.items() if not re.match(of_others, name)}
     environment[NOTICE_SECONDS] = str(asked.notice_seconds)  # the scheduler hands it on to the run (cluster/notice.py)
-    command, words = scheduler.command, scheduler.submission(path, after)
+    command, words = scheduler.command, scheduler.submission(path, queued[-1] if queued else None)
     with open(path) if scheduler.reads_script else contextlib.nullcontext() as script:
         done = subprocess.run(words, env=environment, stdin=script, capture_output=True, text=True)
     message = " ".join(done.stderr.split())
     if done.returncode < 0 or (done.returncode and LOST_CONTROLLER.search(message)):
-        return _look_for(scheduler, path, tasks, message or f"{command}: killed by signal {-done.returncode}")
+        return _look_for(scheduler, path, tasks, queued, message or f"{command}: killed by signal {-done.returncode}")
     if done.returncode != 0:
         raise InputError(f"{command} refuses: {message or f'exit status {done.returncode}'}")
     if not (job := scheduler.id_of(done.stdout)):
         said = " ".join(done.stdout.split())
-        return _look_for(scheduler, path, tasks, f"{command} names no job: {said or message or 'no output'}")
+        return _look_for(scheduler, path, tasks, queued, f"{command} names no job: {said or message or 'no output'}")
     if message:
         logging.getLogger(__name__).warning("%s: %s", command, message)
     return job
 
 
-def _look_for(scheduler: Scheduler, path: Path, tasks: list[int] | None, message: str) -> str:
-    """The id of the job of a script that may be queued all the same, after the message. Raises RunFailed."""
+def _look_for(scheduler: Scheduler, path: Path, tasks: list[int] | None, queued: list[str], message: str) -> str:
+    """The id of a job of a script, other than those queued, that may be there all the same, after the message.
+
+    Raises RunFailed if it is not found.
+    """
     why = f"{scheduler.list_jobs.split()[0]} {'does not show it' if scheduler.finds else 'was not asked'}"
     for pause in LOOK_AFTER if scheduler.finds else ():
         time.sleep(pause)
         try:
-            job = scheduler.find(path)
+            job = next((job for job in scheduler.find(path) if job not in queued), None)
         except InputError as error:
             why = str(error)
             continue

@@ -30,7 +30,7 @@ class Scheduler(abc.ABC):
     the variables of its jobs begin with, a regular expression; job_variable: the one with the id of the job. arrays:
     whether a sweep is one job. launchers: what starts the processes of a job, the default first; for messages, and
     keys of the site file. qos: whether it knows that word. reads_script: whether the script is its standard input.
-    finds: whether ``find`` can find a job. list_jobs: a command that lists the jobs of the user.
+    finds: whether ``find`` can find jobs. list_jobs: a command that lists the jobs of the user.
     """
 
     name: ClassVar[str]
@@ -65,12 +65,12 @@ class Scheduler(abc.ABC):
     def state(self, job: str) -> str:
         """The state of a job in one word for a message, '' if it has ended or is not known."""
 
-    def find(self, script: Path) -> str | None:
-        """The id of the queued job of a script, None if there is none, or if the scheduler cannot be asked this way.
+    def find(self, script: Path) -> list[str]:
+        """The ids of the jobs of a script in the queue; [] also if the scheduler cannot be asked this way (``finds``).
 
         Raises InputError if it does not answer.
         """
-        return None
+        return []
 
     def is_here(self) -> bool:
         """Whether jobs can be submitted on this host."""

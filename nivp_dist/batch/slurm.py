@@ -64,7 +64,7 @@ class Slurm(Scheduler):
         # squeue fails for a job that Slurm has forgotten.
         return self.asks("squeue", "--noheader", "--format=%T", f"--jobs={job}").partition("\n")[0].lower()
 
-    def find(self, script: Path) -> str | None:
+    def find(self, script: Path) -> list[str]:
         # The id of the job or array | its script.
         words = ["squeue", "--noheader", f"--user={os.getuid()}", "--format=%F|%o"]
         try:
@@ -74,7 +74,7 @@ class Slurm(Scheduler):
         if done.returncode != 0:
             raise InputError(f"squeue does not answer: {' '.join(done.stderr.split()) or done.returncode}")
         pairs = (line.split("|", 1) for line in done.stdout.splitlines())
-        return next((pair[0] for pair in pairs if pair[-1] == str(script)), None)
+        return [pair[0] for pair in pairs if pair[-1] == str(script)]
 
 
 def ranges(tasks: list[int]) -> str:

@@ -23,6 +23,6 @@ class Notice:
         self._steps += 1
         if self.seconds is None or self._steps == 1 or needed <= self.seconds:
             return []
-        line = f"a step and its save take {needed:.0f} s, and the job has {self.seconds} s from its notice to its limit"
-        self.seconds = None
-        return [f"{line}: submit it with --notice {math.ceil(NOTICE_FACTOR * needed)}"]
+        has, self.seconds = f"the job has {self.seconds} s from its notice to its limit", None
+        advice = f"submit it with --notice {math.ceil(NOTICE_FACTOR * needed)}"
+        return [f"a step and its save take {math.ceil(needed)} s, and {has}: {advice}"]

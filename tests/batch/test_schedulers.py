@@ -206,7 +206,7 @@ RECORD = """#!/bin/bash
 n=$(cat "$STAND_IN/number" 2>/dev/null || echo 1)
 case "${0##*/} $1" in sbatch*|qsub*|bsub*|"flux batch")
     echo "${0##*/} $*" >> "$STAND_IN/submitted"; env > "$STAND_IN/environment"
-    [ "$n" != "$REFUSED" ] || { echo "no such queue" >&2; exit 1; }
+    [ "$n" != "$REFUSED" ] || { echo "${MESSAGE:-no such queue}" >&2; exit 1; }
     echo $((n + 1)) > "$STAND_IN/number" ;;
 esac
 """
@@ -280,6 +280,16 @@ def test_a_job_that_is_refused(submit, monkeypatch, name):
     code, out, err = submit(name, "heat.toml", "--output", "r", "--chain", "3")
     assert (code, out) == (1, f"{IDS[name]}\n") and Path("r/config.toml").exists()
     assert err.endswith(" refuses: no such queue: 1 of the 3 jobs of the chain are queued, and stay\n")
+
+
+def test_a_job_of_a_chain_that_is_queued_although_sbatch_times_out(submit, monkeypatch):
+    """The jobs of the chain have one script: the first is not taken for the second."""
+    for name, value in {"REFUSED": "2", "MESSAGE": "Socket timed out"}.items():
+        monkeypatch.setenv(name, value)
+    path = Path("r").resolve() / "job-001.sbatch"
+    monkeypatch.setenv("STATE", f"41|{path}\n42|{path}")
+    code, out, err = submit("slurm", "heat.toml", "--output", "r", "--chain", "2")
+    assert (code, out) == (0, "41\n42\n") and "Socket timed out: the job is queued all the same" in err
 
 
 def test_a_submission_that_names_no_job(submit, monkeypatch):
