@@ -1,1 +1,1 @@
-"""Jobs of the batch system Slurm: `nivp submit`, the site file, job scripts, and the rule that queues a job again."""
+"""Jobs of batch systems: `nivp submit`, the site file, job scripts, and the rule that queues a job again."""

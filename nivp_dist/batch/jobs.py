@@ -1,4 +1,4 @@
-"""The jobs of a run: what is checked before one waits in the queue, its submission with sbatch, and its record."""
+"""The jobs of a run: what is checked before one waits in the queue, and its submission."""
 
 import contextlib
 import itertools
@@ -7,7 +7,6 @@ import math
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,25 +14,24 @@ from pathlib import Path
 
 import click
 
-from nivp_dist.batch.script import NOTICE, Resources
-from nivp_dist.batch.sweeps import member, members
+from nivp_dist.batch import ledger
+from nivp_dist.batch.ledger import last_jobs
+from nivp_dist.batch.resources import NOTICE, Resources
+from nivp_dist.batch.scheduler import OF_A_GROUP, Scheduler
+from nivp_dist.batch.schedulers import of_script
+from nivp_dist.batch.sweeps import members
 from nivp_dist.errors import InputError, RunFailed
+from nivp_dist.settings.job_environment import NOTICE_FACTOR, NOTICE_SECONDS
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.sources import Source
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.files import write_whole
 from nivp_dist.storage.lock import in_use
-from nivp_dist.storage.metrics import METRICS, Lines, read_tail
+from nivp_dist.storage.metrics import METRICS, read_tail
 
-JOBS = "jobs.jsonl"  # the jobs of a run, one a line
-# Messages of sbatch when it has lost the controller, which may have queued the job all the same.
+# Messages of sbatch when it has lost the controller, which may have queued the job all the same; also of the others.
 LOST_CONTROLLER = re.compile(r"timed? ?out|zero bytes|communication|contact|connect", re.IGNORECASE)
 LOOK_AFTER = (0.0, 5.0, 10.0, 20.0)  # seconds between looks into the queue: a controller under load needs some time
-# Variables by which a shell in a process group, or in a job, knows its place there. sbatch would hand them on, and the
-# new job would take them for its own.
-OF_A_GROUP = r"PMIX?_|OMPI_COMM_WORLD_|MV[2P]_COMM_WORLD_|FLUX_|PALS_|MPI_LOCAL|NIVP_PROCESS|NIVP_MEETING"
-OF_A_JOB = r"SLURM_(?!CONF$|CLUSTERS$)|SLURMD_|" + OF_A_GROUP
-NOTICE_FACTOR = 3  # times the longest step and save that were seen: the next may take longer on a busy file system
 LONGEST_NOTICE = 65535  # seconds, of Slurm
 
 
@@ -87,12 +85,6 @@ def _check_devices(devices: int, asked: Resources) -> None:
         raise InputError(f"devices = {devices}, but the job has {total}: lower it, or 0 for all of them")
 
 
-def require_sbatch() -> None:
-    """Raises InputError where there is no Slurm."""
-    if shutil.which("sbatch") is None:
-        raise InputError("sbatch is not here: submit from a login node of a Slurm cluster, or use launch/local, mpirun")
-
-
 def notice(directory: Path) -> int:
     """Seconds before the time limit at which a run should be signalled: NOTICE, or three times the longest time between
     two of the last lines of metrics.jsonl, which is a step with the save after it, if that is more.
@@ -107,18 +99,19 @@ def notice(directory: Path) -> int:
 
 def require_idle(directory: Path) -> None:
     """Raises InputError if the run is in a queue or in use already, or if that cannot be found out."""
-    try:
-        recorded = read_tail(directory / JOBS)
-    except OSError as error:
-        raise InputError(f"{directory / JOBS}: cannot be read: {error.strerror}; check its file system") from None
+    recorded = last_jobs(directory)
     if recorded:
-        # A job without an id is one of which sbatch could not say whether it is queued.
-        job = recorded[-1].get("job") or _find(Path(recorded[-1]["script"]))
-        # squeue fails for a job that Slurm has forgotten.
-        words = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
-        state = subprocess.run(words, capture_output=True, text=True).stdout.strip() if job else ""
-        if state:
-            raise InputError(f"{directory}: its job {job} is {state.splitlines()[0].lower()}: `scancel {job}` first")
+        script = Path(recorded[-1].get("script", ""))
+        scheduler = of_script(script)
+        # A job without an id is one of which it was not known whether it is queued.
+        ids = [[line["job"]] if line.get("job") else scheduler.find(script) for line in recorded]
+        states = {job: state for job in itertools.chain(*ids) if (state := scheduler.state(job))}
+        if len(states) == 1:
+            [(job, state)] = states.items()
+            raise InputError(f"{directory}: its job {job} is {state}: `{scheduler.cancel} {job}` first")
+        if states:
+            waiting = " ".join(states)
+            raise InputError(f"{directory}: its jobs {waiting} are in the queue: `{scheduler.cancel} {waiting}` first")
     if in_use(directory):
         raise InputError(f"{directory}: in use by another process: wait for its end, or stop it")
 
@@ -126,43 +119,76 @@ def require_idle(directory: Path) -> None:
 # ------------------------------------------------------------------------------------------------- queue
 
 
-def queue(directory: Path, text: str, tasks: list[int] | None) -> tuple[str, Path]:
-    """Store the script in the directory and hand it to sbatch: (id of the job, path of the script).
+def script_path(directory: Path, scheduler: Scheduler) -> Path:
+    """Where the next script of a run is going to be."""
+    paths = (directory / f"job-{number:03d}.{scheduler.suffix}" for number in itertools.count(1))
+    return next(path for path in paths if not path.exists())
+
+
+def queue(scheduler: Scheduler, path: Path, text: str, asked: Resources, tasks: list[int] | None) -> Iterator[str]:
+    """Store the script at the path and submit it, as often as a chain has jobs: the ids of the jobs, one by one.
 
     Only the user can read the script, because the variables of the site file may be secrets. If sbatch loses the
     controller, squeue is asked for the job.
-    Raises InputError if the directory cannot be written, or sbatch refuses; the script is then removed. Raises
-    RunFailed if it is not known whether the job is queued; all files are kept.
+    Raises InputError if the directory cannot be written, or the first job is refused; the script is then removed.
+    Raises RunFailed if it is not known whether a job is queued, or if a later job of a chain is refused; all files are
+    kept.
     """
     try:
-        for run in members(directory, tasks):
+        for run in members(path.parent, tasks):
             # Slurm makes no folder for a log: without it the job would fail, and nothing would say why.
             (run / run_directory.LOGS).mkdir(exist_ok=True)
-        path = next(path for path in _script_paths(directory) if not path.exists())
         write_whole(path, text, mode=0o600)
     except OSError as error:
-        raise InputError(f"{directory}: cannot be written: {error.strerror}") from None
-    of_others = OF_A_JOB if "SLURM_JOB_ID" in os.environ else OF_A_GROUP
+        raise InputError(f"{path.parent}: cannot be written: {error.strerror}") from None
+    queued, length = [], asked.chain or 1
+    while len(queued) < length:
+        try:
+            queued.append(_submit(scheduler, path, asked, tasks, queued))
+        except InputError as error:
+            if not queued:
+                path.unlink()
+                raise
+            raise RunFailed(f"{error}: {len(queued)} of the {length} jobs of the chain are queued, and stay") from None
+        yield queued[-1]
+
+
+def _submit(scheduler: Scheduler, path: Path, asked: Resources, tasks: list[int] | None, queued: list[str]) -> str:
+    """The id of a job for the script, which begins when the last of those that are queued has ended.
+
+    Raises InputError if it is refused, RunFailed if it is not known whether it is queued.
+    """
+    of_others = OF_A_GROUP
+    if scheduler.job_variable in os.environ:
+        of_others += f"|{scheduler.own_variables}"
     environment = {name: value for name, value in os.environ.items() if not re.match(of_others, name)}
-    done = subprocess.run(["sbatch", "--parsable", str(path)], env=environment, capture_output=True, text=True)
+    environment[NOTICE_SECONDS] = str(asked.notice_seconds)  # the scheduler hands it on to the run (cluster/notice.py)
+    command, words = scheduler.command, scheduler.submission(path, queued[-1] if queued else None)
+    with open(path) if scheduler.reads_script else contextlib.nullcontext() as script:
+        done = subprocess.run(words, env=environment, stdin=script, capture_output=True, text=True)
     message = " ".join(done.stderr.split())
     if done.returncode < 0 or (done.returncode and LOST_CONTROLLER.search(message)):
-        return _look_for(path, tasks, message or f"sbatch: killed by signal {-done.returncode}"), path
+        return _look_for(scheduler, path, tasks, queued, message or f"{command}: killed by signal {-done.returncode}")
     if done.returncode != 0:
-        path.unlink()
-        raise InputError(f"sbatch refuses: {message or f'exit status {done.returncode}'}")
+        raise InputError(f"{command} refuses: {message or f'exit status {done.returncode}'}")
+    if not (job := scheduler.id_of(done.stdout)):
+        said = " ".join(done.stdout.split())
+        return _look_for(scheduler, path, tasks, queued, f"{command} names no job: {said or message or 'no output'}")
     if message:
-        logging.getLogger(__name__).warning("sbatch: %s", message)
-    return done.stdout.strip().split(";")[0], path
+        logging.getLogger(__name__).warning("%s: %s", command, message)
+    return job
 
 
-def _look_for(path: Path, tasks: list[int] | None, message: str) -> str:
-    """The id of the job of a script that sbatch may have queued before it failed with the message. Raises RunFailed."""
-    why = "squeue does not show it"
-    for pause in LOOK_AFTER:
+def _look_for(scheduler: Scheduler, path: Path, tasks: list[int] | None, queued: list[str], message: str) -> str:
+    """The id of a job of a script, other than those queued, that may be there all the same, after the message.
+
+    Raises RunFailed if it is not found.
+    """
+    why = f"{scheduler.list_jobs.split()[0]} {'does not show it' if scheduler.finds else 'was not asked'}"
+    for pause in LOOK_AFTER if scheduler.finds else ():
         time.sleep(pause)
         try:
-            job = _find(path)
+            job = next((job for job in scheduler.find(path) if job not in queued), None)
         except InputError as error:
             why = str(error)
             continue
@@ -170,39 +196,8 @@ def _look_for(path: Path, tasks: list[int] | None, message: str) -> str:
             click.echo(f"nivp: warning: {message}: the job is queued all the same", err=True)
             return job
     with contextlib.suppress(RunFailed):
-        record(None, path, tasks)
+        ledger.record(None, path, tasks)
     raise RunFailed(
-        f"{message}: the job may be queued, and {why}: {path.parent} is kept; if `squeue --me` does not show a job "
-        f"{path.parent.name} later: nivp submit --resume {shlex.quote(str(path.parent))}"
+        f"{message}: the job may be queued, and {why}: {path.parent} is kept; if `{scheduler.list_jobs}` does not show "
+        f"a job {path.parent.name} later: nivp submit --resume {shlex.quote(str(path.parent))}"
     )
-
-
-def _find(path: Path) -> str | None:
-    """The id of the job of a script if it is in the queue, else None. Raises InputError if squeue does not answer."""
-    words = ["squeue", "--noheader", f"--user={os.getuid()}", "--format=%F|%o"]  # id of the job or array | its script
-    try:
-        done = subprocess.run(words, capture_output=True, text=True)
-    except OSError as error:
-        raise InputError(f"squeue cannot be started: {error.strerror}") from None
-    if done.returncode != 0:
-        raise InputError(f"squeue does not answer: {' '.join(done.stderr.split()) or done.returncode}")
-    pairs = (line.split("|", 1) for line in done.stdout.splitlines())
-    return next((pair[0] for pair in pairs if pair[-1] == str(path)), None)
-
-
-def record(job: str | None, path: Path, tasks: list[int] | None) -> None:
-    """Add the job to jobs.jsonl beside its script, and to that of each run of a sweep. Raises RunFailed.
-
-    job: its id; None if it is not known whether the job is queued.
-    """
-    line = {"job": job, "time": time.time(), "script": str(path)}
-    try:
-        Lines(path.parent / JOBS).append(line)
-        for task in tasks or []:
-            Lines(member(path.parent, task) / JOBS).append(line | {"job": job and f"{job}_{task}"})
-    except OSError as error:
-        raise RunFailed(f"job {job} is queued, but {path.parent} cannot be written: {error.strerror}") from None
-
-
-def _script_paths(directory: Path) -> Iterator[Path]:
-    return (directory / f"job-{number:03d}.sbatch" for number in itertools.count(1))

@@ -2,8 +2,8 @@
 
 Exit status 0: yes, and the run directory records it. 1: no, and one line says why. If a process was lost (--lost), it
 prints the hosts that the job is to run without, if that is not what Slurm knows already. With --outcome it prints the
-exit code of the run instead, with --withdraw it records that Slurm did not queue the job. Imports no jax, calls no
-Slurm.
+exit code of the run instead, with --withdraw it records that the scheduler did not queue the job, with --queued that a
+job that has submitted its script again has got another id. Imports no jax, calls no scheduler.
 
 A job may lose its process 0 before that has written a summary. The summary in the directory is then that of an earlier
 job, and says nothing of this one. So the job script takes the sha256 of the summary before it starts the run
@@ -18,8 +18,9 @@ from pathlib import Path
 
 import click
 
-from nivp_dist.batch import lost_hosts
-from nivp_dist.errors import FAILED, FINISHED, PROCESS_LOST, STOPPED_EARLY, InputError
+from nivp_dist.batch import ledger, lost_hosts
+from nivp_dist.batch.schedulers import of_script
+from nivp_dist.errors import FAILED, FINISHED, PROCESS_LOST, STOPPED_EARLY, InputError, RunFailed
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.metrics import Lines, read_lines
 
@@ -32,8 +33,9 @@ def refusal(
 ) -> str | None:
     """Why the job is not queued again, in one line; None if it is.
 
-    cap: how often it is at most. job: its id; the cap, and the progress since the last time, are counted for each job,
-    so that a run that is submitted again starts with a new count. facts: what `scontrol -o show job` prints. lost: the
+    cap: how often it is at most. job: its id, or the name of its script where a job that is queued again gets another
+    id; the cap, and the progress since the last time, are counted for each, so that a run that is submitted again
+    starts with a new count. facts: what `scontrol -o show job` prints; other schedulers have none. lost: the
     run has not stopped, but a process of it was lost, with its host or by the kernel for want of memory. before: as for
     ``outcome``.
 
@@ -42,7 +44,7 @@ def refusal(
     """
     directory = Path(directory)
     summary = run_directory.readable_summary(directory)
-    status = None if _is_from(before, directory) else summary.get("status")
+    status = None if is_from(before, directory) else summary.get("status")
     lost = lost or (not summary and (directory / run_directory.SUMMARY).exists())
     if lost and status in ("finished", "failed"):
         return f"the run has {status}"
@@ -70,16 +72,17 @@ def outcome(directory: str | Path, before: str = "") -> int:
     before: sha256 of the summary when the job started, as `sha256sum` prints it ('' if unknown). A run that has
     finished and is resumed with a later integrator.t_end has the summary of its first end until it writes another.
     """
-    if _is_from(before, directory):
+    if is_from(before, directory):
         return PROCESS_LOST
     codes = {"finished": FINISHED, "event": FINISHED, "stopped": STOPPED_EARLY, "failed": FAILED}
     return codes.get(str(run_directory.readable_summary(directory).get("status")), PROCESS_LOST)
 
 
 def progress(directory: str | Path) -> int:
-    """Transitions of the run (steps, rounds of a fit, outputs) up to its newest checkpoint."""
+    """Transitions of the run (steps, rounds of a fit, outputs) up to its newest checkpoint, 0 without one."""
     folder = Path(directory) / run_directory.CHECKPOINTS
-    return max(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return max((int(entry.name) for entry in entries if entry.name.isdigit()), default=0)
 
 
 def record(directory: str | Path, job: str = "", lost: Sequence[str] = ()) -> dict:
@@ -97,11 +100,11 @@ def record(directory: str | Path, job: str = "", lost: Sequence[str] = ()) -> di
 
 
 def withdraw(directory: str | Path, job: str = "") -> None:
-    """Record that the last line does not hold, because Slurm did not queue the job. Raises OSError."""
+    """Record that the last line does not hold, because the scheduler did not queue the job. Raises OSError."""
     Lines(Path(directory) / REQUEUES).append({"job": job, "withdrawn": True, "time": time.time()})
 
 
-def _is_from(before: str, directory: str | Path) -> bool:
+def is_from(before: str, directory: str | Path) -> bool:
     """Whether the summary in the directory is still the one with the sha256 `before`."""
     try:
         content = (Path(directory) / run_directory.SUMMARY).read_bytes()
@@ -163,15 +166,22 @@ def standing(lines: list[dict]) -> list[dict]:
 @click.option("--lost", is_flag=True, help="The run has not stopped: a process of it was lost.")
 @click.option("--before", default="", help="The sha256 of the summary when the job started.")
 @click.option("--outcome", "wants_outcome", is_flag=True, help="Print the exit code of the run, and do nothing else.")
-@click.option("--withdraw", "withdraws", is_flag=True, help="Record that Slurm did not queue the job again.")
-def main(directory, cap, job, facts, lost, before, wants_outcome, withdraws):
+@click.option("--withdraw", "withdraws", is_flag=True, help="Record that the scheduler did not queue the job again.")
+@click.option("--by", default="Slurm", help="The scheduler, for --withdraw.")
+@click.option("--queued", metavar="TEXT", help="Record that the script is queued again; what its submission said.")
+@click.option("--script", default="", help="The script, for --queued.")
+def main(directory, cap, job, facts, lost, before, wants_outcome, withdraws, by, queued, script):
     """Decide whether the job of the run in DIR is queued again, and record it."""
     if wants_outcome:
         click.echo(outcome(directory, before))
         return 0
     if withdraws:
         withdraw(directory, job)
-        click.echo("nivp: not queued again: Slurm refused four times", err=True)
+        click.echo(f"nivp: not queued again: {by} refused four times", err=True)
+        return 0
+    if queued is not None:
+        path = Path(script)
+        ledger.record(of_script(path).id_of(queued) or queued, path, None)
         return 0
     why = refusal(directory, cap, job, facts, lost, before)
     if why is not None:
@@ -188,6 +198,6 @@ def main(directory, cap, job, facts, lost, before, wants_outcome, withdraws):
 if __name__ == "__main__":
     try:
         sys.exit(main(standalone_mode=False))
-    except (InputError, click.ClickException, ValueError, OSError) as error:
+    except (InputError, RunFailed, click.ClickException, ValueError, OSError) as error:
         sys.stderr.write(f"nivp: not queued again: {error}\n")
         sys.exit(1)

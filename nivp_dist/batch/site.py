@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, PositiveInt, ValidationError, field_validator
 from pydantic_core import ErrorDetails
@@ -24,7 +25,9 @@ _TIME = re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?|(?:(\d+):)?(\d+):(\d+)|(\
 class SiteSettings(Section):
     """Defaults for `nivp submit`; its options take precedence. Nothing is asked of Slurm where a key is not set."""
 
-    # Options of sbatch of the same names.
+    # The batch system; default: the one whose command is found if there is only one, else Slurm.
+    scheduler: Literal["slurm", "pbs", "lsf", "flux"] | None = None
+    # Options of sbatch of the same names. With other schedulers the partition is a queue, and the account a project.
     account: str | None = None
     partition: str | None = None
     qos: str | None = None
@@ -36,6 +39,8 @@ class SiteSettings(Section):
     notice: int | None = Field(default=None, ge=1, le=65535)
     # How often a job is queued again at most.
     requeues: int = Field(default=20, ge=0)
+    # Number of jobs that follow each other, where jobs may not be queued again.
+    chain: int | None = Field(default=None, ge=1, le=1000)
     # Cores of a process.
     cpus_per_task: PositiveInt | None = None
     # Modules that the job loads first.
@@ -52,6 +57,11 @@ class SiteSettings(Section):
     srun: list[str] = []
     # Further options of sbatch, such as "--exclusive".
     sbatch: list[str] = []
+    # What starts the processes with PBS or LSF, and further options of it; also those of `flux run`.
+    launcher: Literal["srun", "mpiexec", "mpirun", "jsrun", "flux run"] | None = None
+    launch: list[str] = []
+    # Further directives of qsub, bsub or `flux batch`, such as "-l filesystems=home".
+    submit: list[str] = []
 
     @field_validator("time")
     @classmethod
@@ -68,7 +78,7 @@ class SiteSettings(Section):
                 raise ValueError(f"environment.{name}: not the name of a variable; letters, digits and _ make one")
         return value
 
-    @field_validator("srun", "sbatch")
+    @field_validator("srun", "sbatch", "launch", "submit")
     @classmethod
     def _options_begin_with_a_dash(cls, value, info):
         for option in value:

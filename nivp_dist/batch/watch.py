@@ -2,7 +2,7 @@
 
 A job script waits for srun, and srun for a node that was lost and came back, or for a task manager that was killed. It
 would wait until the allocation ends, long after the run itself has. This program runs beside srun and kills it when the
-run's heartbeat has stopped. Imports no jax, calls no Slurm.
+run's heartbeat has stopped. It does the same for the launchers of other schedulers. Imports no jax, calls no scheduler.
 """
 
 import os
@@ -48,12 +48,13 @@ def _exists(pid: int) -> bool:
 @click.argument("directory")
 @click.option("--pid", type=int, required=True, help="The process id of srun.")
 @click.option("--grace", type=click.FloatRange(min=0, min_open=True), default=GRACE, help="Seconds without a beat.")
-def main(directory, pid, grace):
-    """Kill srun when the run in DIR has ended and srun has not."""
+@click.option("--launcher", default="srun", help="Its name.")
+def main(directory, pid, grace, launcher):
+    """Kill srun, or another launcher, when the run in DIR has ended and it has not."""
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # they are for the run; the job script ends this
         signal.signal(number, signal.SIG_IGN)
     if outlived(lambda: heartbeat.read(directory), lambda: _exists(pid), grace):
-        sys.stderr.write(f"nivp: srun is ended: it has outlived its run by {grace:g} s\n")
+        sys.stderr.write(f"nivp: {launcher} is ended: it has outlived its run by {grace:g} s\n")
         os.kill(pid, signal.SIGKILL)
 
 

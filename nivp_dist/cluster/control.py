@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nivp_dist.cluster import channel, session
+from nivp_dist.cluster.notice import Notice
 from nivp_dist.cluster.signals import StopRequest
 from nivp_dist.errors import InputError
 from nivp_dist.settings.model import CheckpointSettings
@@ -27,6 +28,7 @@ class Control:
     def __init__(self, settings: CheckpointSettings, request: StopRequest, clock: Callable[[], float] = time.monotonic):
         self.settings, self.request, self.clock = settings, request, clock
         self.saved_at, self.saved_step = clock(), None
+        self.decided_at, self._notice = clock(), Notice()
         self.event = ""  # why a callback wants the run to stop; known to process 0 only
         self.began_at, self.save_seconds = clock(), 0.0  # the last command; how long the last save took
 
@@ -39,6 +41,7 @@ class Control:
         step: transitions of the run so far.
         """
         self.begin("decision")
+        self.decided_at = self.clock()
         command = GO
         if channel.current().index == 0:
             if self.event:
@@ -65,6 +68,11 @@ class Control:
         self.saved_at, self.saved_step = self.clock(), step
         if written:
             self.save_seconds = self.saved_at - self.began_at
+
+    def notice_warnings(self) -> list[str]:
+        """Called after a step: a line if it takes, with a save, longer than the job has from its notice to its end."""
+        step_seconds = self.clock() - max(self.decided_at, self.saved_at)
+        return self._notice.warnings(step_seconds + self.save_seconds)
 
     def _due(self, step: int) -> bool:
         steps, minutes = self.settings.every_steps, self.settings.every_minutes

@@ -1,10 +1,15 @@
 """Requests to stop: SIGTERM (preemption, cancel), SIGINT (Ctrl-C), SIGHUP (the terminal is closed), SIGUSR1 and SIGUSR2
-(notice of a time limit)."""
+(notice of a time limit). Where a scheduler sends no notice, a timer of process 0 stands for it."""
 
+import os
+import re
 import signal
 import threading
+import time
 
 from nivp_dist.cluster import session
+from nivp_dist.errors import InputError
+from nivp_dist.settings.job_environment import NOTICE_AT
 
 _early: list[str] = []  # signals that came before the main loop
 
@@ -31,6 +36,7 @@ class StopRequest:
     def __init__(self):
         self.received: str | None = None
         self._before = {}
+        self._notice_at, self._timer = _notice_time(), None
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
@@ -39,9 +45,16 @@ class StopRequest:
             group.on_signal = self._receive
         if _early:
             self._receive(_early[0])
+        if self._notice_at is not None and session.current().topology.index == 0:
+            seconds = min(max(self._notice_at - time.time(), 0.0), threading.TIMEOUT_MAX)
+            self._timer = threading.Timer(seconds, self._receive, ("SIGUSR2",))
+            self._timer.daemon = True
+            self._timer.start()
         return self
 
     def __exit__(self, *exception):
+        if self._timer is not None:
+            self._timer.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -54,6 +67,14 @@ class StopRequest:
         self.received = self.received or name
         if (group := session.current().group) is not None:
             group.signal = self.received
+
+
+def _notice_time() -> int | None:
+    """The time of the notice that a job script has set, in seconds since 1970; None if it has set none."""
+    text = os.environ.get(NOTICE_AT, "")
+    if text and not re.fullmatch(r"\d+", text, re.ASCII):
+        raise InputError(f"environment: {NOTICE_AT} must be seconds since 1970, got {text!r}: correct or unset it")
+    return int(text) if text else None
 
 
 def _wanted(*signals: signal.Signals) -> list[signal.Signals]:

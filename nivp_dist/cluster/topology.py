@@ -21,10 +21,17 @@ MPI_LAUNCHERS = (
     # MVAPICH2, MVAPICH 3
     ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_RANK"),
     ("MVP_COMM_WORLD_SIZE", "MVP_COMM_WORLD_RANK", "MVP_COMM_WORLD_LOCAL_SIZE", "MVP_COMM_WORLD_LOCAL_RANK"),
+    # jsrun of LSF on IBM's machines, with other libraries than IBM's MPI, which sets those of Open MPI
+    ("JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_RANK", "JSM_NAMESPACE_LOCAL_SIZE", "JSM_NAMESPACE_LOCAL_RANK"),
     # Flux, which tells the processes of a host only their index
     ("FLUX_JOB_SIZE", "FLUX_TASK_RANK", "", "FLUX_TASK_LOCAL_ID"),
     # Hydra (MPICH, Intel MPI), and PALS (mpiexec of Cray machines)
-    ("PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS PMI_LOCAL_SIZE PALS_LOCAL_SIZE", "MPI_LOCALRANKID PMI_LOCAL_RANK"),
+    (
+        "PMI_SIZE",
+        "PMI_RANK",
+        "MPI_LOCALNRANKS PMI_LOCAL_SIZE PALS_LOCAL_SIZE",
+        "MPI_LOCALRANKID PMI_LOCAL_RANK PALS_LOCAL_RANKID",
+    ),
 )
 # Variables by which a process knows that a launcher of MPI has started it, but not how many there are.
 RANK_ALONE = ("PMIX_RANK", "PALS_RANKID")
@@ -96,15 +103,19 @@ def _share_of_node(environment, processes: int) -> int:
 
 
 def _require_one_host(environment) -> None:
-    """Raises InputError in a job of PBS that has several hosts, of which this process would use one."""
+    """Raises InputError in a job of PBS or LSF that has several hosts, of which this process would use one."""
     try:
         hosts = set(Path(environment.get("PBS_NODEFILE", "")).read_text("utf-8").split())
     except OSError:  # not a job of PBS, or not its first host
-        return
+        hosts = set()
+    job, launcher = f"PBS job {environment.get('PBS_JOBID', '')}", "mpiexec"
+    if environment.get("LSB_JOBID"):  # the hosts in turn with the number of slots on each
+        hosts = set(environment.get("LSB_MCPU_HOSTS", "").split()[::2])
+        job, launcher = f"LSF job {environment['LSB_JOBID']}", "mpirun"
     if len(hosts) > 1:
         raise InputError(
-            f"environment: PBS job {environment.get('PBS_JOBID', '')} has {len(hosts)} hosts and this is one process "
-            "on one of them: start all with `mpiexec nivp run ...`, or set NIVP_PROCESSES=1 to run in this one"
+            f"environment: {job} has {len(hosts)} hosts and this is one process on one of them: start all with "
+            f"`{launcher} nivp run ...`, or set NIVP_PROCESSES=1 to run in this one"
         )
 
 

@@ -5,7 +5,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from nivp_dist.batch.jobs import JOBS
+from nivp_dist.batch.ledger import JOBS
 from nivp_dist.batch.requeue import REQUEUES, standing
 from nivp_dist.errors import InputError
 from nivp_dist.report.rate import WINDOW_SAMPLES, settled_rate
@@ -24,7 +24,7 @@ def read_status(directory: str | Path) -> dict[str, Any]:
     Keys: status (not started, queued, starting, running, interrupted, stopped, failed, finished), summary (the content
     of summary.json), last_step (the last line of metrics.jsonl), last_spectrum (the last line with a measurement of the
     spectrum, if it is among the last thousands), t, rate_per_hour (advance of t), seconds_left, ends_at
-    (seconds since 1970), checkpoint, resumes, refits, job (of Slurm), requeues, heartbeat, events, warnings.
+    (seconds since 1970), checkpoint, resumes, refits, job (its id), requeues, heartbeat, events, warnings.
 
     Raises InputError if the directory holds no run, or cannot be read.
     """

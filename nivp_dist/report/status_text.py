@@ -79,7 +79,7 @@ def _place_rows(facts: Facts) -> list[Row]:
         rows.append(("resumed", f"{count(facts['resumes'], 'time')}, from a checkpoint"))
         rows.append(("refits", f"{facts['refits']} (a fresh network fitted to the solution reached)"))
     requeued = f", queued again {count(facts['requeues'], 'time')}" if facts["requeues"] else ""
-    return rows + _row("Slurm job", facts["job"], lambda job: f"{job}{requeued}")
+    return rows + _row("job", facts["job"], lambda job: f"{job}{requeued}")
 
 
 def _step_rows(facts: Facts) -> list[Row]:

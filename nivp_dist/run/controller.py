@@ -133,7 +133,7 @@ class MainLoop:
         result = self.simulation.step(state, self.poll)
         metrics = result.metrics | self.call(Moment("after_step", result.state, state, result.metrics))
         self.reporter.step(self.record.step(metrics), self.config.integrator.t_end)
-        for warning in result.warnings:
+        for warning in (*result.warnings, *self.control.notice_warnings()):
             self.say(result.state, "warning", warning, warn=True)
         for finding in result.findings:
             self.say(result.state, "finding", finding)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from nivp_dist.settings.job_environment import JOB_IDS
 from nivp_dist.storage.files import write_whole
 
 FILE = ".alive"
@@ -80,7 +81,8 @@ class Heart:
     def _beat(self) -> None:
         with contextlib.suppress(OSError):
             if self._may_write():
-                beat = Beat(socket.gethostname(), os.getpid(), os.environ.get("SLURM_JOB_ID"), time.time())
+                job = next(filter(None, map(os.environ.get, JOB_IDS)), None)
+                beat = Beat(socket.gethostname(), os.getpid(), job, time.time())
                 write_whole(self.path, json.dumps(beat._asdict()) + "\n")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nivp_dist.batch import script
+from nivp_dist.batch import resources, script
 from nivp_dist.batch.site import SiteSettings
 from nivp_dist.errors import InputError
 
@@ -58,7 +58,7 @@ exit "$RULE"
 
 
 def render(directory="/scratch/runs/heat-001", site=SiteSettings(), keys=None, tasks=None, **options):
-    return script.render(Path(directory), script.resources(options, site), site, keys, tasks)
+    return script.render(Path(directory), resources.resources(options, site), site, keys, tasks)
 
 
 @pytest.mark.parametrize(
@@ -104,11 +104,11 @@ def test_any_other_name_of_a_directory_is_quoted(name, bash):
 
 
 def test_options_win_over_the_site_and_the_site_over_defaults():
-    asked = script.resources({"qos": "short", "notice": None, "gpus_per_node": 4}, FULL)
+    asked = resources.resources({"qos": "short", "notice": None, "gpus_per_node": 4}, FULL)
     assert (asked.qos, asked.notice, asked.partition, asked.nodes) == ("short", 300, "gpu", 1)
     assert (asked.ntasks_per_node, asked.cpus_per_task) == (4, 8)
-    assert script.resources({"gpus_per_node": 4, "ntasks_per_node": 1}, FULL).ntasks_per_node == 1
-    assert script.resources({}, SiteSettings()).ntasks_per_node == 1
+    assert resources.resources({"gpus_per_node": 4, "ntasks_per_node": 1}, FULL).ntasks_per_node == 1
+    assert resources.resources({}, SiteSettings()).ntasks_per_node == 1
 
 
 @pytest.mark.parametrize(
@@ -122,14 +122,14 @@ def test_options_win_over_the_site_and_the_site_over_defaults():
 )
 def test_resources_that_contradict_each_other(options, line):
     with pytest.raises(InputError) as caught:
-        script.resources(options, SiteSettings())
+        resources.resources(options, SiteSettings())
     assert str(caught.value).startswith(line)
 
 
 @pytest.mark.parametrize("time", ["0", "2:01", "3", "0-1", "1:00:00"])
 def test_a_notice_shorter_than_the_limit_is_accepted(time):
     """Slurm rounds a limit up to minutes, and takes 0 for no limit."""
-    assert script.resources({"time": time, "notice": 120}, SiteSettings()).time == time
+    assert resources.resources({"time": time, "notice": 120}, SiteSettings()).time == time
 
 
 # The script itself, run by bash

@@ -50,9 +50,11 @@ def test_the_shipped_example_is_right_with_and_without_its_comment_signs(file):
     "text, line",
     [
         ('acount = "x"', "unknown key acount; the nearest is account"),
-        ("zzz = 1", "unknown key zzz; the keys are account, partition, qos, "),
+        ("zzz = 1", "unknown key zzz; the keys are scheduler, account, partition, qos, "),
         ("notice = 0", "notice must be a whole number from 1 to 65535, got 0"),
         ('notice = "60"', 'notice must be a whole number from 1 to 65535, got "60"'),
+        ('scheduler = "sge"', "scheduler must be one of 'slurm', 'pbs', 'lsf', 'flux', got \"sge\""),
+        ("chain = 0", "chain must be a whole number from 1 to 1000, got 0"),
         ("requeues = true", "requeues must be a whole number of at least 0, got true"),
         ("cpus_per_task = 0", "cpus_per_task must be a whole number above 0, got 0"),
         ("time = 30", "time must be a string, got 30"),

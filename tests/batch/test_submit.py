@@ -247,7 +247,7 @@ def test_the_directory_of_a_queued_job_that_cannot_be_recorded_stays(submit, mon
     def refuse(*_):
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
-    monkeypatch.setattr(jobs.Lines, "append", refuse)
+    monkeypatch.setattr(Lines, "append", refuse)
     code, out, err = submit("--resume", "r")
     assert (code, out) == (1, "43\n") and err.endswith(" cannot be written: Disk quota exceeded\n")
     assert err.startswith("nivp: job 43 is queued, but ")

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 import types
 from typing import Any
 
@@ -118,6 +119,41 @@ def test_a_run_under_nohup_outlives_its_terminal(monkeypatch):
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_timer_stands_for_a_notice_that_the_scheduler_does_not_send(monkeypatch):
+    monkeypatch.setenv("NIVP_NOTICE_AT", str(int(time.time()) - 5))  # it is late: at once
+    with StopRequest() as request:
+        deadline = time.monotonic() + 20
+        while request.received is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert request.received == "SIGUSR2"
+    monkeypatch.setenv("NIVP_NOTICE_AT", str(int(time.time()) + 1000))
+    with StopRequest() as request:
+        assert request._timer is not None and request._timer.is_alive() and request.received is None
+    request._timer.join(20)
+    assert not request._timer.is_alive() and request.received is None
+    monkeypatch.setenv("NIVP_NOTICE_AT", "noon")
+    with pytest.raises(InputError, match="NIVP_NOTICE_AT must be seconds since 1970, got 'noon'"):
+        StopRequest()
+
+
+@pytest.mark.parametrize("notice, shown", [("40", 1), ("", 0), ("41", 0)])
+def test_a_step_that_takes_longer_than_the_notice_is_said_once(monkeypatch, notice, shown):
+    """With its save: 30 and 11 seconds. The first step is compiled, and says nothing of the others."""
+    monkeypatch.setenv("NIVP_NOTICE_SECONDS", notice)
+    control, said = Control(CheckpointSettings(every_steps=2), StopRequest(), Clock()), []
+    for step, seconds in enumerate((900.0, 30.0, 30.0, 30.0)):
+        if control.decide(step) == SAVE:
+            control.begin("save")
+            control.clock.now += 11.0
+            control.saved(step)
+        control.clock.now += seconds
+        said += control.notice_warnings()
+    line = (
+        "a step and its save take 41 s, and the job has 40 s from its notice to its limit: submit it with --notice 123"
+    )
+    assert said == [line] * shown
 
 
 def test_a_second_ctrl_c_interrupts_at_once():

@@ -125,6 +125,13 @@ def test_mpiexec_of_pals():
     pals = {"PALS_RANKID": "3", "PALS_LOCAL_RANKID": "1", "PALS_LOCAL_SIZE": "2"}
     cray = pals | {"PMI_SIZE": "4", "PMI_RANK": "3", "PMI_LOCAL_RANK": "1"}
     assert detect(cray) == Topology(4, 3, "mpirun", 2, 1, None, True)
+    assert detect(pals | {"PMI_SIZE": "4", "PMI_RANK": "3"}) == detect(cray)
+
+
+def test_jsrun_of_lsf():
+    jsm = {"JSM_NAMESPACE_SIZE": "4", "JSM_NAMESPACE_RANK": "3"}
+    jsm |= {"JSM_NAMESPACE_LOCAL_SIZE": "2", "JSM_NAMESPACE_LOCAL_RANK": "1", "PMIX_RANK": "3", "LSB_JOBID": "9"}
+    assert detect(jsm) == Topology(4, 3, "mpirun", 2, 1, None, True)
 
 
 def test_flux_run():
@@ -152,15 +159,18 @@ def test_one_process_in_a_job_of_two_nodes_is_refused(tmp_path):
     slurm = {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "2"}
     (tmp_path / "nodes").write_text("node1\nnode1\nnode2\nnode2\n")
     pbs = {"PBS_JOBID": "9.server", "PBS_NODEFILE": str(tmp_path / "nodes")}
+    lsf = {"LSB_JOBID": "9", "LSB_MCPU_HOSTS": "node1 4 node2 4"}
     for job, line in (
         (slurm, "job 17 has 2 nodes .* `srun nivp run"),
         (pbs, "job 9.server has 2 hosts .* `mpiexec nivp"),
+        (lsf, "LSF job 9 has 2 hosts .* `mpirun nivp"),
     ):
         with pytest.raises(InputError, match=line):
             detect(job)
         assert detect(job | {"NIVP_PROCESSES": "1"}) == Topology(1, 0, "alone")
     (tmp_path / "nodes").write_text("node1\nnode1\n")
     assert detect(pbs) == detect(slurm | {"SLURM_JOB_NUM_NODES": "1"}) == Topology(1, 0, "alone")
+    assert detect(lsf | {"LSB_MCPU_HOSTS": "node1 8"}) == Topology(1, 0, "alone")
 
 
 def test_srun_that_offers_mpi():

@@ -12,7 +12,7 @@ from documents import blocks, content, table
 
 import nivp_dist
 from nivp_dist import cli
-from nivp_dist.batch import jobs, requeue
+from nivp_dist.batch import chain, ledger, requeue
 from nivp_dist.export.formats import FORMATS
 from nivp_dist.settings.files import CHANGEABLE
 from nivp_dist.storage import snapshots
@@ -105,7 +105,7 @@ def test_every_file_of_a_run_directory_is_named(runs):
 
 
 def test_jobs_and_requeues(tmp_path):
-    jobs.record("7", tmp_path / "job-001.sbatch", None)
+    ledger.record("7", tmp_path / "job-001.sbatch", None)
     assert set(read_lines(tmp_path / "jobs.jsonl")[0]) == fields("jobs.jsonl")
     (tmp_path / "config.toml").write_text("")
     (tmp_path / "summary.json").write_text('{"status": "stopped", "t": 0.5, "signal": "SIGUSR2"}')
@@ -113,6 +113,8 @@ def test_jobs_and_requeues(tmp_path):
     requeue.record(tmp_path)
     requeue.withdraw(tmp_path)
     assert {name for line in read_lines(tmp_path / requeue.REQUEUES) for name in line} == fields("requeues.jsonl")
+    chain.record(tmp_path, "job-001.sbatch", "7")
+    assert set(read_lines(tmp_path / chain.CHAIN)[0]) == fields("chain.jsonl")
 
 
 def test_heartbeat():

@@ -20,7 +20,7 @@ def test_the_status_of_a_run_that_has_written_nothing_yet(tmp_path):
     (tmp_path / "config.toml").touch()
     assert status_lines(read_status(tmp_path)) == ["status  not started"]
     Lines(tmp_path / "jobs.jsonl").append({"job": "12", "time": 0.0})
-    assert status_lines(read_status(tmp_path)) == ["status     queued", "Slurm job  12"]
+    assert status_lines(read_status(tmp_path)) == ["status  queued", "job     12"]
     with hold(tmp_path):
         assert read_status(tmp_path)["status"] == "starting"
 

@@ -69,7 +69,7 @@ left                      3 h 07 min, until 2025-06-03 13:25
 checkpoint                number 47 (step 30, t = 0.1), 2 min 13 s ago
 resumed                   2 times, from a checkpoint
 refits                    1 (a fresh network fitted to the solution reached)
-Slurm job                 77, queued again 1 time
+job                       77, queued again 1 time
 step size h               3.71e-03
 h rho, last step          3.41, stable up to 3.762
 motion of theta in it     0.0123, of a norm of 19.3
