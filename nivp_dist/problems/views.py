@@ -45,7 +45,7 @@ def views_of(problem: "Problem") -> tuple[View, ...]:
 
 
 def mistake(problem: "Problem") -> str | None:
-    """The first mistake in the views of a problem, in words that follow the name of its class; None if there is none."""
+    """The first mistake in the views of a problem, in words that follow the name of its class; None without one."""
     views = problem.views
     if not (isinstance(views, tuple) and all(isinstance(view, View) for view in views)):
         return f"views must be a tuple of views, such as (View(axes=(0,)),), got {views!r:.80}"

@@ -11,7 +11,7 @@ from nivp_dist.api import open_run
 from nivp_dist.errors import InputError
 from nivp_dist.network.network import build_network
 from nivp_dist.problems.registry import load
-from nivp_dist.report import marginals, pictures, solution
+from nivp_dist.report import pictures, sections, solution
 from nivp_dist.report.course import read_course
 from nivp_dist.report.health import error_figure, health_figure, recorded_figure
 from nivp_dist.run import window
@@ -241,12 +241,12 @@ def test_images_of_network_and_reference_share_a_colour_scale(tmp_path):
     # x_1 runs to the right and x_2 upwards
     axis, u = grid[1], run.solution(0.5)
     assert axis.images[0].origin == "lower" and axis.images[0].get_extent() == [-1, 1, -1, 1]
-    x = np.linspace(-1, 1, solution.IMAGE_POINTS)
+    x = np.linspace(-1, 1, sections.IMAGE_POINTS)
     np.testing.assert_allclose(axis.images[0].get_array()[40, 100], u([[x[100], x[40]]])[0, 0], rtol=1e-10)
 
 
 def test_the_labels_of_a_colour_bar_do_not_touch_the_next_panel(tmp_path):
-    figure = solution.images_figure(open_run(make_run(tmp_path / "run", {"name": "heat"})))
+    figure = solution.solution_figure(open_run(make_run(tmp_path / "run", {"name": "heat"})))
     figure.draw_without_rendering()
     bars = [child for axis in figure.axes for child in axis.child_axes]
     boxes = [(axis, axis.get_tightbbox()) for axis in figure.axes if axis not in bars]
@@ -297,7 +297,7 @@ def test_a_users_problem_without_reference_and_output_names_is_drawn(tmp_path):
                 3: ["$u_{1}$ at t = 0", "$u_{1}$ at t = 1"],
             }[d]
         )
-    for axis in marginals.marginals_figure(run).axes:
+    for axis in solution.marginals_figure(run).axes:
         assert [patch.get_label() for patch in axis.patches] == ["network"]
 
 
@@ -347,7 +347,7 @@ def test_marginals_on_a_box_ignore_points_outside(tmp_path):
     fitted = {"density_weights": np.ones(1), "density_means": np.zeros((1, 3))}
     fitted["density_covariances"] = 0.2 * np.eye(3)[None]
     snapshots.save(path, 0.0, run.snapshot(0.0) | fitted)
-    figure = marginals.marginals_figure(run)
+    figure = solution.marginals_figure(run)
     assert [axis.get_xlabel() for axis in figure.axes] == ["$x_{1}$", "$x_{2}$", "$x_{3}$"]
     assert figure.axes[0].get_ylabel() == "marginal of u\nat t = 0"
     for axis in figure.axes:
