@@ -1,7 +1,6 @@
 """`nivp plot` and `nivp compare`. What is slow to import is imported when they are called."""
 
 import json
-from pathlib import Path
 
 import click
 
@@ -11,13 +10,24 @@ from nivp_dist.storage.metrics import plain
 
 @click.command(epilog="Example: nivp plot runs/heat-001")
 @click.argument("directory", metavar="DIR")
-@click.option("--output", metavar="FOLDER", help="Folder for the pictures. Default: pictures in DIR.")
-def plot(directory, output):
-    """Draw the pictures of the run in DIR and print where they are."""
+@click.option(
+    "--output", metavar="PATH", help="Folder for the pictures, or file of the movie. Default: in DIR/pictures."
+)
+@click.option(
+    "--movie", is_flag=True, help="In place of the pictures, the solution at all stored times: a .gif or .mp4."
+)
+@click.option("--style", metavar="NAME", help="A style of matplotlib, such as ggplot. Default: a plain one of ours.")
+def plot(directory, output, movie, style):
+    """Draw the pictures of the run in DIR, or its movie, and print where they are.
+
+    The movie is pictures/solution.gif, or what --output says: a .gif, or with the program ffmpeg a .mp4.
+    """
     run_directory.read_summary(directory)  # raises InputError where there is no run
+    from nivp_dist.report import movie as movie_
     from nivp_dist.report import pictures
 
-    for path in pictures.draw(Path(directory), output=output):
+    drawn = [movie_.draw_movie(directory, output, style)] if movie else pictures.draw(directory, None, output, style)
+    for path in drawn:
         click.echo(path)
 
 

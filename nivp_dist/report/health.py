@@ -10,8 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from nivp_dist.formatting import duration
 from nivp_dist.storage.metrics import RECORDED
 
-BLUE, ORANGE, GREY = "#1f5fa8", "#d9781e", "#888888"
-COLOURS = (BLUE, ORANGE, "#3a8f4d", "#7a4fa3", GREY)
+COLOURS = BLUE, ORANGE, *_, GREY = "C0", "C1", "C2", "C3", "C4"  # of report.style, or of the style that is chosen
 SMALL_SHARE = "small_share_"  # the beginning of the metrics with the shares of the layers
 SHOWN_LAYERS = 4  # those with the largest shares; the sum of the others is one more curve
 MARKED_STEPS = 200  # a curve of at most so many steps gets a marker at each of them

@@ -1,11 +1,13 @@
 """One panel of a picture of the solution: a curve or an image, its labels and its colours."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from nivp_dist.problems.base import Problem, output_names
 from nivp_dist.problems.views import View
@@ -13,6 +15,7 @@ from nivp_dist.report.health import BLUE, ORANGE
 from nivp_dist.report.sections import Section
 
 SIGNED = 0.05  # a field is shown as signed if the smaller of its extremes exceeds this part of the larger
+MOST_TICKS = 6  # intervals of the x axis: the numbers of more would touch each other
 KINDS = ("network", "reference", "difference")  # of images
 
 
@@ -35,24 +38,27 @@ def view_name(problem: Problem, view: View) -> str:
     return f"marginal of {name}" if view.marginal else f"{name} at {given}" if given else name
 
 
-def curves(axis: Axes, section: Section) -> None:
-    """Network and reference along one axis: lines of values, bins of marginals."""
+def curves(axis: Axes, section: Section) -> dict[str, Artist]:
+    """Network and reference along one axis, lines of values or bins of marginals: what is drawn, by these names."""
     (side,) = section.sides
     styles = {"network": (BLUE, "-", 1.6), "reference": (ORANGE, "--", 1.4)}
+    drawn: dict[str, Artist] = {}
     for kind, (colour, line, width) in styles.items():
         values = section.kind(kind)
         if values is None:
             continue
         if not section.view.marginal:
-            axis.plot(side, values, color=colour, linestyle=line, linewidth=width, label=kind)
+            (drawn[kind],) = axis.plot(side, values, color=colour, linestyle=line, linewidth=width, label=kind)
         elif kind == "network":
-            axis.stairs(values, side, color=colour, fill=True, alpha=0.35, label=kind)
+            drawn[kind] = axis.stairs(values, side, color=colour, fill=True, alpha=0.35, label=kind)
         else:
-            axis.stairs(values, side, color=colour, linestyle=line, linewidth=width, label=kind)
+            drawn[kind] = axis.stairs(values, side, color=colour, linestyle=line, linewidth=width, label=kind)
     # Powers of ten on the y axis where its numbers need them, a faint grid, and no margin along x.
     axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
     axis.grid(True, alpha=0.25)
     axis.margins(x=0)
+    axis.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
+    return drawn
 
 
 def image(axis: Axes, section: Section, kind: str, colours: dict) -> AxesImage | None:
@@ -70,7 +76,23 @@ def image(axis: Axes, section: Section, kind: str, colours: dict) -> AxesImage |
     bar.ax.tick_params(labelsize=8)
     axis.tick_params(labelsize=8)
     axis.set_box_aspect(1)
+    axis.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
     return drawn
+
+
+def show(artist: Artist, values: np.ndarray | None) -> None:
+    """Give a line, bins or an image new values; hide it without any."""
+    artist.set_visible(values is not None)
+    if values is not None:
+        artist.set(**{"ydata" if isinstance(artist, Line2D) else "data": values})
+
+
+def range_of(sections: Sequence[Section]) -> tuple[float, float]:
+    """The limits of the y axis for the curves of all these sections."""
+    low, high = _extremes(sections, "network")
+    low = min(low, 0.0) if sections[0].view.marginal else low  # bins stand on zero
+    margin = 0.05 * (high - low) or 1.0
+    return low - margin, high + margin
 
 
 def colours_of(sections: Iterable[Section], kind: str, signed: bool | None = None) -> dict:

@@ -11,6 +11,7 @@ from nivp_dist.problems.base import Problem
 from nivp_dist.report.course import read_course
 from nivp_dist.report.health import error_figure, health_figure, recorded_figure
 from nivp_dist.report.solution import marginals_figure, solution_figure
+from nivp_dist.report.style import style as style_of
 from nivp_dist.run.stored import Run, open_run
 from nivp_dist.storage.files import write_whole
 from nivp_dist.storage.metrics import EVENTS, iterate
@@ -19,7 +20,12 @@ FOLDER = "pictures"
 DOTS_PER_INCH = 130
 
 
-def draw(directory: str | Path, problem: Problem | None = None, output: str | Path | None = None) -> list[Path]:
+def draw(
+    directory: str | Path,
+    problem: Problem | None = None,
+    output: str | Path | None = None,
+    style: str | None = None,
+) -> list[Path]:
     """Draw the pictures of a run as far as it has come, and return their paths.
 
     health.png is always drawn; error.png if an error or an estimate is known; callbacks.png if callbacks have recorded
@@ -27,15 +33,16 @@ def draw(directory: str | Path, problem: Problem | None = None, output: str | Pa
     (``problems.views.views_of``). A picture is replaced as a whole, never left half-written.
 
     problem: the instance, if the run was started from Python with one. output: the folder for the pictures; default:
-    ``pictures`` in the run directory.
+    ``pictures`` in the run directory. style: the name of a style of matplotlib; default: ours.
 
-    Raises InputError if the directory holds no run, if the folder cannot be written, or if the problem cannot be
-    loaded (after the pictures that do not need the problem).
+    Raises InputError if the directory holds no run, if the style is not known, if the folder cannot be written, or if
+    the problem cannot be loaded (after the pictures that do not need the problem).
     """
     run = open_run(directory, problem)
     folder = run.directory / FOLDER if output is None else Path(output)
     try:
-        return _draw_into(folder, run)
+        with style_of(style):
+            return _draw_into(folder, run)
     except OSError as error:
         place = error.filename or folder
         raise InputError(f"{place}: cannot be written: {error.strerror}; draw elsewhere with --output") from None

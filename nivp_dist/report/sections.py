@@ -49,8 +49,7 @@ class Moment:
     """
 
     def __init__(self, run: Run, t: float):
-        self.t, self._domain = t, run.problem.domain
-        self._snapshot, self._network, self._reference = run.snapshot(t), run.solution(t), run.reference(t)
+        self.t, self._run, self._domain, self._snapshot = t, run, run.problem.domain, run.snapshot(t)
         self._samples = functools.cache(self._drawn)
 
     def bounds(self, view: View) -> Bounds:
@@ -76,9 +75,10 @@ class Moment:
         for axis, value in view.at.items():
             x[..., axis] = value
         x[..., list(view.axes)] = grid
-        network, reference = (self._evaluate(u, x.reshape(-1, x.shape[-1]), view.output) for u in self._both)
-        shaped = None if reference is None else reference.reshape(grid.shape[:-1])
-        return Section(view, self.t, sides, network.reshape(grid.shape[:-1]), shaped)
+        network, reference = self._evaluate(x.reshape(-1, x.shape[-1]), view.output)
+        shape = grid.shape[:-1]
+        exact = None if reference is None else reference.reshape(shape)
+        return Section(view, self.t, sides, network.reshape(shape), exact)
 
     def _marginal(self, view: View, bounds: Bounds, bins: int | None) -> Section:
         curve = len(view.axes) == 1
@@ -86,8 +86,8 @@ class Moment:
         x, network, reference = self._samples(view.output, CURVE_SAMPLES if curve else IMAGE_SAMPLES)
         edges = tuple(np.linspace(low, high, number + 1) for low, high in zip(*bounds))
         shown = x[:, list(view.axes)]
-        network, reference = (None if u is None else marginal(shown, u, edges).T for u in (network, reference))
-        return Section(view, self.t, edges, network, reference)
+        exact = None if reference is None else marginal(shown, reference, edges).T
+        return Section(view, self.t, edges, marginal(shown, network, edges).T, exact)
 
     def _drawn(self, output: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Points (n, d), and there an output of network and reference (n,) over the density of the points; zero outside
@@ -95,21 +95,21 @@ class Moment:
         x, inverse = draw_points(self._snapshot, number, domain=self._domain)
         inside = self._domain.contains(x)
 
-        def weighted(u: np.ndarray | None) -> np.ndarray | None:
+        def weighted(u: np.ndarray) -> np.ndarray:
             whole = np.zeros(len(x))
-            if u is not None:
-                whole[inside] = u * inverse[inside]
-            return None if u is None else whole
+            whole[inside] = u * inverse[inside]
+            return whole
 
-        network, reference = (weighted(self._evaluate(u, x[inside], output)) for u in self._both)
-        return x, network, reference
+        network, reference = self._evaluate(x[inside], output)
+        return x, weighted(network), None if reference is None else weighted(reference)
 
-    @property
+    def _evaluate(self, x: np.ndarray, output: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """An output (n,) of network and reference at x (n, d); None if the reference is not known or has fewer."""
+        network, reference = self._both
+        exact = None if reference is None else reference(x)
+        return network(x)[:, output], None if exact is None or output >= exact.shape[1] else exact[:, output]
+
+    @functools.cached_property
     def _both(self):
-        return self._network, self._reference
-
-    @staticmethod
-    def _evaluate(u, x: np.ndarray, output: int) -> np.ndarray | None:
-        """An output (n,) of u at x (n, d); None without u, which may have fewer outputs."""
-        values = None if u is None else u(x)
-        return None if values is None or output >= values.shape[1] else values[:, output]
+        """Network and reference, functions of points."""
+        return self._run.solution(self.t), self._run.reference(self.t)
