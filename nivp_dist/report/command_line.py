@@ -1,11 +1,29 @@
-"""`nivp plot` and `nivp compare`. What is slow to import is imported when they are called."""
+"""`nivp watch`, `nivp plot` and `nivp compare`. What is slow to import is imported when they are called."""
 
+import contextlib
 import json
+import sys
 
 import click
 
 from nivp_dist.storage import run_directory
 from nivp_dist.storage.metrics import plain
+
+
+@click.command(epilog="Example: nivp watch runs/heat-001 10")
+@click.argument("directory", metavar="DIR")
+@click.argument("seconds", type=click.FloatRange(0.1), default=2.0, metavar="[SECONDS]")
+def watch(directory, seconds):
+    """Show status, solution and course of the run in DIR in the terminal until it ends, looking every SECONDS.
+
+    From any host that sees DIR: it reads files only. The default is 2 s. What is not a terminal gets lines.
+    """
+    run_directory.read_summary(directory)  # raises InputError where there is no run
+    from nivp_dist.report.watch import watch as watch_
+
+    with contextlib.suppress(AttributeError):  # a stream of another kind
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  blocks that it cannot encode are shown as ?
+    watch_(directory, sys.stdout, seconds)
 
 
 @click.command(epilog="Example: nivp plot runs/heat-001")

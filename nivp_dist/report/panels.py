@@ -57,7 +57,7 @@ def curves(axis: Axes, section: Section) -> dict[str, Artist]:
     axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
     axis.grid(True, alpha=0.25)
     axis.margins(x=0)
-    axis.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
+    axis.xaxis.set_major_locator(MaxNLocator(MOST_TICKS, steps=(1, 2, 5, 10)))
     return drawn
 
 
@@ -76,7 +76,7 @@ def image(axis: Axes, section: Section, kind: str, colours: dict) -> AxesImage |
     bar.ax.tick_params(labelsize=8)
     axis.tick_params(labelsize=8)
     axis.set_box_aspect(1)
-    axis.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
+    axis.xaxis.set_major_locator(MaxNLocator(MOST_TICKS, steps=(1, 2, 5, 10)))
     return drawn
 
 

@@ -44,12 +44,13 @@ class Section(NamedTuple):
 class Moment:
     """A run at a stored time t, from which sections are taken. Files are read, and points drawn, once.
 
-    Network and reference of a marginal are evaluated on the same points, so that their difference has little
-    statistical error.
+    compared: whether the sections have the reference too. Network and reference of a marginal are evaluated on the same
+    points, so that their difference has little statistical error.
     """
 
-    def __init__(self, run: Run, t: float):
-        self.t, self._run, self._domain, self._snapshot = t, run, run.problem.domain, run.snapshot(t)
+    def __init__(self, run: Run, t: float, compared: bool = True):
+        self.t, self._run, self._compared = t, run, compared
+        self._domain, self._snapshot = run.problem.domain, run.snapshot(t)
         self._samples = functools.cache(self._drawn)
 
     def bounds(self, view: View) -> Bounds:
@@ -112,4 +113,4 @@ class Moment:
     @functools.cached_property
     def _both(self):
         """Network and reference, functions of points."""
-        return self._run.solution(self.t), self._run.reference(self.t)
+        return self._run.solution(self.t), self._run.reference(self.t) if self._compared else None

@@ -94,7 +94,6 @@ def _rows_figure(problem: Problem, rows: list[list[Section]]) -> Figure:
             axis.set_xlabel(across[0])
     for axis, section in zip(axes[0], rows[0]):
         axis.set_title(f"t = {section.t:.4g}")
-    figure.align_ylabels(axes[:, 0])
     curves = [row[0] for row, (_, kind, _) in zip(axes, kinds) if not kind]
     for axis in curves[:1]:
         axis.legend(fontsize=9)
