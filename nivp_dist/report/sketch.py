@@ -34,8 +34,9 @@ def curve(values: np.ndarray, width: int, height: int) -> list[Text]:
         rows = np.zeros(len(values), int)
         rows[seen] = np.round((1 - levels) * (4 * height - 1))
         for column in np.flatnonzero(seen):
-            before = rows[column - 1] if column and seen[column - 1] else rows[column]
-            first, last = sorted((before, rows[column]))
+            # A stroke from the dot beside that of the column before, so that steep parts have no gaps.
+            row, before = rows[column], rows[column - 1] if column and seen[column - 1] else rows[column]
+            first, last = sorted((row, before + np.sign(row - before)))
             dots[first : last + 1, column] = True
     codes = 0x2800 + np.einsum("hiwj,ij->hw", dots.reshape(height, 4, width, 2), DOTS)
     return [Text("".join(map(chr, row))) for row in codes]
