@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+from pathlib import Path
 
 import click
 
@@ -41,10 +42,14 @@ def plot(directory, output, movie, style):
     The movie is pictures/solution.gif, or what --output says: a .gif, or with the program ffmpeg a .mp4.
     """
     run_directory.read_summary(directory)  # raises InputError where there is no run
-    from nivp_dist.report import movie as movie_
-    from nivp_dist.report import pictures
+    if movie:
+        from nivp_dist.report.movie import draw_movie
 
-    drawn = [movie_.draw_movie(directory, output, style)] if movie else pictures.draw(directory, None, output, style)
+        drawn = [draw_movie(directory, output, style)]
+    else:
+        from nivp_dist.report import pictures
+
+        drawn = pictures.draw(Path(directory), output=output, style=style)
     for path in drawn:
         click.echo(path)
 
