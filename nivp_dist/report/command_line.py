@@ -45,7 +45,7 @@ def plot(directory, output, movie, style):
     if movie:
         from nivp_dist.report.movie import draw_movie
 
-        drawn = [draw_movie(directory, output, style)]
+        drawn = [draw_movie(directory, output=output, style=style)]
     else:
         from nivp_dist.report import pictures
 

@@ -13,7 +13,7 @@ from nivp_dist.errors import InputError
 from nivp_dist.problems.base import Problem
 from nivp_dist.problems.views import views_of
 from nivp_dist.report import panels
-from nivp_dist.report.pictures import FOLDER
+from nivp_dist.report.pictures import FOLDER, damage_is_named
 from nivp_dist.report.sections import Moment, Section
 from nivp_dist.report.solution import kinds_of, subtitle
 from nivp_dist.report.style import style as style_of
@@ -31,22 +31,28 @@ COLUMNS = 4  # the largest number of curves beside each other
 Shown = tuple[Artist, list[Section], str]  # what is drawn, and the sections and the kind of values that it shows
 
 
-def draw_movie(directory: str | Path, output: str | Path | None = None, style: str | None = None) -> Path:
+def draw_movie(
+    directory: str | Path,
+    problem: Problem | None = None,
+    output: str | Path | None = None,
+    style: str | None = None,
+) -> Path:
     """Draw the movie of a run as far as it has come into a file, .gif or .mp4, and return its path.
 
-    output: the file; default: pictures/solution.gif in the run directory. style: as for ``pictures.draw``.
+    output: the file; default: pictures/solution.gif in the run directory. problem, style: as for ``pictures.draw``.
 
-    Raises InputError for another ending, without ffmpeg for .mp4, where no output is stored, for an unknown style, and
-    if the file cannot be written.
+    Raises InputError for another ending, without ffmpeg for .mp4, where no output is stored or one is damaged, for an
+    unknown style, and if the file cannot be written.
     """
-    run = open_run(directory)
+    run = open_run(directory, problem)
     path = run.directory / FOLDER / "solution.gif" if output is None else Path(output)
     writer = WRITERS.get(path.suffix)
     if writer is None:
         raise InputError(f"{path}: a movie is a .gif or a .mp4: name it so with --output")
     if not writer.isAvailable():
         raise InputError(f"{path}: needs the program ffmpeg, which is not found: install it, or name the movie .gif")
-    times = chosen_times(run.times, MOST_FRAMES)
+    with damage_is_named():
+        times = chosen_times(run.times, MOST_FRAMES)
     if not len(times):
         raise InputError(f"{run.directory}: no output is stored yet, of which a movie could be made")
     with style_of(style), tempfile.TemporaryDirectory() as folder:
@@ -74,13 +80,18 @@ def draw_movie(directory: str | Path, output: str | Path | None = None, style: s
 
 def _sections(run: Run, times: np.ndarray) -> list[list[Section]]:
     """For every view what it shows at each of these times, in one part of the domain."""
-    views = views_of(run.problem)
-    every = [[moment.bounds(view) for view in views] for moment in (Moment(run, t) for t in times)]
-    lower, upper = ([np.array(parts) for parts in zip(*([b[i] for b in row] for row in every))] for i in (0, 1))
-    bounds = [(low.min(axis=0), high.max(axis=0)) for low, high in zip(lower, upper)]
-    frames = []
-    for moment in (Moment(run, t) for t in times):
-        points = [None if len(view.axes) == 1 else IMAGE_POINTS for view in views]
+    views, frames, every = views_of(run.problem), [], []
+    with damage_is_named():
+        for t in times:
+            moment = Moment(run, t)
+            every.append([moment.bounds(view) for view in views])
+    # For each view: the least of the lower bounds and the largest of the upper ones, along each axis.
+    bounds = [
+        (np.min(lower, axis=0), np.max(upper, axis=0)) for lower, upper in (zip(*of_view) for of_view in zip(*every))
+    ]
+    points = [None if len(view.axes) == 1 else IMAGE_POINTS for view in views]
+    for t in times:
+        moment = Moment(run, t)
         frames.append([moment.section(*arguments) for arguments in zip(views, bounds, points)])
     return [list(sections) for sections in zip(*frames)]
 

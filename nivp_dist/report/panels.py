@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from nivp_dist.problems.base import Problem, output_names
 from nivp_dist.problems.views import View
-from nivp_dist.report.health import BLUE, ORANGE
+from nivp_dist.report.health import FIRST, SECOND
 from nivp_dist.report.sections import Section
 
 SIGNED = 0.05  # a field is shown as signed if the smaller of its extremes exceeds this part of the larger
@@ -41,7 +41,7 @@ def view_name(problem: Problem, view: View) -> str:
 def curves(axis: Axes, section: Section) -> dict[str, Artist]:
     """Network and reference along one axis, lines of values or bins of marginals: what is drawn, by these names."""
     (side,) = section.sides
-    styles = {"network": (BLUE, "-", 1.6), "reference": (ORANGE, "--", 1.4)}
+    styles = {"network": (FIRST, "-", 1.6), "reference": (SECOND, "--", 1.4)}
     drawn: dict[str, Artist] = {}
     for kind, (colour, line, width) in styles.items():
         values = section.kind(kind)

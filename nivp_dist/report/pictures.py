@@ -1,7 +1,9 @@
 """The pictures of a run, drawn from its directory: health.png, error.png, callbacks.png, solution.png,
 marginals.png."""
 
+import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -50,11 +52,9 @@ def draw(
 
 def _draw_into(folder: Path, run: Run) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with damage_is_named():
         metrics, errors = read_course(run.directory), run.errors()
         refits = [event for event in iterate(run.directory / EVENTS) if event.get("kind") == "refit"]
-    except ValueError as error:
-        raise InputError(f"{error}: it is damaged; move it away, and draw what is left") from None
     stored = len(run.times) > 0
     figures = {
         "health": lambda: health_figure(metrics, refits),
@@ -68,6 +68,15 @@ def _draw_into(folder: Path, run: Run) -> list[Path]:
         if (figure := make()) is not None:
             paths.append(_save(figure, folder / f"{name}.png"))
     return paths
+
+
+@contextlib.contextmanager
+def damage_is_named() -> Iterator[None]:
+    """What cannot be read of a run directory raises InputError."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"{error}: it is damaged; move it away, and draw what is left") from None
 
 
 def _save(figure: Figure, path: Path) -> Path:

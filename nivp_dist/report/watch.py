@@ -45,11 +45,8 @@ class Watched(Screen):
     def __init__(self, directory: Path):
         super().__init__()
         self._directory, self._run = directory, None
-        self._drawn: tuple[tuple, list[Text]] = (
-            (),
-            [],
-        )  # what was drawn last: of which file and of which size; its lines
-        self._told: object = ""
+        self._drawn: tuple[tuple, list[Text]] = (), []  # which file was drawn last, and how large; the lines
+        self._told: tuple | None = None  # which was written last into a log
 
     def parts(self, facts: Facts, width: int, height: int) -> list[Text]:
         lines = self._solution(room(width), int(np.clip(height - OTHER_LINES, *PANEL_HEIGHTS)), coloured=True)
@@ -79,7 +76,8 @@ class Watched(Screen):
         moment, views = Moment(run, t, compared=False), views_of(run.problem)
         number = max(1, min(len(views), width // (PANEL_WIDTH + 2)))
         size = min(width // number - 2, 2 * PANEL_WIDTH)
-        each = [_panel(run, moment.section(view), size, height, coloured) for view in views[:number]]
+        sections = [moment.section(view, points=2 * size) for view in views[:number]]
+        each = [_panel(run, section, size, height, coloured) for section in sections]
         return [Text(f"solution at t = {t:.6g}"), *(Text("  ").join(row) for row in zip(*each))]
 
     def _courses(self, facts: Facts) -> list[Text]:
@@ -117,7 +115,8 @@ def _panel(run: Run, section: Section, width: int, height: int, coloured: bool) 
     return lines
 
 
-def _axes(run: Run, view: View, sides) -> str:
+def _axes(run: Run, view: View, sides: tuple[np.ndarray, ...]) -> str:
+    """The parts of the axes that are shown."""
     names = [_plain(panels.coordinate(run.problem, axis)) for axis in view.axes]
     return ", ".join(f"{name} {side[0]:.3g} to {side[-1]:.3g}" for name, side in zip(names, sides))
 

@@ -61,4 +61,8 @@ def test_what_cannot_be_a_movie_is_refused_in_one_line(tmp_path, monkeypatch):
         (None, "run: no output is stored yet, of which a movie could be made$"),
     ):
         with pytest.raises(InputError, match=line):
-            movie.draw_movie(path, output)
+            movie.draw_movie(path, output=output)
+    (path / "snapshots").mkdir()
+    (path / "snapshots/t_0.000000.npz").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="t_0.000000.npz: .*: it is damaged; move it away, and draw what is left$"):
+        movie.draw_movie(path)
