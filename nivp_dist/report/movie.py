@@ -1,6 +1,7 @@
 """The movie of a run: the views of its problem at all stored times, with one range of axes and colours throughout."""
 
 import tempfile
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from nivp_dist.problems.base import Problem
 from nivp_dist.problems.views import views_of
 from nivp_dist.report import panels
 from nivp_dist.report.pictures import FOLDER, damage_is_named
-from nivp_dist.report.sections import Moment, Section
+from nivp_dist.report.sections import Bounds, Moment, Section
 from nivp_dist.report.solution import kinds_of, subtitle
 from nivp_dist.report.style import style as style_of
 from nivp_dist.run.stored import Run, open_run
@@ -85,15 +86,18 @@ def _sections(run: Run, times: np.ndarray) -> list[list[Section]]:
         for t in times:
             moment = Moment(run, t)
             every.append([moment.bounds(view) for view in views])
-    # For each view: the least of the lower bounds and the largest of the upper ones, along each axis.
-    bounds = [
-        (np.min(lower, axis=0), np.max(upper, axis=0)) for lower, upper in (zip(*of_view) for of_view in zip(*every))
-    ]
+    bounds = [_union(of_view) for of_view in zip(*every)]
     points = [None if len(view.axes) == 1 else IMAGE_POINTS for view in views]
     for t in times:
         moment = Moment(run, t)
         frames.append([moment.section(*arguments) for arguments in zip(views, bounds, points)])
     return [list(sections) for sections in zip(*frames)]
+
+
+def _union(parts: Sequence[Bounds]) -> Bounds:
+    """The bounds that hold all of these parts."""
+    lower, upper = zip(*parts)
+    return np.min(lower, axis=0), np.max(upper, axis=0)
 
 
 def _figure(problem: Problem, views: list[list[Section]]) -> tuple[Figure, list[Shown]]:
