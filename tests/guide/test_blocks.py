@@ -49,6 +49,7 @@ NOT_RUN = {
     "export XLA_FLAGS=--xla_cpu_max_isa": "tests/cluster/test_agreement.py has this variable",
     "NIVP_PROCESSES=1": "tests/cluster/test_topology.py has these variables",
     "nivp status runs/fokker_planck_trap_5d-001": "it needs the run of the job before it",
+    "nivp watch runs/fokker_planck_trap_5d-001": "it needs the run of the job before it",
     "nivp submit --resume": "it needs the run of the job before it",
     "nivp resume runs/fokker_planck_trap_5d-001": "it needs the run of the job before it",
     "nivp run wave_2d_long": "it takes minutes",
