@@ -23,6 +23,7 @@ from jax.sharding import PartitionSpec as P
 from nivp_dist.backend.mesh import AXIS, program
 from nivp_dist.backend.point_blocks import in_blocks
 from nivp_dist.network.network import Network, build_network, restrict
+from nivp_dist.network.own_checks import require_first_outputs
 from nivp_dist.points.points import Points
 from nivp_dist.problems.base import Problem
 from nivp_dist.problems.nonlocal_terms import further_arguments
@@ -49,11 +50,14 @@ class TimeDerivativeTargets:
 
     Attributes:
         network: with 2 m outputs. narrow: the network of the run, with m.
+
+    Raises InputError if the latter is no part of the former, as may be with a network of the user's own.
     """
 
     def __init__(self, settings, problem: Problem, network: Network, mesh: Mesh):
         self.problem, self.narrow, self.mesh = problem, network, mesh
         self.network = build_network(settings, problem, 2 * network.outputs)
+        require_first_outputs(self.network, network)
         self._programs: dict[Source, Callable] = {}
 
     @staticmethod

@@ -8,7 +8,7 @@ samples; the Jacobian of the network is never needed in any other form (see ``ga
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,31 +18,15 @@ from flax import traverse_util
 from nivp_dist import backend  # noqa: F401
 from nivp_dist.backend.point_blocks import in_blocks
 from nivp_dist.errors import InputError
-from nivp_dist.network import frames
+from nivp_dist.network import frames, own_network
+from nivp_dist.network.affine_layers import AffineLayers
 from nivp_dist.network.balance import output_scales
 from nivp_dist.network.embedding import frequencies_of, highest_wave_number
 from nivp_dist.network.field import Field, along_form_axes, form_coordinates
 from nivp_dist.network.forms import check, form_of
 from nivp_dist.network.frames import Frame
+from nivp_dist.network.own_layers import OwnLayers
 from nivp_dist.settings.model import Config, NetworkSettings
-
-
-class Layer(NamedTuple):
-    """One affine layer in the flat theta: W = theta[start : start + rows * columns], row-major.
-
-    Attributes:
-        path: its name in the flax module. outputs: the range (first, last + 1) of network outputs that it feeds.
-    """
-
-    path: tuple[str, ...]
-    start: int
-    rows: int
-    columns: int
-    outputs: tuple[int, int]
-
-    @property
-    def stop(self) -> int:
-        return self.start + self.rows * self.columns
 
 
 class Network:
@@ -73,28 +57,21 @@ class Network:
         self.log_density = self.form == "log_density"
         check(settings, problem, self.form)
         self.even = tuple(problem.even) if settings.symmetry and self.form == "direct" else ()
-        self.module = Field(settings, self.domain, self.outputs, problem.outputs, self.form, self.even)
-        self.layers = self._layers()
+        self.own = own = own_network.load(settings, self.domain, self.even)
+        if own is not None:
+            own.check(self.outputs, self.dtype)
+        self.module = Field(settings, self.domain, self.outputs, problem.outputs, self.form, self.even, own)
+        parameters = AffineLayers if own is None else OwnLayers
+        self.parameters = parameters(self.module, self.dimension, self.outputs, self.dtype)
+        self.layers, self.heads = self.parameters.layers, self.parameters.heads
         self.size = self.layers[-1].stop
         self.quadratics = [layer for layer in self.layers if layer.path[0].startswith("quadratic")]
         # First layers whose inputs are coordinates have frames on the whole space only: no solution moves far in a box.
-        plain = not self.domain.bounded_axes and not any(frequencies_of(settings, self.domain))
+        plain = own is None and not self.domain.bounded_axes and not any(frequencies_of(settings, self.domain))
         first = [layer for layer in self.layers if plain and layer.path[-1] == "hidden_00"]
         self.layers_with_frames = self.quadratics + first
-        self._initialise = jax.jit(self._random_parameters)  # else dozens of small programs, compiled one by one
+        self._initialise = jax.jit(self.parameters.random)  # else dozens of small programs, compiled one by one
         self.scales = self._scales(settings, problem, t_start, norm) if outputs is None else np.ones(outputs)
-
-    def _layers(self) -> list[Layer]:
-        point = jnp.zeros((1, self.dimension), self.dtype)
-        shapes = jax.eval_shape(lambda: self.module.init(jax.random.key(0), point))["params"]
-        layers, start = [], 0
-        for path, leaf in sorted(traverse_util.flatten_dict(shapes).items()):
-            trunk = path[0].removeprefix("output_")
-            feeds = (int(trunk), int(trunk) + 1) if trunk != path[0] else (0, self.outputs)
-            rows, columns = leaf.shape
-            layers.append(Layer(path[:-1], start, rows, columns, feeds))
-            start = layers[-1].stop
-        return layers
 
     def _scales(self, settings: NetworkSettings, problem, t_start: float, norm: str) -> np.ndarray:
         if settings.output_scales == "auto":
@@ -110,12 +87,6 @@ class Network:
         """A random theta (p,) float64."""
         return self._initialise(key)
 
-    def _random_parameters(self, key):
-        params = self.module.init(key, jnp.zeros((1, self.dimension), self.dtype))["params"]
-        flat = _flat(params)
-        weights = [flat[layer.path + ("weight",)].reshape(-1) for layer in self.layers]
-        return jnp.concatenate(weights).astype(jnp.float64)
-
     def initialise_near(self, key, masses, means, covariances):
         """A random theta (p,) for a solution near a mixture of as many Gaussians as there are quadratic forms, K.
 
@@ -127,7 +98,7 @@ class Network:
             masses: (K,). means: (K, d). covariances: (K, d, d).
         """
         theta = self.initialise(key)
-        if not self.log_density:
+        if not (self.log_density and self.quadratics):
             return theta
         masses, means, covariances = along_form_axes(self.domain, masses, means, covariances)
         axes = list(self.domain.polynomial_axes)
@@ -188,12 +159,7 @@ class Network:
 
     def weights(self, theta) -> dict:
         """theta (p,) as the flax module's parameters, in the network's dtype."""
-        theta = theta.astype(self.dtype)
-        flat = {
-            layer.path + ("weight",): theta[layer.start : layer.stop].reshape(layer.rows, layer.columns)
-            for layer in self.layers
-        }
-        return traverse_util.unflatten_dict(flat)
+        return traverse_util.unflatten_dict(self.parameters.leaves(theta.astype(self.dtype)))
 
     def field(self, theta, x) -> jax.Array:
         """The field, log u or scales u, which the parameters represent and the norms measure, at x (n, d): (n, m)."""
@@ -238,32 +204,15 @@ class Network:
             field (n, m), and for each layer (A, D): inputs A (n, rows) and cotangents D (n, outputs of the layer,
             columns), with d field_k(x_i) / d W the outer product of A_i and D_ik.
         """
-        x, params = x.astype(self.dtype), self.weights(theta)
-        # Zeros made from x, not from a shape: under shard_map they vary over the mesh as x does.
-        zeros = {
-            layer.path + ("output",): jnp.zeros((len(x), layer.columns), self.dtype) + 0 * x[:, :1]
-            for layer in self.layers
-        }
-
-        def apply(perturbations):
-            variables = {"params": params, "perturbations": traverse_util.unflatten_dict(perturbations)}
-            return self.module.apply(variables, x, mutable=["intermediates"])
-
-        field, pullback, state = jax.vjp(apply, zeros, has_aux=True)
-        cotangents = [pullback(jnp.zeros_like(field).at[:, k].set(1))[0] for k in range(self.outputs)]
-        recorded = _flat(state["intermediates"])
-        inputs = [recorded[layer.path + ("input",)][0] for layer in self.layers]
+        x = x.astype(self.dtype)
+        field, inputs, cotangents = self.parameters.linearise(theta.astype(self.dtype), x)
         if basis is not None:
             for layer, frame in zip(self.layers_with_frames, basis.frames):
                 z = (form_coordinates(self.domain, x) - frame.mean) @ frame.matrix.T
                 features = frames.monomials(z) if layer in self.quadratics else z
                 inputs[self.layers.index(layer)] = frames.affine(features).astype(self.dtype)
             inputs = [scale.astype(self.dtype) * a for scale, a in zip(basis.scales, inputs)]
-        factors = tuple(
-            (a, jnp.stack([cotangents[k][layer.path + ("output",)] for k in range(*layer.outputs)], axis=1))
-            for layer, a in zip(self.layers, inputs)
-        )
-        return field, factors
+        return field, tuple(zip(inputs, cotangents))
 
 
 def build_network(
@@ -287,14 +236,5 @@ def network_of(config: Config, problem) -> Network:
 
 def restrict(theta, wide: Network, narrow: Network):
     """theta (p,) of the narrow network from that of a wide one, which has the same trunk and more outputs."""
-    parts = []
-    for source, target in zip(wide.layers, narrow.layers):
-        weight = theta[source.start : source.stop].reshape(source.rows, source.columns)
-        parts.append(weight[:, : target.columns].reshape(-1))
-    return jnp.concatenate(parts)
-
-
-def _flat(variables) -> dict[tuple[str, ...], jax.Array]:
-    """Flax's nested dictionary of arrays as one dictionary, by paths."""
-    flat: Any = traverse_util.flatten_dict(variables)
-    return flat
+    leaves, shapes = wide.parameters.leaves(theta), narrow.parameters.shapes
+    return narrow.parameters.flat({path: leaves[path][tuple(map(slice, shape))] for path, shape in shapes.items()})

@@ -1,0 +1,132 @@
+"""Whether a network of the user's own keeps what a run relies on, by its values at a few random points.
+
+The built-in network is periodic along periodic axes, has zero slope at the ends of Neumann axes and is even along even
+axes by its embedding; a network of the user's own is so if it is made so. It is checked before anything large is
+compiled.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nivp_dist.network.network import Network, restrict
+from nivp_dist.problems.domains import Domain
+
+POINTS = 4  # of each check
+NOISE = 0.1  # added to random parameters: biases are zero at first, which hides mistakes
+FEATURES = "make it a function of boundary_features(x, domain) along that axis (nivp_dist.network.features)"
+
+
+class _Values(NamedTuple):
+    """What is known of the network at points (n, d): values (n, m), slopes (n, m) along given directions, and values
+    at each point alone; derivatives (n, m) along a direction of theta, and the same by the factors of the layers."""
+
+    values: np.ndarray
+    slopes: np.ndarray
+    alone: np.ndarray
+    along: np.ndarray
+    by_factors: np.ndarray
+
+
+def check(network: Network) -> None:
+    """Raises InputError, one line that says what to change, if the user's network of a run is not what it should be."""
+    own, domain, random = network.own, network.domain, np.random.default_rng(0)
+    if own is None:
+        return
+    ends = domain.axes_of("periodic", "neumann")
+    pairs = [_ends(domain, axis, random) for axis in ends] + [_mirrored(domain, axis, random) for axis in network.even]
+    x = np.concatenate([domain.sample(random, POINTS), *(points for pair in pairs for points in pair)])
+    directions = np.zeros_like(x)
+    for number, axis in enumerate((*ends, *network.even)):
+        directions[(1 + 2 * number) * POINTS : (3 + 2 * number) * POINTS, axis] = domain.scale[axis]
+    found = _evaluated(network, x, directions, random)
+    if not np.isfinite(found.values).all():
+        own.fail(f"is not finite at x = {x[~np.isfinite(found.values).all(axis=1)][0]}, with random parameters")
+    tolerance = np.sqrt(np.finfo(network.dtype).eps)
+    near = lambda a, b, size: bool(np.abs(a - b).max() <= tolerance * size)  # noqa: E731
+    size, slope = np.abs(found.values).max(), np.abs(found.slopes).max()
+    if not near(found.alone, found.values, size):
+        own.fail("mixes points: what it returns for one point of a batch depends on the others")
+    if not near(found.by_factors, found.along, np.abs(found.along).max()):
+        own.fail(
+            "uses weights of an nn.Dense elsewhere than in the call of that layer, at which their derivatives are "
+            "taken: make them parameters of the module itself (self.param)"
+        )
+    pairs_of = lambda part: np.split(part[POINTS:], 2 * len(pairs))  # noqa: E731
+    values, slopes = (pairs_of(part) if pairs else [] for part in (found.values, found.slopes))
+    for number, axis in enumerate((*ends, *network.even)):
+        low, high = 2 * number, 2 * number + 1
+        same, what = near(values[low], values[high], size), domain.axes[axis]
+        if number >= len(ends):
+            if not same:
+                own.fail(
+                    f"is not even along axis {axis}, along which the problem says that u is: set network.symmetry = "
+                    "false, or make it even (boundary_features has an argument for that)"
+                )
+        elif what.kind == "periodic":
+            if not (same and near(slopes[low], slopes[high], max(slope, size))):
+                own.fail(f"is not periodic along axis {axis}, which is {what}: {FEATURES}")
+        elif not near(np.stack([slopes[low], slopes[high]]), 0.0, max(slope, size)):
+            own.fail(f"has a slope at the ends of axis {axis}, which is {what}: {FEATURES}")
+
+
+def _ends(domain: Domain, axis: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Points at both ends of an axis that agree in the other coordinates."""
+    low = domain.sample(random, POINTS)
+    high = low.copy()
+    low[:, axis], high[:, axis] = domain.lower[axis], domain.upper[axis]
+    return low, high
+
+
+def _mirrored(domain: Domain, axis: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Points, and their mirror images about the middle of an axis."""
+    x = domain.sample(random, POINTS)
+    mirrored = x.copy()
+    mirrored[:, axis] = 2 * domain.centre[axis] - x[:, axis]
+    return x, mirrored
+
+
+def _evaluated(network: Network, x, directions, random: np.random.Generator) -> _Values:
+    """The network with random parameters at points x (n, d); slopes are along directions (n, d)."""
+    theta, v = _random_parameters(network, random), random.standard_normal(network.size)
+
+    def evaluated(theta, x):
+        values, slopes = jax.jvp(lambda x: network.field(theta, x), (x,), (directions,))
+        alone = jax.vmap(lambda point: network.field(theta, point[None])[0])(x)
+        along = jax.jvp(lambda theta: network.field(theta, x), (theta,), (v,))[1]
+        by_factors = jnp.zeros_like(values)
+        for layer, (a, d) in zip(network.layers, network.factors(theta, x)[1]):
+            matrix = v[layer.start : layer.stop].reshape(layer.rows, layer.columns)
+            by_factors += jnp.einsum("nc,nmc->nm", a @ matrix, d)
+        return _Values(values, slopes, alone, along, by_factors)
+
+    return _Values(*(np.asarray(part, np.float64) for part in jax.jit(evaluated)(theta, x)))
+
+
+def _random_parameters(network: Network, random: np.random.Generator) -> np.ndarray:
+    theta = np.asarray(network.initialise(jax.random.key(0)))
+    return theta + NOISE * random.standard_normal(theta.shape)
+
+
+def require_first_outputs(wide: Network, narrow: Network) -> None:
+    """Raises InputError unless the wide network, with more outputs, contains the narrow one, see ``restrict``."""
+    own = wide.own
+    if own is None:
+        return
+    ours, theirs = wide.parameters.shapes, narrow.parameters.shapes
+    alike = ours.keys() == theirs.keys() and all(
+        len(ours[path]) == len(shape) and all(a >= b for a, b in zip(ours[path], shape)) for path, shape in theirs.items()
+    )
+    if alike:
+        random = np.random.default_rng(0)
+        theta, x = _random_parameters(wide, random), wide.domain.sample(random, POINTS)
+        first = np.asarray(jax.jit(wide.field)(theta, x))[:, : narrow.outputs]
+        alone = np.asarray(jax.jit(narrow.field)(restrict(theta, wide, narrow), x))
+        alike = np.abs(first - alone).max() <= np.sqrt(np.finfo(wide.dtype).eps) * np.abs(first).max()
+    if not alike:
+        own.fail(
+            f"with {wide.outputs} outputs is not the one with {narrow.outputs} and others beside it, so that it cannot be "
+            "fitted together with the time derivative: set fit.time_derivative_targets = false"
+        )
