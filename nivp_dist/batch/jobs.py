@@ -53,7 +53,7 @@ def check(configs: list[Config], asked: Resources) -> list[list[Source]]:
 
 
 def check_problems(configs: list[Config]) -> list[list[Source]]:
-    """Load and check the problem, the network and the callbacks of each configuration, and return the files that the problem needs.
+    """Load and check problem, network and callbacks of each configuration, and return the files that the problem needs.
 
     Raises InputError. Warnings about a problem are printed to standard error, once.
     """

@@ -75,6 +75,8 @@ class Network:
 
     def _scales(self, settings: NetworkSettings, problem, t_start: float, norm: str) -> np.ndarray:
         if settings.output_scales == "auto":
+            if self.own is not None:  # its features are not known: the lowest wavenumber counts, and that of u0
+                settings = settings.model_copy(update={"frequencies": 0})
             return output_scales(problem, highest_wave_number(settings, self.domain), t_start, norm)
         if len(settings.output_scales) != self.outputs:
             raise InputError(
