@@ -42,8 +42,9 @@ def check(network: Network) -> None:
     for number, axis in enumerate((*ends, *network.even)):
         directions[(1 + 2 * number) * POINTS : (3 + 2 * number) * POINTS, axis] = domain.scale[axis]
     found = _evaluated(network, x, directions, random)
-    if not np.isfinite(found.values).all():
-        own.fail(f"is not finite at x = {x[~np.isfinite(found.values).all(axis=1)][0]}, with random parameters")
+    finite = np.all([np.isfinite(part).all(axis=1) for part in found], axis=0)
+    if not finite.all():
+        own.fail(f"or one of its derivatives is not finite at x = {x[~finite][0]}, with random parameters")
     tolerance = np.sqrt(np.finfo(network.dtype).eps)
     near = lambda a, b, size: bool(np.abs(a - b).max() <= tolerance * size)  # noqa: E731
     size, slope = np.abs(found.values).max(), np.abs(found.slopes).max()

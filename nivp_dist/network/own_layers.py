@@ -120,7 +120,7 @@ class OwnLayers(AffineLayers):
         for path, shapes in calls[0].items():
             once = len(shapes) == 1 and len(shapes[0]) == 2
             by_sample = [each[path][0][0] for each in calls] == list(_SAMPLES)
-            if once and by_sample and self._is_traced_outside(path):
+            if once and by_sample and self._is_an_array_outside(path):
                 found.append(path)
         return sorted(found)
 
@@ -146,17 +146,18 @@ class OwnLayers(AffineLayers):
         jax.eval_shape(apply, self._leaf_shapes(), self._points(samples))
         return calls
 
-    def _is_traced_outside(self, path: Path) -> bool:
+    def _is_an_array_outside(self, path: Path) -> bool:
         """Whether the input of a layer is an array of the module itself, and not of a loop, a jax.vmap or a
         rematerialised part in it, inside of which it means something else."""
         points = self._points(_SAMPLES[0])
         kernel = next(shape for leaf, shape in self.shapes.items() if leaf in (path + ("weight",), path + ("kernel",)))
         zeros = {path: jnp.zeros((len(points), kernel[-1]), self.dtype)}
         try:
-            jax.eval_shape(lambda leaves, x: self._apply(leaves, x, zeros)[1], self._leaf_shapes(), points)
+            traced = jax.make_jaxpr(lambda leaves, x: self._apply(leaves, x, zeros)[1])(self._leaf_shapes(), points)
         except (jax.errors.UnexpectedTracerError, TypeError, ValueError):
             return False
-        return len(kernel) == 2
+        inside = any(isinstance(constant, jax.core.Tracer) for constant in traced.consts)
+        return len(kernel) == 2 and not inside
 
     def _apply(self, leaves, x, perturbations: dict[Path, jax.Array]):
         """The field, with perturbations (n, columns) of the outputs of some layers, and the inputs of these."""
