@@ -15,8 +15,8 @@ def boundary_features(x, domain: Domain, frequencies: int | Sequence[int] = 2, e
     Args:
         x: (n, d), what a network is called with: [-1, 1] along bounded axes.
         domain: of the problem, d axes.
-        frequencies: L, the number of sines and cosines, of 1, 2, 4, ... 2^(L-1) times the lowest wavenumber: one number,
-            or one for each axis. Periodic and Neumann axes need at least 1; 0 passes the coordinate on as it is.
+        frequencies: L, the number of sines and cosines, of 1, 2, 4, ... 2^(L-1) times the lowest wavenumber: one
+            number, or one for each axis. Periodic and Neumann axes need at least 1; 0 passes a coordinate on as it is.
         even: axes along which every function of the features is to be even.
     """
     counts = frequencies if isinstance(frequencies, int) else list(frequencies)

@@ -19,6 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
+from jax.core import Tracer
 
 from nivp_dist.errors import InputError
 from nivp_dist.network import frames
@@ -156,7 +157,7 @@ class OwnLayers(AffineLayers):
             traced = jax.make_jaxpr(lambda leaves, x: self._apply(leaves, x, zeros)[1])(self._leaf_shapes(), points)
         except (jax.errors.UnexpectedTracerError, TypeError, ValueError):
             return False
-        inside = any(isinstance(constant, jax.core.Tracer) for constant in traced.consts)
+        inside = any(isinstance(constant, Tracer) for constant in traced.consts)
         return len(kernel) == 2 and not inside
 
     def _apply(self, leaves, x, perturbations: dict[Path, jax.Array]):

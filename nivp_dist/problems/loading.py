@@ -29,7 +29,8 @@ PARTS = "_files"  # the ending of the name of the package of the modules in its 
 def load_module(path: Path, section: str = "problem") -> ModuleType:
     """The module that a user's file defines. It is registered, because annotations are resolved by module name.
 
-    section: of the settings that names the file, "problem", "callbacks" or "network". What a problem's modules read is noticed.
+    section: of the settings that names the file, "problem", "callbacks" or "network". What a problem's modules read is
+        noticed.
 
     Raises InputError, with file and line, for any exception in the user's code.
     """

@@ -30,7 +30,9 @@ class Mixed(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        a = jnp.tanh(nn.Dense(4)(jnp.concatenate([jnp.sin(jnp.pi * x[:, :1]), jnp.cos(jnp.pi * x[:, :1]), x[:, 1:]], 1)))
+        a = jnp.tanh(
+            nn.Dense(4)(jnp.concatenate([jnp.sin(jnp.pi * x[:, :1]), jnp.cos(jnp.pi * x[:, :1]), x[:, 1:]], 1))
+        )
         shared = nn.Dense(4, name="shared")
         a = a + shared(jnp.tanh(shared(a)))
         a = nn.LayerNorm()(a) + self.param("own", nn.initializers.normal(), (4,)) * nn.Dense(4, use_bias=False)(a)

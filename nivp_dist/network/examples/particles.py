@@ -14,7 +14,8 @@ class Particles(nn.Module):
 
     Every layer gives every particle a function of its own features and of the mean of those of all, the same function
     for each (Zaheer et al. 2017, arXiv 1703.06114); the outputs are those of a perceptron of the mean at the end.
-    Added is the quadratic form of that symmetry: of a log density, with network.gaussians = 0, it is what falls far out.
+    Added is the quadratic form of that symmetry: of a log density, with network.gaussians = 0, it is what falls far
+    out.
 
     The layers that particles share have stored linearisations, the others are affine layers.
 
