@@ -4,6 +4,7 @@ All parameters sit in affine layers, one matrix W of shape (fan_in + 1, fan_out)
 row. For such a layer the gradient of output k at sample i is the outer product a_i delta_ik^T of the
 layer's input and of the cotangent of its pre-activation. ``Network.factors`` returns both for all
 samples; the Jacobian of the network is never needed in any other form (see ``galerkin.jacobian``).
+A network of the user's own may have other parameters too, whose derivatives have the same form (``own_layers``).
 """
 
 from collections.abc import Callable
@@ -36,6 +37,8 @@ class Network:
         size: p. dimension: d. outputs: m. layers: the affine layers in the order of theta.
         log_density: True if the field is q = log u, and u = exp(q).
         scales: (m,), otherwise the field is q_k = scales_k u_k, see ``balance``.
+        parameters: theta as the parameters of the module. heads: the numbers of the last layers, see ``AffineLayers``.
+        own: what makes the user's own network, or None (network.class).
         quadratics: the layers that are quadratic forms. layers_with_frames: these and, where they may have a frame,
             first layers, see ``frames``.
 

@@ -45,9 +45,9 @@ def check(network: Network) -> None:
     finite = np.all([np.isfinite(part).all(axis=1) for part in found], axis=0)
     if not finite.all():
         own.fail(f"or one of its derivatives is not finite at x = {x[~finite][0]}, with random parameters")
+    size, slope = np.abs(found.values).max(), max(np.abs(found.slopes).max(), np.abs(found.values).max())
     tolerance = np.sqrt(np.finfo(network.dtype).eps)
     near = lambda a, b, size: bool(np.abs(a - b).max() <= tolerance * size)  # noqa: E731
-    size, slope = np.abs(found.values).max(), np.abs(found.slopes).max()
     if not near(found.alone, found.values, size):
         own.fail("mixes points: what it returns for one point of a batch depends on the others")
     if not near(found.by_factors, found.along, np.abs(found.along).max()):
@@ -55,22 +55,24 @@ def check(network: Network) -> None:
             "uses weights of an nn.Dense elsewhere than in the call of that layer, at which their derivatives are "
             "taken: make them parameters of the module itself (self.param)"
         )
-    pairs_of = lambda part: np.split(part[POINTS:], 2 * len(pairs))  # noqa: E731
-    values, slopes = (pairs_of(part) if pairs else [] for part in (found.values, found.slopes))
-    for number, axis in enumerate((*ends, *network.even)):
-        low, high = 2 * number, 2 * number + 1
-        same, what = near(values[low], values[high], size), domain.axes[axis]
-        if number >= len(ends):
-            if not same:
-                own.fail(
-                    f"is not even along axis {axis}, along which the problem says that u is: set network.symmetry = "
-                    "false, or make it even (boundary_features has an argument for that)"
-                )
-        elif what.kind == "periodic":
-            if not (same and near(slopes[low], slopes[high], max(slope, size))):
-                own.fail(f"is not periodic along axis {axis}, which is {what}: {FEATURES}")
-        elif not near(np.stack([slopes[low], slopes[high]]), 0.0, max(slope, size)):
-            own.fail(f"has a slope at the ends of axis {axis}, which is {what}: {FEATURES}")
+    of_pairs = lambda part: part[POINTS:].reshape(-1, 2, POINTS, network.outputs)  # noqa: E731
+    values, slopes = of_pairs(found.values), of_pairs(found.slopes)
+    same, same_slope = (
+        [near(low, high, scale) for low, high in part] for part, scale in ((values, size), (slopes, slope))
+    )
+    for number, axis in enumerate(ends):
+        where = f"axis {axis}, which is {domain.axes[axis]}: {FEATURES}"
+        if domain.axes[axis].kind == "neumann":
+            if not near(slopes[number], 0.0, slope):
+                own.fail(f"has a slope at the ends of {where}")
+        elif not (same[number] and same_slope[number]):
+            own.fail(f"is not periodic along {where}")
+    for axis, is_even in zip(network.even, same[len(ends) :]):
+        if not is_even:
+            own.fail(
+                f"is not even along axis {axis}, along which the problem says that u is: set network.symmetry = false, "
+                "or make it even (boundary_features has an argument for that)"
+            )
 
 
 def _ends(domain: Domain, axis: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,6 @@ parameter, and more memory: n m q numbers in place of n (rows + m columns).
 """
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -34,13 +33,18 @@ _SAMPLES = (7, 11)
 
 
 class OwnLayers(AffineLayers):
-    """As ``AffineLayers``, for a module with any parameters.
+    """As ``AffineLayers``, for a module with any parameters; it has the head that its trunk returns the output of.
 
     Attributes:
         affine: the paths of the affine layers, which come first in ``layers``. The others are stored linearisations.
 
     Raises InputError if the module has no parameters, or variables that are none.
     """
+
+    def __init__(self, module: nn.Module, dimension: int, outputs: int, dtype):
+        self._head: Path | None = None
+        super().__init__(module, dimension, outputs, dtype)
+        self.heads = tuple(i for i, layer in enumerate(self.layers) if layer.path == self._head)
 
     def _layers(self) -> list[Layer]:
         variables = jax.eval_shape(lambda: self.module.init(jax.random.key(0), self._points(1)))
@@ -65,11 +69,6 @@ class OwnLayers(AffineLayers):
             layers.append(Layer(path, start, rows, numbers // rows, (0, self.outputs)))
             start = layers[-1].stop
         return layers
-
-    def __init__(self, module: nn.Module, dimension: int, outputs: int, dtype):
-        self._head: Path | None = None
-        super().__init__(module, dimension, outputs, dtype)
-        self.heads = tuple(i for i, layer in enumerate(self.layers) if layer.path == self._head)
 
     def linearise(self, theta, x):
         leaves = self.leaves(theta)
@@ -117,13 +116,13 @@ class OwnLayers(AffineLayers):
         """The paths of the layers that are called once, with an input (n, k), and with all of whose parameters the
         output is affine."""
         calls = [self._calls(samples) for samples in _SAMPLES]
-        found = []
-        for path, shapes in calls[0].items():
-            once = len(shapes) == 1 and len(shapes[0]) == 2
-            by_sample = [each[path][0][0] for each in calls] == list(_SAMPLES)
-            if once and by_sample and self._is_an_array_outside(path):
-                found.append(path)
-        return sorted(found)
+
+        def is_affine(path: Path) -> bool:
+            inputs = [each.get(path) for each in calls]
+            once = all(shapes is not None and len(shapes) == 1 and len(shapes[0]) == 2 for shapes in inputs)
+            return once and [shapes[0][0] for shapes in inputs if shapes] == list(_SAMPLES)
+
+        return sorted(path for path in calls[0] if is_affine(path) and self._is_an_array_outside(path))
 
     def _calls(self, samples: int) -> dict[Path, list[tuple[int, ...]]]:
         """The shapes of the inputs of every call of a layer, by its path."""
@@ -184,5 +183,4 @@ class OwnLayers(AffineLayers):
 
 def _only(arguments: tuple, keywords: dict):
     """The only argument of a call, by place or by name."""
-    values: Iterable = (*arguments, *keywords.values())
-    return next(iter(values))
+    return (*arguments, *keywords.values())[0]

@@ -16,7 +16,7 @@ from nivp_dist.problems.user_networks import KEY, fields, find
 from nivp_dist.settings.model import NetworkSettings
 
 SHIPPED: dict[str, type[nn.Module]] = {cls.__name__: cls for cls in (FourierResNet, Particles, Separable)}
-SAMPLES = 3  # with which shapes are checked
+SAMPLES = (3, 1)  # with which shapes are checked: a run evaluates it at several points, and at one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,19 +41,21 @@ class OwnNetwork:
 
     def check(self, outputs: int, dtype) -> None:
         """Raises InputError, one line, unless a module can be made and gives one array (n, outputs) of reals."""
-        points = jax.ShapeDtypeStruct((SAMPLES, self.domain.dimension), dtype)
+        for samples in SAMPLES:
+            self._check(outputs, jax.ShapeDtypeStruct((samples, self.domain.dimension), dtype))
+
+    def _check(self, outputs: int, points: jax.ShapeDtypeStruct) -> None:
         try:
             call = lambda x: self.module(outputs).init_with_output(jax.random.key(0), x)[0]  # noqa: E731
             result = jax.eval_shape(call, points)
         except Exception as error:  # noqa: BLE001  code of users can raise anything
             place = place_of(error, file_of(self.cls)) or self.source
             raise InputError(f"{place}: class {self.cls.__name__}: {first_line(error)}") from None
-        array = isinstance(result, jax.ShapeDtypeStruct)
-        if not (array and result.shape == (SAMPLES, outputs) and jnp.issubdtype(result.dtype, jnp.floating)):
+        array, expected = isinstance(result, jax.ShapeDtypeStruct), (points.shape[0], outputs)
+        if not (array and result.shape == expected and jnp.issubdtype(result.dtype, jnp.floating)):
             got = f"{result.dtype} {result.shape}" if array else f"a {type(result).__name__}"
             self.fail(
-                f"must return one real array (n, outputs), here ({SAMPLES}, {outputs}), for x of {points.shape}; it "
-                f"returns {got}"
+                f"must return one real array (n, outputs), here {expected}, for x of {points.shape}; it returns {got}"
             )
 
     def fail(self, text: str) -> None:
