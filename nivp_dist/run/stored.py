@@ -91,9 +91,8 @@ class Run(DensityRun):
         from nivp_dist.run.stored_solution import StoredSolution
 
         found = self._find(t)
-        files, file = [found.path], self.config.problem.file
-        if file is not None:
-            files += [Path(file), *(self.directory / name for name in problem_copy.recorded(self.directory))]
+        files = [Path(file) for file in [self.config.problem.file] if file is not None]
+        files = [found.path, *files, *(self.directory / name for name in problem_copy.recorded(self.directory))]
         theta = snapshots.load(found.path)["theta"]
         return StoredSolution(self._network, theta, found.t, files, self.directory / RECORD)
 
@@ -188,6 +187,7 @@ class Run(DensityRun):
         from nivp_dist.network.forms import with_gaussians
         from nivp_dist.network.network import network_of
 
+        problem_copy.require_unchanged(self.directory)
         return network_of(with_gaussians(self.config, self.problem), self.problem)
 
     def _points(self, points) -> np.ndarray:
