@@ -119,7 +119,7 @@ def test_ready_made_networks(cls, settings, affine, stored):
 
 def test_a_class_is_told_along_which_axes_it_has_to_be_even():
     network = network_of("FourierResNet", even=(0, 1))
-    assert network.even == (0, 1)
+    assert network.parities == ((0, (1,)), (1, (1,)))
     own_checks.check(network)
 
 
@@ -228,7 +228,7 @@ class Tied(Plain):
         (
             variant("Slope", sees=lambda self, x: sines(x[:, :2])),
             {},
-            "has a slope at the ends of axis 1, which is Neumann",
+            "has another slope at the ends of axis 1, which is Neumann",
         ),
         (variant("Broken", sees=lambda self, x: x[:, :1]), {}, "is not periodic along axis 0, which is Periodic"),
         (variant("Bent", sees=lambda self, x: x[:, :1] ** 2), {}, "is not periodic along axis 0"),
