@@ -137,9 +137,9 @@ class Problem:
     """
 
     wall_data: ClassVar[Any] = None
-    """wall_data(self, x, t, axis, end): the data g at a point x (d,) of the wall at an end ("lower" or "upper") of an
-    axis (a number), a number or (m,); written with jax.numpy in x and t. It is called for the ends of ``Wall``,
-    ``Neumann`` and ``Robin`` axes, whose conditions are then u = g, du/dn = g (n the outward normal) and
+    """wall_data(self, x, t, axis, end): the data g at one point x (d,) of the wall at an end, "lower" or "upper", of an
+    axis, given by its number; a number, of systems (m,); written with jax.numpy in x and t. It is called for all ends
+    of ``Wall``, ``Neumann`` and ``Robin`` axes, whose conditions are then u = g, du/dn = g (n the outward normal) and
     du/dn + b u = g. Default: g = 0.
 
     They hold exactly: u is a function of x and t that has the data, plus a network for the rest (``wall_data``).

@@ -41,21 +41,28 @@ def check_wall_data(problem: Problem, code: UserCode) -> None:
         code.fail(f"{what} needs 1 to {MOST_AXES} axes that are Wall, Neumann or Robin, got {len(lifting.axes)}")
     if symmetries(problem):
         code.fail("wall_data and even or parities exclude each other: leave out the latter")
-    allowed = {(), (problem.outputs,)}
-    for end in (end for axis in lifting.axes for end in lifting.ends[axis]):
+    shapes = [(), (problem.outputs,)] if problem.outputs > 1 else [()]
+    ends = [end for axis in lifting.axes for end in lifting.ends[axis]]
+    for end in ends:
         data = lambda x, t: problem.wall_data(x, t, end.axis, end.name)  # noqa: E731, B023
-        shape = np.shape(code.call(what, jax.eval_shape, data, *_point_and_time(problem)))
-        if shape not in allowed:
-            code.fail(f"{what} must be a number or have shape ({problem.outputs},), got {shape}")
+        result = code.call(what, jax.eval_shape, data, *_point_and_time(problem))
+        if result is None or np.shape(result) not in shapes:
+            wanted, got = " or ".join(map(str, shapes)), "None" if result is None else f"the shape {np.shape(result)}"
+            code.fail(
+                f"{what} must be a number, of shape {wanted}, got {got} for axis {end.axis}, '{end.name}'; where there "
+                "are no data it is 0.0"
+            )
         given = code.call(what, jax.jit(jax.vmap(lambda x: lifting.datum(end, x, code.t))), points)  # noqa: B023
         code.finite(f"wall_data(x, t, {end.axis}, '{end.name}') at t = {code.t:g}", points, given)
     for t in (code.t, code.t + 1.0):
-        for end in (end for axis in lifting.axes for end in lifting.ends[axis]):
-            misfit, size = _misfit(problem, lambda x: lifting(x, t), end, points, t, code)  # noqa: B023
-            if not misfit <= LIFTING_TOLERANCE * size:
+        for end in ends:
+            misfits, given = _misfits(problem, lambda x: lifting(x, t), end, points, t, code)  # noqa: B023
+            if not (worst := np.abs(misfits).max()) <= LIFTING_TOLERANCE * np.abs(given).max():
+                slope = "" if end.b == np.inf else "; slopes are du/dn, n the outward normal"
                 code.fail(
-                    f"wall_data at the {end.name} end of axis {end.axis} differ by {misfit:.3g} from those of other "
-                    f"axes where their walls meet, at t = {t:g}: make them agree there"
+                    f"wall_data of axis {end.axis}, '{end.name}', does not agree with those of another axis where "
+                    f"their walls meet: they differ by {worst:.3g} at t = {t:g}; let them change smoothly to one "
+                    f"value{slope}"
                 )
 
 
@@ -73,7 +80,8 @@ def check_boundary(problem: Problem, initial: Callable, code: UserCode) -> None:
             code.fail(f"initial(x) is not periodic in x[{axis}]: it jumps by {jump:.3g} (max |u0| = {size:.3g})")
     lifting = Lifting(problem)
     for end in (end for axis in lifting.axes for end in lifting.ends[axis]):
-        misfit, largest = _misfit(problem, problem.initial, end, points[:POINTS], code.t, code)
+        misfits, given = _misfits(problem, problem.initial, end, points[:POINTS], code.t, code)
+        misfit, largest = float(np.abs(misfits).max()), float(np.abs(given).max())
         scale, tolerance = 1.0, BOUNDARY_TOLERANCE
         if end.b != np.inf:
             scale, tolerance = domain.scale[end.axis], SLOPE_TOLERANCE
@@ -81,16 +89,15 @@ def check_boundary(problem: Problem, initial: Callable, code: UserCode) -> None:
             code.fail(f"initial(x) {_unsatisfied(problem, end, misfit)} (max |u0| = {size:.3g})")
 
 
-def _misfit(problem: Problem, u: Callable, end: End, points: np.ndarray, t: float, code: UserCode):
-    """The largest misfit of a function of one point in the condition of an end, and the largest of its data."""
+def _misfits(problem: Problem, u: Callable, end: End, points: np.ndarray, t: float, code: UserCode):
+    """The misfits of a function of one point in the condition of an end, next to points (n, d), and the data there."""
     lifting = Lifting(problem)
 
     def parts(x):
         given = lifting.datum(end, x, t) if callable(problem.wall_data) else 0.0
         return lifting.condition(end, u, x) - given, given
 
-    misfit, given = code.call("initial(x)", jax.jit(jax.vmap(parts)), points)
-    return float(np.abs(misfit).max()), float(np.abs(given).max())
+    return code.call("initial(x)", jax.jit(jax.vmap(parts)), points)
 
 
 def _unsatisfied(problem: Problem, end: End, misfit: float) -> str:

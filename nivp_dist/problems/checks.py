@@ -19,6 +19,7 @@ from nivp_dist.problems.boundary_checks import (
     points_of,
 )
 from nivp_dist.problems.domains import Domain
+from nivp_dist.problems.integral_checks import check_integrals, noise_of_integrals
 from nivp_dist.problems.nonlocal_terms import further_arguments
 from nivp_dist.problems.operators import divergence, generator
 from nivp_dist.problems.user_code import UserCode, shown
@@ -59,10 +60,7 @@ def check(problem: Problem, source: str, t_start: float = 0.0) -> list[str]:
         return problem.rhs(problem.initial, x, t, *further_arguments(problem, problem.initial, t))
 
     code.shape("initial(x)", shape, problem.initial, x)
-    if callable(problem.integrals):
-        _integrals(problem, x, time, code)
-    elif callable(problem.quadrature):
-        code.fail("quadrature() is of no use without integrals(self, u, x, t): define that too, or leave it out")
+    check_integrals(problem, code)
     code.shape("rhs(u, x, t)", shape, rhs, x, time)
 
     initial = jax.jit(jax.vmap(problem.initial))
@@ -82,6 +80,7 @@ def check(problem: Problem, source: str, t_start: float = 0.0) -> list[str]:
     if callable(problem.drift):
         _particles(problem, points, rhs, code)
     warnings = _reference(problem, initial, code) if has_reference(problem, t_start) else []
+    warnings += noise_of_integrals(problem, points, code) + _far_away(problem, code)
     return warnings + _undeclared_files(problem, code)
 
 
@@ -110,22 +109,6 @@ def _invariants(problem: Problem, x: jax.ShapeDtypeStruct, code: UserCode) -> No
     for name, density in shapes.items():
         if getattr(density, "shape", None) != ():
             code.fail(f"invariants(u, x)['{name}'] must be a scalar, got {getattr(density, 'shape', density)}")
-
-
-def _integrals(problem: Problem, x: jax.ShapeDtypeStruct, t: jax.ShapeDtypeStruct, code: UserCode) -> None:
-    """Shapes and finite values of the integrals' densities, and of the nodes."""
-    what = "integrals(u, x, t)"
-    densities = lambda x, t: problem.integrals(problem.initial, x, t)  # noqa: E731
-    shape = np.shape(code.call(what, jax.eval_shape, densities, x, t))
-    if len(shape) != 1:
-        code.fail(f"{what} must have shape (k,), got {shape}; stack its parts with jnp.stack")
-    if callable(problem.quadrature):
-        nodes, weights = code.call("quadrature()", lambda: map(np.shape, problem.quadrature()))
-        if not (len(nodes) == 2 and nodes[1:] == x.shape and weights == nodes[:1]):
-            code.fail(f"quadrature() must return nodes (q, {x.shape[0]}) and weights (q,), got {nodes} and {weights}")
-    value = code.call(what, lambda: further_arguments(problem, problem.initial, code.t)[0])
-    if not np.all(np.isfinite(value)):
-        code.fail(f"{what} of u0 has integrals that are not finite: {np.asarray(value)}")
 
 
 def _energy(problem: Problem, points: np.ndarray, code: UserCode) -> None:
@@ -225,6 +208,17 @@ def _reference(problem: Problem, initial: Callable, code: UserCode) -> list[str]
         f"{code.source}: {code.name}.reference(x, t = {code.t:g}) differs from {code.name}.initial(x) by "
         f"{misfit.max():.3g} in {output_names(problem)[output]} at x = {shown(points[point])} "
         f"(max |u0| = {size:.3g}): {mend}, or the errors that the run reports are wrong"
+    ]
+
+
+def _far_away(problem: Problem, code: UserCode) -> list[str]:
+    """A warning where a plain network represents u along a real axis: it does not vanish far away."""
+    domain = problem.domain
+    if not domain.real_axes or problem.density:
+        return []
+    return [
+        f"{code.source}: {code.name} is no density, and a network of u itself does not vanish far out along "
+        f"{domain.axes[domain.real_axes[0]]}: use Wall(-V, V) where u is zero beyond V, or density = True if u > 0"
     ]
 
 

@@ -27,8 +27,13 @@ def further_arguments(problem: Problem, u: Callable, t) -> tuple:
     """
     if not callable(problem.integrals):
         return ()
-    x, weights = nodes(problem) or _samples(problem)
-    return (jnp.asarray(weights) @ jax.vmap(lambda point: problem.integrals(u, point, t))(jnp.asarray(x)),)
+    return (integrals_of(problem, u, t, nodes(problem) or samples(problem)),)
+
+
+def integrals_of(problem: Problem, u: Callable, t, rule: tuple[np.ndarray, np.ndarray]):
+    """The integrals (k,) of a function u of one point, by nodes or points (n, d) and weights (n,)."""
+    x, weights = map(jnp.asarray, rule)
+    return weights @ jax.vmap(lambda point: problem.integrals(u, point, t))(x)
 
 
 def nodes(problem: Problem) -> tuple[np.ndarray, np.ndarray] | None:
@@ -39,9 +44,10 @@ def nodes(problem: Problem) -> tuple[np.ndarray, np.ndarray] | None:
     return np.asarray(x, np.float64), np.asarray(weights, np.float64)
 
 
-def _samples(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+def samples(problem: Problem, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """SAMPLES random points (n, d) of the domain and weights (n,) for integrals over it."""
     domain = problem.domain
-    x = domain.sample(np.random.default_rng(0), SAMPLES)
+    x = domain.sample(np.random.default_rng(seed), SAMPLES)
     real = list(domain.real_axes)
     centre, scale = domain.centre[real], domain.scale[real]
     log_density = -0.5 * np.sum(((x[:, real] - centre) / scale) ** 2 + np.log(2 * np.pi * scale**2), axis=1)

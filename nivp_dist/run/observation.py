@@ -12,6 +12,7 @@ from nivp_dist.run.stepping import Accepted
 from nivp_dist.settings.automatic import number_of_points
 from nivp_dist.settings.model import Config
 
+LOST = 1.0  # an estimated relative error at which nothing may be left of the solution
 SETTLING_STEPS = 3  # accepted steps after a fit before the baseline of its health is taken: the first are not typical
 
 
@@ -24,6 +25,10 @@ def observe(config: Config, before: State, accepted: Accepted) -> Accepted:
     history, messages, findings = state.history.after_step(record, state.step)
     if not before.history.unsolved():  # else the user has been warned of it
         messages += accepted.warnings
+    if state.estimate.total > LOST >= before.estimate.total:
+        messages.append(
+            f"the estimated error has passed {100 * LOST:.0f} %: from here on the solution is not to be relied on"
+        )
     if before.rank and not state.rank:
         messages.append("Cholesky from here on: conjugate gradients have come to cost more, or find no velocity")
     state = state.after(health=health, baseline=health if settled else state.baseline, history=history)

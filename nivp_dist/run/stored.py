@@ -137,6 +137,17 @@ class Run(DensityRun):
         whole = {name: np.stack(column) for name, column in columns.items() if column and len(column) == len(stored)}
         return {"t": self.times} | whole
 
+    def integrals(self, t: float) -> np.ndarray:
+        """The integrals at a stored time on which the equation depends (``Problem.integrals``): (k,).
+
+        They are computed by the problem's nodes, or, roughly, by 4,096 points. Raises ValueError if it depends on none.
+        """
+        from nivp_dist.problems.nonlocal_terms import further_arguments
+
+        if not callable(self.problem.integrals):
+            raise ValueError("the equation depends on no integrals (Problem.integrals)")
+        return np.asarray(further_arguments(self.problem, self.solution(t), float(t))[0], np.float64)
+
     def to_xarray(
         self,
         grid: int | Sequence[int] | None = None,

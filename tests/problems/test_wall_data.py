@@ -109,9 +109,17 @@ def given(function):
 MISTAKES = [
     ({"domain": property(lambda self: Axes(Open(0, 1), Periodic(0, 1)))}, "needs 1 to 4 axes that are Wall, Neumann"),
     ({"even": (0,)}, "wall_data and even or parities exclude each other: leave out the latter"),
-    (given(lambda x, t, axis, g: x), r"wall_data\(x, t, axis, end\) must be a number or have shape"),
+    (given(lambda x, t, axis, g: x), r"wall_data\(x, t, axis, end\) must be a number, of shape"),
+    (
+        given(lambda x, t, axis, g: None),
+        r"must be a number, of shape \(\), got None for axis 0, 'lower'; where there are",
+    ),
+    (given(lambda x, t, axis, g: x[:1]), r"got the shape \(1,\) for axis 0, 'lower'"),
     (given(lambda x, t, axis, g: jnp.log(-1 - x[0] ** 2)), r"wall_data\(x, t, 0, 'lower'\) at t = 0 is not finite"),
-    (given(lambda x, t, axis, g: 1.0 * (axis == 0)), "at the lower end of axis 0 differ by"),
+    (
+        given(lambda x, t, axis, g: 1.0 * (axis == 0)),
+        "wall_data of axis 0, 'lower', does not agree with those of another axis where their walls meet: they differ",
+    ),
     (
         given(lambda x, t, axis, g: (2 + t) * g),
         r"must have the wall data .*: \|u0 - g\| = .* at x\[0\] = 1",
