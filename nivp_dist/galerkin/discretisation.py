@@ -135,9 +135,9 @@ class Discretisation(NamedTuple):
             return field
         return field + self.network.as_field(self.in_blocks(partial(lifting.at_points, t=t), x))
 
-    def values(self, theta, x):
-        """u at x (n, d), without the lifting of wall data: (n, m)."""
-        return self.in_blocks(partial(self.network.values, theta), x)
+    def values(self, theta, t, x):
+        """u at x (n, d) and time t: (n, m)."""
+        return self.in_blocks(partial(self.network.solution_values, theta, t), x)
 
     def in_blocks(self, function, x):
         """function(x) for a function that acts on every point by itself, in blocks that fit into memory."""

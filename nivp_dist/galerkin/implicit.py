@@ -154,7 +154,7 @@ class ImplicitSteps:
         it = self.discretisation
         field, f = it.field(new, points.x).astype(jnp.float64), it.rhs(new, t, points)
         misfit = (field - self._combination(thetas, coefficients, points)) / gamma - f
-        mass = points.measure * jnp.linalg.norm(it.values(new, points.x).astype(jnp.float64), axis=-1)
+        mass = points.measure * jnp.linalg.norm(it.values(new, t, points.x).astype(jnp.float64), axis=-1)
         solution = it.solution_field(new, t, points.x)
         squares = jnp.stack([square(points, each) for each in (misfit, f, solution)])
         sums = jnp.stack([jnp.sum(mass), jnp.sum(mass**2), jnp.sum(points.measure > 0)])

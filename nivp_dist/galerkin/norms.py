@@ -81,7 +81,7 @@ def check_residual(discretisation: Discretisation, theta, t, v, points) -> Resid
     """The residual of the velocity v (p,) at (theta, t)."""
     misfit, f, solution = discretisation.residual(theta, t, v, points)
     weighted, size = _error_norm(discretisation.network, points, solution)
-    mass = points.measure * jnp.linalg.norm(discretisation.values(theta, points.x).astype(jnp.float64), axis=-1)
+    mass = points.measure * jnp.linalg.norm(discretisation.values(theta, t, points.x).astype(jnp.float64), axis=-1)
     squares = [square(points, misfit), square(points, f)]
     squares += [square(weighted, values) for values in (misfit, size)]
     masses = [jnp.sum(mass), jnp.sum(mass**2), jnp.sum(points.measure > 0)]

@@ -36,7 +36,7 @@ def describe(discretisation: Discretisation, theta, t: float, x, integrals: tupl
     network, problem = discretisation.network, discretisation.problem
     theta, x = (jnp.asarray(to_host(array)) for array in (theta, x))
     integrals = tuple(jnp.asarray(to_host(array)) for array in integrals)
-    u = np.asarray(jax.jit(network.values)(theta, x[None]), np.float64)[0]
+    u = np.asarray(jax.jit(network.solution_values)(theta, t, x[None]), np.float64)[0]
     place = _place(discretisation, theta, t, x, integrals)
     values = f"{u[0]:.3g}" if len(u) == 1 else _text(u)
     where = f"at t = {t:.6g}, x = {_text(np.asarray(x))}, where u = {values}"

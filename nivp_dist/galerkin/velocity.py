@@ -91,7 +91,7 @@ class Galerkin:
         every, split, compiled, it = REPLICATED, self.points_spec, self.program, self.discretisation
         self.rate = compiled(it.rate, every, every, split, out_specs=P(AXIS))
         self.field = compiled(it.field, every, P(AXIS), out_specs=P(AXIS))
-        self.values = compiled(it.values, every, P(AXIS), out_specs=P(AXIS))
+        self.values = compiled(it.values, every, every, P(AXIS), out_specs=P(AXIS))
         step_norms, check_residual = partial(norms.step_norms, it), partial(norms.check_residual, it)
         self.step_norms = compiled(step_norms, every, every, every, every, P(AXIS), P(AXIS), split)
         self.check_residual = compiled(check_residual, every, every, every, split)

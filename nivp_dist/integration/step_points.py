@@ -59,11 +59,11 @@ class StepPoints:
         n = number_of_points(self.settings)
         return self._without_residual(present, key, min(n, max(1000, n // 4)))
 
-    def follow(self, density: Density, points: Points, theta) -> Density:
-        """The density moved to the solution that theta represents, by its values on the points."""
+    def follow(self, density: Density, points: Points, theta, t: float) -> Density:
+        """The density moved to the solution that theta represents at time t, by its values on the points."""
         if self.settings.method == "uniform":
             return density
-        return self.sampler.fit(density, points, self.galerkin.values(theta, points.x), sweeps=DENSITY_SWEEPS)
+        return self.sampler.fit(density, points, self.galerkin.values(theta, t, points.x), sweeps=DENSITY_SWEEPS)
 
     def _without_residual(self, present: Present, key, n: int) -> Points:
         """n points by the density, by the network itself ('solution'), or at the ends of paths ('paths')."""

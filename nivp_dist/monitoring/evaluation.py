@@ -82,9 +82,7 @@ class Scorer:
 
         def evaluate(key, density, theta, t):
             drawn = sampler.draw_traced(key, _spread(density, sampler.settings.inflation), n=points)
-            u, integrands = network.values(theta, drawn.x), {}
-            if network.lifting is not None:
-                u = u + network.lifting.at_points(drawn.x, t)
+            u, integrands = network.solution_values(theta, t, drawn.x), {}
             log = network.field(theta, drawn.x) if sampler.log_density else jnp.log(jnp.maximum(u, 0.0))
             if callable(invariants):
                 solution = network.solution(theta, t)

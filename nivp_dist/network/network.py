@@ -39,7 +39,8 @@ class Network:
         size: p. dimension: d. outputs: m. layers: the affine layers in the order of theta.
         log_density: True if the field is q = log u, and u = exp(q).
         scales: (m,), otherwise the field is q_k = scales_k u_k, see ``balance``.
-        lifting: of the problem's wall data, or None. All but ``solution`` is of the solution less the lifting.
+        lifting: of the problem's wall data, or None. All but ``solution`` and ``solution_values`` is of the solution
+            less the lifting.
         parameters: theta as the parameters of the module. heads: the numbers of the last layers, see ``AffineLayers``.
         own: what makes the user's own network, or None (network.class).
         quadratics: the layers that are quadratic forms. layers_with_frames: these and, where they may have a frame,
@@ -209,6 +210,11 @@ class Network:
         """As ``function``, at time t, with the lifting of wall data, if there are any."""
         v, lifting = self.function(theta, unit), self.lifting
         return v if lifting is None else lambda x: v(x) + lifting(x, t)
+
+    def solution_values(self, theta, t, x):
+        """As ``values``, at time t, with the lifting of wall data: (n, m)."""
+        v = self.values(theta, x)
+        return v if self.lifting is None else v + self.lifting.at_points(x, t)
 
     def factors(self, theta, x, basis=None):
         """The field and the factors of its Jacobian at x (n, d), with respect to parameters in a basis (None: its own).

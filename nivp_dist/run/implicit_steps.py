@@ -81,7 +81,7 @@ class ImplicitStepper(Stepping):
             velocity=self._velocity(solved.theta, state.theta, taken.h),
             earlier=taken.before.thetas[:-1],
             multistep=state.multistep.after_step(taken.h, misfit, taken.order, taken.next.order),
-            density=self.density_after(state, at.points, solved.theta),
+            density=self.density_after(state, at.points, solved.theta, taken.t),
             t=float(taken.t),
             h=float(taken.next.h),
             previous_error=float(solved.errors[taken.order]),

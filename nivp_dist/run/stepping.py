@@ -74,11 +74,11 @@ class Stepping(ABC):
         """Of a step: sampling.points times the factor of the run."""
         return number_of_points(self.sampling) * state.point_refinement.factor
 
-    def density_after(self, state: State, points: Points, theta) -> Density:
-        """The density for the next draw, by the new theta; it stays while points are kept."""
+    def density_after(self, state: State, points: Points, theta, t: float) -> Density:
+        """The density for the next draw, by the new theta at time t; it stays while points are kept."""
         if (state.step + 1) % self.sampling.redraw_every != 0:
             return state.density
-        return self.points.follow(state.density, points, theta)
+        return self.points.follow(state.density, points, theta, t)
 
 
 def present(state: State) -> Present:

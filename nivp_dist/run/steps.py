@@ -60,7 +60,7 @@ class Stepper(Stepping):
         end = step_end(self.restart, state.fit_t, self.next_output(state))
         taken = self.integrator.take(start, end, stages, last, direct_stages)
 
-        density = self.density_after(state, at.points, taken.step.theta)
+        density = self.density_after(state, at.points, taken.step.theta, taken.t)
         check = self._check(state, taken)
         new = self._state_after(state, taken, density, check)
         metrics = self._metrics(state, new, taken, check)

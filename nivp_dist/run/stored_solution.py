@@ -17,13 +17,8 @@ CHUNK = 1 << 16  # points evaluated at once, which bounds the memory
 
 @functools.lru_cache(maxsize=8)
 def _program(network: Network):
-    """One program for all times of a run: (theta (p,), x (n, d), t) -> u (n, m)."""
-    return jax.jit(functools.partial(_values, network))
-
-
-def _values(network: Network, theta, x, t):
-    v = network.values(theta, x)
-    return v if network.lifting is None else v + network.lifting.at_points(x, t)
+    """One program for all times of a run: (theta (p,), t, x (n, d)) -> u (n, m)."""
+    return jax.jit(network.solution_values)
 
 
 class Solution:
@@ -54,14 +49,14 @@ class Solution:
         """At some points (n, d), n <= CHUNK: (n, m). The program is compiled for numbers of points that are powers of
         two, because every other number would ask for one more."""
         filled = np.concatenate([x, np.repeat(x[-1:], (1 << (len(x) - 1).bit_length()) - len(x), axis=0)])
-        return np.asarray(self._compiled(self._theta, filled, self.t), np.float64)[: len(x)]
+        return np.asarray(self._compiled(self._theta, self.t, filled), np.float64)[: len(x)]
 
     def _traced(self, x):
         theta = jnp.asarray(self._theta)
         if x.shape == (self._network.dimension,):
-            return self._shaped(_values(self._network, theta, x[None], self.t)[0]).astype(x.dtype)
+            return self._shaped(self._network.solution_values(theta, self.t, x[None])[0]).astype(x.dtype)
         self._require_points(x)
-        return _values(self._network, theta, x, self.t).astype(x.dtype)
+        return self._network.solution_values(theta, self.t, x).astype(x.dtype)
 
     def _shaped(self, values):
         """Values (m,) at one point as a right-hand side has them: a scalar if m = 1."""

@@ -120,7 +120,7 @@ def lowered(case, name, n):
     if name == "head tuning":
         return HeadTuning(galerkin, 1e-8)._program.lower(theta, points, target)
     if name == "values":
-        return galerkin.values.lower(theta, points.x)
+        return galerkin.values.lower(theta, 0.0, points.x)
     if name == "check of the residual":
         return galerkin.check_residual.lower(theta, 0.0, theta, points)
     return galerkin.step_norms.lower(theta, 0.0, theta, theta, target, target, points)

@@ -40,7 +40,10 @@ class Closed:
         field = self.field(theta, x)
         return jnp.exp(field) if self.log_density else field
 
-    def function(self, theta):
+    def solution_values(self, theta, t, x):
+        return self.values(theta, x)
+
+    def solution(self, theta, t):
         return lambda x: self.values(theta, x[None])[0, 0] if self.outputs == 1 else self.values(theta, x[None])[0]
 
 
