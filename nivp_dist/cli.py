@@ -1,4 +1,5 @@
-"""The command line, `nivp`: run, resume, submit, sweep, status, plot, compare, export, problems, doctor, guide, bench.
+"""The command line, `nivp`: run, resume, submit, sweep, status, watch, plot, compare, export, problems, doctor, guide,
+bench.
 
 Importing this module does not import jax, so that `nivp status` and the message about a mistake appear at once. Every
 mistake of the user is one line on standard error; the exit codes are those of ``nivp_dist.errors``.
@@ -24,7 +25,7 @@ from nivp_dist.cluster.channel import may_be_consequence
 from nivp_dist.cluster.logs import screen_of_errors
 from nivp_dist.errors import BAD_INPUT, FAILED, FINISHED, STOPPED_EARLY, InputError, RunFailed, RunStopped
 from nivp_dist.export.command_line import export
-from nivp_dist.report.command_line import compare, plot
+from nivp_dist.report.command_line import compare, plot, watch
 from nivp_dist.settings.command_line import split
 from nivp_dist.settings.files import name_of, read_config, resume_config, shipped_configs
 from nivp_dist.settings.model import ClusterSettings, Config
@@ -132,7 +133,7 @@ def status(directory, watch, as_json):
         follow(directory, sys.stdout, watch, as_json)
 
 
-for command in (plot, compare, export):
+for command in (watch, plot, compare, export):
     nivp.add_command(command)
 
 

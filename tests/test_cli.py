@@ -130,6 +130,7 @@ def test_run_of_a_problem_file_uses_the_copy(calls, tmp_path):
             "none: not the directory of a run (it holds no config.toml): name one that `nivp run` has made, such as",
         ),
         (["status", "none"], "none: not the directory of a run (it holds no config.toml)"),
+        (["watch", "none"], "none: not the directory of a run (it holds no config.toml)"),
         (["plot", "none"], "none: not the directory of a run (it holds no config.toml)"),
         (["resume", "none", "--patience", "-1"], "Invalid value for '--patience': -1.0 is not in the range x>=0."),
         (["runn"], "No such command 'runn'."),
@@ -333,14 +334,14 @@ def test_status(calls, capsys):
 def test_plot_prints_the_pictures(calls, capsys, monkeypatch):
     cli.main(["run", "heat.toml", "--output", "r"])
     pictures = types.SimpleNamespace(
-        draw=lambda directory, output: [Path(output or directory / "pictures", "error.png")]
+        draw=lambda directory, output, style: [Path(output or directory / "pictures", f"error{style or ''}.png")]
     )
     monkeypatch.setitem(sys.modules, "nivp_dist.report.pictures", pictures)
     monkeypatch.setattr("nivp_dist.report.pictures", pictures, raising=False)
     assert cli.main(["plot", "r"]) == 0
     assert capsys.readouterr().out == "r/pictures/error.png\n"
-    assert cli.main(["plot", "r", "--output", "elsewhere"]) == 0
-    assert capsys.readouterr().out == "elsewhere/error.png\n"
+    assert cli.main(["plot", "r", "--output", "elsewhere", "--style", "ggplot"]) == 0
+    assert capsys.readouterr().out == "elsewhere/errorggplot.png\n"
 
 
 def test_problems_lists_problems_and_configurations(calls, capsys, monkeypatch):

@@ -51,7 +51,7 @@ def check(configs: list[Config], asked: Resources) -> list[list[Source]]:
 
 
 def check_problems(configs: list[Config]) -> list[list[Source]]:
-    """Load and check the problem and the callbacks of each configuration, and return the files that the problem needs.
+    """Load and check problem, network and callbacks of each configuration, and return the files that the problem needs.
 
     Raises InputError. Warnings about a problem are printed to standard error, once.
     """
@@ -59,9 +59,11 @@ def check_problems(configs: list[Config]) -> list[list[Source]]:
     os.environ["JAX_PLATFORMS"] = "cpu"  # the GPU of the login node stays free for others
     try:
         from nivp_dist.callbacks import loading
-        from nivp_dist.problems import checks, registry
+        from nivp_dist.problems import checks, registry, user_networks
 
         for config in configs:
+            if config.network.file is not None:
+                user_networks.find(config.network, {})
             if callbacks := loading.load(config.callbacks):
                 loading.check(callbacks, registry.load(config.problem))
         files = {}

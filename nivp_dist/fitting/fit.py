@@ -104,7 +104,7 @@ class Fitter:
         self._optimiser = None
         if settings.method != "gauss_newton":
             self._optimiser = OptimiserSteps(network, sampler, settings, target)
-        self.stages = Stages(settings)
+        self.stages = Stages(settings, bool(network.heads))
         self._reweighted = jax.jit(_reweighted)
         self._misfit = misfit_of(galerkin)
         self._candidates, self._choice = jax.jit(_candidates), jax.jit(lambda rows, index: rows[index])

@@ -16,14 +16,14 @@ from nivp_dist.galerkin.jacobian import Operator
 
 
 class HeadTuning:
-    """(theta (p,), points, misfit (n, m)) -> correction delta (p,), zero outside the heads.
+    """(theta (p,), points, misfit (n, m)) -> correction delta (p,), zero outside the heads, of which there is one.
 
     delta minimises sum_i w_i |J_head delta - misfit|^2 + ridge tr(M_head) |delta|^2.
     """
 
     def __init__(self, galerkin, ridge: float):
         self.galerkin, self.ridge = galerkin, ridge
-        self.heads = [i for i, layer in enumerate(galerkin.network.layers) if layer.path[-1] == "head"]
+        self.heads = galerkin.network.heads
         split = galerkin.points_spec
         self._program = galerkin.program(self._tune, P(), split, P(galerkin.axis))
 

@@ -1,5 +1,6 @@
 """The stages of a fit: which ones there are, in which order, and how many rounds they take."""
 
+from nivp_dist.errors import InputError
 from nivp_dist.fitting.optimiser import ROUND
 from nivp_dist.settings.fits import FitSettings
 
@@ -11,7 +12,9 @@ EXTENSION = 4
 
 
 class Stages:
-    """The stages for one section of settings.
+    """The stages for one section of settings, for a network that has a last layer of its own, or none.
+
+    Raises InputError where fit.head_tuning asks for one that is not there.
 
     Attributes:
         order: ends with DONE. last_round: the most rounds that the fit takes unless it is extended; the trial is none.
@@ -19,10 +22,14 @@ class Stages:
             of Gauss-Newton in a fit that is extended.
     """
 
-    def __init__(self, settings: FitSettings):
+    def __init__(self, settings: FitSettings, has_head: bool = True):
         optimiser, gauss_newton = settings.method != "gauss_newton", settings.method.endswith("gauss_newton")
         always = settings.head_tuning is True
-        tuned = always or (optimiser and settings.head_tuning == "auto")
+        if always and not has_head:
+            raise InputError(
+                "fit.head_tuning = true needs a network that returns what its last nn.Dense returns: leave it out"
+            )
+        tuned = always or (optimiser and settings.head_tuning == "auto" and has_head)
         wanted = {
             TRIAL: tuned,
             OPTIMISER: optimiser,

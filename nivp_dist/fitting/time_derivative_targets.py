@@ -22,7 +22,8 @@ from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend.mesh import AXIS, program
 from nivp_dist.backend.point_blocks import in_blocks
-from nivp_dist.network.network import Network, build_network
+from nivp_dist.network.network import Network, build_network, restrict
+from nivp_dist.network.own_checks import require_first_outputs
 from nivp_dist.points.points import Points
 from nivp_dist.problems.base import Problem
 from nivp_dist.problems.nonlocal_terms import further_arguments
@@ -50,11 +51,14 @@ class TimeDerivativeTargets:
 
     Attributes:
         network: with 2 m outputs. narrow: the network of the run, with m.
+
+    Raises InputError if the latter is no part of the former, as may be with a network of the user's own.
     """
 
     def __init__(self, settings, problem: Problem, network: Network, mesh: Mesh):
         self.problem, self.narrow, self.mesh = problem, network, mesh
         self.network = build_network(settings, problem, 2 * network.outputs)
+        require_first_outputs(self.network, network)
         self._programs: dict[Source, Callable] = {}
 
     @staticmethod
@@ -84,12 +88,8 @@ class TimeDerivativeTargets:
         return jnp.concatenate([source.field(context, x), scales * self._rates(source, context, x)], axis=-1)
 
     def restrict(self, theta):
-        """The parameters (p,) of the network of the run, from those of the widened one, which has the same trunk."""
-        parts = []
-        for source, target in zip(self.network.layers, self.narrow.layers):
-            weight = theta[source.start : source.stop].reshape(source.rows, source.columns)
-            parts.append(weight[:, : target.columns].reshape(-1))
-        return jnp.concatenate(parts)
+        """The parameters (p,) of the network of the run, from those of the widened one."""
+        return restrict(theta, self.network, self.narrow)
 
     def _rates(self, source, context, x):
         u, t = source.function(context)

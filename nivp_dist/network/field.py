@@ -10,10 +10,13 @@ import numpy as np
 from nivp_dist import backend  # noqa: F401
 from nivp_dist.network import boundary, frames
 from nivp_dist.network.embedding import chebyshev, embedding
+from nivp_dist.network.own_network import OwnNetwork
 from nivp_dist.problems.domains import Domain, columns
 from nivp_dist.settings.model import NetworkSettings
 
 ACTIVATIONS: dict[str, Callable] = {"swish": nn.swish, "tanh": jnp.tanh, "gelu": nn.gelu, "sin": jnp.sin}
+
+TRUNK = "trunk"  # the name of what all outputs share: the MLP, or a network of the user's own
 
 
 class Affine(nn.Module):
@@ -71,18 +74,22 @@ class Field(nn.Module):
     fields: int
     form: str
     parities: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    own: OwnNetwork | None = None  # in place of embedding and MLP
 
     @nn.compact
     def __call__(self, x):
         s, domain = self.settings, self.domain
-        xi = coordinates(domain, x)
-        a = embedding(xi, domain, s, tuple(axis for axis, _ in self.parities))
-        if s.trunk == "shared" or self.fields == 1:
-            y = MLP(s.width, s.depth, self.outputs, s.activation, name="trunk")(a)
+        xi, even = coordinates(domain, x), tuple(axis for axis, _ in self.parities)
+        if self.own is not None:
+            y = self.own.module(self.outputs, TRUNK)(xi)
+        elif s.trunk == "shared" or self.fields == 1:
+            a = embedding(xi, domain, s, even)
+            y = MLP(s.width, s.depth, self.outputs, s.activation, name=TRUNK)(a)
         else:
+            a = embedding(xi, domain, s, even)
             nets = [MLP(s.width, s.depth, 1, s.activation, name=f"output_{k:02d}") for k in range(self.outputs)]
             y = jnp.concatenate([net(a) for net in nets], axis=-1)
-        if self.form != "direct" and domain.polynomial_axes:
+        if self.form != "direct" and domain.polynomial_axes and number_of_gaussians(s) > 0:
             # The quadratic form alone represents a Gaussian exactly; the MLP represents the rest.
             names = ["quadratic"] + [f"quadratic_{k:02d}" for k in range(1, number_of_gaussians(s))]
             inputs = columns(xi, domain.polynomial_axes)

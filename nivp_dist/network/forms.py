@@ -36,6 +36,14 @@ def check(settings: NetworkSettings, problem, form: str) -> None:
         )
     if number_of_gaussians(settings) > 1 and form != "log_density":
         raise InputError(f"network.gaussians = {settings.gaussians} needs a field log u: network.form = 'log_density'")
+    if number_of_gaussians(settings) == 0 and (form == "direct" or settings.additive):
+        other = "network.additive = 0" if settings.additive else "network.form = 'log_density' or 'exponential'"
+        raise InputError(f"network.gaussians = 0 needs {other}: leave it out, or set both")
+    if settings.class_ is None:
+        _check_frequencies(settings, domain)
+
+
+def _check_frequencies(settings: NetworkSettings, domain: Domain) -> None:
     counts = frequencies_of(settings, domain)
     if len(counts) != domain.dimension:
         raise InputError(

@@ -4,11 +4,12 @@ All parameters sit in affine layers, one matrix W of shape (fan_in + 1, fan_out)
 row. For such a layer the gradient of output k at sample i is the outer product a_i delta_ik^T of the
 layer's input and of the cotangent of its pre-activation. ``Network.factors`` returns both for all
 samples; the Jacobian of the network is never needed in any other form (see ``galerkin.jacobian``).
+A network of the user's own may have other parameters too, whose derivatives have the same form (``own_layers``).
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,33 +19,17 @@ from flax import traverse_util
 from nivp_dist import backend  # noqa: F401
 from nivp_dist.backend.point_blocks import in_blocks
 from nivp_dist.errors import InputError
-from nivp_dist.network import frames
+from nivp_dist.network import frames, own_network
+from nivp_dist.network.affine_layers import AffineLayers
 from nivp_dist.network.balance import output_scales
 from nivp_dist.network.embedding import frequencies_of, highest_wave_number
 from nivp_dist.network.field import Field, along_form_axes, form_coordinates
 from nivp_dist.network.forms import check, form_of
 from nivp_dist.network.frames import Frame
+from nivp_dist.network.own_layers import OwnLayers
 from nivp_dist.problems.base import symmetries
 from nivp_dist.problems.wall_data import lifting_of
 from nivp_dist.settings.model import Config, NetworkSettings
-
-
-class Layer(NamedTuple):
-    """One affine layer in the flat theta: W = theta[start : start + rows * columns], row-major.
-
-    Attributes:
-        path: its name in the flax module. outputs: the range (first, last + 1) of network outputs that it feeds.
-    """
-
-    path: tuple[str, ...]
-    start: int
-    rows: int
-    columns: int
-    outputs: tuple[int, int]
-
-    @property
-    def stop(self) -> int:
-        return self.start + self.rows * self.columns
 
 
 class Network:
@@ -55,6 +40,8 @@ class Network:
         log_density: True if the field is q = log u, and u = exp(q).
         scales: (m,), otherwise the field is q_k = scales_k u_k, see ``balance``.
         lifting: of the problem's wall data, or None. All but ``solution`` is of the solution less the lifting.
+        parameters: theta as the parameters of the module. heads: the numbers of the last layers, see ``AffineLayers``.
+        own: what makes the user's own network, or None (network.class).
         quadratics: the layers that are quadratic forms. layers_with_frames: these and, where they may have a frame,
             first layers, see ``frames``.
 
@@ -75,32 +62,27 @@ class Network:
         self.form = form_of(settings, problem)
         self.log_density = self.form == "log_density"
         check(settings, problem, self.form)
-        parities = tuple(symmetries(problem).items()) if settings.symmetry and self.form == "direct" else ()
-        self.module = Field(settings, self.domain, self.outputs, problem.outputs, self.form, parities)
-        self.layers = self._layers()
+        self.parities = tuple(symmetries(problem).items()) if settings.symmetry and self.form == "direct" else ()
+        self.own = own = own_network.load(settings, self.domain, tuple(axis for axis, _ in self.parities))
+        if own is not None:
+            own.check(self.outputs, self.dtype)
+        self.module = Field(settings, self.domain, self.outputs, problem.outputs, self.form, self.parities, own)
+        parameters = AffineLayers if own is None else OwnLayers
+        self.parameters = parameters(self.module, self.dimension, self.outputs, self.dtype)
+        self.layers, self.heads = self.parameters.layers, self.parameters.heads
         self.size = self.layers[-1].stop
         self.quadratics = [layer for layer in self.layers if layer.path[0].startswith("quadratic")]
         # First layers whose inputs are coordinates have frames on the whole space only: no solution moves far in a box.
-        plain = not self.domain.bounded_axes and not any(frequencies_of(settings, self.domain))
+        plain = own is None and not self.domain.bounded_axes and not any(frequencies_of(settings, self.domain))
         first = [layer for layer in self.layers if plain and layer.path[-1] == "hidden_00"]
         self.layers_with_frames = self.quadratics + first
-        self._initialise = jax.jit(self._random_parameters)  # else dozens of small programs, compiled one by one
+        self._initialise = jax.jit(self.parameters.random)  # else dozens of small programs, compiled one by one
         self.scales = self._scales(settings, problem, t_start, norm) if outputs is None else np.ones(outputs)
-
-    def _layers(self) -> list[Layer]:
-        point = jnp.zeros((1, self.dimension), self.dtype)
-        shapes = jax.eval_shape(lambda: self.module.init(jax.random.key(0), point))["params"]
-        layers, start = [], 0
-        for path, leaf in sorted(traverse_util.flatten_dict(shapes).items()):
-            trunk = path[0].removeprefix("output_")
-            feeds = (int(trunk), int(trunk) + 1) if trunk != path[0] else (0, self.outputs)
-            rows, columns = leaf.shape
-            layers.append(Layer(path[:-1], start, rows, columns, feeds))
-            start = layers[-1].stop
-        return layers
 
     def _scales(self, settings: NetworkSettings, problem, t_start: float, norm: str) -> np.ndarray:
         if settings.output_scales == "auto":
+            if self.own is not None:  # its features are not known: the lowest wavenumber counts, and that of u0
+                settings = settings.model_copy(update={"frequencies": 0})
             return output_scales(problem, highest_wave_number(settings, self.domain), t_start, norm)
         if len(settings.output_scales) != self.outputs:
             raise InputError(
@@ -113,12 +95,6 @@ class Network:
         """A random theta (p,) float64."""
         return self._initialise(key)
 
-    def _random_parameters(self, key):
-        params = self.module.init(key, jnp.zeros((1, self.dimension), self.dtype))["params"]
-        flat = _flat(params)
-        weights = [flat[layer.path + ("weight",)].reshape(-1) for layer in self.layers]
-        return jnp.concatenate(weights).astype(jnp.float64)
-
     def initialise_near(self, key, masses, means, covariances):
         """A random theta (p,) for a solution near a mixture of as many Gaussians as there are quadratic forms, K.
 
@@ -130,7 +106,7 @@ class Network:
             masses: (K,). means: (K, d). covariances: (K, d, d).
         """
         theta = self.initialise(key)
-        if not self.log_density:
+        if not (self.log_density and self.quadratics):
             return theta
         masses, means, covariances = along_form_axes(self.domain, masses, means, covariances)
         axes = list(self.domain.polynomial_axes)
@@ -191,12 +167,7 @@ class Network:
 
     def weights(self, theta) -> dict:
         """theta (p,) as the flax module's parameters, in the network's dtype."""
-        theta = theta.astype(self.dtype)
-        flat = {
-            layer.path + ("weight",): theta[layer.start : layer.stop].reshape(layer.rows, layer.columns)
-            for layer in self.layers
-        }
-        return traverse_util.unflatten_dict(flat)
+        return traverse_util.unflatten_dict(self.parameters.leaves(theta.astype(self.dtype)))
 
     def field(self, theta, x) -> jax.Array:
         """The field, log u or scales u, which the parameters represent and the norms measure, at x (n, d): (n, m)."""
@@ -246,32 +217,15 @@ class Network:
             field (n, m), and for each layer (A, D): inputs A (n, rows) and cotangents D (n, outputs of the layer,
             columns), with d field_k(x_i) / d W the outer product of A_i and D_ik.
         """
-        x, params = x.astype(self.dtype), self.weights(theta)
-        # Zeros made from x, not from a shape: under shard_map they vary over the mesh as x does.
-        zeros = {
-            layer.path + ("output",): jnp.zeros((len(x), layer.columns), self.dtype) + 0 * x[:, :1]
-            for layer in self.layers
-        }
-
-        def apply(perturbations):
-            variables = {"params": params, "perturbations": traverse_util.unflatten_dict(perturbations)}
-            return self.module.apply(variables, x, mutable=["intermediates"])
-
-        field, pullback, state = jax.vjp(apply, zeros, has_aux=True)
-        cotangents = [pullback(jnp.zeros_like(field).at[:, k].set(1))[0] for k in range(self.outputs)]
-        recorded = _flat(state["intermediates"])
-        inputs = [recorded[layer.path + ("input",)][0] for layer in self.layers]
+        x = x.astype(self.dtype)
+        field, inputs, cotangents = self.parameters.linearise(theta.astype(self.dtype), x)
         if basis is not None:
             for layer, frame in zip(self.layers_with_frames, basis.frames):
                 z = (form_coordinates(self.domain, x) - frame.mean) @ frame.matrix.T
                 features = frames.monomials(z) if layer in self.quadratics else z
                 inputs[self.layers.index(layer)] = frames.affine(features).astype(self.dtype)
             inputs = [scale.astype(self.dtype) * a for scale, a in zip(basis.scales, inputs)]
-        factors = tuple(
-            (a, jnp.stack([cotangents[k][layer.path + ("output",)] for k in range(*layer.outputs)], axis=1))
-            for layer, a in zip(self.layers, inputs)
-        )
-        return field, factors
+        return field, tuple(zip(inputs, cotangents))
 
 
 def build_network(
@@ -293,7 +247,7 @@ def network_of(config: Config, problem) -> Network:
     return build_network(config.network, problem, t_start=config.integrator.t_start, norm=config.solver.norm)
 
 
-def _flat(variables) -> dict[tuple[str, ...], jax.Array]:
-    """Flax's nested dictionary of arrays as one dictionary, by paths."""
-    flat: Any = traverse_util.flatten_dict(variables)
-    return flat
+def restrict(theta, wide: Network, narrow: Network):
+    """theta (p,) of the narrow network from that of a wide one, which has the same trunk and more outputs."""
+    leaves, shapes = wide.parameters.leaves(theta), narrow.parameters.shapes
+    return narrow.parameters.flat({path: leaves[path][tuple(map(slice, shape))] for path, shape in shapes.items()})

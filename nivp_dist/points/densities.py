@@ -1,6 +1,7 @@
 """Densities of stored solutions: importance sampling from a snapshot's mixture, marginals, samples. All numpy."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -62,9 +63,16 @@ def _marginal_of(weights, means, covariances, x, axes: list[int]) -> np.ndarray 
     return _log_mixture(weights, means[:, axes], covariances[:, axes][:, :, axes], x[:, axes])
 
 
-def marginal(x: np.ndarray, mass: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """The marginal density of one coordinate in each bin: x (n,), mass (n,) = f / q, edges (bins + 1,) -> (bins,)."""
-    return np.histogram(x, edges, weights=mass)[0] / (len(x) * np.diff(edges))
+def marginal(x: np.ndarray, mass: np.ndarray, edges: Sequence[np.ndarray]) -> np.ndarray:
+    """The marginal density of k coordinates in each bin: x (n, k), mass (n,) = f / q, edges k arrays (bins + 1,).
+
+    Returns (bins of the first coordinate, bins of the second, ...).
+    """
+    shares, volumes = (
+        np.histogramdd(x, edges, weights=mass)[0],
+        functools.reduce(np.multiply.outer, map(np.diff, edges)),
+    )
+    return shares / (len(x) * volumes)
 
 
 def samples(

@@ -14,7 +14,7 @@ error of log u (root mean square under u), mass.
     10 % of the paths, from one Gaussian of twice the variance           5.3e-2   0.20   130
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,31 +87,39 @@ class Paths:
         """The ends (n, d) of paths from this device's points x (n, d), and how many on all devices are not finite.
 
         It is called inside of ``shard_map``.
-
-        Strang splitting: noise of half a step before and after a step along the drift, which is taken by the classical
-        Runge-Kutta method. The law of the ends is of second order in the step, without noise of fourth.
         """
-        steps, noise = self.settings.path_steps, self.problem.noise
-        h, rows = (t - self.t_start) / steps, jax.lax.axis_index(AXIS) * len(x) + jnp.arange(len(x))
-        drift = jax.vmap(self.problem.drift, (0, None))
+        rows = jax.lax.axis_index(AXIS) * len(x) + jnp.arange(len(x))
         widths = jnp.where(is_sample, 1.0, jnp.sqrt(self.settings.inflation))[:, None]
-
-        def diffuse(x, number, time, duration):
-            if noise is None:
-                return x
-            matrix = jnp.asarray(noise(time), x.dtype)
-            keys = jax.vmap(lambda row: random_keys.path_noise_key(key, number, row))(rows)
-            z = jax.vmap(lambda key: jax.random.normal(key, matrix.shape[1:]))(keys)
-            return x + jnp.sqrt(duration) * widths * (z @ matrix.T)
-
-        def step(number, x):
-            now = self.t_start + number * h
-            x = _runge_kutta(drift, x, now, h)
-            duration = jnp.where(number == steps - 1, h / 2, h)  # the halves after one step and before the next in one
-            return diffuse(x, number + 1, now + h, duration)
-
-        x = jax.lax.fori_loop(0, steps, step, diffuse(x, 0, self.t_start + 0.0 * h, h / 2))
+        x = along(self.problem, key, x, rows, self.t_start, t, self.settings.path_steps, widths)
         return x, jax.lax.psum(jnp.sum(~jnp.isfinite(x).all(axis=-1)), AXIS)
+
+
+def along(problem: Problem, key, x, rows, start, end, steps: int, widths: Any = 1.0):
+    """The ends (n, d), at the time `end`, of paths from points x (n, d) at the time `start`.
+
+    Strang splitting: noise of half a step before and after a step along the drift, which is taken by the classical
+    Runge-Kutta method. The law of the ends is of second order in the step, without noise of fourth.
+
+    Args:
+        rows: (n,), the numbers of the paths, which decide their noise. widths: factors (n, 1) of the noise.
+    """
+    h, drift, noise = (end - start) / steps, jax.vmap(problem.drift, (0, None)), problem.noise
+
+    def diffuse(x, number, time, duration):
+        if noise is None:
+            return x
+        matrix = jnp.asarray(noise(time), x.dtype)
+        keys = jax.vmap(lambda row: random_keys.path_noise_key(key, number, row))(rows)
+        z = jax.vmap(lambda key: jax.random.normal(key, matrix.shape[1:]))(keys)
+        return x + jnp.sqrt(duration) * widths * (z @ matrix.T)
+
+    def step(number, x):
+        now = start + number * h
+        x = _runge_kutta(drift, x, now, h)
+        duration = jnp.where(number == steps - 1, h / 2, h)  # the halves after one step and before the next in one
+        return diffuse(x, number + 1, now + h, duration)
+
+    return jax.lax.fori_loop(0, steps, step, diffuse(x, 0, start + 0.0 * h, h / 2))
 
 
 def _runge_kutta(slope, x, t, h):

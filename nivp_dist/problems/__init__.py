@@ -16,6 +16,7 @@ from nivp_dist.problems.domains import (
     WholeSpace,
 )
 from nivp_dist.problems.operators import derivatives, divergence, generator, gradient, laplacian, to_complex, to_pair
+from nivp_dist.problems.views import View
 
 __all__ = [
     "Axes",
@@ -31,6 +32,7 @@ __all__ = [
     "Problem",
     "Real",
     "Robin",
+    "View",
     "Wall",
     "WholeSpace",
     "derivatives",

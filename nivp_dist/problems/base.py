@@ -28,6 +28,7 @@ import numpy as np
 from pydantic import Field
 
 from nivp_dist.problems.domains import Domain
+from nivp_dist.problems.views import View
 
 Dimension = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -62,6 +63,10 @@ class Problem:
             run reads copies in its directory, so they are opened as ``Path(__file__).parent / "table.npy"``. Files
             outside of that folder, by absolute paths, are not copied; a resume refuses to go on when one has changed.
             Default ().
+        views: what the pictures, `nivp watch` and the movie show, a tuple of ``views.View``, such as
+            (View(axes=(0, 1), at={2: 0.5}, output=0), View(axes=(3,), marginal=True)): curves along an axis or images
+            over two, of values or of marginals. A property, where it depends on parameters. Default (): all of u in one
+            or two dimensions; lines parallel to the first four axes, and marginals along these, in more.
 
     Mistakes in a subclass raise InputError before anything large is compiled (``problems.checks``).
     """
@@ -75,6 +80,7 @@ class Problem:
     even: ClassVar[tuple[int, ...]] = ()
     parities: ClassVar[dict[int, tuple[int, ...]]] = {}
     data_files: ClassVar[tuple[str, ...]] = ()
+    views: ClassVar[tuple[View, ...]] = ()
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist import backend  # noqa: F401  float64 before any array is made
-from nivp_dist.problems import reads
+from nivp_dist.problems import reads, views
 from nivp_dist.problems.base import Problem, has_reference, output_names, stored_initial
 from nivp_dist.problems.boundary_checks import (
     POINTS,
@@ -98,6 +98,8 @@ def _domain(problem: Problem, code: UserCode) -> Domain:
         code.fail(
             f"output_names must be a tuple of one name for each output (outputs = {problem.outputs}), got {named!r}"
         )
+    if (text := code.call("views", views.mistake, problem)) is not None:
+        code.fail(text)
     return domain
 
 

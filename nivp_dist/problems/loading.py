@@ -1,4 +1,4 @@
-"""A user's file, of a problem or of callbacks, as a module.
+"""A user's file, of a problem, of callbacks or of a network, as a module.
 
 It may import the files in its folder, as a script that Python runs may. The copies in a run directory have the names of
 the files from which they were made, and several runs may be open in one process. So ``import material`` in a problem
@@ -21,15 +21,16 @@ from nivp_dist.problems import reads
 from nivp_dist.problems.reads import PREFIX
 from nivp_dist.settings import sources
 
-PREFIXES = {"problem": PREFIX, "callbacks": "nivp_callbacks_"}  # of the names of modules
-_KINDS = {"problem": "a problem file", "callbacks": "a file of callbacks"}
+PREFIXES = {"problem": PREFIX, "callbacks": "nivp_callbacks_", "network": "nivp_network_"}  # of the names of modules
+_KINDS = {"problem": "a problem file", "callbacks": "a file of callbacks", "network": "the file of a network"}
 PARTS = "_files"  # the ending of the name of the package of the modules in its folder
 
 
 def load_module(path: Path, section: str = "problem") -> ModuleType:
     """The module that a user's file defines. It is registered, because annotations are resolved by module name.
 
-    section: of the settings that names the file, "problem" or "callbacks". What a problem's modules read is noticed.
+    section: of the settings that names the file, "problem", "callbacks" or "network". What a problem's modules read is
+        noticed.
 
     Raises InputError, with file and line, for any exception in the user's code.
     """

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 import typing
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -35,7 +36,8 @@ def class_in(module: ModuleType, name: str, path: Path, base: type[Base], key: s
         raise InputError(f"{path}: {key}: there is no class '{name}' in this file; {hint}")
     cls = own[name]
     if not issubclass(cls, base):
-        raise InputError(f"{path}: class {name} must derive from nivp_dist.{base.__name__}")
+        package = "nivp_dist" if base.__module__.startswith("nivp_dist.") else base.__module__.rpartition(".")[0]
+        raise InputError(f"{path}: class {name} must derive from {package}.{base.__name__}")
     return cls
 
 
@@ -45,7 +47,24 @@ def instance(cls: type[Base], parameters: dict[str, Any], source: str, section: 
     source: the name of the class's file in messages. section: of the settings that has the parameters. Raises
     InputError: an unknown parameter, one of the wrong type or out of range, or an exception in the user's code.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    values = validated(cls, parameters, source, section)
+    try:
+        return cls(**values)
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001  code of users can raise anything
+        place = place_of(error, file_of(cls)) or source
+        raise InputError(f"{place}: {first_line(error)}") from None
+
+
+def validated(
+    cls: type, parameters: dict[str, Any], source: str, section: str, given: Collection[str] = ()
+) -> dict[str, Any]:
+    """The parameters of a dataclass, from those of the settings, with their types and bounds checked.
+
+    given: fields that are no parameters. Otherwise as ``instance``, which also says what is raised.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init and field.name not in given}
     for name in parameters:
         if name not in fields:
             close = nearest(name, fields)
@@ -58,13 +77,7 @@ def instance(cls: type[Base], parameters: dict[str, Any], source: str, section: 
     for name, field in fields.items():
         if name not in values and (field.default, field.default_factory) == no_default:
             raise InputError(f"{source}: {section}.{name} must be set: it has no default")
-    try:
-        return cls(**values)
-    except InputError:
-        raise
-    except Exception as error:  # noqa: BLE001  code of users can raise anything
-        place = place_of(error, file_of(cls)) or source
-        raise InputError(f"{place}: {first_line(error)}") from None
+    return values
 
 
 def file_of(cls: type) -> str | None:

@@ -1,6 +1,8 @@
-"""`nivp plot` and `nivp compare`. What is slow to import is imported when they are called."""
+"""`nivp watch`, `nivp plot` and `nivp compare`. What is slow to import is imported when they are called."""
 
+import contextlib
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -9,15 +11,46 @@ from nivp_dist.storage import run_directory
 from nivp_dist.storage.metrics import plain
 
 
+@click.command(epilog="Example: nivp watch runs/heat-001 10")
+@click.argument("directory", metavar="DIR")
+@click.argument("seconds", type=click.FloatRange(0.1), default=2.0, metavar="[SECONDS]")
+def watch(directory, seconds):
+    """Show status, solution and course of the run in DIR in the terminal until it ends, looking every SECONDS.
+
+    From any host that sees DIR: it reads files only. The default is 2 s. What is not a terminal gets lines.
+    """
+    run_directory.read_summary(directory)  # raises InputError where there is no run
+    from nivp_dist.report.watch import watch as watch_
+
+    with contextlib.suppress(AttributeError):  # a stream of another kind
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  blocks that it cannot encode are shown as ?
+    watch_(directory, sys.stdout, seconds)
+
+
 @click.command(epilog="Example: nivp plot runs/heat-001")
 @click.argument("directory", metavar="DIR")
-@click.option("--output", metavar="FOLDER", help="Folder for the pictures. Default: pictures in DIR.")
-def plot(directory, output):
-    """Draw the pictures of the run in DIR and print where they are."""
-    run_directory.read_summary(directory)  # raises InputError where there is no run
-    from nivp_dist.report import pictures
+@click.option(
+    "--output", metavar="PATH", help="Folder for the pictures, or file of the movie. Default: in DIR/pictures."
+)
+@click.option(
+    "--movie", is_flag=True, help="In place of the pictures, the solution at all stored times: a .gif or .mp4."
+)
+@click.option("--style", metavar="NAME", help="A style of matplotlib, such as ggplot. Default: a plain one of ours.")
+def plot(directory, output, movie, style):
+    """Draw the pictures of the run in DIR, or its movie, and print where they are.
 
-    for path in pictures.draw(Path(directory), output=output):
+    The movie is pictures/solution.gif, or what --output says: a .gif, or with the program ffmpeg a .mp4.
+    """
+    run_directory.read_summary(directory)  # raises InputError where there is no run
+    if movie:
+        from nivp_dist.report.movie import draw_movie
+
+        drawn = [draw_movie(directory, output=output, style=style)]
+    else:
+        from nivp_dist.report import pictures
+
+        drawn = pictures.draw(Path(directory), output=output, style=style)
+    for path in drawn:
         click.echo(path)
 
 

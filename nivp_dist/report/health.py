@@ -10,14 +10,14 @@ from matplotlib.ticker import MaxNLocator
 from nivp_dist.formatting import duration
 from nivp_dist.storage.metrics import RECORDED
 
-BLUE, ORANGE, GREY = "#1f5fa8", "#d9781e", "#888888"
-COLOURS = (BLUE, ORANGE, "#3a8f4d", "#7a4fa3", GREY)
+COLOURS = FIRST, SECOND, *_ = tuple(f"C{i}" for i in range(5))  # of the style that is chosen (report.style)
+GREY = "#888888"
 SMALL_SHARE = "small_share_"  # the beginning of the metrics with the shares of the layers
 SHOWN_LAYERS = 4  # those with the largest shares; the sum of the others is one more curve
 MARKED_STEPS = 200  # a curve of at most so many steps gets a marker at each of them
 # metric -> (label, style): the estimate of the error, and the parts that it is the sum of
 PARTS = {"initial": ":", "residual": "--", "steps": "-.", "refits": (0, (5, 1, 1, 1, 1, 1))}
-ESTIMATES = {"estimate": ("estimate", {"color": ORANGE, "linewidth": 1.6})} | {
+ESTIMATES = {"estimate": ("estimate", {"color": SECOND, "linewidth": 1.6})} | {
     f"estimate_{part}": (f"of which {part}", {"color": GREY, "linewidth": 1.2, "linestyle": style})
     for part, style in PARTS.items()
 }
@@ -72,7 +72,7 @@ def error_figure(errors: Metrics, metrics: Metrics | None = None) -> Figure | No
 
     errors: as ``Run.errors`` returns them. metrics: as ``report.course`` reads them, for the estimate.
     """
-    dots = {"color": BLUE, "marker": "o", "markersize": 5}
+    dots = {"color": FIRST, "marker": "o", "markersize": 5}
     series = [("against the reference", errors["t"], errors["relative_l2"], dots)]
     for name, (label, style) in ESTIMATES.items():
         if metrics and name in metrics:
@@ -102,7 +102,7 @@ def recorded_figure(metrics: Metrics) -> Figure | None:
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
     for axis, (name, values) in zip(axes, recorded.items()):
         seen = np.isfinite(values)
-        axis.plot(metrics["t"][seen], values[seen], color=BLUE, linewidth=1.3, marker="." if seen.sum() < 50 else "")
+        axis.plot(metrics["t"][seen], values[seen], color=FIRST, linewidth=1.3, marker="." if seen.sum() < 50 else "")
         axis.set_title(name, loc="left", fontsize=11)
         axis.grid(True, alpha=0.25)
     axes[-1].set_xlabel("time t")

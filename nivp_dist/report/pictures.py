@@ -1,7 +1,9 @@
 """The pictures of a run, drawn from its directory: health.png, error.png, callbacks.png, solution.png,
 marginals.png."""
 
+import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -10,8 +12,8 @@ from nivp_dist.errors import InputError
 from nivp_dist.problems.base import Problem
 from nivp_dist.report.course import read_course
 from nivp_dist.report.health import error_figure, health_figure, recorded_figure
-from nivp_dist.report.marginals import marginals_figure
-from nivp_dist.report.solution import SLICES_FROM, solution_figure
+from nivp_dist.report.solution import marginals_figure, solution_figure
+from nivp_dist.report.style import style as style_of
 from nivp_dist.run.stored import Run, open_run
 from nivp_dist.storage.files import write_whole
 from nivp_dist.storage.metrics import EVENTS, iterate
@@ -20,23 +22,29 @@ FOLDER = "pictures"
 DOTS_PER_INCH = 130
 
 
-def draw(directory: str | Path, problem: Problem | None = None, output: str | Path | None = None) -> list[Path]:
+def draw(
+    directory: str | Path,
+    problem: Problem | None = None,
+    output: str | Path | None = None,
+    style: str | None = None,
+) -> list[Path]:
     """Draw the pictures of a run as far as it has come, and return their paths.
 
     health.png is always drawn; error.png if an error or an estimate is known; callbacks.png if callbacks have recorded
-    numbers; solution.png, and from three dimensions
-    on marginals.png, if there are snapshots. A picture is replaced as a whole, never left half-written.
+    numbers; solution.png and marginals.png, if there are snapshots, by the views of the problem
+    (``problems.views.views_of``). A picture is replaced as a whole, never left half-written.
 
     problem: the instance, if the run was started from Python with one. output: the folder for the pictures; default:
-    ``pictures`` in the run directory.
+    ``pictures`` in the run directory. style: the name of a style of matplotlib; default: ours.
 
-    Raises InputError if the directory holds no run, if the folder cannot be written, or if the problem cannot be
-    loaded (after the pictures that do not need the problem).
+    Raises InputError if the directory holds no run, if the style is not known, if the folder cannot be written, or if
+    the problem cannot be loaded (after the pictures that do not need the problem).
     """
     run = open_run(directory, problem)
     folder = run.directory / FOLDER if output is None else Path(output)
     try:
-        return _draw_into(folder, run)
+        with style_of(style):
+            return _draw_into(folder, run)
     except OSError as error:
         place = error.filename or folder
         raise InputError(f"{place}: cannot be written: {error.strerror}; draw elsewhere with --output") from None
@@ -44,23 +52,31 @@ def draw(directory: str | Path, problem: Problem | None = None, output: str | Pa
 
 def _draw_into(folder: Path, run: Run) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with damage_is_named():
         metrics, errors = read_course(run.directory), run.errors()
         refits = [event for event in iterate(run.directory / EVENTS) if event.get("kind") == "refit"]
+    stored = len(run.times) > 0
+    figures = {
+        "health": lambda: health_figure(metrics, refits),
+        "error": lambda: error_figure(errors, metrics),
+        "callbacks": lambda: recorded_figure(metrics),
+        "solution": lambda: solution_figure(run) if stored else None,
+        "marginals": lambda: marginals_figure(run) if stored else None,
+    }
+    paths = []
+    for name, make in figures.items():
+        if (figure := make()) is not None:
+            paths.append(_save(figure, folder / f"{name}.png"))
+    return paths
+
+
+@contextlib.contextmanager
+def damage_is_named() -> Iterator[None]:
+    """What cannot be read of a run directory raises InputError."""
+    try:
+        yield
     except ValueError as error:
         raise InputError(f"{error}: it is damaged; move it away, and draw what is left") from None
-    paths = [_save(health_figure(metrics, refits), folder / "health.png")]
-    figure = error_figure(errors, metrics)
-    if figure is not None:
-        paths.append(_save(figure, folder / "error.png"))
-    figure = recorded_figure(metrics)
-    if figure is not None:
-        paths.append(_save(figure, folder / "callbacks.png"))
-    if len(run.times):
-        paths.append(_save(solution_figure(run), folder / "solution.png"))
-        if run.problem.domain.dimension >= SLICES_FROM:
-            paths.append(_save(marginals_figure(run), folder / "marginals.png"))
-    return paths
 
 
 def _save(figure: Figure, path: Path) -> Path:

@@ -1,201 +1,107 @@
-"""Figures of the solution beside its reference: curves (d = 1), images (d = 2), slices (d >= 3)."""
+"""Figures of the solution beside its reference, by the views of its problem: curves, images, lines and marginals."""
 
-from typing import NamedTuple
-
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import ScalarFormatter
 
-from nivp_dist.problems.base import output_names
-from nivp_dist.report.health import BLUE, ORANGE
+from nivp_dist.problems.base import Problem
+from nivp_dist.problems.views import View, views_of
+from nivp_dist.report import panels
+from nivp_dist.report.sections import Moment, Section
 from nivp_dist.run.stored import Run
-from nivp_dist.run.window import chosen_times, window
+from nivp_dist.run.window import chosen_times
 
-SLICES_FROM = 3  # the smallest dimension that is shown by slices and marginals
-MAX_COLUMNS = 4  # the largest number of coordinates in a row of panels
-MAX_OUTPUTS = 2  # the largest number of outputs of a system that are shown
-CURVE_POINTS, IMAGE_POINTS = 401, 161  # along each axis
-SIGNED = 0.05  # a field is shown as signed if the smaller of its extremes exceeds this part of the larger
+SHORT = 8  # characters of a name that is followed by the time on the same line
 
 
-def solution_figure(run: Run) -> Figure:
-    """The figure that suits the dimension, of a run with at least one snapshot."""
-    d = run.problem.domain.dimension
-    return curves_figure(run) if d == 1 else images_figure(run) if d == 2 else slices_figure(run)
+def solution_figure(run: Run) -> Figure | None:
+    """The views that show values, of a run with at least one snapshot; None if its problem has no such view."""
+    return _figure(run, [view for view in views_of(run.problem) if not view.marginal])
 
 
-def curves_figure(run: Run) -> Figure:
-    """d = 1: network and reference over x, a column for each time, a row for each of the first two outputs."""
-    times, outputs = chosen_times(run.times), min(run.problem.outputs, MAX_OUTPUTS)
-    figure = Figure(figsize=(3.4 * len(times) + 0.8, 2.9 * outputs + 0.7), layout="constrained")
-    axes = figure.subplots(outputs, len(times), squeeze=False, sharex="col")
-    for column, t in enumerate(times):
-        lower, upper, _ = window(run, t)
-        x = np.linspace(lower[0], upper[0], CURVE_POINTS)
-        network, reference = values(run, t, x[:, None])
-        for k in range(outputs):
-            axis = axes[k, column]
-            _curves(axis, x, network[:, k], _output(reference, k))
-            if k == 0:
-                axis.set_title(f"t = {t:.4g}")
-            if column == 0:
-                axis.set_ylabel(output_name(run, k))
-        axes[-1, column].set_xlabel("$x$")
-    axes[0, 0].legend(fontsize=9)
+def marginals_figure(run: Run) -> Figure | None:
+    """The views that show marginals, likewise."""
+    return _figure(run, [view for view in views_of(run.problem) if view.marginal])
+
+
+def _figure(run: Run, views: list[View]) -> Figure | None:
+    """Curves of a problem in several dimensions stand beside each other, a row for each time; everything else has a
+    column for each time."""
+    if not views:
+        return None
+    moments = [Moment(run, t) for t in chosen_times(run.times)]
+    rows = [[moment.section(view) for moment in moments] for view in views]
+    if run.problem.domain.dimension > 1 and all(len(view.axes) == 1 for view in views):
+        figure = _curves_figure(run.problem, list(zip(*rows)))
+    else:
+        figure = _rows_figure(run.problem, rows)
+    title = subtitle(run.problem, views)
+    if title:
+        figure.suptitle(title, fontsize=11)
     return figure
 
 
-# Images (d = 2) ---------------------------------------------------------------------------------
+def subtitle(problem: Problem, views: list[View]) -> str:
+    """What is to be said of the coordinates that views do not show."""
+    if all(view.marginal for view in views):
+        return "marginals: integrals over all other coordinates, by importance sampling"
+    free = any(len(view.axes) + len(view.at) < problem.domain.dimension for view in views if not view.marginal)
+    return "other coordinates: those of the mean of the density of points" if free else ""
 
 
-class _Fields(NamedTuple):
-    """Network (n, m) and reference (n, k) on a regular grid at time t. extent: of the image, as matplotlib wants it."""
-
-    t: float
-    extent: tuple[float, float, float, float]
-    network: np.ndarray
-    reference: np.ndarray | None
-
-    def image(self, kind: str, k: int) -> np.ndarray | None:
-        """The network, the reference or the difference of the two for output k (n,); None if there is none."""
-        u, exact = self.network[:, k], _output(self.reference, k)
-        if kind == "network":
-            return u
-        return exact if kind == "reference" or exact is None else u - exact
-
-    def colours(self, kind: str, k: int) -> dict:
-        """The colour scale: network and reference share one, that of the difference is symmetric about zero."""
-        shared = ("difference",) if kind == "difference" else ("network", "reference")
-        images = [self.image(name, k) for name in shared]
-        present = np.concatenate([image for image in images if image is not None])
-        return _colours(present, symmetric=kind == "difference")
-
-
-def images_figure(run: Run) -> Figure:
-    """d = 2: network, reference and their difference as images, a column for each time."""
-    fields = [_fields(run, t) for t in chosen_times(run.times)]
-    rows = []
-    for k in range(min(run.problem.outputs, MAX_OUTPUTS)):
-        compared = any(field.image("reference", k) is not None for field in fields)
-        rows += [(k, kind) for kind in (("network", "reference", "difference") if compared else ("network",))]
-    layout = ConstrainedLayoutEngine(wspace=0.08)  # keeps the labels of a colour bar off the panel to its right
-    figure = Figure(figsize=(3.9 * len(fields) + 0.6, 3.0 * len(rows) + 0.4), layout=layout)
-    axes = figure.subplots(len(rows), len(fields), squeeze=False)
-    for column, field in enumerate(fields):
-        axes[0, column].set_title(f"t = {field.t:.4g}")
-        for row, (k, kind) in enumerate(rows):
-            axis, image = axes[row, column], field.image(kind, k)
-            if image is None:  # the reference does not hold at this time
-                axis.set_axis_off()
-                continue
-            _draw_image(figure, axis, image, field.extent, field.colours(kind, k))
-            if column == 0:
-                axis.set_ylabel(f"{kind}, {output_name(run, k)}\n{coordinate(1)}")
-            if row == len(rows) - 1:
-                axis.set_xlabel(coordinate(0))
-    return figure
-
-
-def _fields(run: Run, t: float) -> _Fields:
-    lower, upper, _ = window(run, t)
-    grid = np.stack(np.meshgrid(*(np.linspace(lower[i], upper[i], IMAGE_POINTS) for i in range(2))), axis=-1)
-    extent = (lower[0], upper[0], lower[1], upper[1])
-    return _Fields(t, extent, *values(run, t, grid.reshape(-1, 2)))
-
-
-def _draw_image(figure: Figure, axis: Axes, image: np.ndarray, extent, scale: dict) -> None:
-    square = image.reshape(IMAGE_POINTS, IMAGE_POINTS)
-    formatter = ScalarFormatter(useMathText=True)
-    formatter.set_powerlimits((-2, 3))
-    drawn = axis.imshow(square, origin="lower", extent=extent, aspect="auto", **scale)
-    bar = figure.colorbar(drawn, cax=axis.inset_axes((1.03, 0.0, 0.05, 1.0)), format=formatter)  # as high as the image
-    bar.ax.tick_params(labelsize=8)
-    axis.tick_params(labelsize=8)
-    axis.set_box_aspect(1)
-
-
-def _colours(image: np.ndarray, symmetric: bool) -> dict:
-    """Colour map and limits. A density with a small negative undershoot is not shown as a signed field."""
-    finite = image[np.isfinite(image)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
-    if symmetric or (low < 0 < high and min(-low, high) > SIGNED * max(-low, high)):
-        limit = max(-low, high) or 1.0
-        return {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
-    return {"cmap": "viridis", "vmin": low, "vmax": high if high > low else low + 1.0}
-
-
-# Slices (d >= 3) --------------------------------------------------------------------------------
-
-
-def slices_figure(run: Run) -> Figure:
-    """d >= 3: the first output along lines parallel to the first four axes, a row for each time.
-
-    The lines pass through the mean of the density of the collocation points.
-    """
-    times = chosen_times(run.times)
-    figure, axes = panel_grid(run, times)
-    for row, t in zip(axes, times):
-        lower, upper, centre = window(run, t)
-        for i, axis in enumerate(row):
-            x = np.tile(centre, (CURVE_POINTS, 1))
-            x[:, i] = np.linspace(lower[i], upper[i], CURVE_POINTS)
-            network, reference = values(run, t, x)
-            _curves(axis, x[:, i], network[:, 0], _output(reference, 0))
-        row[0].set_ylabel(f"{output_name(run, 0)} at t = {t:.4g}")
-    axes[0, 0].legend(fontsize=9)
-    figure.suptitle("slices parallel to the axes, through the mean of the density of points", fontsize=11)
-    return figure
-
-
-def panel_grid(run: Run, times: np.ndarray) -> tuple[Figure, np.ndarray]:
-    """A figure of panels (times, coordinates) for the first coordinates, with their names below the last row."""
-    columns = min(run.problem.domain.dimension, MAX_COLUMNS)
+def _curves_figure(problem: Problem, rows: list[tuple[Section, ...]]) -> Figure:
+    """A row for each time, a column for each view."""
+    views = [section.view for section in rows[0]]
+    outputs = {(view.output, view.marginal) for view in views}
     layout = ConstrainedLayoutEngine(wspace=0.05)  # keeps the tick labels of neighbouring panels apart
-    figure = Figure(figsize=(3.3 * columns + 0.8, 2.5 * len(times) + 0.9), layout=layout)
-    axes = figure.subplots(len(times), columns, squeeze=False, sharey="row")
-    for i, axis in enumerate(axes[-1]):
-        axis.set_xlabel(coordinate(i))
+    figure = Figure(figsize=(3.3 * len(views) + 0.8, 2.5 * len(rows) + 0.9), layout=layout)
+    axes = figure.subplots(len(rows), len(views), squeeze=False, sharey="row" if len(outputs) == 1 else False)
+    names = [panels.view_name(problem, view) for view in views]
+    for row, sections in zip(axes, rows):
+        for axis, section in zip(row, sections):
+            panels.curves(axis, section)
+        time = f"t = {sections[0].t:.4g}"
+        between = "\n" if len(names[0]) > SHORT else " "
+        row[0].set_ylabel(time if len(set(names)) > 1 else f"{names[0]}{between}at {time}")
+    for axis, view in zip(axes[-1], views):
+        axis.set_xlabel(panels.coordinate(problem, view.axes[0]))
+    if len(set(names)) > 1:
+        for axis, name in zip(axes[0], names):
+            axis.set_title(name, fontsize=10)
     figure.align_ylabels(axes[:, 0])
-    return figure, axes
+    axes[0, 0].legend(fontsize=9)
+    return figure
 
 
-# Common parts -----------------------------------------------------------------------------------
+def _rows_figure(problem: Problem, rows: list[list[Section]]) -> Figure:
+    """A column for each time; a row for each view of one axis, and for each image of a view of two."""
+    kinds = [(sections, kind, kind == kinds_of(sections)[-1]) for sections in rows for kind in kinds_of(sections)]
+    columns = len(rows[0])
+    layout = ConstrainedLayoutEngine(wspace=0.08)  # keeps the labels of a colour bar off the panel to its right
+    figure = Figure(figsize=(3.9 * columns + 0.6, 3.0 * len(kinds) + 0.4), layout=layout)
+    axes = figure.subplots(len(kinds), columns, squeeze=False)
+    for row, (sections, kind, last) in zip(axes, kinds):
+        view = sections[0].view
+        across = [panels.coordinate(problem, number) for number in view.axes]
+        signed = panels.signed_at_some_time(sections, kind) if kind else False
+        for axis, section in zip(row, sections):
+            if kind:
+                panels.image(axis, section, kind, panels.colours_of([section], kind, signed))
+            else:
+                panels.curves(axis, section)
+        label = panels.view_name(problem, view)
+        row[0].set_ylabel(f"{kind}, {label}\n{across[1]}" if kind else label)
+        for axis in row if last else ():
+            axis.set_xlabel(across[0])
+    for axis, section in zip(axes[0], rows[0]):
+        axis.set_title(f"t = {section.t:.4g}")
+    curves = [row[0] for row, (_, kind, _) in zip(axes, kinds) if not kind]
+    for axis in curves[:1]:
+        axis.legend(fontsize=9)
+    return figure
 
 
-def values(run: Run, t: float, x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Network (n, m) and reference (n, k), or None without one, at points x (n, d)."""
-    reference = run.reference(t)
-    return run.solution(t)(x), None if reference is None else reference(x)
-
-
-def coordinate(i: int) -> str:
-    """The label of coordinate i, counted from 0."""
-    return f"$x_{{{i + 1}}}$"
-
-
-def output_name(run: Run, k: int) -> str:
-    """The label of output k, counted from 0."""
-    name = output_names(run.problem)[k]
-    base, _, index = name.partition("_")
-    return f"${base}_{{{index}}}$" if index and base.isalnum() and index.isalnum() else name
-
-
-def format_axis(axis: Axes) -> None:
-    """Powers of ten on the y axis where its numbers need them, a faint grid, and no margin along x."""
-    axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
-    axis.grid(True, alpha=0.25)
-    axis.margins(x=0)
-
-
-def _output(reference: np.ndarray | None, k: int) -> np.ndarray | None:
-    """Output k of a reference, which may have fewer outputs than the network."""
-    return None if reference is None or k >= reference.shape[1] else reference[:, k]
-
-
-def _curves(axis: Axes, x: np.ndarray, network: np.ndarray, reference: np.ndarray | None) -> None:
-    axis.plot(x, network, color=BLUE, linewidth=1.6, label="network")
-    if reference is not None:
-        axis.plot(x, reference, color=ORANGE, linewidth=1.4, linestyle="--", label="reference")
-    format_axis(axis)
+def kinds_of(sections: list[Section]) -> tuple[str, ...]:
+    """The rows of a view: one of curves, ("",), or its images, of which one alone needs no reference."""
+    if len(sections[0].view.axes) == 1:
+        return ("",)
+    return panels.KINDS if any(section.reference is not None for section in sections) else panels.KINDS[:1]

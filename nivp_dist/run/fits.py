@@ -238,8 +238,8 @@ class Fits:
     # Parts ----------------------------------------------------------------------------------------
 
     def _parameters_near(self, key, density: Density):
-        """Parameters (p,) whose quadratic forms are the Gaussians of the density."""
-        count = number_of_gaussians(self.config.network)
+        """Parameters (p,) whose quadratic forms, if there are any, are the Gaussians of the density."""
+        count = max(1, number_of_gaussians(self.config.network))
         return self.fitted.initialise_near(key, *mixture.gaussians(density, count))
 
     def _network_part(self, theta):

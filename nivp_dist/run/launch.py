@@ -23,7 +23,7 @@ from nivp_dist.run.stored import session_class
 from nivp_dist.settings import files
 from nivp_dist.settings.files import RECORD, read_config
 from nivp_dist.settings.model import ClusterSettings, Config
-from nivp_dist.storage import callback_copy, problem_copy, run_directory
+from nivp_dist.storage import callback_copy, network_copy, problem_copy, run_directory
 from nivp_dist.storage.lock import hold, in_use
 
 
@@ -67,9 +67,11 @@ def is_present(directory: str | Path) -> bool:
 
 
 def continuation(directory: Path, wanted: Config) -> tuple[Config, bool]:
-    """As ``settings.files.continuation``; modules and data of the user's problem may not have changed either."""
+    """As ``settings.files.continuation``; modules and data of the user's problem and network may not have changed
+    either."""
     found = files.continuation(directory, callback_copy.reuse(wanted, directory))
     kept, now = problem_copy.recorded(directory), problem_copy.table(registry.files_of(wanted.problem))
+    now |= network_copy.table(wanted)
     if changed := [name for name in kept | now if kept.get(name) != now.get(name)]:
         mend = "undo the change, or choose another directory"
         raise InputError(f"{directory}: holds a run with other contents of {changed[0]}: it cannot go on; {mend}")

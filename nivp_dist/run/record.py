@@ -253,7 +253,8 @@ class Record:
     def _other_configuration(self, history: History) -> str:
         changed = changed_keys(history.settings, self._settings)
         keys = [key for key in changed if key not in CHANGEABLE and not key.startswith("callbacks.")]
-        had = {key: value_of(history.settings, key) for key in keys} | {"problem.file": "other contents"}
+        had = {key: value_of(history.settings, key) for key in keys}
+        had |= dict.fromkeys(("problem.file", "network.file"), "other contents")
         words = [f"{key} (the run had {had[key]})" for key in keys]
         where = f"{self.directory / RECORD}: another configuration than that of its checkpoints"
         return f"{where}: {', '.join(words)}; put it back, and resume"

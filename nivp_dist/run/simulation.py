@@ -13,6 +13,7 @@ from nivp_dist.monitoring.adaptation import MuAdaptation, PointRefinement
 from nivp_dist.monitoring.estimate import Estimate
 from nivp_dist.monitoring.evaluation import Score, Scorer
 from nivp_dist.monitoring.signatures import StepHistory
+from nivp_dist.network import own_checks
 from nivp_dist.network.forms import with_gaussians
 from nivp_dist.network.network import network_of
 from nivp_dist.points.sampling import Sampler
@@ -42,6 +43,7 @@ class Simulation:
     def __init__(self, config: Config, problem: Problem):
         config = with_gaussians(config, problem)
         self.network = network = network_of(config, problem)
+        own_checks.check(network)
         self.config = config = with_points(config, network.size)
         self.problem, self.mesh = problem, make_mesh(config.devices)
         self.output_times = output_times(config)

@@ -11,7 +11,7 @@ import numpy as np
 from nivp_dist.errors import InputError
 from nivp_dist.problems.base import Problem, evaluate_reference, has_reference
 from nivp_dist.problems.registry import SHIPPED, load
-from nivp_dist.run.observables import Estimate, StoredDensity
+from nivp_dist.run.stored_density import DensityRun
 from nivp_dist.settings.files import RECORD, read_config
 from nivp_dist.settings.model import ProblemSettings
 from nivp_dist.storage import problem_copy, run_directory, snapshots
@@ -31,13 +31,11 @@ METRIC_NAMES = (
     "cg_iterations_first spectrum_seconds"
 ).split()
 DENSITY_ERRORS = ("relative_l2_normalised", "log_rms")
-POINTS = 40_000  # that observables are estimated from; standard errors are then about half a percent of a width
 
 Field = Callable[[np.ndarray], np.ndarray]
-Function = Callable[[np.ndarray], np.ndarray]  # of points (n, d)
 
 
-class Run:
+class Run(DensityRun):
     """A run on the disk. Every call reads the files anew, so that a run in progress can be watched.
 
     Attributes:
@@ -93,9 +91,8 @@ class Run:
         from nivp_dist.run.stored_solution import StoredSolution
 
         found = self._find(t)
-        files, file = [found.path], self.config.problem.file
-        if file is not None:
-            files += [Path(file), *(self.directory / name for name in problem_copy.recorded(self.directory))]
+        files = [Path(file) for file in [self.config.problem.file] if file is not None]
+        files = [found.path, *files, *(self.directory / name for name in problem_copy.recorded(self.directory))]
         theta = snapshots.load(found.path)["theta"]
         return StoredSolution(self._network, theta, found.t, files, self.directory / RECORD)
 
@@ -172,48 +169,6 @@ class Run:
         what = tabulated.kind(grid, at, bounds, marginals, samples, seed)
         return tabulated.dataset(tabulated.tabulate(self, what, times))
 
-    # Densities ------------------------------------------------------------------------------------
-
-    def entropy(self, t: float) -> float:
-        """- int p log p at a stored time, p the first output over its mass. Raises ValueError if u is not a density."""
-        entropy = float(self.snapshot(t).get("entropy", np.nan))
-        if np.isnan(entropy):
-            raise ValueError(f"there is no entropy at t = {t:g}: u is not a density (Problem.density)")
-        return entropy
-
-    def expectation(self, t: float, f: Function, points: int = POINTS) -> Estimate:
-        """The integral of f(x) p(x) at a stored time, p the first output over its mass, and its standard error.
-
-        f: points (n, d) -> (n,), or (n, ...) for several functions at once. points: how many are drawn.
-        """
-        return self._density(t).expectation(f, points)
-
-    def probability(self, t: float, inside: Function, points: int = POINTS) -> Estimate:
-        """The probability of a set at a stored time. inside: points (n, d) -> (n,) booleans."""
-        return self._density(t).expectation(lambda x: np.asarray(inside(x), bool), points)
-
-    def quantiles(self, t: float, quantity: int | Function, levels, points: int = POINTS) -> Estimate:
-        """The quantiles at a stored time of a coordinate, by its number, or of a function of points (n, d) -> (n,).
-
-        levels: probabilities (k,) between 0 and 1.
-        """
-        return self._density(t).quantiles(quantity, levels, points)
-
-    def marginal(self, t: float, axis: int | tuple[int, ...], edges, points: int = POINTS) -> Estimate:
-        """The marginal density of x_axis at a stored time, mass one: its mean over each bin between edges (k + 1,),
-        (k,). For several axes a tuple of their numbers, and one of their edges: (k of the first, k of the second, ...).
-        """
-        several = isinstance(axis, tuple)
-        axes, every = (axis, edges) if several else ((axis,), (edges,))
-        return self._density(t).marginal(axes, [np.asarray(one, np.float64) for one in every], points)
-
-    def samples(self, t: float, n: int, seed: int = 0) -> np.ndarray:
-        """n samples (n, d) of the first output at a stored time, taken as a density of any mass (``densities``)."""
-        return self._density(t).samples(n, seed)
-
-    def _density(self, t: float) -> StoredDensity:
-        return StoredDensity(self.snapshot(t), self.solution(t), self.problem.domain)
-
     # ----------------------------------------------------------------------------------------------
 
     def _stored(self, wanted: Callable[[str], bool]) -> list[dict[str, np.ndarray]]:
@@ -232,6 +187,7 @@ class Run:
         from nivp_dist.network.forms import with_gaussians
         from nivp_dist.network.network import network_of
 
+        problem_copy.require_unchanged(self.directory)
         return network_of(with_gaussians(self.config, self.problem), self.problem)
 
     def _points(self, points) -> np.ndarray:

@@ -14,7 +14,8 @@ import numpy as np
 from nivp_dist.errors import InputError
 from nivp_dist.problems.base import output_names
 from nivp_dist.run.observables import StoredDensity
-from nivp_dist.run.stored import POINTS, Run
+from nivp_dist.run.stored import Run
+from nivp_dist.run.stored_density import POINTS
 from nivp_dist.run.window import window
 from nivp_dist.settings.files import RECORD, VERSIONS, read_toml
 

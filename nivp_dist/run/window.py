@@ -9,9 +9,9 @@ MAX_TIMES = 4  # the largest number of output times that are shown
 REACH = 4.0  # standard deviations on either side of the mean that are shown along a real axis
 
 
-def chosen_times(times: np.ndarray) -> np.ndarray:
-    """At most MAX_TIMES of the stored times, evenly spread, the first and the last included."""
-    return times[np.unique(np.linspace(0, len(times) - 1, min(MAX_TIMES, len(times))).round().astype(int))]
+def chosen_times(times: np.ndarray, most: int = MAX_TIMES) -> np.ndarray:
+    """At most so many of the stored times, evenly spread, the first and the last included."""
+    return times[np.unique(np.linspace(0, len(times) - 1, min(most, len(times))).round().astype(int))]
 
 
 def mixture_moments(snapshot: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -39,6 +39,9 @@ CHANGEABLE = (
     "devices",
 )
 
+# The sections whose key `file` names a Python file of the user.
+WITH_FILES = ("problem", "network", "callbacks")
+
 
 class Description(NamedTuple):
     """The comments at the top of a configuration: what it solves, how long that takes, and the error at the end."""
@@ -97,7 +100,7 @@ def read_config(
     resolve_files(data, path.parent if path.is_file() else Path.cwd())
     for key, text in overrides.items():
         _set(data, key, parse_value(text))
-    if overrides.keys() & {"problem.file", "callbacks.file"}:
+    if overrides.keys() & {f"{section}.file" for section in WITH_FILES}:
         resolve_files(data, Path.cwd())
     if "integrator.t_end" in overrides and "output.times" not in overrides:
         _leave_out_late_times(data, note)
@@ -115,7 +118,7 @@ def resume_config(
     if not record.is_file():
         raise InputError(no_run_in(directory))
     fixed = [key for key in overrides or {} if key not in CHANGEABLE and key in known_keys()]
-    fixed += [key for key in overrides or {} if key.startswith("problem.parameters.")]
+    fixed += [key for key in overrides or {} if key.startswith(("problem.parameters.", "network.parameters."))]
     if fixed:
         raise InputError(
             f"{COMMAND_LINE}: {fixed[0]} decides the result and cannot change in a resumed run; "
@@ -134,11 +137,11 @@ def continuation(directory: str | Path, wanted: Config) -> tuple[Config, bool]:
     if changed := changed_keys(before, now):
         key = changed[0]
         values = f"{key} = {value_of(before, key)}, and now it is {value_of(now, key)}"
-        what = "other contents of problem.file" if key == "problem.file" else values
+        what = f"other contents of {key}" if key in ("problem.file", "network.file") else values
         mend = "undo the change, or choose another directory"
         raise InputError(f"{directory}: holds a run with {what}: it cannot go on with that; {mend}")
     output = wanted.output.model_copy(update={"directory": kept.output.directory})
-    wanted = wanted.model_copy(update={"problem": kept.problem, "output": output})
+    wanted = wanted.model_copy(update={"problem": kept.problem, "network": kept.network, "output": output})
     return wanted, wanted != kept
 
 
@@ -183,8 +186,8 @@ def read_toml(path: Path) -> dict:
 
 
 def resolve_files(data: dict, folder: Path) -> None:
-    """Make a relative problem.file and a relative callbacks.file absolute, starting at a folder."""
-    for name in ("problem", "callbacks"):
+    """Make the relative files of the user absolute, starting at a folder."""
+    for name in WITH_FILES:
         section = data.get(name)
         if isinstance(section, dict) and isinstance(section.get("file"), str):
             try:
@@ -286,8 +289,8 @@ def all_settings(config: Config) -> dict:
     """
     data = config.model_dump(mode="json", by_alias=True)
     data["output"].pop("directory")
-    for section in ("problem", "callbacks"):
-        if (file := data[section]["file"]) is not None and (section == "problem" or config.callbacks.classes):
+    for section in WITH_FILES:
+        if (file := data[section]["file"]) is not None and (section != "callbacks" or config.callbacks.classes):
             try:
                 data[section]["file"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
             except OSError as error:

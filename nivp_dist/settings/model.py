@@ -38,8 +38,20 @@ class ProblemSettings(Section):
 
 
 class NetworkSettings(Section):
-    """The network u(x; theta): sinusoidal embedding, MLP, boundary factor (arXiv 2304.14994, section 4)."""
+    """The network u(x; theta): sinusoidal embedding, MLP, boundary factor (arXiv 2304.14994, section 4).
 
+    A module of your own may take the place of embedding and MLP (`nivp guide first_problem`); width, depth, activation,
+    trunk, frequencies and alpha then have no meaning, and are refused.
+    """
+
+    # Python file that defines a network of your own, a module of flax.linen; a relative path starts at the folder of
+    # the configuration file.
+    file: str | None = None
+    # Name of the class in that file, or of a ready-made one, which are FourierResNet, Particles and Separable; written
+    # `class` in the configuration.
+    class_: str | None = Field(default=None, alias="class")
+    # Parameters of that class, name = value.
+    parameters: dict[str, Any] = {}
     # How u follows from the network N. direct: u = factor * N. exponential: u = factor * exp(quadratic form + N), with
     # the residual in u. log_density: log u = quadratic form + N, with the residual in log u. auto: log_density for
     # densities on a domain with a real axis and no wall, otherwise direct.
@@ -66,12 +78,13 @@ class NetworkSettings(Section):
     # number. Useful where the solution moves off a wall.
     additive: int = Field(default=0, ge=0)
     # form = log_density: number of quadratic forms whose exponentials are summed, for densities in distant parts. auto:
-    # sampling.components.
-    gaussians: PositiveInt | Literal["auto"] = "auto"
+    # sampling.components. 0: none, with a network of your own that decays far out by itself; also with form =
+    # exponential.
+    gaussians: NonNegativeInt | Literal["auto"] = "auto"
     # Precision of the parameters and of the network.
     dtype: DType = "float64"
 
-    _rules = model_validator(mode="after")(rules.one_alpha_per_frequency)
+    _rules = model_validator(mode="after")(rules.network_keys_agree)
 
 
 class SamplingSettings(Section):

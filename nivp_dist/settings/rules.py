@@ -33,6 +33,28 @@ def callbacks_are_named(callbacks):
     return callbacks
 
 
+# Settings of embedding and MLP.
+OF_THE_MLP = ("width", "depth", "activation", "trunk", "frequencies", "alpha")
+
+
+def network_keys_agree(network):
+    """A network of the user's own comes without settings of the MLP; alone it may do without a quadratic form."""
+    if network.class_ is None:
+        for key in ("file", "parameters"):
+            if getattr(network, key):
+                raise ValueError(f"network.{key} needs network.class, the name of the class of the network")
+        if network.gaussians == 0:
+            raise ValueError("network.gaussians = 0 is for a network of your own (network.class): set at least 1")
+        return one_alpha_per_frequency(network)
+    for key in OF_THE_MLP:
+        if getattr(network, key) != type(network).model_fields[key].default:
+            raise ValueError(
+                f"network.{key} has no meaning with network.class = {network.class_!r}: leave it out, or make it a "
+                "parameter of that class (network.parameters)"
+            )
+    return network
+
+
 def one_alpha_per_frequency(network):
     """A list of exponents has one entry for each frequency, of the axis that has most."""
     entries = len(network.alpha) if isinstance(network.alpha, list) else None
@@ -116,7 +138,7 @@ def sections_agree(config):
     taken with what they support."""
     implicit_steps_are_supported(config)
     gaussians, components = config.network.gaussians, config.sampling.components
-    if gaussians not in (1, components, "auto"):
+    if gaussians not in (0, 1, components, "auto"):
         raise ValueError(
             f"network.gaussians = {gaussians}, but sampling.components = {components}: the quadratic forms start from "
             "the components, set both alike"

@@ -12,7 +12,11 @@ from nivp_dist.settings.keys import describe, known_keys, sections, suggestion
 from nivp_dist.settings.model import Config
 
 COMMAND_LINE = "command line"  # the source that messages name for an override
-TABLES = ("problem.parameters", "callbacks.parameters")  # their keys are those of classes of the user
+TABLES = (
+    "problem.parameters",
+    "network.parameters",
+    "callbacks.parameters",
+)  # their keys are those of classes of the user
 SHOWN_CHARACTERS = 60  # of a wrong value in a message
 
 

@@ -4,13 +4,12 @@ The run uses the copy. It decides nothing of the result, so that a resume may ha
 """
 
 import itertools
-import shutil
 from pathlib import Path
 
 from nivp_dist.settings.files import RECORD, read_config
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.sources import modules_beside, sha256
-from nivp_dist.storage.files import sync_tree
+from nivp_dist.storage import copies
 
 CALLBACKS = "callbacks"  # the folder of the copies
 
@@ -25,13 +24,7 @@ def make(config: Config, directory: Path) -> Config:
     file = Path(config.callbacks.file)
     if not file.is_relative_to(directory):
         folder = _free(directory)
-        folder.mkdir()
-        shutil.copyfile(file, folder / file.name)
-        for source in modules_beside(file):
-            if source.copy is not None:
-                (folder / source.copy).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source.path, folder / source.copy)
-        sync_tree(folder)
+        copies.make(folder, file, modules_beside(file))
         file = folder / file.name
     return with_file(config, file.relative_to(directory).as_posix())
 

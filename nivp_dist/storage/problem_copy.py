@@ -4,7 +4,6 @@ The run, its resumes and those who read it later use the copies, so that the num
 equation while the user goes on editing.
 """
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from nivp_dist.errors import InputError
 from nivp_dist.settings.files import RECORD, SOURCES, read_toml
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.sources import Source, sha256
-from nivp_dist.storage.files import sync_tree
+from nivp_dist.storage import copies
+from nivp_dist.storage.network_copy import NETWORK
 
 PROBLEM = "problem"  # the folder of the copies
 
@@ -24,41 +24,28 @@ def make(config: Config, directory: Path, sources: Iterable[Source]) -> tuple[Co
     """
     if config.problem.file is None:
         return config, {}
-    folder, file = directory / PROBLEM, Path(config.problem.file)
-    folder.mkdir()
-    shutil.copyfile(file, folder / file.name)
-    hashes = {}
-    for source in sources:
-        if source.copy is not None:
-            (folder / source.copy).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source.path, folder / source.copy)
-            if source.sha256:
-                source = source._replace(sha256=sha256(folder / source.copy))  # it may have been edited a moment ago
-        hashes |= table([source])
-    sync_tree(folder)
+    file = Path(config.problem.file)
+    copied = copies.make(directory / PROBLEM, file, sources)
     own = config.problem.model_copy(update={"file": f"{PROBLEM}/{file.name}"})
-    return config.model_copy(update={"problem": own}), hashes
+    return config.model_copy(update={"problem": own}), table(copied)
 
 
 def table(sources: Iterable[Source]) -> dict[str, str]:
     """Path in the run directory, or absolute path if there is no copy, -> sha256."""
-    return {
-        str(source.path) if source.copy is None else f"{PROBLEM}/{source.copy}": source.sha256
-        for source in sources
-        if source.sha256
-    }
+    return copies.table(PROBLEM, sources)
 
 
 def recorded(directory: Path) -> dict[str, str]:
-    """The table of the problem of a run. Raises InputError if config.toml cannot be read."""
+    """The tables of the problem and of the network of a run. Raises InputError if config.toml cannot be read."""
     return read_toml(directory / RECORD).get(SOURCES, {})
 
 
 def require_unchanged(directory: Path) -> None:
-    """Raises InputError if a file that decides the equation is not what it was when the run began."""
+    """Raises InputError if a file that decides the equation or the network is not what it was when the run began."""
     for name, expected in recorded(directory).items():
         path = directory / name  # an absolute name stays as it is
         if sha256(path) != expected:
+            what = "network" if name.startswith(f"{NETWORK}/") else "equation"
             raise InputError(
-                f"{path}: has changed since the run began, and decides its equation: put it back, or start a new run"
+                f"{path}: has changed since the run began, and decides its {what}: put it back, or start a new run"
             )

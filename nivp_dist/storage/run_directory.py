@@ -15,7 +15,7 @@ from nivp_dist.errors import InputError
 from nivp_dist.settings.files import RECORD, no_run_in, to_toml
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.sources import Source
-from nivp_dist.storage import callback_copy, checkout, lock, problem_copy
+from nivp_dist.storage import callback_copy, checkout, lock, network_copy, problem_copy
 from nivp_dist.storage.files import persist, write_whole
 from nivp_dist.storage.metrics import plain
 
@@ -25,6 +25,7 @@ SUMMARY, CHECKPOINTS, LOGS = "summary.json", "checkpoints", "logs"
 LEFT_BY_A_FALSE_START = {
     RECORD,
     problem_copy.PROBLEM,
+    network_copy.NETWORK,
     callback_copy.CALLBACKS,
     LOGS,
     lock.LOCK,
@@ -49,8 +50,9 @@ def create(config: Config, directory: str | Path | None, name: str, sources: Ite
     require_text(RUNS if wanted is None else _expanded(wanted))
     try:
         path = _next_free(Path(RUNS), name) if wanted is None else _claim(_expanded(wanted))
-        recorded, hashes = problem_copy.make(callback_copy.make(config, path), path, sources)
-        write_whole(path / RECORD, to_toml(recorded, _provenance(), hashes))
+        recorded, of_network = network_copy.make(callback_copy.make(config, path), path)
+        recorded, of_problem = problem_copy.make(recorded, path, sources)
+        write_whole(path / RECORD, to_toml(recorded, _provenance(), of_problem | of_network))
     except OSError as error:
         place = error.filename or wanted or RUNS
         raise InputError(
@@ -92,8 +94,8 @@ def make_folder(directory: str | Path | None, name: str) -> Path:
 
 
 def record_config(directory: str | Path, config: Config) -> str:
-    """Replace config.toml, after a resume with other settings. A problem.file inside the directory is kept relative,
-    and a callbacks.file outside of it is copied.
+    """Replace config.toml, after a resume with other settings. A problem.file and a network.file inside the directory
+    are kept relative, and a callbacks.file outside of it is copied.
 
     Returns the absolute path of callbacks.file, '' if there is none. Raises DiskFailed.
     """
@@ -102,6 +104,9 @@ def record_config(directory: str | Path, config: Config) -> str:
     if file is not None and Path(file).is_relative_to(directory):
         own = config.problem.model_copy(update={"file": Path(file).relative_to(directory).as_posix()})
         config = config.model_copy(update={"problem": own})
+    file = config.network.file
+    if file is not None and Path(file).is_relative_to(directory):
+        config = network_copy.with_file(config, Path(file).relative_to(directory).as_posix())
     config = persist(directory / callback_copy.CALLBACKS, lambda: callback_copy.make(config, directory))
     text = to_toml(config, _provenance(), problem_copy.recorded(directory))
     persist(directory / RECORD, lambda: write_whole(directory / RECORD, text))

@@ -57,6 +57,15 @@ def find(directory: str | Path, t: float) -> Snapshot | None:
     return min(near, key=lambda snapshot: abs(snapshot.t - t), default=None)
 
 
+def newest(directory: str | Path) -> Snapshot | None:
+    """The last snapshot of a run directory; None if there is none. Of many, only this one is opened, found by its name.
+
+    Raises as ``list_snapshots``.
+    """
+    path = max((Path(directory) / FOLDER).glob("t_*.npz"), key=_named_time, default=None)
+    return None if path is None else Snapshot(_time(path), path)
+
+
 def digest(path: str | Path) -> str:
     """The sha256 of a snapshot's file, in hexadecimal digits. Raises OSError."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -91,10 +100,16 @@ def _path(folder: Path, t: float) -> Path:
 
 def _may_hold(path: Path, t: float) -> bool:
     """Whether the name of a snapshot is that of time t; any name that gives no time may be."""
+    named = _named_time(path)
+    return named == -np.inf or bool(np.isclose(named, t, rtol=1e-9, atol=1e-6))
+
+
+def _named_time(path: Path) -> float:
+    """The time that the name of a snapshot gives; -inf if it gives none."""
     try:
-        return bool(np.isclose(float(path.stem.removeprefix("t_")), t, rtol=1e-9, atol=1e-6))
+        return float(path.stem.removeprefix("t_"))
     except ValueError:
-        return True
+        return -np.inf
 
 
 def _time(path: Path) -> float:

@@ -234,6 +234,14 @@ def test_bad_input(refused, words, line):
     assert refused(*words).startswith(line.format(cwd=Path.cwd()))
 
 
+def test_a_mistake_in_the_parameters_of_a_network_is_found_before_the_queue(refused):
+    text = "import flax.linen as nn\n\n\nclass Mine(nn.Module):\n    outputs: int\n    rank: int = 3\n"
+    Path("mine.py").write_text(text)
+    words = ("--network.file", "mine.py", "--network.class", "Mine", "--network.parameters.rnk", "4")
+    line = f"{Path.cwd()}/mine.py: unknown key network.parameters.rnk; the nearest is rank"
+    assert refused("heat.toml", *words) == line
+
+
 def test_without_slurm_nothing_is_made(refused, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert refused("heat.toml").startswith("sbatch is not here: submit from a login node of a Slurm cluster, or use ")

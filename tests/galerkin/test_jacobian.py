@@ -12,7 +12,8 @@ from nivp_dist.backend import point_blocks
 from nivp_dist.backend.mesh import AXIS, make_mesh
 from nivp_dist.galerkin import blocks, jacobian
 from nivp_dist.galerkin.jacobian import Operator
-from nivp_dist.network.network import Layer, build_network
+from nivp_dist.network.affine_layers import Layer
+from nivp_dist.network.network import build_network
 from nivp_dist.points.points import Points
 from nivp_dist.problems import Axes, Box, Neumann, Open, Periodic, PeriodicBox, Problem, Real, Robin, Wall, WholeSpace
 from nivp_dist.settings.model import NetworkSettings

@@ -29,6 +29,8 @@ SHORTER = {
     " --output.times [] --fit.iterations 3 --fit.on_miss continue --output.plots false",
     "nivp run mixture.toml --output mixture": f"{SMALL} --network.width 6 --integrator.rtol 1e-2 --devices 1"
     " --integrator.t_end 0.2 --fit.iterations 20 --fit.on_miss continue --output.plots false",
+    "nivp run flock.toml --output flock": f"{SMALL} --accuracy 3e-2 --integrator.t_end 0.05 --devices 1"
+    " --fit.iterations 8 --fit.on_miss continue --output.plots false",
 }
 # prefix of a command -> why it is not run. Its words are checked all the same if it is one of ours.
 NOT_RUN = {
@@ -49,6 +51,7 @@ NOT_RUN = {
     "export XLA_FLAGS=--xla_cpu_max_isa": "tests/cluster/test_agreement.py has this variable",
     "NIVP_PROCESSES=1": "tests/cluster/test_topology.py has these variables",
     "nivp status runs/fokker_planck_trap_5d-001": "it needs the run of the job before it",
+    "nivp watch runs/fokker_planck_trap_5d-001": "it needs the run of the job before it",
     "nivp submit --resume": "it needs the run of the job before it",
     "nivp resume runs/fokker_planck_trap_5d-001": "it needs the run of the job before it",
     "nivp run wave_2d_long": "it takes minutes",

@@ -52,7 +52,7 @@ def test_marginals_against_the_exact_ones():
     first = 0.6 * np.diff(norm(-1, 0.5).cdf(edges)) + 0.4 * np.diff(norm(1, 0.5).cdf(edges))
     second = 0.6 * np.diff(norm(0, 0.5).cdf(edges)) + 0.4 * np.diff(norm(0.3, 0.5).cdf(edges))
     for i, exact in ((0, first), (1, second)):
-        np.testing.assert_allclose(densities.marginal(x[:, i], u * inverse, edges) * 0.2, exact, atol=0.004)
+        np.testing.assert_allclose(densities.marginal(x[:, [i]], u * inverse, [edges]) * 0.2, exact, atol=0.004)
 
 
 def mixture(d):

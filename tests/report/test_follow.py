@@ -5,15 +5,11 @@ import json
 
 import pytest
 from example_run import beat, event, write
+from terminal import Terminal
 
 from nivp_dist.errors import InputError
 from nivp_dist.report.follow import follow
 from nivp_dist.storage.metrics import Lines
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
 
 
 def script(directory, *actions):

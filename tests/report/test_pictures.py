@@ -1,22 +1,18 @@
 """The pictures of a run: what each panel shows, its labels, and the files written."""
 
-import json
-
-import jax
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from stored_runs import make_run
 
 from nivp_dist.api import open_run
 from nivp_dist.errors import InputError
-from nivp_dist.network.network import build_network
-from nivp_dist.problems.registry import load
-from nivp_dist.report import marginals, pictures, solution
+from nivp_dist.problems import View
+from nivp_dist.report import panels, pictures, sections, solution
 from nivp_dist.report.course import read_course
 from nivp_dist.report.health import error_figure, health_figure, recorded_figure
 from nivp_dist.run import window
-from nivp_dist.settings.model import Config
-from nivp_dist.storage import run_directory, snapshots
+from nivp_dist.storage import snapshots
 
 PROBLEM_FILE = """
 import jax.numpy as jnp
@@ -38,39 +34,6 @@ class Plain(Problem):
     def rhs(self, u, x, t):
         return jnp.zeros(3)
 """
-
-
-def make_run(directory, problem: dict, times=(0.0, 0.1, 0.2, 0.3, 0.5), steps=8):
-    """A run directory as the controller leaves it, with a random small network at every output time."""
-    config = Config(problem=problem, network={"width": 6, "depth": 1}, output={"times": list(times)})
-    path = run_directory.create(config, directory, "run")
-    config = open_run(path).config
-    network = build_network(config.network, load(config.problem))
-    d = network.dimension
-    for number, t in enumerate(times):
-        theta = np.asarray(network.initialise(jax.random.key(number)))
-        arrays = {
-            "theta": 0.3 * theta,
-            "step": number,
-            "relative_l2": 1e-3 * (1 + t),
-            "density_weights": np.array([0.25, 0.75]),
-            "density_means": np.array([np.full(d, -0.2), np.full(d, 0.3)]),
-            "density_covariances": np.array([0.04 * np.eye(d), 0.09 * np.eye(d)]),
-        }
-        snapshots.save(path, t, arrays)
-    with open(path / "metrics.jsonl", "w") as file:
-        for step in range(1, steps + 1):
-            line = {"step": step, "t": 0.5 * step / steps, "h": 0.5 / steps, "residual": 1e-3, "residual_fresh": 2e-3}
-            line |= {"cg_iterations": 60 + 6 * step, "cg_wasted": 6, "evaluations": 6, "wall_seconds": 2.0 * step}
-            if step % 2:
-                line |= {"condition": 5e6, "condition_preconditioned": 40.0, "cg_iterations_bound": 90}
-                line |= {"cg_iterations_first": 8}
-                line |= {"effective_dimension": 30.5, "effective_dimension_error": 0.5, "rhs_below_mu": 1e-3}
-                line |= {f"small_share_layer_{number}": number / 15 for number in range(6)}
-                line |= {"small_share_error": 0.1, "spectrum_seconds": 0.5}
-            line |= {"rejected": step % 2, "h_rho": 1.8, "h_rho_limit": 3.6, "jacobian_share": 0.25}
-            file.write(json.dumps(line) + "\n")
-    return path
 
 
 def labels(figure):
@@ -241,12 +204,12 @@ def test_images_of_network_and_reference_share_a_colour_scale(tmp_path):
     # x_1 runs to the right and x_2 upwards
     axis, u = grid[1], run.solution(0.5)
     assert axis.images[0].origin == "lower" and axis.images[0].get_extent() == [-1, 1, -1, 1]
-    x = np.linspace(-1, 1, solution.IMAGE_POINTS)
+    x = np.linspace(-1, 1, sections.IMAGE_POINTS)
     np.testing.assert_allclose(axis.images[0].get_array()[40, 100], u([[x[100], x[40]]])[0, 0], rtol=1e-10)
 
 
 def test_the_labels_of_a_colour_bar_do_not_touch_the_next_panel(tmp_path):
-    figure = solution.images_figure(open_run(make_run(tmp_path / "run", {"name": "heat"})))
+    figure = solution.solution_figure(open_run(make_run(tmp_path / "run", {"name": "heat"})))
     figure.draw_without_rendering()
     bars = [child for axis in figure.axes for child in axis.child_axes]
     boxes = [(axis, axis.get_tightbbox()) for axis in figure.axes if axis not in bars]
@@ -297,8 +260,57 @@ def test_a_users_problem_without_reference_and_output_names_is_drawn(tmp_path):
                 3: ["$u_{1}$ at t = 0", "$u_{1}$ at t = 1"],
             }[d]
         )
-    for axis in marginals.marginals_figure(run).axes:
+    for axis in solution.marginals_figure(run).axes:
         assert [patch.get_label() for patch in axis.patches] == ["network"]
+
+
+def test_all_times_of_an_image_have_one_colour_map(tmp_path):
+    """A field that has both signs at some time is shown as signed at all: a pulse of a wave has one sign at first."""
+    run = open_run(make_run(tmp_path / "run", {"name": "wave"}, times=(0.0, 0.5)))
+    x = np.linspace(-1, 1, 5)
+    parts = [
+        sections.Section(View(), t, (x, x), low * np.eye(5) + np.eye(5)[::-1], None) for t, low in ((0, 0), (1, -1))
+    ]
+    assert [panels.signed_at_some_time([part], "network") for part in parts] == [False, True]
+    figure = solution._rows_figure(run.problem, [parts])
+    assert [axis.images[0].cmap.name for axis in figure.axes if axis.images] == ["RdBu_r"] * 2
+    assert panels.colours_of(parts[:1], "network")["cmap"] == "viridis"
+
+
+def test_the_views_of_a_problem_decide_what_its_pictures_show(tmp_path):
+    """A trap in three dimensions: an image at given coordinates, and two marginals."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from nivp_dist.problems import View\n"
+        "from nivp_dist.problems.fokker_planck_trap import FokkerPlanckTrap\n\n\n"
+        "class Mine(FokkerPlanckTrap):\n"
+        "    dimension: int = 3\n"
+        "    views = (View(axes=(2, 0), at={1: 0.5}), View(axes=(1,), marginal=True),\n"
+        "             View(axes=(0, 2), marginal=True))\n"
+    )
+    run = open_run(make_run(tmp_path / "run", {"file": str(file), "class": "Mine"}, times=(0.0,)))
+    network, reference, _ = (axis for axis in solution.solution_figure(run).axes if axis.images)
+    assert network.get_ylabel() == "network, u at $x_{2}$ = 0.5\n$x_{1}$"
+    x = np.linspace(-1, 1, sections.IMAGE_POINTS)
+    for axis, u in ((network, run.solution(0.0)), (reference, run.reference(0.0))):  # x_3 to the right, x_1 upwards
+        np.testing.assert_allclose(axis.images[0].get_array()[30, 120], u(np.array([[x[30], 0.5, x[120]]]))[0, 0])
+    # The exact marginals of the initial condition, a product of parabolas.
+    fitted = {"density_means": np.zeros((2, 3)), "density_covariances": np.array([0.2 * np.eye(3)] * 2)}
+    snapshots.save(run.directory, 0.0, run.snapshot(0.0) | fitted)
+    moment = sections.Moment(run, 0.0)
+    line, image = (moment.section(view) for view in run.problem.views[1:])
+    parabolas = [np.diff(0.75 * (edges - edges**3 / 3)) / np.diff(edges) for edges in (*line.sides, *image.sides)]
+    np.testing.assert_allclose(line.reference, parabolas[0], atol=0.06)
+    np.testing.assert_allclose(image.reference, np.multiply.outer(parabolas[2], parabolas[1]), atol=0.1)
+    assert image.network.shape == image.reference.shape == (sections.IMAGE_BINS,) * 2
+
+
+def test_a_style_of_matplotlib_gives_the_colours(tmp_path):
+    path = make_run(tmp_path / "run", {"name": "heat"}, times=(), steps=3)
+    ours, dark = (imread(pictures.draw(path, style=style)[0]) for style in (None, "dark_background"))
+    assert ours[0, 0, :3].tolist() == [1, 1, 1] and dark[0, 0, :3].tolist() == [0, 0, 0]
+    with pytest.raises(InputError, match="^--style ggplo: matplotlib has no such style; the nearest is ggplot$"):
+        pictures.draw(path, style="ggplo")
 
 
 def test_a_run_without_snapshots_gets_its_health_figure_only(tmp_path):
@@ -347,7 +359,7 @@ def test_marginals_on_a_box_ignore_points_outside(tmp_path):
     fitted = {"density_weights": np.ones(1), "density_means": np.zeros((1, 3))}
     fitted["density_covariances"] = 0.2 * np.eye(3)[None]
     snapshots.save(path, 0.0, run.snapshot(0.0) | fitted)
-    figure = marginals.marginals_figure(run)
+    figure = solution.marginals_figure(run)
     assert [axis.get_xlabel() for axis in figure.axes] == ["$x_{1}$", "$x_{2}$", "$x_{3}$"]
     assert figure.axes[0].get_ylabel() == "marginal of u\nat t = 0"
     for axis in figure.axes:

@@ -3,6 +3,8 @@
 import jax
 import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
+from scipy.linalg import expm
 from scipy.stats import chi2, kstest, multivariate_normal, norm
 
 from nivp_dist import Config, open_run
@@ -167,3 +169,18 @@ def test_a_solution_without_mass_is_no_density(box):
     density = StoredDensity(negative, lambda x: -np.ones((len(x), 1)), run.problem.domain)
     with pytest.raises(ValueError, match="not positive: it is no density"):
         density.expectation(lambda x: x[:, 0], 1000)
+
+
+def test_correlations_of_two_times_against_the_exact_ones(mixture):
+    """Of a linear drift A x + c(t): E[X(s) | x] = e^(As) x + b, b the solution that begins at 0."""
+    problem, later = mixture.problem, 0.4
+    drift = jax.jit(problem.drift)
+    matrix = np.stack([np.asarray(drift(e, 0.0) - drift(0 * e, 0.0)) for e in np.eye(3)], axis=1)
+    flow, b = expm(later * matrix), solve_ivp(lambda t, x: drift(x, t), (0, later), np.zeros(3), rtol=1e-8).y[:, -1]
+    second = sum(mass * (c + np.outer(m, m)) for mass, m, c in zip(MASSES, MEANS, COVARIANCES))
+    exact = second @ flow.T + np.outer(MASSES @ MEANS, b)
+    found = mixture.two_time(0, later, lambda x, y: x[:, :, None] * y[:, None, :])
+    near(found, exact)
+    assert np.abs(second - exact).max() > 10 * found.error.max()
+    with pytest.raises(ValueError, match="later = -1 lies before t = 0"):
+        mixture.two_time(0, -1.0, lambda x, y: x[:, 0])

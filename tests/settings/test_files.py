@@ -226,6 +226,20 @@ def test_text_that_is_no_toml_value_is_a_string_and_nothing_else_slips_in():
         ("seed = 1\n", "[problem] is missing: name a problem, `nivp problems` lists them"),
         ('[problem]\nname = "a"\nfile = "b.py"\n', "set either problem.name or problem.file (with problem.class)"),
         ('[problem]\nfile = "b.py"\n', "problem.file needs problem.class, the name of the class in that file"),
+        (HEAT + '[network]\nfile = "b.py"\n', "network.file needs network.class, the name of the class of the network"),
+        (
+            HEAT + "[network.parameters]\nrank = 3\n",
+            "network.parameters needs network.class, the name of the class of the network",
+        ),
+        (
+            HEAT + '[network]\nclass = "Mine"\nwidth = 16\n',
+            "network.width has no meaning with network.class = 'Mine': leave it out, or make it a parameter of that "
+            "class (network.parameters)",
+        ),
+        (
+            HEAT + "[network]\ngaussians = 0\n",
+            "network.gaussians = 0 is for a network of your own (network.class): set at least 1",
+        ),
         (
             "seed = 18446744073709551616\n" + HEAT,
             "seed must be a whole number from 0 to 9223372036854775807, got 18446744073709551616",

@@ -230,7 +230,8 @@ def test_snapshots_in_order_of_time_and_exact(tmp_path):
     arrays = snapshots.load(stored[1].path)
     assert np.array_equal(arrays["theta"], theta * 2.0) and arrays["theta"].dtype == np.float64
     assert arrays["step"] == 3 and arrays["t"] == 2.0
-    assert snapshots.list_snapshots(tmp_path / "none") == []
+    assert snapshots.newest(tmp_path) == stored[2]
+    assert snapshots.list_snapshots(tmp_path / "none") == [] and snapshots.newest(tmp_path / "none") is None
 
 
 def test_snapshots_are_deterministic_and_close_times_are_kept_apart(tmp_path):

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from nivp_dist.errors import InputError
+from nivp_dist.run import launch
 from nivp_dist.settings.files import no_run_in, read_config
 from nivp_dist.settings.model import Config
-from nivp_dist.storage import run_directory
+from nivp_dist.storage import problem_copy, run_directory
 from nivp_dist.storage.lock import hold, in_use
 
 HEAT = Config(problem={"name": "heat"})
@@ -83,6 +84,50 @@ def test_the_run_keeps_its_own_copy_of_a_problem_file(tmp_path):
     run_directory.record_config(path, again)
     assert read_config(path / "config.toml") == again
     assert tomllib.loads((path / "config.toml").read_text())["problem"]["file"] == "problem/mine.py"
+
+
+@pytest.fixture
+def network(tmp_path):
+    """A configuration with a network's file, which imports a module beside it, and the directory of its run."""
+    (tmp_path / "mine.py").write_text("from layers import x\n")
+    (tmp_path / "layers.py").write_text("x = 1\n")
+    config = Config(problem={"name": "heat"}, network={"file": str(tmp_path / "mine.py"), "class": "Mine"})
+    return config, run_directory.create(config, tmp_path / "run", "x")
+
+
+def test_the_run_keeps_its_own_copy_of_a_network(network, tmp_path):
+    _, path = network
+    (tmp_path / "mine.py").write_text("x = 2\n")
+    (tmp_path / "layers.py").unlink()
+    again = read_config(path / "config.toml")
+    assert again.network.file == str(path / "network/mine.py")
+    assert {file.name: file.read_text() for file in (path / "network").iterdir()} == {
+        "mine.py": "from layers import x\n",
+        "layers.py": "x = 1\n",
+    }
+    problem_copy.require_unchanged(path)
+    run_directory.record_config(path, again)
+    assert read_config(path / "config.toml") == again
+    assert tomllib.loads((path / "config.toml").read_text())["network"]["file"] == "network/mine.py"
+
+
+@pytest.mark.parametrize("name", ["mine.py", "layers.py"])
+def test_a_changed_copy_of_a_network_is_refused(network, name):
+    _, path = network
+    (path / "network" / name).write_text("x = 3\n")
+    assert refused(problem_copy.require_unchanged, path) == (
+        f"{path}/network/{name}: has changed since the run began, and decides its network: put it back, or start a new "
+        "run"
+    )
+
+
+@pytest.mark.parametrize("name, what", [("mine.py", "network.file"), ("layers.py", "network/layers.py")])
+def test_a_run_that_is_present_does_not_go_on_with_another_network(network, tmp_path, name, what):
+    config, path = network
+    assert launch.continuation(path, config)[0].network.file == str(path / "network/mine.py")
+    (tmp_path / name).write_text("from layers import x\nx = 3\n")
+    line = refused(launch.continuation, path, config)
+    assert line.startswith(f"{path}: holds a run with other contents of {what}: it cannot go on")
 
 
 def test_summary(tmp_path):
