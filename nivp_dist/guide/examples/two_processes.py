@@ -36,7 +36,7 @@ launcher = next(path for path in (package / "launch/local", package.parent / "la
 def launch(*words):
     """launch/local 2 WORDS ...: the exit code, and what the run has written."""
     command = [sys.executable, str(launcher), "2", *map(str, words)]
-    print("$ launch/local 2", *words)
+    print("$ launch/local 2", *[word for word in words if word not in options], "...")
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return done.returncode, done.stdout
 
@@ -101,3 +101,22 @@ print(f"{len(parameters[0])} parameters of the network at t = {t:g}: {'the same 
 error = stopped.errors()["relative_l2"][-1]
 print(f"relative L2 error against the Fourier series of the solution {error:.1e}")
 assert same and error < 1e-2
+
+# %% [markdown]
+# ## A picture
+
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+grid = np.linspace(0, 2 * np.pi, 65)
+x, y = np.meshgrid(grid, grid, indexing="ij")
+u = stopped.solution(t)(np.stack([x.ravel(), y.ravel()], axis=1)).reshape(x.shape)
+image = left.pcolormesh(x, y, u, shading="gouraud", cmap="RdBu_r", vmin=-abs(u).max(), vmax=abs(u).max())
+left.set(title=f"u at t = {t:g}", xlabel="x_1", ylabel="x_2", aspect="equal")
+figure.colorbar(image, ax=left)
+for run, style, name in ((undisturbed, "-", "undisturbed"), (stopped, "o", "stopped and resumed")):
+    right.plot(run.metrics()["t"], run.metrics()["h"], style, fillstyle="none", label=name)
+right.axvline(stopped.metrics()["t"][4], color="k", linestyle=":", label="the stop")
+right.set(title="lengths of the steps", xlabel="t", ylabel="h")
+right.legend()
+figure.savefig(folder / "two_processes.png", dpi=120)
+print(f"picture: {folder / 'two_processes.png'}")
