@@ -1,13 +1,14 @@
 # %% [markdown]
 # # Particles in double wells: a Fokker-Planck equation
 #
-# Particles in the plane move in a potential $V$ and diffuse, $dX = -\nabla V(X)\, dt + \sqrt{2 D}\, dW$. Their density obeys
+# Particles in the plane move in a potential $V$ and diffuse, $dX = -\nabla V(X)\, dt + \sqrt{2 D}\, dW$. Their density
+# obeys
 #
 # $$u_t = D\,\Delta u + \nabla\cdot(u \nabla V), \qquad
 #   V = \tfrac12 (y_1^2 - 1)^2 + \tfrac12 (y_2^2 - 1)^2, \qquad y = Q^T x.$$
 #
-# $Q$ is a rotation by $30^\circ$: there are four wells, and the equation does not separate in $x$. All particles start near
-# one point, $x \sim N(Q m, s^2 I)$, and settle in the wells.
+# $Q$ is a rotation by $30^\circ$: there are four wells, and the equation does not separate in $x$. All particles start
+# near one point, $x \sim N(Q m, s^2 I)$, and settle in the wells.
 
 # %%
 import jax.numpy as jnp
@@ -21,8 +22,8 @@ from nivp_dist.problems import WholeSpace, derivatives, divergence
 # %% [markdown]
 # ## The problem
 #
-# With `density = True` on the whole space the network represents $\log u$: the density is positive, and small values are as
-# accurate as large ones.
+# With `density = True` on the whole space the network represents $\log u$: the density is positive, and small values
+# are as accurate as large ones.
 
 # %%
 ROTATION = np.array([[np.cos(np.pi / 6), -np.sin(np.pi / 6)], [np.sin(np.pi / 6), np.cos(np.pi / 6)]])  # Q
@@ -59,8 +60,8 @@ class DoubleWells(Problem):
 # %% [markdown]
 # ## The run
 #
-# With `sampling.method = "solution"` the collocation points follow the density itself. Its tails, like $\exp(-y^4)$, are thinner
-# than those of the Gaussians from which points are drawn otherwise.
+# With `sampling.method = "solution"` the collocation points follow the density itself. Its tails, like $\exp(-y^4)$,
+# are thinner than those of the Gaussians from which points are drawn otherwise.
 
 # %%
 problem = DoubleWells()
@@ -79,8 +80,9 @@ print(f"{run.summary['status']} at t = {t:g} after {run.summary['steps']} steps"
 # %% [markdown]
 # ## Another method
 #
-# In the coordinates $y$ the particles are independent, with the density $p(y_1) p(y_2)$. The function $p$ solves an equation in
-# one dimension: here by finite volumes of Scharfetter and Gummel's kind, and the exponential of their matrix.
+# In the coordinates $y$ the particles are independent, with the density $p(y_1) p(y_2)$. The function $p$ solves an
+# equation in one dimension: here by finite volumes of Scharfetter and Gummel's kind, and the exponential of their
+# matrix.
 
 # %%
 edges = np.linspace(-3, 3, 601)  # of the cells
@@ -105,8 +107,8 @@ assert error < 2e-2
 # %% [markdown]
 # ## Probabilities, quantiles, marginals
 #
-# They are estimated from samples of the density that the network represents, with a standard error. The probability of the
-# well on the right in both coordinates is $P(y_1 > 0)^2$.
+# They are estimated from samples of the density that the network represents, with a standard error. The probability of
+# the well on the right in both coordinates is $P(y_1 > 0)^2$.
 
 # %%
 well = run.probability(t, lambda x: np.all(x @ ROTATION > 0, axis=1))
@@ -121,8 +123,8 @@ for level, value, uncertainty, other in zip(levels, quantiles.value, quantiles.e
 assert np.all(np.abs(quantiles.value - by_quadrature) < 5 * quantiles.error + 1e-2)
 
 # %% [markdown]
-# The marginal of $x_1 = c\, y_1 - s\, y_2$, where $(c, -s)$ is the first row of $Q$, is the density of a sum of independent
-# variables. The probability of a bin follows from sums over the cells of both.
+# The marginal of $x_1 = c\, y_1 - s\, y_2$, where $(c, -s)$ is the first row of $Q$, is the density of a sum of
+# independent variables. The probability of a bin follows from sums over the cells of both.
 
 # %%
 bins = np.linspace(-2.4, 2.4, 25)

@@ -19,9 +19,9 @@ from nivp_dist.problems import Axes, Neumann, laplacian
 # %% [markdown]
 # ## The problem
 #
-# A problem is a class. `domain` carries the boundary conditions, which the network satisfies exactly: with `Neumann` axes
-# it is a function of cosines of zero slope on the walls. `initial` and `rhs` are the mathematics at one point `x`, of
-# shape (2,), and `u` in `rhs` is a function of such a point. `invariants` names densities of conserved integrals.
+# A problem is a class. `domain` carries the boundary conditions, which the network satisfies exactly: with `Neumann`
+# axes it is a function of cosines of zero slope on the walls. `initial` and `rhs` are the mathematics at one point `x`,
+# of shape (2,), and `u` in `rhs` is a function of such a point. `invariants` names densities of conserved integrals.
 
 
 # %%
@@ -58,7 +58,11 @@ class InsulatedSquare(Problem):
 problem = InsulatedSquare()
 settings = {
     "accuracy": 1e-3,
-    "network": {"width": 10, "depth": 2, "frequencies": 2},  # two layers of 10 neurons; cosines of pi x and 2 pi x along each axis
+    "network": {
+        "width": 10,
+        "depth": 2,
+        "frequencies": 2,
+    },  # of cos(pi x) and cos(2 pi x) along each axis
     "sampling": {"points": 1000},
     "fit": {"points": 1000},
     "integrator": {"t_end": 1.0},
@@ -82,8 +86,8 @@ def exact(x, y, t, modes=30):
     start = np.exp(problem.sharpness * (np.cos(s) - 1))
     coefficients = np.where(n == 0, 1, 2) * np.mean(start[:, None] * np.cos(n * s[:, None]), axis=0)
     coefficients = coefficients * np.exp(-problem.conductivity * (n * np.pi) ** 2 * t)
-    series = lambda x: np.cos(np.pi * x[..., None] * n) @ coefficients  # noqa: E731
-    return series(x) * series(y)
+    along_x, along_y = (np.cos(np.pi * n * each[..., None]) @ coefficients for each in (x, y))
+    return along_x * along_y
 
 
 grid = np.linspace(0, 1, 65)

@@ -3,9 +3,9 @@
 #
 # $$u_t = -6 u u_x - u_{xxx}$$
 #
-# has solitary waves $\tfrac{c}{2} \cosh^{-2}\!\big(\tfrac{\sqrt c}{2} (x - c t)\big)$ of any speed $c$. A fast, tall one
-# overtakes a slow, flat one. Both come out of the meeting as they were, but for a shift: the fast one is ahead of where
-# it would be alone, the slow one behind.
+# has solitary waves $\tfrac{c}{2} \cosh^{-2}\!\big(\tfrac{\sqrt c}{2} (x - c t)\big)$ of any speed $c$. A fast, tall
+# one overtakes a slow, flat one. Both come out of the meeting as they were, but for a shift: the fast one is ahead of
+# where it would be alone, the slow one behind.
 
 # %%
 import jax.numpy as jnp
@@ -20,8 +20,9 @@ from nivp_dist.problems import PeriodicBox, derivatives, gradient, laplacian
 #
 # The exact solution is known on the whole line (Hirota 1971): $u = 2\, \partial_{xx} \log F$ with
 #
-# $$F = 1 + e^{\theta_1} + e^{\theta_2} + \Big(\frac{\kappa_1 - \kappa_2}{\kappa_1 + \kappa_2}\Big)^2 e^{\theta_1 + \theta_2},
-#   \qquad \theta_i = \kappa_i (x - x_i - \kappa_i^2 t), \qquad \kappa_i = \sqrt{c_i}.$$
+# $$F = 1 + e^{\theta_1} + e^{\theta_2}
+#   + \Big(\frac{\kappa_1 - \kappa_2}{\kappa_1 + \kappa_2}\Big)^2 e^{\theta_1 + \theta_2},
+#   \qquad \theta_i = \kappa_i (x - \kappa_i^2 t), \qquad \kappa_i = \sqrt{c_i}.$$
 #
 # It gives the initial condition, on a period so long that the tails do not matter. Derivatives in `rhs` may be nested:
 # the third one is the Laplacian of the first.
@@ -65,16 +66,16 @@ class Solitons(Problem):
 # %% [markdown]
 # ## The run
 #
-# The third derivative makes the equation stiff: an explicit method would need tiny steps for the sake of stability alone.
-# `sdirk` takes implicit Runge-Kutta steps, whose length is set by accuracy.
+# The third derivative makes the equation stiff: an explicit method would need tiny steps for the sake of stability
+# alone. `sdirk` takes implicit Runge-Kutta steps, whose length is set by accuracy.
 
 # %%
 settings = {
-    "network": {"width": 14, "depth": 2, "activation": "tanh", "frequencies": 3},
-    "sampling": {"method": "uniform", "points": 500},
+    "network": {"width": 16, "depth": 2, "activation": "tanh", "frequencies": 3},
+    "sampling": {"method": "uniform", "points": 600},
     "solver": {"method": "primal", "mu": 1e-12},
-    "fit": {"points": 500, "target": 1e-3, "stop_at": 1e-4, "line_search": True},
-    "integrator": {"method": "sdirk", "rtol": 2e-3, "t_start": -1.5, "t_end": 1.5},
+    "fit": {"points": 600, "target": 1e-3, "iterations": 200, "stop_at": 1e-5, "line_search": True},
+    "integrator": {"method": "sdirk", "rtol": 1e-3, "t_start": -1.5, "t_end": 1.5},
     "output": {"times": [-0.5, 0.5], "evaluation_points": 4000, "plots": False},
 }
 run = solve(settings, problem=Solitons(), quiet=True)
@@ -93,8 +94,8 @@ for t, error in zip(run.times, errors):
 assert max(errors) < 1e-2
 
 # %% [markdown]
-# The equation keeps $\int u = 2\sqrt{c_1} + 2\sqrt{c_2}$ and $\int u^2 = \tfrac23 (c_1^{3/2} + c_2^{3/2})$. They are integrated
-# here with the trapezoidal rule, which is exact to rounding for smooth periodic functions.
+# The equation keeps $\int u = 2\sqrt{c_1} + 2\sqrt{c_2}$ and $\int u^2 = \tfrac23 (c_1^{3/2} + c_2^{3/2})$. They are
+# integrated here with the trapezoidal rule, which is exact to rounding for smooth periodic functions.
 
 # %%
 h = x[1] - x[0]

@@ -5,8 +5,9 @@
 #
 # $$f_t = -v f_x + E f_v, \qquad E_x = 1 - \int f\, dv.$$
 #
-# A small wave in a Maxwellian, $f = f_0(v)\,(1 + \alpha \cos k x)$ at $t = 0$ with $f_0 = e^{-v^2/2} / \sqrt{2 \pi}$, decays although
-# nothing collides (Landau 1946). We write $f = f_0 + \alpha u$ and solve for $u$, so that all accuracy goes to the wave:
+# A small wave in a Maxwellian, $f = f_0(v)\,(1 + \alpha \cos k x)$ at $t = 0$ with $f_0 = e^{-v^2/2} / \sqrt{2 \pi}$,
+# decays although nothing collides (Landau 1946). We write $f = f_0 + \alpha u$ and solve for $u$, so that all accuracy
+# goes to the wave:
 #
 # $$u_t = -v u_x + E\,(f_0'(v) + \alpha u_v), \qquad E_x = -\int u\, dv, \qquad u(x, v, 0) = f_0(v) \cos k x.$$
 
@@ -23,9 +24,9 @@ from nivp_dist.problems import Axes, Periodic, Wall, gradient
 # %% [markdown]
 # ## The problem
 #
-# The field is an integral of the solution. `integrals` names its densities, here for the cosine and the sine of $x$ of the
-# first harmonics, and `rhs` receives their values. `quadrature` gives the nodes of the sums: the trapezoidal rule is exact to
-# rounding here.
+# The field is an integral of the solution. `integrals` names its densities, here for the cosine and the sine of $x$ of
+# the first harmonics, and `rhs` receives their values. `quadrature` gives the nodes of the sums: the trapezoidal rule
+# is exact to rounding here.
 
 
 # %%
@@ -99,8 +100,8 @@ charge = np.array([cosine @ run.solution(t)(nodes)[:, 0] for t in run.times])
 # %% [markdown]
 # ## Against linear theory
 #
-# For small $\alpha$ the charge $\rho$ of the wave solves an integral equation of Volterra's kind, in which each velocity carries
-# away what it was given:
+# For small $\alpha$ the charge $\rho$ of the wave solves an integral equation of Volterra's kind, in which each
+# velocity carries away what it was given:
 #
 # $$\rho(t) = e^{-k^2 t^2 / 2} - \int_0^t (t - s)\, e^{-k^2 (t - s)^2 / 2}\, \rho(s)\, ds.$$
 #
@@ -117,9 +118,10 @@ print(f"charge: largest difference from linear theory {error:.1e} (it is 1 at th
 assert error < 2e-2
 
 # %% [markdown]
-# After the first oscillation $\rho$ is the least damped mode, $e^{-\gamma t} \cos(\omega t + \varphi)$. The frequency $\omega - i \gamma$
-# is a root of the dispersion relation $k^2 + 1 + \zeta Z(\zeta) = 0$, $\zeta = (\omega - i \gamma) / (\sqrt 2 k)$, where $Z$ is the plasma
-# dispersion function. We fit such a mode to the charge from $t = 2$ on; traces of other modes are still there.
+# After the first oscillation $\rho$ is the least damped mode, $e^{-\gamma t} \cos(\omega t + \varphi)$. The frequency
+# $\omega - i \gamma$ is a root of the dispersion relation $k^2 + 1 + \zeta Z(\zeta) = 0$,
+# $\zeta = (\omega - i \gamma) / (\sqrt 2 k)$, where $Z$ is the plasma dispersion function. We fit such a mode to the
+# charge from $t = 2$ on; traces of other modes are still there.
 
 
 # %%
@@ -129,9 +131,12 @@ def dispersion(w):
     return [value.real, value.imag]
 
 
+def mode(t, size, gamma, omega, phase):
+    return size * np.exp(-gamma * t) * np.cos(omega * t + phase)
+
+
 frequency, growth = root(dispersion, [1.4, -0.15]).x
 later = run.times >= 2.0
-mode = lambda t, size, gamma, omega, phase: size * np.exp(-gamma * t) * np.cos(omega * t + phase)  # noqa: E731
 (_, gamma, omega, _), _ = curve_fit(mode, run.times[later], charge[later], [1.0, 0.1, 1.5, 0.0])
 print(f"frequency {omega:.3f}, by the dispersion relation {frequency:.3f}")
 print(f"damping rate {gamma:.3f}, by the dispersion relation {-growth:.3f}")

@@ -1,13 +1,14 @@
 # %% [markdown]
 # # A network of your own: a radial density
 #
-# Particles in five dimensions diffuse in the potential $V = \tfrac14 (r^2 - 1)^2$, $r = |x|$, whose minimum is a sphere:
+# Particles in five dimensions diffuse in the potential $V = \tfrac14 (r^2 - 1)^2$, $r = |x|$, whose minimum is a
+# sphere:
 #
 # $$u_t = D\,\Delta u + \nabla\cdot(u \nabla V), \qquad u(x, 0) = N(x; 0, s^2 I).$$
 #
 # Start and equation do not prefer a direction. So $u$ is a function of $r$ at all times, and at the end proportional to
-# $e^{-V / D}$. A network that is a function of $r^2$, with $r^2$ and $r^4$ beside its hidden neurons, knows that from the start:
-# it needs few neurons, and its symmetry is exact.
+# $e^{-V / D}$. A network that is a function of $r^2$, with $r^2$ and $r^4$ beside its hidden neurons, knows that from
+# the start: it needs few neurons, and its symmetry is exact.
 
 # %%
 import tempfile
@@ -25,8 +26,8 @@ from nivp_dist.problems import WholeSpace, derivatives, divergence
 # %% [markdown]
 # ## The network
 #
-# A class of flax in a file of its own, which the run copies into its directory. It is called with points (n, d), in units of
-# the domain: here $x / s$. For a density it is $\log u$, up to a constant.
+# A class of flax in a file of its own, which the run copies into its directory. It is called with points (n, d), in
+# units of the domain: here $x / s$. For a density it is $\log u$, up to a constant.
 
 # %%
 folder = Path(tempfile.mkdtemp(prefix="own_network-", dir="."))  # for all files of this example
@@ -113,9 +114,9 @@ assert asymmetry < 1e-9
 # %% [markdown]
 # ## Against another method
 #
-# The density $q$ of $r$ solves an equation in one dimension, with the potential $V - D (d - 1) \log r$: here by finite volumes of
-# Scharfetter and Gummel's kind, and the exponential of their matrix. Then $u = q / (A\, r^{d - 1})$, where $A$ is the area of the
-# unit sphere.
+# The density $q$ of $r$ solves an equation in one dimension, with the potential $V - D (d - 1) \log r$: here by finite
+# volumes of Scharfetter and Gummel's kind, and the exponential of their matrix. Then $u = q / (A\, r^{d - 1})$, where
+# $A$ is the area of the unit sphere.
 
 # %%
 d, D = problem.dimension, problem.diffusion
@@ -124,7 +125,7 @@ r = (edges[1:] + edges[:-1]) / 2
 h = r[1] - r[0]
 potential = (r**2 - 1) ** 2 / 4 - D * (d - 1) * np.log(r)
 half = np.diff(potential) / (2 * D)
-jumps = np.diag(np.exp(-half), -1) + np.diag(np.exp(half), 1)  # rates of jumps to the right and to the left, times h^2 / D
+jumps = np.diag(np.exp(-half), -1) + np.diag(np.exp(half), 1)  # to the right, left, times h^2 / D
 generator = (jumps - np.diag(jumps.sum(axis=0))) * D / h**2
 area = 2 * np.pi ** (d / 2) / gamma(d / 2)
 start = r ** (d - 1) * np.exp(-(r**2) / (2 * problem.spread**2))

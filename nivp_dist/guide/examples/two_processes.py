@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Two processes, a stop and a resume
 #
-# A job on a cluster consists of many processes, and ends at a time limit, finished or not. Here are two processes on this
-# machine, whose run gets the signal of a time limit, writes a checkpoint, and goes on in a second start. The result has
-# the same bits as that of a run that nobody has stopped.
+# A job on a cluster consists of many processes, and ends at a time limit, finished or not. Here are two processes on
+# this machine, whose run gets the signal of a time limit, writes a checkpoint, and goes on in a second start. The
+# result has the same bits as that of a run that nobody has stopped.
 #
 # The equation is the heat equation on a torus, $u_t = D\,\Delta u$ in $[0, 2\pi)^2$, the shipped configuration
 # `heat_periodic_2d` with a smaller network.
@@ -56,8 +56,9 @@ assert code == 0
 # %% [markdown]
 # ## A run that is stopped
 #
-# SIGTERM to any of the processes stops a run; a scheduler sends it, or SIGUSR1, before the time limit. So that the example
-# does not depend on clocks, a callback sends it after the fifth step. Exit code 75 says: stopped early, with a checkpoint.
+# SIGTERM to any of the processes stops a run; a scheduler sends it, or SIGUSR1, before the time limit. So that the
+# example does not depend on clocks, a callback sends it after twelve steps. Exit code 75 says: stopped early, with a
+# checkpoint.
 
 # %%
 (folder / "limit.py").write_text('''
@@ -70,7 +71,7 @@ from nivp_dist import Callback
 class TimeLimit(Callback):
     """A signal of a scheduler after a number of steps."""
 
-    steps: int = 5
+    steps: int = 12
 
     def after_step(self, view):
         if view.step == self.steps:
@@ -80,7 +81,7 @@ limit = ["--callbacks.file", folder / "limit.py", "--callbacks.classes", '["Time
 code, _ = launch("heat_periodic_2d", *options, *limit, "--output", folder / "stopped")
 stopped = open_run(folder / "stopped")
 print(f"exit code {code}, {stopped.summary['status']} at t = {stopped.summary['t']:.3f}")
-assert code == 75 and stopped.summary["steps"] == 5
+assert code == 75 and stopped.summary["steps"] == 12
 
 # %% [markdown]
 # ## The resume
@@ -115,7 +116,7 @@ left.set(title=f"u at t = {t:g}", xlabel="x_1", ylabel="x_2", aspect="equal")
 figure.colorbar(image, ax=left)
 for run, style, name in ((undisturbed, "-", "undisturbed"), (stopped, "o", "stopped and resumed")):
     right.plot(run.metrics()["t"], run.metrics()["h"], style, fillstyle="none", label=name)
-right.axvline(stopped.metrics()["t"][4], color="k", linestyle=":", label="the stop")
+right.axvline(stopped.metrics()["t"][11], color="k", linestyle=":", label="the stop")
 right.set(title="lengths of the steps", xlabel="t", ylabel="h")
 right.legend()
 figure.savefig(folder / "two_processes.png", dpi=120)

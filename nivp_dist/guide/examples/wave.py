@@ -1,7 +1,7 @@
 # %% [markdown]
 # # A wave and its energy
 #
-# A string of length 2, fixed at both ends, is plucked and let go:
+# A string of length 2, fixed at both ends, is let go from a pulse:
 #
 # $$u_{tt} = c^2 u_{xx} \quad\text{in } (-1, 1), \qquad u(\pm 1, t) = 0, \qquad
 #   u(x, 0) = e^{-x^2 / (2 s^2)}, \qquad u_t(x, 0) = 0.$$
@@ -87,15 +87,19 @@ print(f"{run.summary['status']} at t = {run.summary['t']:g} after {run.summary['
 # %% [markdown]
 # ## Against d'Alembert
 #
-# The solution is $u = \tfrac12 (f(x - ct) + f(x + ct))$, where $f$ is the pulse, continued beyond the ends by reflections
-# with the opposite sign.
+# The solution is $u = \tfrac12 (f(x - ct) + f(x + ct))$, where $f$ is the pulse, continued beyond the ends by
+# reflections with the opposite sign.
 
 
 # %%
+def reflected(x):
+    """f: the pulse and its images."""
+    return sum((-1) ** k * problem.pulse(x - 2 * k) for k in range(-4, 5))
+
+
 def exact(x, t):
     """u at x of any shape."""
-    f = lambda y: sum((-1) ** k * problem.pulse(y - 2 * k) for k in range(-4, 5))  # noqa: E731
-    return (f(x - problem.speed * t) + f(x + problem.speed * t)) / 2
+    return (reflected(x - problem.speed * t) + reflected(x + problem.speed * t)) / 2
 
 
 x = np.linspace(-1, 1, 2001)
@@ -109,8 +113,8 @@ assert errors.max() < 5e-3
 # %% [markdown]
 # ## The energy
 #
-# Its exact value is $\tfrac12 c^2 \int u_0'^2 = \tfrac14 c^2 \sqrt\pi / s$. The run reports the integral over random points, with
-# its standard error. Differences on the fine grid are more accurate.
+# Its exact value is $\tfrac12 c^2 \int u_0'^2 = \tfrac14 c^2 \sqrt\pi / s$. The run reports the integral over random
+# points, with its standard error. Differences on the fine grid are more accurate.
 
 # %%
 energy = np.array(
