@@ -75,7 +75,7 @@ def test_a_room_imports_only_what_stands_before_it(arrows, room):
     assert arrows[room] <= ROOMS[room]
 
 
-@pytest.mark.parametrize("path", EXAMPLES.glob("*.py"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_imports_what_users_do(path):
     assert imports(path) <= {*nivp_dist.__all__, "problems"}
 

@@ -88,10 +88,8 @@ print(f"{run.summary['status']} at t = {t:g} after {run.summary['steps']} steps"
 edges = np.linspace(-3, 3, 601)  # of the cells
 y = (edges[1:] + edges[:-1]) / 2
 h = y[1] - y[0]
-V = (y**2 - 1) ** 2 / 2
-forth = np.diag(np.exp((V[:-1] - V[1:]) / (2 * problem.diffusion)), -1)  # rates of jumps to the right, times h^2 / D
-back = np.diag(np.exp((V[1:] - V[:-1]) / (2 * problem.diffusion)), 1)
-jumps = forth + back
+half = np.diff((y**2 - 1) ** 2 / 2) / (2 * problem.diffusion)  # half of the differences of V / D
+jumps = np.diag(np.exp(-half), -1) + np.diag(np.exp(half), 1)  # to the right, to the left, times h^2 / D
 generator = (jumps - np.diag(jumps.sum(axis=0))) * problem.diffusion / h**2
 p = expm(generator * t) @ np.exp(-((y - problem.mean) ** 2) / (2 * problem.spread**2))
 p /= p.sum() * h
@@ -107,8 +105,8 @@ assert error < 2e-2
 # %% [markdown]
 # ## Probabilities, quantiles, marginals
 #
-# They are estimated from samples of the density that the network represents, with a standard error. The probability of
-# the well on the right in both coordinates is $P(y_1 > 0)^2$.
+# They are estimated from weighted samples of the density that the network represents, with a standard error. The
+# probability of the well on the right in both coordinates is $P(y_1 > 0)^2$.
 
 # %%
 well = run.probability(t, lambda x: np.all(x @ ROTATION > 0, axis=1))

@@ -125,7 +125,7 @@ r = (edges[1:] + edges[:-1]) / 2
 h = r[1] - r[0]
 potential = (r**2 - 1) ** 2 / 4 - D * (d - 1) * np.log(r)
 half = np.diff(potential) / (2 * D)
-jumps = np.diag(np.exp(-half), -1) + np.diag(np.exp(half), 1)  # to the right, left, times h^2 / D
+jumps = np.diag(np.exp(-half), -1) + np.diag(np.exp(half), 1)  # to the right, to the left, times h^2 / D
 generator = (jumps - np.diag(jumps.sum(axis=0))) * D / h**2
 area = 2 * np.pi ** (d / 2) / gamma(d / 2)
 start = r ** (d - 1) * np.exp(-(r**2) / (2 * problem.spread**2))

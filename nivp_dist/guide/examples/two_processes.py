@@ -31,6 +31,9 @@ folder = Path(tempfile.mkdtemp(prefix="two_processes-", dir="."))  # for all fil
 # %%
 package = Path(nivp_dist.__file__).parent
 launcher = next(path for path in (package / "launch/local", package.parent / "launch/local") if path.exists())
+options = "--network.width 8 --network.depth 1 --sampling.points 400 --fit.points 400 --fit.iterations 60"
+options += " --fit.on_miss continue --integrator.t_end 1 --integrator.rtol 1e-4 --output.times [] --output.plots false"
+options = options.split()
 
 
 def launch(*words):
@@ -41,17 +44,13 @@ def launch(*words):
     return done.returncode, done.stdout
 
 
-options = "--network.width 8 --network.depth 1 --sampling.points 400 --fit.points 400 --fit.iterations 60"
-options += " --fit.on_miss continue --integrator.t_end 1 --integrator.rtol 1e-4 --output.times [] --output.plots false"
-options = options.split()
-
 # %% [markdown]
 # ## A run that nobody stops
 
 # %%
-code, _ = launch("heat_periodic_2d", *options, "--output", folder / "undisturbed")
+code, written = launch("heat_periodic_2d", *options, "--output", folder / "undisturbed")
 print(f"exit code {code}")
-assert code == 0
+assert code == 0, written
 
 # %% [markdown]
 # ## A run that is stopped
@@ -78,10 +77,10 @@ class TimeLimit(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 ''')
 limit = ["--callbacks.file", folder / "limit.py", "--callbacks.classes", '["TimeLimit"]']
-code, _ = launch("heat_periodic_2d", *options, *limit, "--output", folder / "stopped")
+code, written = launch("heat_periodic_2d", *options, *limit, "--output", folder / "stopped")
 stopped = open_run(folder / "stopped")
 print(f"exit code {code}, {stopped.summary['status']} at t = {stopped.summary['t']:.3f}")
-assert code == 75 and stopped.summary["steps"] == 12
+assert code == 75 and stopped.summary["steps"] == 12, written
 
 # %% [markdown]
 # ## The resume
@@ -90,10 +89,10 @@ assert code == 75 and stopped.summary["steps"] == 12
 # the last bit.
 
 # %%
-code, _ = launch("resume", folder / "stopped")
+code, written = launch("resume", folder / "stopped")
 undisturbed, stopped = open_run(folder / "undisturbed"), open_run(folder / "stopped")
 print(f"exit code {code}, {stopped.summary['status']} at t = {stopped.summary['t']:g}")
-assert code == 0 and stopped.summary["status"] == "finished"
+assert code == 0 and stopped.summary["status"] == "finished", written
 
 t = undisturbed.times[-1]
 parameters = [run.snapshot(t)["theta"] for run in (undisturbed, stopped)]
