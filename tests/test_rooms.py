@@ -9,6 +9,7 @@ import pytest
 import nivp_dist
 
 PACKAGE = Path(nivp_dist.__file__).parent
+EXAMPLES = PACKAGE / "guide/examples"  # programs of users, which import what users do
 NUMERICS = {"network", "points", "galerkin", "fitting", "monitoring", "integration", "run"}
 # Every room with the rooms that it may import: README, "How the code is laid out". The order is one of dependence.
 ROOMS = {
@@ -60,7 +61,7 @@ def arrows() -> dict[str, set[str]]:
     found = defaultdict(set)
     for path in PACKAGE.rglob("*.py"):
         room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if room != "__init__":
+        if room != "__init__" and path.parent != EXAMPLES:
             found[room] |= imports(path) - {room}
     return found
 
@@ -72,6 +73,11 @@ def test_every_room_is_known(arrows):
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_only_what_stands_before_it(arrows, room):
     assert arrows[room] <= ROOMS[room]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_imports_what_users_do(path):
+    assert imports(path) <= {*nivp_dist.__all__, "problems"}
 
 
 def test_the_allowed_imports_have_no_circle():

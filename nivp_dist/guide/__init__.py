@@ -8,6 +8,7 @@ from nivp_dist.settings.keys import nearest
 
 TOPICS = (
     "first_problem",
+    "examples",
     "settings",
     "method",
     "accuracy",

@@ -37,9 +37,9 @@ def run(installed, tmp_path):
     )
 
 
-@pytest.mark.parametrize("folder", ["configs", "launch", "slurm"])
+@pytest.mark.parametrize("folder", ["configs", "launch", "slurm", "nivp_dist/guide/examples"])
 def test_all_that_is_shipped_travels(installed, folder):
-    ours, theirs = CHECKOUT / folder, installed / "nivp_dist" / folder
+    ours, theirs = CHECKOUT / folder, installed / "nivp_dist" / folder.removeprefix("nivp_dist/")
     names = sorted(path.name for path in ours.iterdir() if path.is_file())
     assert names and names == sorted(path.name for path in theirs.iterdir())
     assert all((ours / name).read_bytes() == (theirs / name).read_bytes() for name in names)

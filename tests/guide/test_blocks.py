@@ -37,6 +37,8 @@ NOT_RUN = {
     "nivp run drum.toml --output slow": "the command before it is the same run",
     "nivp run heat_periodic_2d --accuracy": "other documents run such a command",
     "nivp run advection_2d --restart.every": "tests/run/test_refits.py makes such a run",
+    "python -m nivp_dist.guide.examples.": "tests/guide/test_examples.py runs every example",
+    "jupytext ": "tests/guide/test_examples.py checks the format of the cells",
     "nivp doctor --compile-for": "tests/bench/test_compile_check.py does, where the plugin of jax for CUDA is",
     "pip install": "the continuous integration runs it",
     "pytest": "this is a part of it",

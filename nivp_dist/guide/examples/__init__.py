@@ -1,0 +1,1 @@
+"""Examples: programs to read, to run and to change. `nivp guide examples` says what each shows."""
