@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from nivp_dist.backend.mesh import pointwise
 from nivp_dist.errors import InputError
 from nivp_dist.problems.nonlocal_terms import further_arguments
+from nivp_dist.settings.automatic import first_step
 from nivp_dist.settings.model import IntegratorSettings
 
 # Of |u0|. A fit leaves an error of 1e-5 of it or more; relative accuracy of what is far below that is not to be had.
@@ -49,7 +50,7 @@ def size_floor(settings: IntegratorSettings, network, problem, points, mesh: Mes
         return SHARE * initial_size
     rates = [float(size(rates_at(t, points.x), points)) for t in np.linspace(settings.t_start, settings.t_end, TIMES)]
     if (fastest := max(filter(np.isfinite, rates), default=0.0)) > 0:
-        return settings.initial_step * fastest
+        return first_step(settings) * fastest
     raise InputError(
         "u0 and its time derivative are zero, so that errors have no scale: set integrator.atol, the error of a step "
         "that is tolerated in u"

@@ -17,7 +17,8 @@ from nivp_dist.settings.model import IntegratorSettings
 class Start(NamedTuple):
     """Where a step begins: theta (p,) at t, the step size to try, the last step's error over the tolerance.
 
-    size_floor: the least |u| that errors are relative to.
+    size_floor: the least |u| that errors are relative to. guessed: whether h is a guess, and no choice of a user or of
+    an earlier step.
     """
 
     theta: jax.Array
@@ -25,6 +26,7 @@ class Start(NamedTuple):
     h: float
     previous_error: float
     size_floor: float = 0.0
+    guessed: bool = False
 
 
 class Taken(NamedTuple):
@@ -69,6 +71,7 @@ class Integrator:
         step size falls below integrator.min_step.
         """
         h, rejected = start.h, 0
+        control = self.control.without_limits() if start.guessed else self.control
         while True:
             length, lands = fit_to_end(start.t, h, end)
             error, step = self._attempt(start, length, stages, last)
@@ -81,10 +84,10 @@ class Integrator:
                 failed, stages, direct_stages = stages, direct_stages(), None
                 stages.take_over(failed)
                 continue
-            h = self.control.rejected(length, error)
+            h = control.rejected(length, error)
             reason = f"error {error:.1e} of the tolerance; {LARGER_MU}, or integrator.min_step"
             self._require_step_size(h, start.t, str(stages.failure or reason))
-        next_h = self.control.accepted(length, error, start.previous_error, rejected > 0)
+        next_h = control.accepted(length, error, start.previous_error, rejected > 0)
         if length < h:  # the step was cut only to end at that time: the size before it still holds
             next_h = max(next_h, h)
         return Taken(step, stages, end if lands else start.t + length, length, error, rejected, next_h)

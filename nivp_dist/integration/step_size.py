@@ -1,8 +1,11 @@
 """The length of a step: what the errors of the last steps allow, up to the next output or refit."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
+
+NOT_FINITE = 0.2  # the factor on a step whose error is not known, as a stage or the error itself is not finite
 
 
 def fit_to_end(t: float, h: float, end: float) -> tuple[float, bool]:
@@ -31,6 +34,10 @@ class StepControl:
     shrink: float = 0.2
     grow: float = 4.0
 
+    def without_limits(self) -> "StepControl":
+        """That of a first step whose size is a guess: its error decides (Gladwell, Shampine and Brankin 1987)."""
+        return dataclasses.replace(self, shrink=1e-4, grow=1e4)
+
     def accepted(self, h: float, error: float, previous: float, after_rejection: bool) -> float:
         """The step size after an accepted step of h with that error; previous: the error of the step before it."""
         error, previous = max(error, 1e-10), max(previous, 1e-4)
@@ -39,7 +46,7 @@ class StepControl:
         return float(np.clip(h * np.clip(factor, self.shrink, limit), self.min_step, self.max_step))
 
     def rejected(self, h: float, error: float) -> float:
-        """The step size of the next attempt; it is cut by the largest factor where the error is not finite."""
+        """The step size of the next attempt; it is cut by NOT_FINITE where the error is not finite."""
         if not np.isfinite(error):
-            return h * self.shrink
+            return h * NOT_FINITE
         return h * float(np.clip(self.safety * error ** (-1.0 / self.order), self.shrink, 0.9))

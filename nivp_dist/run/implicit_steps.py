@@ -11,7 +11,6 @@ from nivp_dist.fitting.restart import step_end
 from nivp_dist.galerkin.implicit import ImplicitSteps
 from nivp_dist.galerkin.norms import ResidualCheck
 from nivp_dist.galerkin.velocity import Galerkin
-from nivp_dist.integration.attempts import Start
 from nivp_dist.integration.bdf_attempts import BdfIntegrator
 from nivp_dist.integration.implicit_attempts import Before, ImplicitIntegrator, TakenImplicit
 from nivp_dist.integration.implicit_solve import ImplicitSolve
@@ -49,7 +48,7 @@ class ImplicitStepper(Stepping):
         """
         at = self.discretisation(state)
         solve = ImplicitSolve(self.programs, at.points, self.damping * at.mu_factor, poll)
-        start = Start(state.theta, state.t, state.h, state.previous_error, state.size_floor)
+        start = self.start(state)
         end = step_end(self.restart, state.fit_t, self.next_output(state))
         before = Before(start, state.velocity, self._stacked(state.theta, state.earlier), state.multistep)
         taken = self.integrator.take(before, end, solve)

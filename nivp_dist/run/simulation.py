@@ -25,7 +25,7 @@ from nivp_dist.run.solvers import Solvers
 from nivp_dist.run.state import EVOLVE, FINISHED, FIT, State, replicated
 from nivp_dist.run.stepping import Accepted, Stepping
 from nivp_dist.run.steps import Stepper
-from nivp_dist.settings.automatic import number_of_points, with_points
+from nivp_dist.settings.automatic import first_step, number_of_points, with_points
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.output_times import is_at, output_times
 
@@ -101,7 +101,7 @@ class Simulation:
             initial_density=self.sampler.broadest(),
             fit=self.fits.initial.start(jnp.zeros(self.fits.fitted.size)),
             t=integrator.t_start,
-            h=min(integrator.initial_step, integrator.max_step),
+            h=min(first_step(integrator), integrator.max_step),
             previous_error=1.0,
             step=0,
             rank=self.galerkin.initial_rank,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from nivp_dist.backend import random_keys
 from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.integration.attempts import Start
 from nivp_dist.integration.solver_choice import Discretisation
 from nivp_dist.integration.step_points import Present, StepPoints
 from nivp_dist.points.mixture import Density
@@ -42,6 +43,7 @@ class Stepping(ABC):
 
     def __init__(self, config: Config, galerkin: Galerkin, sampler: Sampler, output_times):
         self.sampling, self.restart, self.output_times = config.sampling, config.restart, output_times
+        self._first_is_guessed = config.integrator.initial_step == "auto"
         self.points = StepPoints(config.sampling, sampler, galerkin, config.integrator.t_start)
         self.single_numbers = jax.jit(_single_numbers)
 
@@ -52,6 +54,11 @@ class Stepping(ABC):
     @abstractmethod
     def method(self, state: State) -> str:
         """The name of the method that solves the linear systems of the next step (``galerkin.methods``)."""
+
+    def start(self, state: State) -> Start:
+        """Where the next step begins."""
+        guessed = self._first_is_guessed and state.step == 0
+        return Start(state.theta, state.t, state.h, state.previous_error, state.size_floor, guessed)
 
     def next_output(self, state: State) -> float:
         """The time of the next output."""

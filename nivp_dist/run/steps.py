@@ -11,7 +11,7 @@ from nivp_dist.errors import RunFailed
 from nivp_dist.fitting.restart import step_end
 from nivp_dist.galerkin.norms import ResidualCheck
 from nivp_dist.galerkin.velocity import Galerkin
-from nivp_dist.integration.attempts import Integrator, Start, Taken
+from nivp_dist.integration.attempts import Integrator, Taken
 from nivp_dist.integration.solver_choice import LastStep, SolverChoice, System
 from nivp_dist.integration.stability import stiffness
 from nivp_dist.integration.stages import Stages
@@ -56,7 +56,7 @@ class Stepper(Stepping):
         direct_stages = None
         if self.direct is not None and system.galerkin is not self.direct:
             direct_stages = lambda: self._stages(state, self.choice.direct_system(at), poll)  # noqa: E731
-        start = Start(state.theta, state.t, state.h, state.previous_error, state.size_floor)
+        start = self.start(state)
         end = step_end(self.restart, state.fit_t, self.next_output(state))
         taken = self.integrator.take(start, end, stages, last, direct_stages)
 

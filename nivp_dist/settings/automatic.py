@@ -1,6 +1,6 @@
-"""The numbers that stand for 'auto' in the settings of points."""
+"""The numbers that stand for 'auto' in the settings of points and of the first step."""
 
-from nivp_dist.settings.model import Config, SamplingSettings
+from nivp_dist.settings.model import Config, IntegratorSettings, SamplingSettings
 
 # With fewer than three points for each parameter a velocity is free between them. Most shipped configurations have
 # four; those with two are in one dimension, where points are evenly spread.
@@ -8,6 +8,7 @@ POINTS_PER_PARAMETER, LEAST_POINTS = 5, 2000
 # A network that represents u itself has to be kept near zero where u is. A density that is represented by its logarithm
 # falls there by itself.
 UNIFORM_FOR_FIELDS, UNIFORM = 0.5, 0.1
+TRIAL_STEP = 0.01  # of time
 
 
 def with_points(config: Config, parameters: int) -> Config:
@@ -31,3 +32,8 @@ def uniform_fraction(sampling: SamplingSettings, field: bool) -> float:
     if sampling.uniform_fraction != "auto":
         return sampling.uniform_fraction
     return UNIFORM_FOR_FIELDS if field and sampling.method == "density" else UNIFORM
+
+
+def first_step(integrator: IntegratorSettings) -> float:
+    """The size of the first step, or where the integrator chooses it, of the first attempt at it."""
+    return TRIAL_STEP if integrator.initial_step == "auto" else integrator.initial_step

@@ -187,8 +187,8 @@ class IntegratorSettings(Section):
     t_start: float = 0.0
     # Time at which the run ends.
     t_end: float = 1.0
-    # Size of the first step.
-    initial_step: PositiveFloat = 1e-2
+    # Size of the first step. "auto": 0.01 is tried, and its error decides.
+    initial_step: PositiveFloat | Literal["auto"] = "auto"
     # A run that needs a shorter step than this fails.
     min_step: PositiveFloat = 1e-7
     # The longest step.

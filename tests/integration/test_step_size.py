@@ -63,3 +63,13 @@ def test_a_step_that_reaches_the_output_ends_there(h):
 def test_two_halves_in_place_of_a_step_and_a_remainder():
     assert fit_to_end(1.0, 0.6, 2.0) == (0.5, False)
     assert fit_to_end(1.5, 0.5, 2.0) == (0.5, True)
+
+
+def test_a_guessed_step_may_change_by_any_factor():
+    """Its error decides alone: of an error that falls with h^3, the step that is asked for meets the tolerance."""
+    guessed = CONTROL.without_limits()
+    for error in (30.0, 1e7):
+        assert guessed.rejected(1.0, error) == pytest.approx(0.9 * error ** (-1 / 3), rel=1e-9)
+    assert CONTROL.rejected(1.0, 1e7) == 0.2 == guessed.rejected(1.0, np.inf)
+    assert guessed.accepted(0.01, 1e-7, 1.0, False) == pytest.approx(0.009 * 1e-7 ** (-0.7 / 3), rel=1e-9)
+    assert CONTROL.accepted(0.01, 1e-7, 1.0, False) == 0.04
