@@ -59,21 +59,22 @@ def check_problems(configs: list[Config]) -> list[list[Source]]:
     os.environ["JAX_PLATFORMS"] = "cpu"  # the GPU of the login node stays free for others
     try:
         from nivp_dist.callbacks import loading
-        from nivp_dist.problems import checks, registry, user_networks
+        from nivp_dist.network import own_network
+        from nivp_dist.problems import checks, registry
 
         for config in configs:
-            if config.network.file is not None:
-                user_networks.find(config.network, {})
+            if config.network.class_ is not None:
+                own_network.load(config.network, registry.load(config.problem).domain, ())
             if callbacks := loading.load(config.callbacks):
                 loading.check(callbacks, registry.load(config.problem))
         files = {}
-        for problem, t_start in [(config.problem, config.integrator.t_start) for config in configs]:
-            if (key := (problem.model_dump_json(), t_start)) not in files:
+        for problem, t_start, t_end in [_times(config) for config in configs]:
+            if (key := (problem.model_dump_json(), t_start, t_end)) not in files:
                 source = problem.file or f"problem {problem.name}"
-                for warning in checks.check(registry.load(problem), source, t_start):
+                for warning in checks.check(registry.load(problem), source, t_start, t_end):
                     click.echo(f"nivp: warning: {warning}", err=True)
                 files[key] = registry.files_of(problem)
-        return [files[config.problem.model_dump_json(), config.integrator.t_start] for config in configs]
+        return [files[problem.model_dump_json(), *times] for problem, *times in map(_times, configs)]
     finally:
         os.environ.clear()  # sbatch hands it on to the job
         os.environ.update(before)
@@ -203,3 +204,7 @@ def _look_for(scheduler: Scheduler, path: Path, tasks: list[int] | None, queued:
         f"{message}: the job may be queued, and {why}: {path.parent} is kept; if `{scheduler.list_jobs}` does not show "
         f"a job {path.parent.name} later: nivp submit --resume {shlex.quote(str(path.parent))}"
     )
+
+
+def _times(config: Config) -> tuple:
+    return config.problem, config.integrator.t_start, config.integrator.t_end

@@ -23,7 +23,8 @@ def relative_errors(galerkin: Galerkin, scored: int | None = None) -> Callable:
 
     Args:
         scored: outputs that count, the first ones; None: all.
-    The errors are relative to that size, or, where it is zero, to the target.
+
+    The errors are relative to `size`, a norm, or where it is zero to the norm of the target.
     """
     network, axis = galerkin.network, galerkin.axis
 

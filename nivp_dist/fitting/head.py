@@ -16,7 +16,7 @@ from nivp_dist.galerkin.jacobian import Operator
 
 
 class HeadTuning:
-    """(theta (p,), points, misfit (n, m)) -> correction delta (p,), zero outside the heads, of which there is one.
+    """(theta (p,), points, misfit (n, m)) -> correction delta (p,), zero outside the heads.
 
     delta minimises sum_i w_i |J_head delta - misfit|^2 + ridge tr(M_head) |delta|^2.
     """

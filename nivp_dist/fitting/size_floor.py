@@ -42,6 +42,8 @@ def size_floor(settings: IntegratorSettings, network, problem, points, mesh: Mes
 
     def rate(t, point):
         f = problem.rhs(problem.initial, point, t, *further_arguments(problem, problem.initial, t))
+        if network.lifting is not None:  # a u0 = 0 may be driven by its walls alone
+            f = f + network.lifting.rate(point, t)
         return network.as_field_rate(f, problem.initial(point))
 
     size = jax.jit(rms)

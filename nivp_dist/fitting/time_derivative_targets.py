@@ -74,14 +74,14 @@ class TimeDerivativeTargets:
             return config.network.trunk == "shared"
         return network.form == "exponential" and network.domain.bounded
 
-    def scales(self, source: Source, context, points, floor: float = 0.0):
+    def scales(self, source: Source, context, points, size: float = 0.0):
         """Factors (m,) of the time derivatives that give them SHARE of the norm of the field; one where they vanish.
 
-        floor: the least norm of the field that is counted with."""
+        size: a norm that is counted with where that of the field is smaller."""
         if source not in self._programs:
             split = Points._make(P(AXIS) for _ in Points._fields)
             self._programs[source] = program(self.mesh, partial(self._scales, source), P(), split, P())
-        return self._programs[source](context, points, floor)
+        return self._programs[source](context, points, size)
 
     def target(self, source: Source, context, scales, x):
         """The target (n, 2 m) at x (n, d)."""
@@ -101,12 +101,12 @@ class TimeDerivativeTargets:
 
         return jax.vmap(at)(x)
 
-    def _scales(self, source, context, points, floor):
+    def _scales(self, source, context, points, size):
         """As ``scales``, inside of `shard_map`, by all devices on their own points."""
         field = in_blocks(partial(source.field, context), points.x)
         rates = in_blocks(partial(self._rates, source, context), points.x)
         weights = points.weights[:, None]
         squares = jnp.sum(weights * field**2), jnp.sum(weights * rates**2, axis=0)
         of_field, of_rates = jax.lax.psum(squares, AXIS)
-        whole, norms = jnp.maximum(jnp.sqrt(of_field), floor), jnp.sqrt(of_rates)
+        whole, norms = jnp.maximum(jnp.sqrt(of_field), size), jnp.sqrt(of_rates)
         return jnp.where(norms > 0, SHARE * whole / jnp.where(norms > 0, norms, 1.0), 1.0)

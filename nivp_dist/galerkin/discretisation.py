@@ -107,8 +107,11 @@ class Discretisation(NamedTuple):
             return self.rate(theta, v, points) - f, f, self.solution_field(theta, t, points.x)
         f = self.energy_rate(theta, t, points)
         energy = lambda theta: self._at_points(partial(self.energy_at, theta), points.x)  # noqa: E731
-        energy_of_field, rate = jax.jvp(energy, (theta,), (v,))
-        return rate - f, f, energy_of_field
+        solution, rate = jax.jvp(energy, (theta,), (v,))
+        if self.network.lifting is not None:  # the lifting has a part in the energy that errors are relative to
+            whole = self.network.solution(theta, t)
+            solution = self._at_points(lambda x: self.problem.energy(whole, x.astype(self.network.dtype)), points.x)
+        return rate - f, f, solution
 
     def energy_at(self, theta, point):
         """The components of the problem's energy at one point (d,): (k,) float64."""

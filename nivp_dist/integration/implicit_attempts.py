@@ -124,7 +124,10 @@ class ImplicitIntegrator(ABC):
         return TakenImplicit(solved, before, t, h, order, rejected, solve.evaluations, following)
 
     def _scale(self, size: float, theta, t: float, points: Points, start: Start) -> float:
-        """What errors are relative to. size: the norm of the field at (theta, t), the solution's without a lifting."""
+        """What errors are relative to.
+
+        size: the norm of the network's field at (theta, t), which is that of the solution unless there is a lifting.
+        """
         if self.programs.discretisation.network.lifting is not None:
             size = float(self.programs.size(theta, t, points))
         return max(size, start.size_floor)

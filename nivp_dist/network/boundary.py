@@ -21,23 +21,19 @@ def factors(domain: Domain, xi) -> list:
 
 
 def _robin(axis: Axis, xi):
-    """w with dw/dn = -b w where b is finite, and 0 where b is inf; positive inside, and about one in the middle."""
-    conditions = cast(tuple[float, float], axis.conditions)
-    zeros = tuple(b == np.inf for b in conditions)
-    lower, upper = (1 + xi) / 2, (1 - xi) / 2
-    if all(zeros):
-        w = 1 - xi**2
-    elif any(zeros):  # no slope at the other end
-        rise = lower if zeros[0] else upper
-        w = rise * (2 - rise)
-    else:
-        w = jnp.ones_like(xi)
-    for b, near, far in zip(conditions, (lower, upper), (upper, lower)):
-        if np.isfinite(b) and b != 0:
-            # The bump is zero at both ends. Its slope is one at this end, inwards, and zero at the other.
-            bump, strength = 2 * near * far**2, b * axis.scale
-            # Both forms have this logarithmic slope. The first is bounded for large b, the second positive for b < 0.
-            w = w * ((1 + strength * bump) / (1 + strength / 4) if b > 0 else jnp.exp(strength * bump))
+    """w with dw/dn = -b w at each end, or w = 0 where b is inf; positive inside.
+
+    It is a product of one factor for each end. With s = b times the half width, the factor (1 + s g) / (1 + s) has the
+    slope that b asks for at its end, and no slope at the other, where it is one. It tends to g for large b.
+    """
+    w = jnp.ones_like(xi)
+    for b, r in zip(cast(tuple[float, float], axis.conditions), (1 + xi, 1 - xi)):
+        # r is the distance from this end, up to 2. g = r near it; at the other end g = 1, without a slope.
+        s, g = b * axis.scale, r * (1 - r / 4)
+        if b == np.inf:
+            w = w * g
+        elif b != 0:
+            w = w * (1 + s * g) / (1 + s) if b > 0 else w / (1 - s * g)
     return w
 
 

@@ -54,7 +54,8 @@ def check(network: Network) -> None:
     if not near(found.by_factors, found.along, np.abs(found.along).max()):
         own.fail(
             "uses weights of an nn.Dense elsewhere than in the call of that layer, at which their derivatives are "
-            "taken: make them parameters of the module itself (self.param)"
+            "taken (make them parameters of the module itself, by self.param), or computes in a lower precision than "
+            "network.dtype"
         )
     of_pairs = lambda part: part[POINTS:].reshape(-1, 2, POINTS, network.outputs)  # noqa: E731
     values, slopes = of_pairs(found.values), of_pairs(found.slopes)

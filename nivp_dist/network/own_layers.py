@@ -33,7 +33,7 @@ _SAMPLES = (7, 11)
 
 
 class OwnLayers(AffineLayers):
-    """As ``AffineLayers``, for a module with any parameters; it has the head that its trunk returns the output of.
+    """As ``AffineLayers``, for a module with any parameters; its head is the layer whose output it returns.
 
     Attributes:
         affine: the paths of the affine layers, which come first in ``layers``. The others are stored linearisations.

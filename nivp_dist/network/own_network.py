@@ -46,11 +46,17 @@ class OwnNetwork:
 
     def _check(self, outputs: int, points: jax.ShapeDtypeStruct) -> None:
         try:
-            call = lambda x: self.module(outputs).init_with_output(jax.random.key(0), x)[0]  # noqa: E731
-            result = jax.eval_shape(call, points)
+            module = self.module(outputs)
+            variables = jax.eval_shape(module.init, jax.random.key(0), points)
+            # Without keys, because a run draws no random numbers in the network. Other variables are refused later.
+            apply = lambda variables, x: module.apply(variables, x, mutable=list(variables))[0]  # noqa: E731
+            result = jax.eval_shape(apply, variables, points)
         except Exception as error:  # noqa: BLE001  code of users can raise anything
             place = place_of(error, file_of(self.cls)) or self.source
             raise InputError(f"{place}: class {self.cls.__name__}: {first_line(error)}") from None
+        for leaf in jax.tree.leaves(variables.get("params", {})):
+            if not (leaf.size and jnp.issubdtype(leaf.dtype, jnp.floating)):
+                self.fail(f"has a parameter of {leaf.dtype} and shape {leaf.shape}: parameters are real, and not empty")
         array, expected = isinstance(result, jax.ShapeDtypeStruct), (points.shape[0], outputs)
         if not (array and result.shape == expected and jnp.issubdtype(result.dtype, jnp.floating)):
             got = f"{result.dtype} {result.shape}" if array else f"a {type(result).__name__}"

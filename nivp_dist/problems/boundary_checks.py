@@ -24,6 +24,10 @@ BOUNDARY_TOLERANCE = 1e-5
 SLOPE_TOLERANCE = 1e-3
 # Largest misfit of the lifting of wall data, relative to the data: rounding, which derivatives amplify.
 LIFTING_TOLERANCE = 1e-6
+DATA = "wall_data(x, t, axis, end)"
+# Times at which jumps of the data are looked for, and points; an interval of the times is halved so often.
+JUMP_TIMES, JUMP_POINTS, HALVINGS = 257, 8, 30
+JUMP_TOLERANCE = 1e-3  # largest change of the data over the last interval, relative to the data
 # Largest difference of u0, or L[u0], at mirrored points over its largest value. For an even function it is rounding,
 # which derivatives amplify.
 SYMMETRY_TOLERANCE = 1e-9
@@ -34,36 +38,82 @@ def points_of(domain: Domain, number: int) -> np.ndarray:
     return domain.sample(np.random.default_rng(0), number)
 
 
-def check_wall_data(problem: Problem, code: UserCode) -> None:
-    """Shapes and finite values of the data on all walls, and whether they agree where walls meet."""
-    what, lifting, points = "wall_data(x, t, axis, end)", Lifting(problem), points_of(problem.domain, POINTS)
+def check_wall_data(problem: Problem, code: UserCode, t_end: float) -> None:
+    """Shapes and finite values of the data on all walls, whether they agree where walls meet, and are continuous."""
+    lifting, points = Lifting(problem), points_of(problem.domain, POINTS)
     if not 0 < len(lifting.axes) <= MOST_AXES:
-        code.fail(f"{what} needs 1 to {MOST_AXES} axes that are Wall, Neumann or Robin, got {len(lifting.axes)}")
+        code.fail(f"{DATA} needs 1 to {MOST_AXES} axes that are Wall, Neumann or Robin, got {len(lifting.axes)}")
     if symmetries(problem):
         code.fail("wall_data and even or parities exclude each other: leave out the latter")
-    shapes = [(), (problem.outputs,)] if problem.outputs > 1 else [()]
     ends = [end for axis in lifting.axes for end in lifting.ends[axis]]
     for end in ends:
-        data = lambda x, t: problem.wall_data(x, t, end.axis, end.name)  # noqa: E731, B023
-        result = code.call(what, jax.eval_shape, data, *_point_and_time(problem))
-        if result is None or np.shape(result) not in shapes:
-            wanted, got = " or ".join(map(str, shapes)), "None" if result is None else f"the shape {np.shape(result)}"
-            code.fail(
-                f"{what} must be a number, of shape {wanted}, got {got} for axis {end.axis}, '{end.name}'; where there "
-                "are no data it is 0.0"
-            )
-        given = code.call(what, jax.jit(jax.vmap(lambda x: lifting.datum(end, x, code.t))), points)  # noqa: B023
-        code.finite(f"wall_data(x, t, {end.axis}, '{end.name}') at t = {code.t:g}", points, given)
-    for t in (code.t, code.t + 1.0):
+        _shape_of_data(problem, end, code)
+    given = jax.jit(jax.vmap(lambda x, t: tuple(lifting.datum(end, x, t) for end in ends), (0, None)))
+    for t in (code.t, t_end):
+        data = code.call(DATA, given, points, t)
+        for end, values in zip(ends, data):
+            code.finite(f"wall_data(x, t, {end.axis}, '{end.name}') at t = {t:g}", points, values)
+        size = max(float(np.abs(values).max()) * _unit(problem, end) for end, values in zip(ends, data))
         for end in ends:
-            misfits, given = _misfits(problem, lambda x: lifting(x, t), end, points, t, code)  # noqa: B023
-            if not (worst := np.abs(misfits).max()) <= LIFTING_TOLERANCE * np.abs(given).max():
+            misfit = np.abs(_misfits(problem, lambda x: lifting(x, t), end, points, t, code)[0]).max()  # noqa: B023
+            if not misfit * _unit(problem, end) <= LIFTING_TOLERANCE * size:
                 slope = "" if end.b == np.inf else "; slopes are du/dn, n the outward normal"
                 code.fail(
                     f"wall_data of axis {end.axis}, '{end.name}', does not agree with those of another axis where "
-                    f"their walls meet: they differ by {worst:.3g} at t = {t:g}; let them change smoothly to one "
+                    f"their walls meet: they differ by {misfit:.3g} at t = {t:g}; let them change smoothly to one "
                     f"value{slope}"
                 )
+        _periodic(problem, lambda x: lifting(x, t), points, f"wall_data at t = {t:g}", size, code)  # noqa: B023
+    rate = code.call(DATA, jax.jit(jax.vmap(lambda x: lifting.rate(x, code.t))), points)
+    code.finite(f"the time derivative of wall_data at t = {code.t:g}", points, rate)
+    _jumps(lifting, points[:JUMP_POINTS], t_end, code)
+
+
+def _shape_of_data(problem: Problem, end: End, code: UserCode) -> None:
+    shapes = [(), (problem.outputs,)] if problem.outputs > 1 else [()]
+    data = lambda x, t: problem.wall_data(x, t, end.axis, end.name)  # noqa: E731
+    result = code.call(DATA, jax.eval_shape, data, *_point_and_time(problem))
+    if result is None or np.shape(result) not in shapes:
+        wanted, got = " or ".join(map(str, shapes)), "None" if result is None else f"the shape {np.shape(result)}"
+        code.fail(
+            f"{DATA} must be a number, of shape {wanted}, got {got} for axis {end.axis}, '{end.name}'; where there "
+            "are no data it is 0.0"
+        )
+
+
+def _jumps(lifting: Lifting, points: np.ndarray, t_end: float, code: UserCode) -> None:
+    """Fail where the data jump in time: the network's part of u would have to jump back, and cannot.
+
+    The change of the data within the interval in which it differs most from that by their derivative is halved until
+    the interval is tiny. What is continuous then changes by next to nothing.
+    """
+    at = jax.jit(jax.vmap(lambda x, t: (lifting(x, t), lifting.rate(x, t)), (0, None)))
+    known: dict[float, tuple] = {}
+
+    def values(t: float):
+        if t not in known:
+            known[t] = tuple(np.asarray(part) for part in code.call(DATA, at, points, t))
+        return known[t]
+
+    def unexplained(low: float, high: float) -> float:
+        (before, slope), (after, slope_after) = values(low), values(high)
+        return float(np.abs(after - before - (high - low) * (slope + slope_after) / 2).max())
+
+    times = np.linspace(code.t, t_end, JUMP_TIMES).tolist()
+    size = max(np.abs(values(t)[0]).max() for t in times)
+    low, high = max(zip(times, times[1:]), key=lambda pair: unexplained(*pair))
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = max(((low, middle), (middle, high)), key=lambda pair: unexplained(*pair))
+    if (jump := unexplained(low, high)) > JUMP_TOLERANCE * size:
+        code.fail(f"wall_data jump by {jump:.3g} at t = {low:.4g}: let them change continuously, however fast")
+
+
+def _unit(problem: Problem, end: End) -> float:
+    """What a misfit in the condition of an end is multiplied with, to be one of u."""
+    return (
+        1.0 if end.b == np.inf else problem.domain.scale[end.axis] / (1 + abs(end.b) * problem.domain.scale[end.axis])
+    )
 
 
 def check_boundary(problem: Problem, initial: Callable, code: UserCode) -> None:
@@ -72,21 +122,25 @@ def check_boundary(problem: Problem, initial: Callable, code: UserCode) -> None:
     call = lambda function, x: np.asarray(code.call("initial(x)", function, x))  # noqa: E731
     points = points_of(domain, SCALE_POINTS)
     size = np.abs(call(initial, np.concatenate([points, domain.centre[None]]))).max()
-    for axis in domain.axes_of("periodic"):
-        low, high = points[:POINTS].copy(), points[:POINTS].copy()
-        low[:, axis], high[:, axis] = domain.lower[axis], domain.upper[axis]
-        jump = np.abs(call(initial, high) - call(initial, low)).max()
-        if not jump <= BOUNDARY_TOLERANCE * size:
-            code.fail(f"initial(x) is not periodic in x[{axis}]: it jumps by {jump:.3g} (max |u0| = {size:.3g})")
+    _periodic(problem, problem.initial, points[:POINTS], "initial(x)", size, code)
     lifting = Lifting(problem)
     for end in (end for axis in lifting.axes for end in lifting.ends[axis]):
         misfits, given = _misfits(problem, problem.initial, end, points[:POINTS], code.t, code)
         misfit, largest = float(np.abs(misfits).max()), float(np.abs(given).max())
-        scale, tolerance = 1.0, BOUNDARY_TOLERANCE
-        if end.b != np.inf:
-            scale, tolerance = domain.scale[end.axis], SLOPE_TOLERANCE
-        if not misfit * scale <= tolerance * max(size, largest):
+        unit, tolerance = _unit(problem, end), BOUNDARY_TOLERANCE if end.b == np.inf else SLOPE_TOLERANCE
+        if not misfit * unit <= tolerance * max(size, largest * unit):
             code.fail(f"initial(x) {_unsatisfied(problem, end, misfit)} (max |u0| = {size:.3g})")
+
+
+def _periodic(problem: Problem, u: Callable, points: np.ndarray, what: str, size: float, code: UserCode) -> None:
+    """Compare a function of one point at both ends of the periodic axes."""
+    domain, at = problem.domain, jax.jit(jax.vmap(u))
+    for axis in domain.axes_of("periodic"):
+        low, high = points.copy(), points.copy()
+        low[:, axis], high[:, axis] = domain.lower[axis], domain.upper[axis]
+        jump = np.abs(np.asarray(code.call(what, at, high)) - np.asarray(code.call(what, at, low))).max()
+        if not jump <= BOUNDARY_TOLERANCE * size:
+            code.fail(f"{what} is not periodic in x[{axis}]: it jumps by {jump:.3g} (max |u0| = {size:.3g})")
 
 
 def _misfits(problem: Problem, u: Callable, end: End, points: np.ndarray, t: float, code: UserCode):
@@ -115,17 +169,22 @@ def _unsatisfied(problem: Problem, end: End, misfit: float) -> str:
 def check_symmetry(problem: Problem, initial: Callable, rhs: Callable, code: UserCode) -> None:
     """Compare u0 and L[u0] with themselves at mirrored points."""
     domain, outputs = problem.domain, problem.outputs
-    declared = isinstance(problem.even, tuple) and isinstance(problem.parities, dict)
-    if not declared or not set(symmetries(problem)) <= set(domain.bounded_axes):
-        allowed = ", ".join(map(str, domain.bounded_axes)) or "none here"
-        if not declared or not set(problem.even) <= set(domain.bounded_axes):
-            code.fail(f"even = {problem.even} must be a tuple of axes that are bounded: {allowed}")
-        code.fail(f"parities = {problem.parities} must have bounded axes as keys: {allowed}")
+    allowed = ", ".join(map(str, domain.bounded_axes)) or "none here"
+    if not (isinstance(problem.even, tuple) and set(problem.even) <= set(domain.bounded_axes)):
+        code.fail(f"even = {problem.even} must be a tuple of axes that are bounded: {allowed}")
+    if not (isinstance(problem.parities, dict) and set(problem.parities) <= set(domain.bounded_axes)):
+        code.fail(f"parities = {problem.parities} must be a dictionary whose keys are bounded axes: {allowed}")
     for axis, signs in problem.parities.items():
-        if axis in problem.even or len(signs) != outputs or not set(signs) <= {1, -1}:
+        known = isinstance(signs, tuple) and len(signs) == outputs and set(signs) <= {1, -1}
+        if axis in problem.even or not known:
             code.fail(
-                f"parities[{axis}] = {signs} must be a sign, 1 or -1, for each output, and axis {axis} not in even"
+                f"parities[{axis}] = {signs} must be a tuple with a sign, 1 or -1, for each output, and axis {axis} "
+                "not in even"
             )
+    for axis in symmetries(problem):
+        lower, upper = domain.axes[axis].conditions
+        if lower != upper:
+            code.fail(f"even or parities name axis {axis}, {domain.axes[axis]}, whose ends differ: leave it out")
     points = points_of(domain, SCALE_POINTS)
     parts = {"initial(x)": initial, "rhs(u, x, t)": jax.jit(jax.vmap(lambda x: rhs(x, code.t)))}
     for what, function in parts.items() if symmetries(problem) else ():

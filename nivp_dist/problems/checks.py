@@ -37,12 +37,13 @@ REFERENCE_TOLERANCE = 1e-4
 STORED_TOLERANCE = 2e-2
 
 
-def check(problem: Problem, source: str, t_start: float = 0.0) -> list[str]:
+def check(problem: Problem, source: str, t_start: float = 0.0, t_end: float | None = None) -> list[str]:
     """Check domain, shapes, finite values, boundary data, linearity, symmetry and reference at fixed points.
 
     Args:
         source: the name of the problem in messages, such as its file.
-        t_start: the time of the initial condition, at which rhs and reference are evaluated.
+        t_start: the time of the initial condition, at which rhs and reference are evaluated. t_end: of the run, up to
+            which wall data are; None: t_start + 1.
 
     Returns: warnings of one line each, about what leaves the solution right and its reported errors wrong.
 
@@ -66,7 +67,7 @@ def check(problem: Problem, source: str, t_start: float = 0.0) -> list[str]:
     initial = jax.jit(jax.vmap(problem.initial))
     code.finite("initial(x)", points, code.call("initial(x)", initial, points))
     if callable(problem.wall_data):
-        check_wall_data(problem, code)
+        check_wall_data(problem, code, t_start + 1.0 if t_end is None else t_end)
     check_boundary(problem, initial, code)
     velocity = code.call("rhs(u, x, t)", jax.jit(jax.vmap(rhs, (0, None))), points, t_start)
     code.finite(f"rhs(u, x, t) at t = {t_start:g} with u = initial", points, velocity)
@@ -128,7 +129,7 @@ def _energy(problem: Problem, points: np.ndarray, code: UserCode) -> None:
 
 
 def _other(problem: Problem) -> Callable:
-    """A function that obeys the boundary conditions: 3 u0 sin(sum of the scaled coordinates)."""
+    """Another function: 3 u0 sin(sum of the scaled coordinates)."""
     domain = problem.domain
     return lambda x: 3 * jnp.sin(jnp.sum((x - domain.centre) / domain.scale)) * problem.initial(x)
 
@@ -216,9 +217,10 @@ def _far_away(problem: Problem, code: UserCode) -> list[str]:
     domain = problem.domain
     if not domain.real_axes or problem.density:
         return []
+    axis = domain.axes[domain.real_axes[0]]
     return [
-        f"{code.source}: {code.name} is no density, and a network of u itself does not vanish far out along "
-        f"{domain.axes[domain.real_axes[0]]}: use Wall(-V, V) where u is zero beyond V, or density = True if u > 0"
+        f"{code.source}: {code.name} is no density, and a network of u itself (network.form = 'direct') does not "
+        f"vanish far out along {axis}: use Wall(-V, V) where u is zero beyond V, or density = True if u > 0"
     ]
 
 

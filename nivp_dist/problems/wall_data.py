@@ -20,6 +20,7 @@ from nivp_dist.problems.base import Problem
 from nivp_dist.problems.domains import Axis
 
 MOST_AXES = 4  # a value of l with data on k axes takes 3^k - 1 values of the data, and more with slopes
+ROUNDING = 1e-14  # coefficients of polynomials below this, relative to the largest, are zero
 LARGEST_CONDITION = 100.0  # of the 2 x 2 system for a linear function; two Neumann ends have none
 
 
@@ -127,6 +128,10 @@ def _shapes(scale: float, low: float, high: float) -> tuple[tuple[float, ...], t
         return values if b == np.inf else slopes + b * values
 
     conditions = np.stack([condition(-1, low), condition(1, high)])
-    degree = 1 if np.linalg.cond(conditions[:, :2]) < LARGEST_CONDITION else 2
-    lower, upper = np.linalg.pinv(conditions[:, : degree + 1]).T.round(15).tolist()
+    sizes = np.linalg.norm(conditions, axis=1)  # of very different size for a large b, or a short axis
+    scaled = conditions / sizes[:, None]
+    degree = 1 if np.linalg.cond(scaled[:, :2]) < LARGEST_CONDITION else 2
+    shapes = np.linalg.pinv(scaled[:, : degree + 1]).T / sizes[:, None]
+    shapes[np.abs(shapes) < ROUNDING * np.abs(shapes).max(axis=1, keepdims=True)] = 0.0
+    lower, upper = shapes.tolist()
     return tuple(lower), tuple(upper)

@@ -17,7 +17,8 @@ COLOURS = ("#1f5fa8", "#d9781e", "#3a8f4d", "#7a4fa3", "#888888")
 def style(name: str | None) -> Iterator[None]:
     """Figures that are made and saved within this have the style of that name; None for ours. Raises InputError."""
     if name is not None and name not in styles.available:
-        near = difflib.get_close_matches(name, styles.available, 1) or [styles.available[0]]
-        raise InputError(f"--style {name}: matplotlib has no such style; the nearest is {near[0]}")
+        near = difflib.get_close_matches(name, styles.available, 1)
+        known = f"the nearest is {near[0]}" if near else "it has " + ", ".join(styles.available[:4]) + ", ..."
+        raise InputError(f"--style {name}: matplotlib has no such style; {known}")
     with styles.context({"axes.prop_cycle": cycler(color=COLOURS)} if name is None else name):
         yield

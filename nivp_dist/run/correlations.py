@@ -15,6 +15,8 @@ def ends_of_paths(problem: Problem, x: np.ndarray, t: float, later: float, steps
     """
     if problem.drift is None or problem.domain.bounded_axes:
         raise ValueError("two_time needs a problem on the WholeSpace that defines drift(x, t)")
+    if steps < 1:
+        raise ValueError(f"two_time: steps = {steps} must be at least 1")
     if not later >= t:
         raise ValueError(f"two_time: later = {later:g} lies before t = {t:g}")
     key, rows = random_keys.run_key(seed), np.arange(len(x))

@@ -114,7 +114,7 @@ def _check(config: Config, problem: Problem | None, callbacks: Sequence[Callback
     source = config.problem.file or f"problem {config.problem.name}"
     problem = problem or registry.load(config.problem)
     loading.check([*loading.load(config.callbacks), *callbacks], problem)
-    found = checks.check(problem, source, config.integrator.t_start)
+    found = checks.check(problem, source, config.integrator.t_start, config.integrator.t_end)
     return [*found, slow] if slow and config.solver.precision == "float64" else found
 
 

@@ -77,7 +77,7 @@ class DensityRun(ABC):
         (``points.paths.along``, which is of second order in the step).
 
         Args:
-            later: any time after t. f: two arrays of points (n, d) -> (n,), or (n, ...) for several functions.
+            later: any time from t on. f: two arrays of points (n, d) -> (n,), or (n, ...) for several functions.
             steps: of the paths. seed: of their noise.
 
         Raises ValueError if the problem has no drift, or a domain with bounded axes, or if paths are not finite.

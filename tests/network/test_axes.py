@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nivp_dist.errors import InputError
+from nivp_dist.network import boundary
 from nivp_dist.network.embedding import cosines, frequencies_of
 from nivp_dist.network.network import build_network
 from nivp_dist.problems import Axes, Box, Neumann, Open, Periodic, PeriodicBox, Problem, Real, Robin, Wall, WholeSpace
@@ -89,6 +90,16 @@ def test_robin_walls_have_their_condition(form):
             else:
                 assert np.abs(sign * slope[:, i] + b * value).max() < 1e-12 * max(steepest, b * size)
                 assert np.abs(value).max() > 1e-4 * size
+
+
+def test_large_robin_coefficients_tend_to_zero_data():
+    xi = np.linspace(-1, 1, 9)[:, None]
+    of = lambda *ends: boundary.factors(Axes(Robin(-1, 1, *ends)), jnp.asarray(xi))[0]  # noqa: E731
+    for ends in ((np.inf, 0.0), (0.0, np.inf), (np.inf, np.inf), (np.inf, 2.0)):
+        large = tuple(1e9 if b == np.inf else b for b in ends)
+        np.testing.assert_allclose(of(*large), of(*ends), atol=2e-9)
+    for b in (-200.0, 0.5, 200.0):
+        assert of(b, 0.0).min() > 1e-3 and of(b, 0.0).max() <= 1.0
 
 
 PARITIES = {0: (1, -1), 1: (-1, 1), 2: (-1, -1), 3: (1, -1)}

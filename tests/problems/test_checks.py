@@ -311,8 +311,10 @@ def test_declared_parities_are_checked(check):
     check(head="outputs = 2\n    parities = {0: (1, -1)}", **system)
     for parities, line in (
         ("{0: (1, 1)}", r"parities\[0\] = \(1, 1\), but initial\(x\) has other signs along axis 0: correct them$"),
-        ("{0: (1,)}", r"parities\[0\] = \(1,\) must be a sign, 1 or -1, for each output"),
-        ("{3: (1, 1)}", r"must have bounded axes as keys: 0, 1$"),
+        ("{0: (1,)}", r"parities\[0\] = \(1,\) must be a tuple with a sign, 1 or -1, for each output"),
+        ("{3: (1, 1)}", r"must be a dictionary whose keys are bounded axes: 0, 1$"),
+        ("{0: 1}", r"parities\[0\] = 1 must be a tuple with a sign"),
+        ("[0]", r"parities = \[0\] must be a dictionary whose keys are bounded axes"),
     ):
         with pytest.raises(InputError, match=line):
             check(head=f"outputs = 2\n    parities = {parities}", **system)

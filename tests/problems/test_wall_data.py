@@ -135,6 +135,56 @@ def test_good_data_pass():
     assert checks.check(Good(), "bar") == []
 
 
+class Plate(Good):
+    """Heated at one wall only: elsewhere the data are exactly zero, and the lifting is zero to rounding."""
+
+    domain = property(lambda self: Axes(Wall(0, 1), Wall(0, 1)))
+
+    def initial(self, x):
+        return jnp.sin(np.pi * x[0]) * x[1]
+
+    def wall_data(self, x, t, axis, end):
+        return jnp.sin(np.pi * x[0]) if (axis, end) == (1, "upper") else 0.0
+
+
+class Ending(Plate):
+    """Data that exist up to t = 1/2 only."""
+
+    def wall_data(self, x, t, axis, end):
+        return Plate.wall_data(self, x, t, axis, end) * jnp.sqrt(0.5 - t) / np.sqrt(0.5)
+
+
+def test_data_of_one_wall_and_of_a_limited_time_pass():
+    assert checks.check(Plate(), "plate") == [] and checks.check(Ending(), "plate", 0.0, 0.4) == []
+    with pytest.raises(InputError, match=r"Ending.wall_data\(x, t, 0, 'lower'\) at t = 1 is not finite at"):
+        checks.check(Ending(), "plate")
+
+
+@pytest.mark.parametrize("at", [0.05, 0.5003])
+def test_data_that_jump_are_refused_and_fast_ones_are_not(at):
+    def plate(factor):
+        data = lambda self, x, t, axis, end: Plate.wall_data(self, x, t, axis, end) * factor(t)  # noqa: E731
+        return type("Plate", (Plate,), {"wall_data": data})()
+
+    assert checks.check(plate(lambda t: 1 + jnp.tanh((t - at) / 1e-4) - jnp.tanh(-at / 1e-4)), "plate") == []
+    with pytest.raises(InputError, match=f"Plate.wall_data jump by .* at t = {at}: let them change continuously"):
+        checks.check(plate(lambda t: jnp.where(t > at, 2.0, 1.0)), "plate")
+
+
+@pytest.mark.parametrize("b", [1e-9, 50.0, 1e9, 1e16, -3.0])
+@pytest.mark.parametrize("length", [1e-6, 1.0, 1e6])
+def test_shapes_in_any_unit_of_length(length, b):
+    """u = g at the lower end, du/dn + (b / length) u = g at the upper one, by linear functions of xi."""
+    lifting = Lifting(problem_on(Axes(Robin(0, length, np.inf, b / length), Open(0, 1), Open(0, 1))))
+    lower, upper = (np.array(end.shape) for end in lifting.ends[0])
+    assert len(lower) == len(upper) == 2
+    at_lower, at_upper, slope = np.array([1, -1]), np.array([1, 1]), np.array([0, 2 / length])
+    condition = (slope + b / length * at_upper) * length / (1 + abs(b))
+    np.testing.assert_allclose([at_lower @ lower, condition @ lower], [1, 0], atol=1e-13)
+    size = length / (1 + abs(b))
+    np.testing.assert_allclose([at_lower @ upper / size, condition @ upper / size], [0, 1], atol=1e-13)
+
+
 @pytest.mark.parametrize("changes, line", MISTAKES, ids=[line[:40] for _, line in MISTAKES])
 def test_mistakes_are_told_in_one_line(changes, line):
     with pytest.raises(InputError, match=line) as caught:

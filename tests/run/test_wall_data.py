@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nivp_dist import Callback, open_run, resume, solve
+from nivp_dist import Callback, Problem, open_run, resume, solve
 from nivp_dist.errors import InputError
+from nivp_dist.problems import Axes, Robin, laplacian
 from nivp_dist.problems.burgers import BurgersFrontWalls
 from nivp_dist.problems.thermal_waves import ThermalWaves
 
@@ -83,6 +84,32 @@ def test_implicit_steps_have_the_same_lifting(method, tmp_path):
     problem = ThermalWaves(dimension=1, conductivity=0.5)
     run = solve(settings, problem=problem, directory=tmp_path / "run", quiet=True)
     assert run.errors()["relative_l2"].max() < 5e-3
+
+
+class Plate(Problem):
+    """A bar at rest whose left end is heated and cooled, with a source that makes u = sin(t) (1 - x)^2 exact."""
+
+    @property
+    def domain(self):
+        return Axes(Robin(0, 1, at_lower=np.inf, at_upper=0.0))
+
+    def initial(self, x):
+        return 0.0 * x[0]
+
+    def rhs(self, u, x, t):
+        return laplacian(u, x) + jnp.cos(t) * (1 - x[0]) ** 2 - 2 * jnp.sin(t)
+
+    def wall_data(self, x, t, axis, end):
+        return jnp.sin(t) if end == "lower" else 0.0
+
+    def reference(self, x, t):
+        return np.sin(t) * (1 - x[:, 0]) ** 2
+
+
+def test_a_start_from_rest(tmp_path):
+    settings = SETTINGS | {"integrator": {"t_end": 0.5, "rtol": 1e-4}}
+    run = solve(settings, problem=Plate(), directory=tmp_path / "run", quiet=True)
+    assert run.errors()["relative_l2"][1:].max() < 2e-3
 
 
 def test_other_forms_are_refused(tmp_path):
