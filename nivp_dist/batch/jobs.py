@@ -59,12 +59,11 @@ def check_problems(configs: list[Config]) -> list[list[Source]]:
     os.environ["JAX_PLATFORMS"] = "cpu"  # the GPU of the login node stays free for others
     try:
         from nivp_dist.callbacks import loading
-        from nivp_dist.network import own_network
-        from nivp_dist.problems import checks, registry
+        from nivp_dist.problems import checks, registry, user_networks
 
         for config in configs:
-            if config.network.class_ is not None:
-                own_network.load(config.network, registry.load(config.problem).domain, ())
+            if config.network.file is not None:
+                user_networks.find(config.network, {})
             if callbacks := loading.load(config.callbacks):
                 loading.check(callbacks, registry.load(config.problem))
         files = {}
