@@ -41,7 +41,7 @@ class Exact:
     def __init__(self, values):
         self.reference = values
 
-    def values(self, theta, x):
+    def solution_values(self, theta, t, x):
         return self.reference(x) * (1 + theta * x**2)
 
 
