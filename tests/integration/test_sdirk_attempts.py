@@ -1,5 +1,6 @@
 """Steps of the implicit Runge-Kutta pair on linear equations, whose parameters are the solution itself."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ SLOW = np.array([1.0, 0, 0, 0, 0])
 class Fields:
     """The programs of ``galerkin.implicit`` that are called, for fields that are theta."""
 
+    discretisation = SimpleNamespace(network=SimpleNamespace(lifting=None))
     combination = staticmethod(lambda thetas, coefficients, points: coefficients @ np.asarray(thetas))
     differences = staticmethod(lambda thetas, rows, points: np.linalg.norm(rows @ np.asarray(thetas), axis=1))
 

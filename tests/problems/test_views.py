@@ -2,6 +2,8 @@
 
 import re
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from nivp_dist.errors import InputError
@@ -16,6 +18,7 @@ class Kinetic(Problem):
 
     chosen: object = ()
     outputs = 1
+    density = True
 
     @property
     def domain(self):
@@ -26,7 +29,7 @@ class Kinetic(Problem):
         return self.chosen
 
     def initial(self, x):
-        return 0.0 * x[0]
+        return jnp.exp(-(x[1] ** 2) - x[2] ** 2) / (2 * np.pi)
 
     def rhs(self, u, x, t):
         return 0.0 * u(x)

@@ -243,7 +243,7 @@ def test_another_configuration_under_the_checkpoints(finished, runs):
         (
             ["--problem.name", "advection", "--network.form", "log_density"],
             "network.form = 'log_density' needs a problem with one output on the WholeSpace, or with a Real axis and "
-            "no Wall",
+            "u = 0 at no wall",
         ),
         pytest.param(
             ["--problem.name", "advection", "--sampling.points", "1"],
