@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from nivp_dist.errors import InputError
 from nivp_dist.problems.domains import Axis, Domain, columns
 from nivp_dist.settings.model import NetworkSettings
 
@@ -49,6 +50,21 @@ def frequencies_of(settings: NetworkSettings, domain: Domain) -> tuple[int, ...]
     if isinstance(settings.alpha, list):
         return (len(settings.alpha),) * domain.dimension
     return tuple(0 if i in domain.real_axes else 4 for i in range(domain.dimension))
+
+
+def check_frequencies(settings: NetworkSettings, domain: Domain) -> None:
+    """Raises InputError unless every axis has as many frequencies as it needs."""
+    counts = frequencies_of(settings, domain)
+    if len(counts) != domain.dimension:
+        raise InputError(
+            f"network.frequencies has {len(counts)} entries for {domain.dimension} axes: give one each, or one number"
+        )
+    for i, axis in enumerate(domain.axes):
+        if counts[i] == 0 and (axis.kind == "periodic" or axis.mirrors):
+            raise InputError(
+                f"network.frequencies = 0 leaves the network without an input along axis {i}, which is "
+                f"{axis}: set at least 1"
+            )
 
 
 def highest_wave_number(settings: NetworkSettings, domain: Domain) -> float:

@@ -1,7 +1,7 @@
 """What the network represents, u or log u, and the settings that go with it."""
 
 from nivp_dist.errors import InputError
-from nivp_dist.network.embedding import frequencies_of
+from nivp_dist.network.embedding import check_frequencies
 from nivp_dist.network.field import number_of_gaussians
 from nivp_dist.problems.domains import Domain
 from nivp_dist.settings.model import Config, NetworkSettings
@@ -40,21 +40,7 @@ def check(settings: NetworkSettings, problem, form: str) -> None:
         other = "network.additive = 0" if settings.additive else "network.form = 'log_density' or 'exponential'"
         raise InputError(f"network.gaussians = 0 needs {other}: leave it out, or set both")
     if settings.class_ is None:
-        _check_frequencies(settings, domain)
-
-
-def _check_frequencies(settings: NetworkSettings, domain: Domain) -> None:
-    counts = frequencies_of(settings, domain)
-    if len(counts) != domain.dimension:
-        raise InputError(
-            f"network.frequencies has {len(counts)} entries for {domain.dimension} axes: give one each, or one number"
-        )
-    for i, axis in enumerate(domain.axes):
-        if counts[i] == 0 and (axis.kind == "periodic" or axis.mirrors):
-            raise InputError(
-                f"network.frequencies = 0 leaves the network without an input along axis {i}, which is "
-                f"{axis}: set at least 1"
-            )
+        check_frequencies(settings, domain)
 
 
 def with_gaussians(config: Config, problem) -> Config:

@@ -50,8 +50,8 @@ class Problem:
     Class attributes:
         outputs: m, the number of components of u. Default 1.
         output_names: the names of the m components in tables and pictures. Default ("u",), or u_1, u_2, ... if m > 1.
-        density: True if u is a probability density: positive, of mass one. Where an axis is real and none has walls the
-            network then represents log u, and the mean and covariance of u are reported. Default False.
+        density: True if u is a probability density: positive, of mass one. Where an axis is real and u = 0 at no wall
+            the network then represents log u, and the mean and covariance of u are reported. Default False.
         linear: True if L[a u + b v] = a L[u] + b L[v], with the values of ``integrals`` held, if there are any; an
             affine L, with a source, is not linear. It is checked before a run. A network that represents log u then
             evaluates L[u] / u, where u itself would overflow or underflow. Default False.

@@ -337,3 +337,11 @@ def test_mistakes_of_a_file(tmp_path):
     text = "import flax.linen as nn\nclass Mine(nn.Module):\n    outputs: int\n"
     assert load(text, "Min") == f"{file}: network.class: there is no class 'Min' in this file; it has Mine"
     assert load("class Mine:\n    pass\n") == f"{file}: class Mine must derive from flax.linen.Module"
+
+
+@pytest.mark.parametrize(
+    "frequencies, line", [(0, "without an input along axis 0, which is Neumann"), ([1], "has 1 entries for")]
+)
+def test_boundary_features_without_an_input_are_refused(frequencies, line):
+    with pytest.raises(InputError, match=line):
+        boundary_features(np.zeros((1, 2)), Axes(Neumann(0, 1), Wall(0, 1)), frequencies)
