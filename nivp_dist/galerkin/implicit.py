@@ -10,6 +10,7 @@ B = df / dtheta, are formed explicitly, and A^T W A is summed over the devices. 
 taken at the present points, so that points may be drawn anew at every step.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ from nivp_dist.backend.mesh import AXIS, program
 from nivp_dist.backend.point_blocks import sum_in_blocks
 from nivp_dist.galerkin.direct import solve_positive
 from nivp_dist.galerkin.discretisation import Discretisation
-from nivp_dist.galerkin.norms import ResidualCheck, square
+from nivp_dist.galerkin.norms import ResidualCheck, square, unresolved_data
 from nivp_dist.points.points import Points
 
 
@@ -69,6 +70,7 @@ class ImplicitSteps:
         differences: (thetas (k, p), coefficients (r, k), points) -> the norms of r such combinations (r,).
         first_difference: (new, theta, t, h, points) -> norm of q_new - q - h f, the error of an explicit Euler step.
         size: (theta, t, points) -> the norm of the solution, which is that of the field where there is no lifting.
+        unresolved_data: (t, h, points), see ``norms``.
         check: (new, thetas (k, p), coefficients (k,), gamma, t, points) -> ``ResidualCheck``, see ``_check``.
     """
 
@@ -87,6 +89,7 @@ class ImplicitSteps:
         self.differences = compiled(self._differences, every, every, split)
         self.first_difference = compiled(self._first_difference, every, every, every, every, split)
         self.size = compiled(self._size, every, every, split)
+        self.unresolved_data = compiled(partial(unresolved_data, it), every, every, split)
         self.check = compiled(self._check, every, every, every, every, every, split)
 
     # The functions of one device --------------------------------------------------------------------

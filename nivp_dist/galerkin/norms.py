@@ -3,14 +3,17 @@
 All functions are called inside of `shard_map` by all devices, on their own points, and return sums over all devices.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nivp_dist.backend.mesh import AXIS
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.points.points import error_weights
+
+GAUSS_NODES, GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(4)  # of eighth order, above that of any integrator
 
 
 class StepNorms(NamedTuple):
@@ -75,6 +78,26 @@ def step_norms(discretisation: Discretisation, theta, t, new, e, increment, incr
     if network.log_density:
         return StepNorms(error / scale, jnp.ones_like(scale), embedded / scale)
     return StepNorms(error, scale, embedded)
+
+
+def unresolved_data(discretisation: Discretisation, t, h, points):
+    """|l(t + h) - l(t) - integral of l_t|, l the lifting of wall data, over a step from t of length h, by Gauss's rule.
+
+    It is nearly zero where the data are smooth within the step. If they jump, or rise and stay within a part of it, the
+    rates at the stages of a step need not show it: the solution would have the new data at its walls, and the network,
+    whose rate has not seen the change, would keep it from the inside.
+    """
+    network = discretisation.network
+    lifting: Any = network.lifting
+
+    def values(function, at):
+        at_point = jax.vmap(lambda point: jnp.reshape(function(point, at), (network.outputs,)))
+        return discretisation.in_blocks(at_point, points.x)
+
+    nodes = zip((t + h * (1 + GAUSS_NODES) / 2).astype(jnp.float64), h * GAUSS_WEIGHTS / 2)
+    change = values(lifting, t + h) - values(lifting, t)
+    explained = sum(weight * values(lifting.rate, at) for at, weight in nodes)
+    return jnp.sqrt(jax.lax.psum(square(points, network.as_field(change - explained)), AXIS))
 
 
 def check_residual(discretisation: Discretisation, theta, t, v, points) -> ResidualCheck:

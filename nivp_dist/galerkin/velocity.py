@@ -63,7 +63,7 @@ class Galerkin:
         velocity: (theta, t, points, regularisation, initial guess) -> ``Velocity``.
         correction: (theta, points, misfit, regularisation, dampings) -> (c, p), see ``_correction``.
         rate: (theta, v, points) -> J v (n, m). field, values: (theta, x) -> the field or u (n, m).
-        step_norms, check_residual, residual_squares: the functions of ``norms``.
+        step_norms, check_residual, residual_squares, unresolved_data: the functions of ``norms``.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class Galerkin:
         step_norms, check_residual = partial(norms.step_norms, it), partial(norms.check_residual, it)
         self.step_norms = compiled(step_norms, every, every, every, every, P(AXIS), P(AXIS), split)
         self.check_residual = compiled(check_residual, every, every, every, split)
+        self.unresolved_data = compiled(partial(norms.unresolved_data, it), every, every, split)
         squares = partial(norms.residual_squares, it)
         self.residual_squares = compiled(squares, every, every, every, split, out_specs=P(AXIS))
         self._find_not_finite = compiled(partial(not_finite.find, it), every, every, split)

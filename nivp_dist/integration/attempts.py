@@ -8,7 +8,7 @@ import numpy as np
 
 from nivp_dist.errors import RunFailed
 from nivp_dist.integration.solver_choice import LastStep
-from nivp_dist.integration.stages import LARGER_MU, StageFailed, Stages
+from nivp_dist.integration.stages import LARGER_MU, SMOOTHER_DATA, StageFailed, Stages
 from nivp_dist.integration.step_size import StepControl, fit_to_end
 from nivp_dist.integration.tableaus import TABLEAUS, Step, attempt
 from nivp_dist.settings.model import IntegratorSettings
@@ -85,7 +85,8 @@ class Integrator:
                 stages.take_over(failed)
                 continue
             h = control.rejected(length, error)
-            reason = f"error {error:.1e} of the tolerance; {LARGER_MU}, or integrator.min_step"
+            mend = SMOOTHER_DATA if stages.data_unresolved else LARGER_MU
+            reason = f"error {error:.1e} of the tolerance; {mend}, or integrator.min_step"
             self._require_step_size(h, start.t, str(stages.failure or reason))
         next_h = control.accepted(length, error, start.previous_error, rejected > 0)
         if length < h:  # the step was cut only to end at that time: the size before it still holds
@@ -111,6 +112,9 @@ class Integrator:
         norms = stages.galerkin.step_norms(start.theta, start.t, step.theta, step.error, *increments, stages.points)
         size, stages.size = float(norms.error), float(norms.scale)
         stages.jacobian_share = 1.0 - float(norms.embedded) / size if size > 0 else 0.0
+        if stages.galerkin.network.lifting is not None:
+            unresolved = float(stages.galerkin.unresolved_data(start.t, h, stages.points))
+            stages.data_unresolved, size = unresolved > size, float(np.maximum(size, unresolved))
         return size / (self.settings.rtol * max(stages.size, start.size_floor))
 
     def _require_step_size(self, h: float, t: float, reason: str) -> None:

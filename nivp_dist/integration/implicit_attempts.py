@@ -11,7 +11,7 @@ from nivp_dist.galerkin.implicit import ImplicitSteps
 from nivp_dist.integration.attempts import Start
 from nivp_dist.integration.bdf import Choice, Formula, Multistep
 from nivp_dist.integration.implicit_solve import ImplicitSolve
-from nivp_dist.integration.stages import LARGER_MU, StageFailed
+from nivp_dist.integration.stages import LARGER_MU, SMOOTHER_DATA, StageFailed
 from nivp_dist.integration.step_size import fit_to_end
 from nivp_dist.points.points import Points
 from nivp_dist.settings.model import IntegratorSettings
@@ -164,12 +164,23 @@ class ImplicitIntegrator(ABC):
         solve.failure = None
         try:
             solved = self._attempt(before, choice, solve, tolerance)
+            if self.programs.discretisation.network.lifting is not None:
+                solved = self._with_data(solved, before.start.t, choice, solve, tolerance)
             if not np.all(np.isfinite(list(solved.errors.values()))):
                 raise StageFailed(f"the error of the step is not finite; {LARGER_MU}")
             return solved
         except StageFailed as failure:
             solve.failure = failure
             return None
+
+    def _with_data(self, solved: Solved, t: float, choice: Choice, solve: ImplicitSolve, tolerance: float) -> Solved:
+        """The attempt with the error of its wall data, where that is larger (``norms.unresolved_data``)."""
+        unresolved = float(self.programs.unresolved_data(t, choice.h, solve.points)) / tolerance
+        if unresolved > max(1.0, solved.errors[choice.order]):
+            solve.failure = StageFailed(SMOOTHER_DATA)
+        errors = {order: float(np.maximum(error, unresolved)) for order, error in solved.errors.items()}
+        error = float(np.maximum(solved.error, unresolved * self.settings.rtol))
+        return solved._replace(error=error, errors=errors)
 
     def _require_step_size(self, h: float, t: float, solve: ImplicitSolve) -> None:
         if h < self.settings.min_step:

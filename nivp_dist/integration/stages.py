@@ -15,6 +15,7 @@ UNUSABLE = 1e-3  # a velocity whose linear system is solved to no better than th
 REUSE_LIMIT, REUSE_FLOOR = 2.0, 20
 
 LARGER_MU = "try a larger solver.mu or sampling.points"
+SMOOTHER_DATA = "wall_data change too fast for the step: let them change smoothly"
 
 
 class StageFailed(Exception):
@@ -36,7 +37,8 @@ class Stages:
         reuse: whether the first sketch of the step is used at its later stages.
         worst: the largest relative residual of a linear solve. failure: why the present attempt failed, or None.
         size, jacobian_share: |u| at the start of the step, on its points, and the share of the error of the step that
-            is the change of J along it, both as the last attempt has found them.
+            is the change of J along it, both as the last attempt has found them. data_unresolved: whether the error of
+            the step is that of its wall data (``norms.unresolved_data``).
     """
 
     def __init__(self, system: System, velocity, start: float, poll: Callable[[], None] = lambda: None):
@@ -53,6 +55,7 @@ class Stages:
         self.sketched = False  # whether the sketch is of an earlier stage
         self.reuse = True
         self.worst = self.size = self.jacobian_share = 0.0
+        self.data_unresolved = False
         self.warnings: list[str] = []
 
     @property

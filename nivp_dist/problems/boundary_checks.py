@@ -55,7 +55,7 @@ def check_wall_data(problem: Problem, code: UserCode, t_end: float) -> None:
             code.finite(f"wall_data(x, t, {end.axis}, '{end.name}') at t = {t:g}", points, values)
         size = max(float(np.abs(values).max()) * _unit(problem, end) for end, values in zip(ends, data))
         for end in ends:
-            misfit = np.abs(_misfits(problem, lambda x: lifting(x, t), end, points, t, code)[0]).max()  # noqa: B023
+            misfit = np.abs(_misfits(problem, lambda x: lifting(x, t), end, points, t, code, DATA)[0]).max()  # noqa: B023
             if not misfit * _unit(problem, end) <= LIFTING_TOLERANCE * size:
                 slope = "" if end.b == np.inf else "; slopes are du/dn, n the outward normal"
                 code.fail(
@@ -106,14 +106,13 @@ def _jumps(lifting: Lifting, points: np.ndarray, t_end: float, code: UserCode) -
         middle = (low + high) / 2
         low, high = max(((low, middle), (middle, high)), key=lambda pair: unexplained(*pair))
     if (jump := unexplained(low, high)) > JUMP_TOLERANCE * size:
-        code.fail(f"wall_data jump by {jump:.3g} at t = {low:.4g}: let them change continuously, however fast")
+        code.fail(f"wall_data jump by {jump:.3g} at t = {low:.4g}: let them change smoothly, however fast")
 
 
 def _unit(problem: Problem, end: End) -> float:
     """What a misfit in the condition of an end is multiplied with, to be one of u."""
-    return (
-        1.0 if end.b == np.inf else problem.domain.scale[end.axis] / (1 + abs(end.b) * problem.domain.scale[end.axis])
-    )
+    scale = problem.domain.scale[end.axis]
+    return 1.0 if end.b == np.inf else scale / (1 + abs(end.b) * scale)
 
 
 def check_boundary(problem: Problem, initial: Callable, code: UserCode) -> None:
@@ -125,7 +124,7 @@ def check_boundary(problem: Problem, initial: Callable, code: UserCode) -> None:
     _periodic(problem, problem.initial, points[:POINTS], "initial(x)", size, code)
     lifting = Lifting(problem)
     for end in (end for axis in lifting.axes for end in lifting.ends[axis]):
-        misfits, given = _misfits(problem, problem.initial, end, points[:POINTS], code.t, code)
+        misfits, given = _misfits(problem, problem.initial, end, points[:POINTS], code.t, code, "initial(x)")
         misfit, largest = float(np.abs(misfits).max()), float(np.abs(given).max())
         unit, tolerance = _unit(problem, end), BOUNDARY_TOLERANCE if end.b == np.inf else SLOPE_TOLERANCE
         if not misfit * unit <= tolerance * max(size, largest * unit):
@@ -143,15 +142,18 @@ def _periodic(problem: Problem, u: Callable, points: np.ndarray, what: str, size
             code.fail(f"{what} is not periodic in x[{axis}]: it jumps by {jump:.3g} (max |u0| = {size:.3g})")
 
 
-def _misfits(problem: Problem, u: Callable, end: End, points: np.ndarray, t: float, code: UserCode):
-    """The misfits of a function of one point in the condition of an end, next to points (n, d), and the data there."""
+def _misfits(problem: Problem, u: Callable, end: End, points: np.ndarray, t: float, code: UserCode, what: str):
+    """The misfits of a function of one point in the condition of an end, next to points (n, d), and the data there.
+
+    what: whose function it is, for a message about an exception in it.
+    """
     lifting = Lifting(problem)
 
     def parts(x):
         given = lifting.datum(end, x, t) if callable(problem.wall_data) else 0.0
         return lifting.condition(end, u, x) - given, given
 
-    return code.call("initial(x)", jax.jit(jax.vmap(parts)), points)
+    return code.call(what, jax.jit(jax.vmap(parts)), points)
 
 
 def _unsatisfied(problem: Problem, end: End, misfit: float) -> str:

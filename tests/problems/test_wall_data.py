@@ -167,7 +167,7 @@ def test_data_that_jump_are_refused_and_fast_ones_are_not(at):
         return type("Plate", (Plate,), {"wall_data": data})()
 
     assert checks.check(plate(lambda t: 1 + jnp.tanh((t - at) / 1e-4) - jnp.tanh(-at / 1e-4)), "plate") == []
-    with pytest.raises(InputError, match=f"Plate.wall_data jump by .* at t = {at}: let them change continuously"):
+    with pytest.raises(InputError, match=f"Plate.wall_data jump by .* at t = {at}: let them change smoothly"):
         checks.check(plate(lambda t: jnp.where(t > at, 2.0, 1.0)), "plate")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from nivp_dist import Callback, Problem, open_run, resume, solve
 from nivp_dist.errors import InputError
-from nivp_dist.problems import Axes, Robin, laplacian
+from nivp_dist.problems import Axes, Robin, Wall, laplacian
 from nivp_dist.problems.burgers import BurgersFrontWalls
 from nivp_dist.problems.thermal_waves import ThermalWaves
 
@@ -19,6 +19,7 @@ SETTINGS = {
     "fit": {"points": 200, "iterations": 40, "target": 1e-2},
     "output": {"evaluation_points": 1000, "plots": False, "times": [0.1]},
 }
+WARMED = 0.0503
 WALLS = np.array([[0.0], [1.0]])
 
 
@@ -110,6 +111,39 @@ def test_a_start_from_rest(tmp_path):
     settings = SETTINGS | {"integrator": {"t_end": 0.5, "rtol": 1e-4}}
     run = solve(settings, problem=Plate(), directory=tmp_path / "run", quiet=True)
     assert run.errors()["relative_l2"][1:].max() < 2e-3
+
+
+class Switched(Problem):
+    """A rod whose right end is warmed within 1e-3 of time, in the middle of steps that are ten times as long."""
+
+    domain = property(lambda self: Axes(Wall(0, 1)))
+
+    def initial(self, x):
+        return jnp.sin(jnp.pi * x[0])
+
+    def rhs(self, u, x, t):
+        return laplacian(u, x)
+
+    def wall_data(self, x, t, axis, end):
+        return (1 + jnp.tanh((t - WARMED) / 2e-4)) / 2 if end == "upper" else 0.0
+
+    def reference(self, x, t):
+        """The decay of the start, and the response to a step, whose width is far below t - WARMED."""
+        n, x = np.arange(1, 200), x[:, 0]
+        decay = np.exp(-((np.pi * n) ** 2) * max(t - WARMED, 0.0))
+        modes = 2 / (np.pi * n) * (-1.0) ** n * decay * np.sin(np.pi * n * x[:, None])
+        return np.sin(np.pi * x) * np.exp(-(np.pi**2) * t) + (t > WARMED) * (x + modes.sum(axis=1))
+
+
+@pytest.mark.parametrize("method", ["cash_karp", "sdirk"])
+def test_data_that_change_within_a_step_are_seen(method, tmp_path):
+    """The rates at the stages of a step of 0.02 show nothing of it, and the inside would keep an error of 60 %."""
+    settings = SETTINGS | {"integrator": {"t_end": 0.1, "initial_step": 0.02, "rtol": 1e-3, "method": method}}
+    settings["output"] = SETTINGS["output"] | {"times": []}
+    run = solve(settings, problem=Switched(), directory=tmp_path / "run", quiet=True)
+    metrics = run.metrics()
+    assert run.errors()["relative_l2"][-1] < 2e-2
+    assert metrics["h"][np.abs(metrics["t"] - WARMED) < 2e-4].max() < 1e-3 < metrics["h"].max()
 
 
 def test_other_forms_are_refused(tmp_path):

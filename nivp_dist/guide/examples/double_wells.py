@@ -151,6 +151,7 @@ right_axes.stairs(exact_marginal, bins, label="by quadrature")
 middle = (bins[1:] + bins[:-1]) / 2
 right_axes.errorbar(middle, marginal.value, 2 * marginal.error, fmt=".", label="run.marginal, 2 standard errors")
 right_axes.set(title="marginal density of x_1", xlabel="x_1", ylabel="density")
+right_axes.set_ylim(0, 0.7)  # room for the legend
 right_axes.legend(loc="upper left")
 figure.savefig(run.directory / "double_wells.png", dpi=120)
 print(f"picture: {run.directory / 'double_wells.png'}")

@@ -137,7 +137,7 @@ for t in run.times[[0, 2, 3, 6, 8]]:
     (line,) = left.plot(x, fields[t][:, 0], label=f"t = {t:g}")
     left.plot(x[::50], exact(x[::50], t), ".", color=line.get_color())
 left.set(title="the string; dots: d'Alembert", xlabel="x", ylabel="u")
-left.legend()
+left.legend(loc="upper right")
 right.plot(run.times, drift, "o-")
 right.set(title="drift of the energy", xlabel="t", ylabel="E / E(exact) - 1")
 figure.savefig(run.directory / "wave.png", dpi=120)
