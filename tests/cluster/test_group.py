@@ -200,8 +200,9 @@ def test_a_stuck_process_is_named_and_its_stack_shown(members):
 
 def test_a_stopped_process_is_found_by_the_deadline_and_writes_no_other_cause(members):
     """Its host answers for it. It is found within ANSWER_SECONDS of the deadline."""
-    log = "group.on_end = lambda cause: sys.stderr.write(f'log: {cause}\\n')\n"
+    log = "group.on_end = lambda cause: sys.stderr.write(f'log: {cause}\\n')\nprint('ready', flush=True)\n"
     group = members.group(STUCK, STUCK, log + STUCK.replace("index == 2 and", "False and"), silence=1.0)
+    assert group[2].stdout.readline() == "ready\n"  # on a busy machine it would be stopped before it has its log
     os.kill(group[2].pid, signal.SIGSTOP)
     results = ends(group[:2], seconds=2.0 + 10.0 + SECONDS)
     cause = f"process 2 on {socket.gethostname()} did not answer after more than 2 s in 'command 4': it is suspended"
