@@ -1,5 +1,5 @@
-"""The command line, `nivp`: run, resume, submit, sweep, status, watch, plot, compare, export, problems, doctor, guide,
-bench.
+"""The command line, `nivp`: run, resume, submit, sweep, study, status, watch, plot, compare, export, problems, doctor,
+guide, bench.
 
 Importing this module does not import jax, so that `nivp status` and the message about a mistake appear at once. Every
 mistake of the user is one line on standard error; the exit codes are those of ``nivp_dist.errors``.
@@ -30,7 +30,7 @@ from nivp_dist.settings.command_line import split
 from nivp_dist.settings.files import name_of, read_config, resume_config, shipped_configs
 from nivp_dist.settings.model import ClusterSettings, Config
 from nivp_dist.storage import run_directory
-from nivp_dist.studies.command_line import sweep
+from nivp_dist.studies.command_line import study, sweep
 
 # Seconds that a process other than 0 waits before it prints a mistake, which process 0 has most likely made too and
 # prints: srun and launch/local end the others within five seconds of the first exit.
@@ -101,6 +101,7 @@ def resume(patience, arguments):
 
 nivp.add_command(submit)
 nivp.add_command(sweep)
+nivp.add_command(study)
 
 
 class _Status(click.Command):

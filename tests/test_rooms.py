@@ -36,7 +36,7 @@ ROOMS["export"] = {"errors", "storage", "run"}
 ROOMS["guide"] = {"errors", "settings"}
 ROOMS["api"] = set(ROOMS)
 ROOMS["bench"] = set(ROOMS)
-ROOMS["studies"] = {"errors", "formatting", "settings", "storage", "batch", "bench", "report"}
+ROOMS["studies"] = set(ROOMS)
 ROOMS["cli"] = set(ROOMS)
 ROOMS["__main__"] = {"cli"}
 

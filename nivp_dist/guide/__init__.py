@@ -14,6 +14,7 @@ TOPICS = (
     "accuracy",
     "cluster",
     "speed",
+    "studies",
     "python",
     "files",
     "developing",

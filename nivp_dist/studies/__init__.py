@@ -1,1 +1,1 @@
-"""Families of runs that are carried out on this machine, and what they show: a table and a picture."""
+"""Sweeps: families of runs on this machine. Studies: measurements that answer a question about the method."""

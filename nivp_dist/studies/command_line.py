@@ -1,4 +1,4 @@
-"""`nivp sweep`: a family of runs on this machine, with a table and a picture."""
+"""`nivp sweep`: a family of runs on this machine, and `nivp study`: measurements that answer a question."""
 
 import signal
 from pathlib import Path
@@ -54,3 +54,40 @@ def sweep(over, output, arguments):
     if path := picture.draw(directory, results):
         click.echo(f"nivp: {path}", err=True)
     return FINISHED if all(result.numbers.get("status") in ("finished", "event") for result in results) else FAILED
+
+
+@click.command(epilog="Example: nivp study scaling --quick")
+@click.argument("name", required=False)
+@click.option("--quick", is_flag=True, help="Small sizes: a minute or two. They show that it works, and no more.")
+@click.option("--output", metavar="DIR", help="New, or that of the same study, which goes on. Default: studies/NAME.")
+@click.option("--at-once", type=click.IntRange(1), metavar="N", help="Measurements at the same time.")
+@click.option("--markdown", is_flag=True, help="Print the tables in Markdown.")
+def study(name, quick, output, at_once, markdown):
+    """Answer a question about the method by measurements: tables, an answer, NAME.json and NAME.png.
+
+    Without NAME it lists the studies. One that was interrupted goes on when the same command is given again. Its
+    pages in the manual: nivp guide studies.
+
+    Exit status: 1 if a measurement failed.
+    """
+    from nivp_dist.studies import measurements, registry, shown
+
+    if name is None:
+        for known, question in registry.questions().items():
+            click.echo(f"{known}: {question}")
+        return FINISHED
+    found = registry.find(name)
+    path = Path(output or f"studies/{name}{'-quick' if quick else ''}").expanduser().resolve()
+    directory = measurements.opened(path, found, quick)
+    click.echo(f"nivp: study directory: {path}", err=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # runs in progress are stopped with checkpoints
+    try:
+        records = measurements.take(directory, at_once, lambda line: click.echo(line, err=True))
+    except KeyboardInterrupt:
+        raise RunStopped(f"stopped; the same command goes on with {path}") from None
+    shown.write_json(directory)
+    for line in shown.lines(directory, markdown):
+        click.echo(line)
+    if picture := shown.draw(directory):
+        click.echo(f"nivp: {picture}", err=True)
+    return FINISHED if measurements.measured(records).keys() == records.keys() else FAILED
