@@ -38,7 +38,8 @@ def carry_out(folder: Path, configuration: str, settings: dict[str, str]) -> dic
 def record_of(directory: Path) -> dict:
     """Of a run directory: entries of its summary (COPIED); "errors", of every output {t, error, estimate}; and "error",
     "estimate" at the last one. An error is None where no reference is known. Raises InputError without a summary."""
-    summary = run_directory.read_summary(directory)
+    if (summary := run_directory.read_summary(directory)) is None:
+        raise InputError(f"{directory}: the run has not begun")
     found = {key: summary[key] for key in COPIED if key in summary}
     names = {"t": "t", "error": "relative_l2", "estimate": "estimate"}
     errors = [{name: entry.get(key) for name, key in names.items()} for entry in summary.get("errors") or []]

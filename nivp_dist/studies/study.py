@@ -56,7 +56,7 @@ class Study(NamedTuple):
 
 
 def median_and_range(values: Iterable[float | None]) -> str:
-    """The median of the values that are known, and the least and the largest of several: "1.2e-03 (8.0e-04 to 2e-03)"."""
+    """The median of the known values, and the range of several: "1.2e-03 (8.0e-04 to 2.0e-03)"."""
     known = sorted(value for value in values if value is not None)
     if not known:
         return MISSING
