@@ -142,14 +142,16 @@ def test_a_host_that_does_not_answer_ends_the_group(members, first):
     assert results[1] == (69, "")
 
 
+# The least limit on silence that a host with many busy processes keeps: its kernel may answer a second late.
+LEAST_SILENCE = 3.0
 BUSY = "import ctypes; ctypes.PyDLL(None).sleep({seconds})"  # meanwhile no other thread of the process runs Python
 
 
 @pytest.mark.parametrize("busy", [0, 1])
 def test_one_call_that_holds_the_interpreter_for_longer_than_the_limit_on_silence_ends_nothing(members, busy):
-    bodies = ["time.sleep(4); group.leave(); time.sleep(0.2 * index)"] * 3
-    bodies[busy] = BUSY.format(seconds=4) + "; group.leave(); time.sleep(0.2 * index)"
-    assert ends(members.group(*bodies, silence=1.0), seconds=15) == [(0, "")] * 3
+    bodies = ["time.sleep(5); group.leave(); time.sleep(0.2 * index)"] * 3
+    bodies[busy] = BUSY.format(seconds=5) + "; group.leave(); time.sleep(0.2 * index)"
+    assert ends(members.group(*bodies, silence=LEAST_SILENCE), seconds=15) == [(0, "")] * 3
 
 
 def test_a_cause_is_not_lost_while_process_0_cannot_act(members):
@@ -201,7 +203,7 @@ def test_a_stuck_process_is_named_and_its_stack_shown(members):
 def test_a_stopped_process_is_found_by_the_deadline_and_writes_no_other_cause(members):
     """Its host answers for it. It is found within ANSWER_SECONDS of the deadline."""
     log = "group.on_end = lambda cause: sys.stderr.write(f'log: {cause}\\n')\nprint('ready', flush=True)\n"
-    group = members.group(STUCK, STUCK, log + STUCK.replace("index == 2 and", "False and"), silence=1.0)
+    group = members.group(STUCK, STUCK, log + STUCK.replace("index == 2 and", "False and"), silence=LEAST_SILENCE)
     assert group[2].stdout.readline() == "ready\n"  # on a busy machine it would be stopped before it has its log
     os.kill(group[2].pid, signal.SIGSTOP)
     results = ends(group[:2], seconds=2.0 + 10.0 + SECONDS)
@@ -247,11 +249,11 @@ def test_a_group_ends_although_its_log_and_standard_output_hang(members):
 def test_a_group_whose_scheduler_suspends_it_goes_on_afterwards(members):
     """All processes are stopped for longer than the limits on silence and on one command."""
     body = "watchdog = Watchdog(group, 1.5)\nfor i in range(20): watchdog.begin('x'); time.sleep(0.1)\ngroup.leave()"
-    group = members.group(body, body, body, silence=1.0)
+    group = members.group(body, body, body, silence=LEAST_SILENCE)
     for number in (signal.SIGSTOP, signal.SIGCONT):
         for member in group:
             os.kill(member.pid, number)
-        time.sleep(3.0 if number == signal.SIGSTOP else 0)
+        time.sleep(4.0 if number == signal.SIGSTOP else 0)
     assert ends(group, seconds=15) == [(0, "")] * 3
 
 

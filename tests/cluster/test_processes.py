@@ -210,8 +210,8 @@ def test_what_native_code_prints_is_in_the_logs_and_not_on_the_screen(processes)
 def test_a_reference_that_holds_the_interpreter_of_a_process_does_not_end_the_run(processes, busy):
     """For longer than the limit on silence: nobody takes the process for lost."""
     ran, held = processes.Ran(processes.new()), processes.folder / "held"
-    options = ("--output", ran.directory, *SHORT, "--cluster.silence_seconds", "1")
-    processes.finish(local(2), "run", "modes.toml", *options, fault=f"hold:{busy}:4")
+    options = ("--output", ran.directory, *SHORT, "--cluster.silence_seconds", "3")
+    processes.finish(local(2), "run", "modes.toml", *options, fault=f"hold:{busy}:5")
     assert ran.summary["status"] == "finished"
     held.unlink()  # it was made
 
