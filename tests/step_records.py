@@ -14,4 +14,5 @@ GOOD_STEP = StepRecord(
     stability=0.2,
     jacobian_share=0.5,
     motion=0.01,
+    missed=1.0,
 )

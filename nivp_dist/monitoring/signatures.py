@@ -25,6 +25,7 @@ LARGE_RESIDUAL = 0.05  # the tangent space misses a twentieth of the right-hand 
 RESIDUAL_FALLS = 0.8  # ratio of the last third to the first: larger ones may be the noise of fresh points
 STEPS_GROW = 2.0  # ratio of the step sizes in the last third to those in the first, in an initial transient
 RESIDUAL_GROWS, RESIDUAL_SMALL = 4.0, 5e-3  # the residual grows by this ratio, to no less than this value
+MATTERS = 0.1  # what a residual adds to the error in a step, over the tolerance of the step: below this it is harmless
 OVERFITTED = 5.0  # ratio of the residual on fresh points to that on the points of the step
 EXACT = 1e-4  # a residual on fresh points below this is no failure, whatever the ratio
 FEW_POINTS = 0.02  # effective share of the points for integrals of |u|
@@ -127,7 +128,7 @@ def residual_stays_large(recent: StepSeries) -> str | None:
     residual = recent.residual_fresh
     if min(np.median(residual), thirds(residual)[2]) < LARGE_RESIDUAL or _residual_grows(recent):
         return None
-    if _residual_falls(recent) or _in_initial_transient(recent):
+    if _residual_falls(recent) or _in_initial_transient(recent) or _residual_is_harmless(recent):
         return None
     return (
         f"capacity: the residual on fresh points stays at {np.median(recent.residual_fresh):.1e}; "
@@ -138,7 +139,7 @@ def residual_stays_large(recent: StepSeries) -> str | None:
 
 def residual_grows(recent: StepSeries) -> str | None:
     """The tangent space loses the right-hand side as the run goes on."""
-    if not _residual_grows(recent):
+    if not _residual_grows(recent) or _residual_is_harmless(recent):
         return None
     early, _, late = thirds(recent.residual_fresh)
     return (
@@ -216,6 +217,11 @@ def _residual_grows(recent: StepSeries) -> bool:
 def _residual_falls(recent: StepSeries) -> bool:
     early, _, late = thirds(recent.residual_fresh)
     return late < RESIDUAL_FALLS * early
+
+
+def _residual_is_harmless(recent: StepSeries) -> bool:
+    """Whether the residual is large only beside a right-hand side that is nearly zero, as close to a steady state."""
+    return thirds(recent.missed)[2] < MATTERS
 
 
 def _in_initial_transient(recent: StepSeries) -> bool:

@@ -21,6 +21,8 @@ class StepRecord(NamedTuple):
         stability: h rho over the largest one at which the pair is stable.
         jacobian_share: of the error of the step, the share that is the change of J along it.
         motion: |theta_new - theta| / |theta_new|.
+        missed: what the residual adds to the relative error within the step, over integrator.rtol, which is what the
+            error of the step itself may be.
     """
 
     h: float
@@ -34,6 +36,7 @@ class StepRecord(NamedTuple):
     stability: float
     jacobian_share: float
     motion: float
+    missed: float
 
 
 class StepSeries(NamedTuple):
@@ -50,3 +53,4 @@ class StepSeries(NamedTuple):
     stability: np.ndarray
     jacobian_share: np.ndarray
     motion: np.ndarray
+    missed: np.ndarray

@@ -21,7 +21,8 @@ def observe(config: Config, before: State, accepted: Accepted) -> Accepted:
     metrics, state = accepted.metrics, accepted.state
     health = _health(metrics)
     settled = state.baseline is None and state.step - state.fit_step >= SETTLING_STEPS
-    record = _record(health, accepted)
+    missed = (state.estimate.residual - before.estimate.residual) / config.integrator.rtol
+    record = _record(health, accepted, missed)
     history, messages, findings = state.history.after_step(record, state.step)
     if not before.history.unsolved():  # else the user has been warned of it
         messages += accepted.warnings
@@ -41,7 +42,7 @@ def _health(metrics: dict) -> Health:
     return Health(per_velocity, metrics["residual_fresh"], metrics["h"])
 
 
-def _record(health: Health, accepted: Accepted) -> StepRecord:
+def _record(health: Health, accepted: Accepted, missed: float) -> StepRecord:
     metrics = accepted.metrics
     names = ("rejected", "residual", "residual_fresh", "coverage", "turn", "jacobian_share")
     return StepRecord(
@@ -50,6 +51,7 @@ def _record(health: Health, accepted: Accepted) -> StepRecord:
         unsolved=float(bool(accepted.warnings)),
         stability=metrics["h_rho"] / metrics["h_rho_limit"],
         motion=metrics["theta_step"] / (metrics["theta_norm"] or 1.0),
+        missed=missed,
         **{name: np.nan if metrics[name] is None else metrics[name] for name in names},
     )
 

@@ -180,6 +180,14 @@ def test_a_residual_that_was_large_and_is_small_is_not_named():
     assert capacity_messages(np.full(30, 0.01), np.geomspace(0.5, 1e-3, 30)) == []
 
 
+@pytest.mark.parametrize("name", ["residual_stays_large", "residual_grows"])
+def test_a_residual_beside_a_right_hand_side_of_nearly_zero_is_no_failure(name):
+    """Close to a steady state it is large relative to f, and adds next to nothing to the error."""
+    changes, _ = FAILURES[name]
+    assert seen(series(changes | {"missed": 1e-3})) == {}
+    assert set(seen(series(changes | {"missed": 0.5}))) == {name}
+
+
 # What bounds the step size -------------------------------------------------------------------------------------------
 
 
