@@ -14,6 +14,7 @@ from nivp_dist.bench import (
     precision,
     products,
     scaling,
+    step_model,
     velocity,
 )
 from nivp_dist.bench.roofline import Roofline
@@ -192,7 +193,10 @@ def _cost_model(options: Options) -> dict:
     options.write("a velocity on H200 GPUs, by the model of nivp_dist/bench/cost_model.py; nothing here is measured")
     for line in cost_model.table():
         options.write(line)
-    return {"rows": cost_model.rows()}
+    options.write("a step, and its weak scaling")
+    for line in step_model.table():
+        options.write(line)
+    return {"rows": cost_model.rows(), "steps": step_model.rows()}
 
 
 # Single programs --------------------------------------------------------------------------------

@@ -1,16 +1,22 @@
-"""The cost model: its operations against compiled programs, and its limits."""
+"""The cost models of a velocity and of a step: operations and messages against compiled programs, and their limits."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nivp_dist.bench import cost_model
+from nivp_dist.backend.mesh import make_mesh
+from nivp_dist.bench import compile_check, cost_model, hlo, step_model
 from nivp_dist.galerkin import kernel
+from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.jacobian import Operator
+from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import build_network
+from nivp_dist.points.points import Points
+from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems import registry
-from nivp_dist.settings.model import NetworkSettings, ProblemSettings
+from nivp_dist.settings.files import read_config
+from nivp_dist.settings.model import NetworkSettings, ProblemSettings, SamplingSettings
 
 WORK = cost_model.PRIMAL[0]
 
@@ -69,3 +75,73 @@ def test_efficiency_falls_with_devices_and_rises_with_points():
         >= 0.5
         > cost_model.efficiency(WORK, 2 * limit, cost_model.H200)
     )
+
+
+# A whole step -----------------------------------------------------------------------------------------
+
+
+def programs_of_a_step(devices, points=2048):
+    """(the network, name -> (operations on all devices, its collectives)) of the programs around the velocities."""
+    mesh = make_mesh(devices)
+    config = read_config("fokker_planck_trap_5d", {"network.width": "64", "network.depth": "3"})
+    problem = registry.load(config.problem)
+    network = build_network(config.network, problem)
+    config = compile_check.with_chunk(config, network, "h200")
+    galerkin = Galerkin(Discretisation(network, problem, config.sampling, mesh), config.solver)
+    sampler = Sampler(config.sampling, problem.domain, network.log_density, mesh)
+    shapes = compile_check._Shapes(mesh, network)
+    density, at, theta = shapes.density(1), shapes.points(points), shapes.theta()
+    t, v, rate = shapes.whole(), shapes.whole(network.size), shapes.sharded(points, 1)
+    lowered = {
+        "points": sampler.program(points).lower(shapes.key(), density),
+        "density": sampler.fit.lower(density, at, rate, sweeps=1),
+        "error": galerkin.step_norms.lower(theta, t, theta, v, rate, rate, at),
+        "check": galerkin.check_residual.lower(theta, t, v, at),
+    }
+    found = {}
+    for name, program in lowered.items():
+        compiled = program.compile()
+        found[name] = (devices * compiled.cost_analysis()["flops"], hlo.contents(compiled.as_text()).collectives)
+    return network, found
+
+
+@pytest.mark.devices
+@pytest.mark.skipif(jax.device_count() < 4, reason="needs four devices")
+def test_the_parts_of_a_step_are_those_of_the_compiled_programs():
+    network, found = programs_of_a_step(4)
+    work = cost_model.Work(network.size, 2048, 1, 1, 5)
+    parts = step_model.around(work)
+    once = 2.0 * work.n * work.p
+    for name, (operations, collectives) in found.items():
+        sums = parts[name].sums if name != "density" else parts[name].sums[:4]  # of one sweep
+        assert collectives["all-reduce"] == (len(sums), cost_model.FLOAT64 * sum(sums)), name
+        if name in ("error", "check"):
+            assert parts[name].passes * once == pytest.approx(operations, rel=0.15), name
+        else:
+            assert operations < 0.2 * once  # next to nothing beside a velocity
+
+
+@pytest.mark.parametrize("d", [2, 5, 10])
+def test_a_right_hand_side_costs_a_pass_for_each_taylor_stream(d):
+    """Fewer in the first layer, whose inputs are those of a point."""
+    problem = registry.load(ProblemSettings(name="fokker_planck_trap", parameters={"dimension": d}))
+    network = build_network(NetworkSettings(width=128, depth=3), problem)
+    discretisation = Discretisation(network, problem, SamplingSettings(points=64), make_mesh(1))
+    at = Points(jnp.zeros((64, d)), jnp.ones(64), jnp.ones(64))
+    theta = network.initialise(jax.random.key(0))
+    counted = jax.jit(lambda theta: discretisation.rhs(theta, 0.0, at)).lower(theta).compile().cost_analysis()["flops"]
+    passes = cost_model.rhs_passes(cost_model.Work(network.size, 64, 1, 1, d))
+    assert 0.75 * passes < counted / (2 * 64 * network.size) < 1.1 * passes
+
+
+@pytest.mark.parametrize("work", [*cost_model.PRIMAL, *cost_model.DUAL])
+def test_weak_scaling_begins_at_one_and_falls(work):
+    efficiencies = [step_model.weak_efficiency(work, step_model.GROUP * 2**k) for k in range(8)]
+    assert efficiencies[0] == 1 and efficiencies == sorted(efficiencies, reverse=True)
+    devices, _ = step_model.where_it_ends(work)
+    assert step_model.weak_efficiency(work, devices) >= step_model.WANTED
+    if devices < step_model.MOST_DEVICES:
+        assert step_model.weak_efficiency(work, 2 * devices) < step_model.WANTED
+    larger = work._replace(n=8 * work.n)
+    assert step_model.where_it_ends(larger)[0] >= devices
+    assert (step_model.saved_by_one_message(work, 64) > 0) == bool(work.sides)  # "pcg" sends one message already

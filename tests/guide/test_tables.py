@@ -6,7 +6,7 @@ import re
 import pytest
 from documents import content, table
 
-from nivp_dist.bench import accuracy, cost_model, score_sheet
+from nivp_dist.bench import accuracy, cost_model, score_sheet, step_model
 from nivp_dist.bench.faults.kinds import KINDS
 from nivp_dist.bench.rows import ROWS
 from nivp_dist.callbacks import RunView
@@ -37,9 +37,11 @@ def test_the_head_of_the_score_sheet_is_that_of_the_command(document):
     assert f"<!-- {SHEET} -->\n" + "\n".join(head) + "\n" in content(document)
 
 
-def test_the_table_of_the_cost_model():
-    shown = re.search(r"<!-- table: cost_model -->\n(.*?)\n<!-- table: end -->", content("speed"), re.DOTALL)
-    assert shown[1].splitlines() == cost_model.table()
+@pytest.mark.parametrize("model", [cost_model, step_model], ids=["velocity", "step"])
+def test_the_tables_of_the_cost_models(model):
+    name = model.__name__.rpartition(".")[2]
+    shown = re.search(rf"<!-- table: {name} -->\n(.*?)\n<!-- table: end -->", content("speed"), re.DOTALL)
+    assert shown[1].splitlines() == model.table()
 
 
 def test_the_faults_that_were_tried_are_those_of_the_command_and_none_was_bad():
