@@ -92,4 +92,13 @@ ROWS = (
     Row("fisher_kpp_5d", "Fisher-KPP front, d = 5", "fisher_kpp_5d", 1e-2, 1e-3, CPU),
     Row("burgers_5d", "viscous Burgers in x.1, d = 5", "burgers_front_5d", 1e-2, 1e-3, CPU),
     Row("advection_5d", "time-varying advection, d = 5", "time_varying_advection_5d", 1e-2, 1e-3, CPU),
+    Row("kuramoto_1d", "Kuramoto-Sivashinsky 1d", "kuramoto_sivashinsky_1d", 3e-4, 1e-4, SHORT),
+    Row("kdv_1d", "Korteweg-de Vries 1d, two solitons", "kdv_1d", 3e-4, 1e-4, SHORT),
+    # From accuracy = 1e-3 and the physics alone.
+    Row("schroedinger_1d", "nonlinear Schroedinger 1d", "nonlinear_schroedinger_1d", 1e-3, 1e-4, SHORT),
+    Row("heat_neumann_2d", "heat 2d, insulated walls", "heat_neumann_2d", 1e-3, 1e-4, SHORT),
+    Row("thermal_waves_2d", "heat 2d, Dirichlet and Robin data in time", "thermal_waves_2d", 1e-3, 1e-4, SHORT),
+    Row("burgers_walls_2d", "Burgers 2d, a front through walls", "burgers_front_walls_2d", 1e-3, 1e-4, SHORT),
+    Row("channel_2d", "advection and diffusion in a channel", "channel_2d", 1e-3, 1e-4, SHORT),
+    Row("landau_2d", "Vlasov-Poisson, Landau damping", "landau_damping_2d", 5e-3, 1e-3, SHORT),
 )
