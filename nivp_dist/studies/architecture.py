@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from nivp_dist.formatting import MISSING, number
+from nivp_dist.settings.files import read_config, shipped_configs
+from nivp_dist.settings.model import Config
 from nivp_dist.studies.study import Case, Records, Study, Table, median_and_range
 
 SEEDS = (0, 1, 2)
@@ -86,23 +88,28 @@ QUICK = {"heat": PROBLEMS["heat"]._replace(others={"width": ("6",), "frequencies
 
 def _cases(quick: bool) -> list[Case]:
     return [
-        Case(f"{name}-{'-'.join(change) or BASE}", partial(_measure, name, *change))
+        Case(f"{name}-{'-'.join(change) or BASE}", partial(_measure, name, change))
         for name, problem in (QUICK if quick else PROBLEMS).items()
         for change in [(), *((choice, value) for choice, values in problem.others.items() for value in values)]
     ]
 
 
-def _measure(name: str, choice: str = "", value: str = "", folder: Path | None = None) -> dict:
-    """The record of a network of a problem: lists over the seeds. folder: is not used."""
+def configuration(name: str, change: tuple[str, ...]) -> Config:
+    """That of a network of a problem. change: (key of [network], its value), or () for the base."""
+    problem = PROBLEMS[name]
+    network = problem.base | (dict([change]) if change else {})
+    settings = SETTINGS | problem.settings | {f"network.{key}": text for key, text in network.items()}
+    return read_config(shipped_configs()[problem.configuration], settings)
+
+
+def _measure(name: str, change: tuple[str, ...], folder: Path) -> dict:
+    """The record of a network of a problem, lists over the seeds. change: as above. folder: is not used."""
     from nivp_dist.problems import registry
     from nivp_dist.run.simulation import Simulation
-    from nivp_dist.settings.files import read_config, shipped_configs
     from nivp_dist.studies.in_memory import evolve
 
-    problem = PROBLEMS[name]
-    network = problem.base | ({choice: value} if choice else {})
-    settings = SETTINGS | problem.settings | {f"network.{key}": text for key, text in network.items()}
-    config = read_config(shipped_configs()[problem.configuration], settings)
+    choice, value = change or ("", "")
+    config = configuration(name, change)
     run = Simulation(config, registry.load(config.problem))
     runs = [_numbers(evolve(run, seed)) for seed in SEEDS]
     facts = {"problem": name, "choice": choice, "value": value, "seeds": list(SEEDS)}
