@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import jax
@@ -56,6 +57,8 @@ class Course:
 
     Attributes:
         fit, error: relative L2 errors against the reference at t = 0 and at t_end; None if not reached.
+        outputs: t and relative L2 error at every output time.
+        refits: of every refit its "t", "reason", relative "error", and whether it was "accepted".
         lines: the metrics of every accepted step, and its core "seconds", None if it has compiled programs.
         messages: warnings and findings, each once.
         failure: why it did not reach t_end, or None. t: the time that it reached.
@@ -64,6 +67,8 @@ class Course:
 
     fit: float | None = None
     error: float | None = None
+    outputs: list[tuple[float, float | None]] = field(default_factory=list)
+    refits: list[dict] = field(default_factory=list)
     lines: list[dict] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     failure: str | None = None
@@ -80,11 +85,20 @@ class Course:
         return self.lines[-1][name] if self.lines else None
 
 
-def evolve(run: Simulation, seed: int, limit: float = math.inf, fitting: Simulation | None = None) -> Course:
-    """The initial fit and all steps of a run with that seed, without refits.
+def evolve(
+    run: Simulation,
+    seed: int,
+    limit: float = math.inf,
+    fitting: Simulation | None = None,
+    refitting: Simulation | None = None,
+    watch: Callable[[State], None] | None = None,
+) -> Course:
+    """The initial fit, all steps and all refits of a run with that seed.
 
     limit: core seconds, without what compiles, after which it is given up. It ends after integrator.max_steps too.
     fitting: the same run with another solver, which makes the fit.
+    refitting: the same run with other settings of restarts, which decides on refits and makes them.
+    watch: is called with the state after every fit, refit and step.
     """
     course = Course()
     with CompileClock() as compiling:
@@ -92,7 +106,7 @@ def evolve(run: Simulation, seed: int, limit: float = math.inf, fitting: Simulat
         try:
             state = _fitted(fitting or run, seed, meter)._replace(rank=run.galerkin.initial_rank)
             course.fit_seconds = meter.total
-            _follow(run, state, course, meter)
+            _follow(run, refitting or run, state, course, meter, watch or _unwatched)
         except RunFailed as error:
             course.failure = " ".join(str(error).split())
         except _TooLong:
@@ -112,18 +126,28 @@ def _fitted(run: Simulation, seed: int, meter: _Meter) -> State:
     return run.fits.finish_initial(state)[0]
 
 
-def _follow(run: Simulation, state: State, course: Course, meter: _Meter) -> None:
-    """Steps and outputs from the end of the fit to t_end. Raises RunFailed, and what the meter raises."""
+def _unwatched(state: State) -> None:
+    """Nobody watches."""
+
+
+def _follow(run: Simulation, refitting: Simulation, state: State, course: Course, meter: _Meter, watch) -> None:
+    """All from the end of the fit to t_end. Raises RunFailed, and what the meter raises."""
     most, course.t = run.config.integrator.max_steps, state.t
+    watch(state)
     while state.phase != FINISHED:
         meter.next()
         meter.poll()
         if run.output_due(state):
             course.error = run.score(state).relative_l2
             course.fit = course.error if course.fit is None else course.fit
+            course.outputs.append((state.t, course.error))
             state = run.after_output(state)
             continue
         course.error = None
+        if (reason := refitting.reason_to_refit(state)) is not None:
+            state = _refitted(refitting, state, reason, course, meter)
+            watch(state)
+            continue
         if state.step == most:
             raise RunFailed(f"{most} steps reached at t = {state.t:.3g}")
         accepted = run.step(state, meter.poll)
@@ -132,3 +156,18 @@ def _follow(run: Simulation, state: State, course: Course, meter: _Meter) -> Non
         course.lines.append(accepted.metrics | {"seconds": meter.next()})
         said = [*accepted.warnings, *accepted.findings]
         course.messages += [message for message in said if message not in course.messages]
+        watch(state)
+
+
+def _refitted(refitting: Simulation, state: State, reason: str, course: Course, meter: _Meter) -> State:
+    """The state after a refit, accepted or not."""
+    fits = refitting.fits
+    state = fits.begin_refit(state)
+    while not fits.is_done(state):
+        meter.next()
+        meter.poll()
+        state = fits.advance(state)
+        jax.block_until_ready(state.fit.theta)
+    state, error, accepted = fits.finish_refit(state)
+    course.refits.append({"t": state.t, "step": state.step, "reason": reason, "error": error, "accepted": accepted})
+    return state
