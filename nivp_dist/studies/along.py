@@ -19,8 +19,8 @@ from nivp_dist.studies.in_memory import evolve
 
 ALIKE = 0.999  # correlation of two units from which on they count as one
 IDLE = 1e-3  # standard deviation of a unit, relative to the largest of its layer, below which it counts as constant
-CG_RTOL = 1e-8  # relative residual at which the iterations of conjugate gradients are counted
-MOST_ITERATIONS = 5000
+CG_RTOL = 1e-6  # relative residual at which the iterations of conjugate gradients are counted
+MOST_ITERATIONS = 10_000
 
 
 class Along:
@@ -88,18 +88,17 @@ def _rate(network, problem, theta, t, x):
 def spectrum(j: np.ndarray, f: np.ndarray, mu: float) -> dict[str, float]:
     """Of M = J^T J and F = J^T f, j (k, p), f (k,): with mu relative to the trace
 
-    "effective_dimension"; "numerical_rank", the eigenvalues above mu; "condition" of M + mu; "cg_iterations" for
-    (M + mu) v = F; and "null", the eigenvalues that are zero to rounding: the directions of symmetries, or of units that
-    do nothing.
+    "effective_dimension"; "numerical_rank", the eigenvalues above mu; "condition" of M itself; "cg_iterations" for
+    (M + mu) v = F; and "null", the eigenvalues that are zero to rounding: directions of symmetries, or of idle units.
     """
     _, s, rows = np.linalg.svd(j, full_matrices=False)
     values, p = s**2, j.shape[1]
     absolute = mu * values.sum()
-    least = values[-1] if len(values) == p else 0.0
+    smallest = s[-1] if len(s) == p else 0.0
     return {
         "effective_dimension": float(np.sum(values / (values + absolute))),
         "numerical_rank": int(np.sum(values > absolute)),
-        "condition": float((values[0] + absolute) / (least + absolute)),
+        "condition": float(s[0] / max(smallest, np.finfo(float).eps * s[0])) ** 2,
         "null": int(p - np.sum(s > max(j.shape) * np.finfo(float).eps * s[0])),
         "cg_iterations": cg_iterations(values, rows @ (j.T @ f), absolute),
     }
@@ -146,7 +145,10 @@ def units(activations: list[np.ndarray], weights: np.ndarray) -> dict[str, float
 
 
 def _wavenumber(slopes: np.ndarray, weights: np.ndarray) -> float:
-    """The RMS wavenumber along an axis of the output in which it is largest, from values and gradients (n, m, 1 + d)."""
+    """The RMS wavenumber along an axis, of the output in which it is largest.
+
+    slopes: values and gradients (n, m, 1 + d).
+    """
     squares = np.einsum("n,nmk->mk", weights, slopes**2)
     return float(np.sqrt(np.max(squares[:, 1:].mean(axis=1) / squares[:, 0])))
 

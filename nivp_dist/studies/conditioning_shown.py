@@ -1,0 +1,148 @@
+"""The tables and the answer of the study of conditioning."""
+
+import statistics
+
+from nivp_dist.formatting import MISSING, number, scientific
+from nivp_dist.studies.mechanisms import (
+    BASE,
+    DECAY,
+    GROWS,
+    MECHANISMS,
+    REFITS,
+    Verdict,
+    at_refits,
+    by_problem,
+    change,
+    correlations,
+    decays,
+    ends,
+    growth,
+    helps,
+    starts,
+    verdict,
+)
+from nivp_dist.studies.study import Records, Table, median_and_range
+
+SEEDS = 3  # that a conclusion rests on, at least
+# Numbers along a run that those of the mechanisms are compared with, and what they are called.
+BESIDE = {"residual": "residual", "h": "step", "effective_dimension": "effective dimension", "condition": "condition"}
+
+
+def tables(records: Records) -> list[Table]:
+    found = by_problem(records)
+    tables = [_courses(name, variants) for name, variants in found.items()]
+    return [*tables, *(_evidence(name, variants) for name, variants in found.items())]
+
+
+def _courses(name: str, variants: dict[str, dict]) -> Table:
+    titles = ("residual", "effective dimension", "rank above mu", "condition of M", "CG iterations")
+    rows = [["variant", "p", *(f"{title}, end (start)" for title in titles), "steps", "refits", "error at the end"]]
+    for variant, record in variants.items():
+        runs = record["runs"]
+        cells = [f"{_middle(ends(record, each)):g} ({_middle(starts(record, each)):g})" for each in DECAY]
+        steps, refits = ([run[each] for run in runs] for each in ("steps", "refits"))
+        accepted = sum(refit["accepted"] for each in refits for refit in each)
+        errors = median_and_range([run["error"] for run in runs])
+        rows.append(
+            [
+                variant,
+                number(record["parameters"]),
+                *cells,
+                number(_middle(steps)),
+                str(accepted) if accepted else "",
+                errors,
+            ]
+        )
+    base = variants[BASE]
+    texts = [f"{variant}: {record['changed']}" for variant, record in variants.items() if record["changed"]]
+    title = f"{name} ({base['kind']}), medians of {len(base['seeds'])} seeds; {'; '.join(texts)}"
+    return Table(title, rows)
+
+
+def _middle(values) -> float:
+    return float(f"{statistics.median(values):.3g}")
+
+
+def _evidence(name: str, variants: dict[str, dict]) -> Table:
+    rows = [["mechanism", "growth in the run", *(f"with the {title}" for title in BESIDE.values())]]
+    rows[0] += ["at refits", "remedy alone", "verdict"]
+    base, refits = variants[BASE], variants.get(REFITS)
+    for mechanism in MECHANISMS:
+        measure, remedy = mechanism.measure, variants.get(mechanism.remedy or "")
+        ratios, found = at_refits(refits, measure), change(base, remedy) if remedy else None
+        rows.append(
+            [
+                f"{mechanism.title} ({measure})",
+                f"x {_middle(growth(base, measure)):g}",
+                *(_range(correlations(base, measure, beside)) for beside in BESIDE),
+                f"x {_middle(ratios):g} ({len(ratios)})" if ratios else MISSING,
+                f"{mechanism.remedy}: x {found.factor:.2g}{' *' if found.matters else ''}" if found else MISSING,
+                _word(verdict(variants, mechanism)),
+            ]
+        )
+    title = (
+        f"{name}: the number of each mechanism: growth, rank correlations along the run (range of the seeds), change at "
+        "refits that help (their number); and the residual with its remedy (* by more than the seeds differ)"
+    )
+    return Table(title, rows)
+
+
+def _range(values: list[float]) -> str:
+    return f"{min(values):.2f} to {max(values):.2f}"
+
+
+def _word(found: Verdict) -> str:
+    if found.explains:
+        return "explains"
+    return "refuted" if found.refuted else "open"
+
+
+def answer(records: Records) -> list[str]:
+    lines = [line for name, variants in by_problem(records).items() for line in _sentences(name, variants)]
+    return lines or ["open: no base run was measured"]
+
+
+def _sentences(name: str, variants: dict[str, dict]) -> list[str]:
+    base, refits = variants[BASE], variants.get(REFITS)
+    grown = median_and_range(growth(base, "residual"))
+    if not decays(base):
+        return [
+            f"{name}: the residual does not grow by a factor {GROWS:g} in every run (x {grown}): nothing to explain."
+        ]
+    words = {mechanism.title: _word(verdict(variants, mechanism)) for mechanism in MECHANISMS}
+    explaining = [title for title, word in words.items() if word == "explains"]
+    if len(base["seeds"]) < SEEDS:
+        explained = "one seed decides nothing: open"
+    elif explaining:
+        explained = f"explained by {' and '.join(explaining)}"
+    else:
+        candidates = [title for title, word in words.items() if word == "open"]
+        rest = f"; not refuted: {', '.join(candidates)}" if candidates else "; all five mechanisms are refuted"
+        explained = f"why is open{rest}"
+    lines = [f"{name}: the residual grows (x {grown}); {explained}."]
+    if refits is not None:
+        lines.append(f"{name}: {_what_refits_say(base, refits)}")
+    helping = [each for each in variants if each not in (BASE, REFITS) and helps(base, variants[each])]
+    tried = [each for each in variants if each not in (BASE, REFITS)]
+    if tried:
+        effective = ", ".join(helping) or "none"
+        lines.append(f"{name}: of the remedies {', '.join(tried)} these lower the residual at the end: {effective}.")
+    return lines
+
+
+def _what_refits_say(base: dict, refits: dict) -> str:
+    """Whether the decay is one of the parameters or of the solution."""
+    ratios = [
+        each["after"]["residual"] / each["before"]["residual"]
+        for run in refits["runs"]
+        for each in run["refits"]
+        if each["accepted"]
+    ]
+    if not ratios:
+        return "no refit was accepted, so that parameters and solution are not told apart."
+    part = "lies in the parameters" if helps(base, refits) else "is not cured by other parameters of the same solution"
+    last = " against ".join(f"{_middle(ends(each)):g}" for each in (refits, base))
+    return (
+        f"a fresh network for the same solution has {scientific(statistics.median(ratios))} of the residual "
+        f"({len(ratios)} refits), and at the end it is {last}: the decay {part}."
+    )

@@ -1,0 +1,135 @@
+"""Mechanisms that may make the systems of a run ill-conditioned, and what measurements along runs say for each.
+
+The records are those of ``conditioning``: lists over the measurements along a run, for each run of a variant.
+"""
+
+import math
+import statistics
+from typing import NamedTuple
+
+from scipy.stats import spearmanr
+
+from nivp_dist.studies.architecture import Effect, effect
+from nivp_dist.studies.study import Records
+
+BASE, REFITS = "base", "refits"  # variants
+
+
+class Mechanism(NamedTuple):
+    """A suspected reason.
+
+    Attributes:
+        title: in words. measure: its number, of ``along``. remedy: the variant that acts on it, or None.
+    """
+
+    title: str
+    measure: str
+    remedy: str | None
+
+
+MECHANISMS = (
+    Mechanism("growth of |theta|", "theta", "mu"),
+    Mechanism("dead or duplicate units", "dependence", "width"),
+    Mechanism("imbalance of the layers", "imbalance", "equal_shares"),
+    Mechanism("drift out of the embedding's band", "wavenumber", "frequencies"),
+    Mechanism("symmetries", "null", None),
+)
+# What decays: measures of ``along``.
+DECAY = ("residual", "effective_dimension", "numerical_rank", "condition", "cg_iterations")
+MEASURES = (*DECAY, *(mechanism.measure for mechanism in MECHANISMS), "alike", "idle")
+
+GROWS = 2.0  # factor on the residual from which on a run decays, and by which a refit helps
+TOGETHER = 0.7  # rank correlation from which on two numbers grow together
+OFTEN = 0.75  # share of the refits
+
+
+def by_problem(records: Records) -> dict[str, dict[str, dict]]:
+    """problem -> variant -> record, of the problems whose base is known."""
+    found: dict[str, dict[str, dict]] = {}
+    for record in records.values():
+        found.setdefault(record["problem"], {})[record["variant"]] = record
+    return {name: variants for name, variants in found.items() if BASE in variants}
+
+
+def ends(record: dict, measure: str = "residual") -> list[float]:
+    """The median of the last quarter of a run, of each run."""
+    return [statistics.median(run[measure][-_quarter(run) :]) for run in record["runs"]]
+
+
+def starts(record: dict, measure: str) -> list[float]:
+    """The median of the first quarter of a run, of each run."""
+    return [statistics.median(run[measure][: _quarter(run)]) for run in record["runs"]]
+
+
+def _quarter(run: dict) -> int:
+    return max(1, len(run["t"]) // 4)
+
+
+def growth(record: dict, measure: str) -> list[float]:
+    """The last quarter of a run over its first, of each run."""
+    return [ratio(end, start) for start, end in zip(starts(record, measure), ends(record, measure))]
+
+
+def ratio(after: float, before: float) -> float:
+    """After over before; one if both are zero."""
+    return after / before if before else (math.inf if after else 1.0)
+
+
+def correlations(record: dict, measure: str, other: str = "residual") -> list[float]:
+    """The rank correlation of two numbers along each run; 0 where one of them is constant."""
+    pairs = [(run[measure], run[other]) for run in record["runs"]]
+    return [0.0 if min(len(set(each)) for each in pair) < 2 else float(spearmanr(*pair).statistic) for pair in pairs]
+
+
+def at_refits(record: dict | None, measure: str) -> list[float]:
+    """The number after over that before, of every accepted refit that has made the residual smaller by GROWS."""
+    refits = [each for run in record["runs"] for each in run["refits"]] if record else []
+    helped = [
+        each for each in refits if each["accepted"] and each["before"]["residual"] > GROWS * each["after"]["residual"]
+    ]
+    return [ratio(each["after"][measure], each["before"][measure]) for each in helped]
+
+
+class Verdict(NamedTuple):
+    """What speaks for a mechanism in a problem; None where it was not measured.
+
+    Attributes:
+        together: it grows with the residual in every run. falls: with refits that help. acts: its remedy does.
+    """
+
+    together: bool
+    falls: bool | None
+    acts: bool | None
+
+    @property
+    def explains(self) -> bool:
+        return bool(self.together and self.falls and self.acts)
+
+    @property
+    def refuted(self) -> bool:
+        return not self.together or False in (self.falls, self.acts)
+
+
+def verdict(variants: dict[str, dict], mechanism: Mechanism) -> Verdict:
+    """Of a mechanism in a problem, from the records of its variants."""
+    base, remedy = variants[BASE], variants.get(mechanism.remedy or "")
+    ratios = at_refits(variants.get(REFITS), mechanism.measure)
+    falls = sum(ratio < 1 for ratio in ratios) >= OFTEN * len(ratios) if ratios else None
+    acts = None if remedy is None else helps(base, remedy)
+    return Verdict(min(correlations(base, mechanism.measure)) >= TOGETHER, falls, acts)
+
+
+def change(base: dict, other: dict) -> Effect | None:
+    """The effect of a variant on the residual at the end."""
+    return effect(list(ends(base)), list(ends(other)))
+
+
+def helps(base: dict, other: dict) -> bool:
+    """Whether a variant makes the residual at the end smaller, by more than the seeds differ."""
+    found = change(base, other)
+    return found is not None and found.matters and found.factor < 1
+
+
+def decays(record: dict) -> bool:
+    """Whether the residual grows in every run."""
+    return min(growth(record, "residual")) >= GROWS
