@@ -30,7 +30,7 @@ class Along:
         run: its network, problem and points are used. mu: relative to the trace of M. points: n of the measurements.
     """
 
-    def __init__(self, run: Simulation, mu: float, points: int = 1000):
+    def __init__(self, run: Simulation, mu: float, points: int = 800):
         self.run, self.mu, self.points, self.network = run, mu, points, run.network
         self._parts = jax.jit(partial(_parts, run.network, run.problem))
         self._highest = highest_wave_number(run.config.network, run.problem.domain)

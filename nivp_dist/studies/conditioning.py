@@ -20,8 +20,8 @@ SEEDS = (0, 1, 2)
 MU = 1e-10  # of the measurements, relative to the trace
 MEASUREMENTS = 20  # of a run, about
 SETTINGS = {
-    "fit.iterations": "40",
-    "fit.points": "1500",
+    "fit.iterations": "60",
+    "fit.points": "1600",
     "fit.on_miss": "continue",
     "sampling.adapt_points": "false",
     "solver.equal_shares": "false",
@@ -54,21 +54,19 @@ PROBLEMS = {
         "hyperbolic",
         "wave_2d_long",
         {
-            "problem.parameters.width": "0.25",
-            "network.width": "10",
+            "network.width": "12",
             "network.depth": "2",
-            "network.frequencies": "3",
-            "sampling.points": "1200",
-            "solver.mu": "1e-11",
-            "integrator.t_end": "6",
+            "sampling.points": "1600",
+            "solver.mu": "3e-12",
+            "integrator.t_end": "8",
         },
         {
             BASE: {},
-            REFITS: _refits("1"),
-            "mu": {"solver.mu": "1e-9"},
-            "width": {"network.width": "14"},
+            REFITS: _refits("2"),
+            "mu": {"solver.mu": "3e-10"},
+            "width": {"network.width": "16"},
             "equal_shares": {"solver.equal_shares": "true"},
-            "frequencies": {"network.frequencies": "4"},
+            "frequencies": {"network.frequencies": "5"},
         },
     ),
     "advection": Problem(

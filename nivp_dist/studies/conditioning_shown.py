@@ -81,7 +81,7 @@ def _evidence(name: str, variants: dict[str, dict]) -> Table:
             ]
         )
     title = (
-        f"{name}: the number of each mechanism: growth, rank correlations along the run (range of the seeds), change at "
+        f"{name}: each mechanism's number: growth, rank correlations along runs (range of the seeds), change at "
         "refits that help (their number); and the residual with its remedy (* by more than the seeds differ)"
     )
     return Table(title, rows)

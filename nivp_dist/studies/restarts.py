@@ -22,26 +22,25 @@ SEEDS = (0, 1, 2)
 CONFIGURATION = "wave_2d_long"
 NONE = "none"
 SETTINGS = {
-    "problem.parameters.width": "0.25",
-    "network.width": "10",
+    "network.width": "12",
     "network.depth": "2",
-    "network.frequencies": "3",
-    "sampling.points": "1200",
+    "sampling.points": "1600",
     "sampling.adapt_points": "false",
-    "solver.mu": "1e-11",
+    "solver.mu": "3e-12",
+    "solver.equal_shares": "false",
     "integrator.rtol": "1e-3",
-    "integrator.t_end": "8",
+    "integrator.t_end": "10",
     "integrator.max_steps": "400",
-    "fit.points": "1500",
-    "fit.iterations": "40",
+    "fit.points": "1600",
+    "fit.iterations": "60",
     "fit.on_miss": "continue",
     "restart.bound": "2e-2",
-    "output.times": "[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]",
+    "output.times": "[2.0, 4.0, 6.0, 8.0]",
     "output.spectrum_every": "0",
     "output.evaluation_points": "4000",
     "devices": "1",
 }
-QUICK = {"integrator.t_end": "1", "output.times": "[0.5]"}
+QUICK = {"integrator.t_end": "1", "output.times": "[0.5]", "fit.iterations": "20"}
 
 
 class Policy(NamedTuple):

@@ -1,0 +1,116 @@
+"""The study of conditioning on made-up records: what its numbers make it say, in both directions."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from nivp_dist.studies import conditioning, mechanisms
+from nivp_dist.studies.conditioning import STUDY
+from nivp_dist.studies.mechanisms import MEASURES, MECHANISMS, verdict
+
+N = 12
+THETA = MECHANISMS[0]
+
+
+def run(seed: int, residual: float = 100.0, theta: float = 5.0, refits=()) -> dict:
+    """A run whose residual and |theta| grow by these factors; its other numbers stay."""
+    t = np.linspace(0, 1, N)
+    numbers = dict.fromkeys(MEASURES, [3.0] * N) | {
+        "residual": list(1e-3 * (1 + 0.01 * seed) * residual**t),
+        "theta": list(2.0 * theta**t),
+        "null": [0] * N,
+    }
+    facts = {"t": list(t), "h": [0.1] * N, "steps": 40, "error": 0.01, "failure": None}
+    return facts | numbers | {"refits": [*refits]}
+
+
+def refit(residual: float, theta: float) -> dict:
+    """An accepted one that multiplies residual and |theta| by these factors."""
+    before = dict.fromkeys(MEASURES, 3.0) | {"residual": 1.0}
+    return {"t": 0.5, "accepted": True, "error": 1e-3, "before": before, "after": before | after(residual, theta)}
+
+
+def after(residual: float, theta: float) -> dict:
+    return {"residual": residual, "theta": 3.0 * theta}
+
+
+def record(variant: str, seeds: int = 3, changed: str = "", **numbers) -> dict:
+    facts = {"problem": "wave", "kind": "hyperbolic", "variant": variant, "changed": changed, "parameters": 200}
+    return facts | {"seeds": list(range(seeds)), "runs": [run(seed, **numbers) for seed in range(seeds)]}
+
+
+def records(base: dict, **others: dict) -> dict:
+    return {each["variant"]: each for each in (base, *others.values())}
+
+
+HELPED = [refit(0.1, 0.4), refit(0.2, 0.5)]
+
+
+def test_a_mechanism_explains_what_grows_with_it_falls_with_it_and_yields_to_its_remedy():
+    found = records(record("base"), refits=record("refits", residual=3.0, refits=HELPED), mu=record("mu", residual=5.0))
+    assert verdict(found, THETA).explains
+    said = " ".join(STUDY.answer(found))
+    assert "explained by growth of |theta|" in said and "lies in the parameters" in said
+    assert "these lower the residual at the end: mu." in said
+    assert "(4.0e-01" not in said
+
+
+@pytest.mark.parametrize(
+    ("numbers", "reason"),
+    [
+        ({"theta": 1.0}, "does not grow"),
+        ({"refits": [refit(0.1, 1.2), refit(0.2, 1.1)]}, "does not fall"),
+        ({"remedy": 110.0}, "the remedy does nothing"),
+    ],
+)
+def test_one_failed_test_refutes_a_mechanism(numbers, reason):
+    base = record("base", theta=numbers.get("theta", 5.0))
+    refits = record("refits", residual=3.0, refits=numbers.get("refits", HELPED))
+    found = records(base, refits=refits, mu=record("mu", residual=numbers.get("remedy", 5.0)))
+    assert verdict(found, THETA).refuted, reason
+    said = " ".join(STUDY.answer(found))
+    assert "why is open" in said and "explained by" not in said
+
+
+def test_what_was_not_measured_is_open():
+    found = records(record("base"))
+    assert verdict(found, THETA) == mechanisms.Verdict(True, None, None)
+    assert "why is open; not refuted: growth of |theta|" in " ".join(STUDY.answer(found))
+    assert "one seed decides nothing: open" in " ".join(STUDY.answer(records(record("base", seeds=1))))
+    assert STUDY.answer({"refits": record("refits")}) == ["open: no base run was measured"]
+
+
+def test_a_residual_that_stays_needs_no_reason():
+    (said,) = STUDY.answer(records(record("base", residual=1.5)))
+    assert "nothing to explain" in said
+
+
+def test_a_decay_that_refits_do_not_cure_is_not_one_of_the_parameters():
+    said = " ".join(STUDY.answer(records(record("base"), refits=record("refits", refits=[refit(0.9, 0.5)]))))
+    assert "is not cured by other parameters" in said and "9.0e-01 of the residual" in said
+    assert mechanisms.at_refits(record("refits", refits=[refit(0.9, 0.5)]), "theta") == []  # it has not helped
+
+
+def test_the_tables_show_starts_ends_and_evidence(tmp_path):
+    found = records(record("base"), refits=record("refits", residual=3.0, refits=HELPED))
+    courses, evidence = STUDY.tables(found)
+    assert len(courses.rows) == 3 and len(evidence.rows) == 1 + len(MECHANISMS)
+    assert {len(row) for row in evidence.rows} == {len(evidence.rows[0])}
+    theta = dict(zip(evidence.rows[0], evidence.rows[1]))
+    assert theta["with the residual"] == "1.00 to 1.00" and theta["at refits"] == "x 0.45 (6)"
+    assert theta["verdict"] == "open"
+    figure = Figure()
+    STUDY.draw(found, figure)
+    assert len(figure.axes) == 2
+    figure.savefig(tmp_path / "picture.png")
+
+
+@pytest.mark.parametrize("name", conditioning.PROBLEMS)
+def test_every_variant_is_a_configuration_that_differs_from_the_base(name):
+    base = conditioning.configuration(name, "base")
+    for variant in conditioning.PROBLEMS[name].variants:
+        config = conditioning.configuration(name, variant)
+        assert (config == base) == (variant == "base")
+        assert config.restart.enabled == (variant == "refits")
+    remedies = {mechanism.remedy for mechanism in MECHANISMS if mechanism.remedy}
+    assert remedies <= {variant for problem in conditioning.PROBLEMS.values() for variant in problem.variants}
