@@ -18,7 +18,7 @@ from nivp_dist.studies.study import Case, Study
 
 SEEDS = (0, 1, 2)
 MU = 1e-10  # of the measurements, relative to the trace
-MEASUREMENTS = 20  # of a run, about
+MEASUREMENTS = 16  # of a run, about
 SETTINGS = {
     "fit.iterations": "60",
     "fit.points": "1600",
@@ -58,7 +58,7 @@ PROBLEMS = {
             "network.depth": "2",
             "sampling.points": "1600",
             "solver.mu": "3e-12",
-            "integrator.t_end": "8",
+            "integrator.t_end": "7",
         },
         {
             BASE: {},
@@ -73,16 +73,21 @@ PROBLEMS = {
         "transport",
         "advection_2d",
         {
-            "problem.parameters.width": "0.1",
+            "problem.parameters.width": "0.07",
             "network.width": "10",
             "network.depth": "2",
             "network.frequencies": "4",
             "sampling.points": "1200",
-            "solver.mu": "1e-11",
+            "solver.mu": "1e-12",
             "integrator.rtol": "1e-4",
-            "integrator.t_end": "0.3",
+            "integrator.t_end": "0.4",
         },
-        {BASE: {}, REFITS: _refits("0.1")},
+        {
+            BASE: {},
+            REFITS: _refits("0.1"),
+            "mu": {"solver.mu": "1e-10"},
+            "equal_shares": {"solver.equal_shares": "true"},
+        },
     ),
     "vlasov": Problem(
         "kinetic",
@@ -93,7 +98,7 @@ PROBLEMS = {
             "solver.mu": "1e-11",
             "integrator.t_end": "6",
         },
-        {BASE: {}, REFITS: _refits("1")},
+        {BASE: {}, REFITS: _refits("1.5"), "equal_shares": {"solver.equal_shares": "true"}},
     ),
 }
 
