@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist.backend import random_keys
+from nivp_dist.errors import RunFailed
 from nivp_dist.network.embedding import highest_wave_number
 from nivp_dist.problems.nonlocal_terms import further_arguments
 from nivp_dist.run.simulation import Simulation
@@ -157,7 +158,8 @@ def watched(along: Along, seed: int, every: float, measures: tuple[str, ...]) ->
     """A run with its numbers about every so much of t, and before and after each refit.
 
     Returns: "t" and each of the measures, lists over the measurements; "h", the steps that follow them; "refits", each
-    {"t", "accepted", "error", "before", "after"}; "steps", "error" at the end, or None, and "failure".
+    {"t", "accepted", "error", "before", "after"}; "steps", "error" at the end, or None, and "failure". Raises RunFailed
+    where the run has failed before its first step.
     """
     states: list[State] = []
     kept: list[State] = []
@@ -173,6 +175,8 @@ def watched(along: Along, seed: int, every: float, measures: tuple[str, ...]) ->
     course = evolve(along.run, seed, watch=watch)
     of = lambda state: {name: value for name, value in along.numbers(state).items() if name in measures}  # noqa: E731
     kept = [state for state in kept if state.step < len(course.lines)]
+    if not kept:
+        raise RunFailed(course.failure or "the run has made no step")
     numbers = [of(state) for state in kept]
     found: dict = {"t": [state.t for state in kept]}
     found |= {"h": [course.lines[state.step]["h"] for state in kept]}

@@ -7,7 +7,8 @@ import math
 import statistics
 from typing import NamedTuple
 
-from scipy.stats import spearmanr
+import numpy as np
+from scipy.stats import rankdata
 
 from nivp_dist.studies.architecture import Effect, effect
 from nivp_dist.studies.study import Records
@@ -76,9 +77,12 @@ def ratio(after: float, before: float) -> float:
 
 
 def correlations(record: dict, measure: str, other: str = "residual") -> list[float]:
-    """The rank correlation of two numbers along each run; 0 where one of them is constant."""
+    """The rank correlation (Spearman) of two numbers along each run; 0 where one of them is constant."""
     pairs = [(run[measure], run[other]) for run in record["runs"]]
-    return [0.0 if min(len(set(each)) for each in pair) < 2 else float(spearmanr(*pair).statistic) for pair in pairs]
+    return [
+        0.0 if min(len(set(each)) for each in pair) < 2 else float(np.corrcoef(*map(rankdata, pair))[0, 1])
+        for pair in pairs
+    ]
 
 
 def at_refits(record: dict | None, measure: str) -> list[float]:

@@ -36,6 +36,20 @@ def test_a_run_with_another_seed_is_the_run_with_that_seed(runs, simulation):
     assert 0 < course.fit_seconds < course.seconds
 
 
+def test_its_refits_are_those_of_the_run_with_files(runs):
+    settings = SHORT | {"restart__enabled": True, "restart__max_age": 0.02, "seed": 1}
+    config = runs.config(**settings)
+    seen = []
+    course = evolve(Simulation(config, registry.load(config.problem)), 1, watch=seen.append)
+    ran = runs.run(**settings)
+    assert ran.summary["refits"] == len(course.refits) > 0 and all(each["accepted"] for each in course.refits)
+    assert course.lines[-1]["theta_norm"] == ran.metrics[-1]["theta_norm"]
+    # The states after the fit, after every refit, and after every step.
+    assert [state.step for state in seen if state.step == state.fit_step] == [0, *(r["step"] for r in course.refits)]
+    assert len(seen) == 1 + len(course.refits) + len(course.lines)
+    assert course.outputs[-1] == (0.05, course.error)
+
+
 def test_a_run_that_does_not_reach_its_end_says_why(simulation):
     most = simulation.config.integrator.model_copy(update={"max_steps": 2})
     simulation.config = simulation.config.model_copy(update={"integrator": most})
