@@ -135,7 +135,7 @@ def units(activations: list[np.ndarray], weights: np.ndarray) -> dict[str, float
     dependence, alike, idle = 1.0, 0, 0
     for a in activations:
         s = np.linalg.svd(np.sqrt(weights)[:, None] * a, compute_uv=False)
-        dependence = max(dependence, s[0] / max(s[-1], np.finfo(float).tiny))
+        dependence = max(dependence, s[0] / max(s[-1], np.finfo(float).eps * s[0]))
         centred = a[:, :-1] - weights @ a[:, :-1]
         deviations = np.sqrt(weights @ centred**2)
         moving = deviations > IDLE * deviations.max()
