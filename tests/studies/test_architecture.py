@@ -6,7 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from nivp_dist.studies import architecture
-from nivp_dist.studies.architecture import STUDY, effect
+from nivp_dist.studies.architecture import STUDY
+from nivp_dist.studies.effects import effect
 
 BASE = {"fit": [1e-3, 2e-3, 1.5e-3], "tangent": [0.1, 0.1, 0.1], "error": [1e-2, 2e-2, 3e-2]}
 

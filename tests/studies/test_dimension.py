@@ -3,8 +3,8 @@
 import pytest
 from matplotlib.figure import Figure
 
-from nivp_dist.studies import dimension
-from nivp_dist.studies.dimension import ACCURACY, STUDY, ended_by
+from nivp_dist.studies import dimension, endings
+from nivp_dist.studies.dimension import ACCURACY, STUDY
 
 
 def record(d=2, problem="trap", **numbers) -> dict:
@@ -16,6 +16,10 @@ def record(d=2, problem="trap", **numbers) -> dict:
     seeds |= {"effective_dimension": 5.0 * d, "condition": 1e8, "steps": 7, "velocities": 42, "last_points": 2000}
     seeds |= {"seconds_a_velocity": float(d), "fit_seconds": 2.0, "seconds": 9.0, "t": 0.5, "messages": []}
     return facts | {key: [value] for key, value in (seeds | {"failure": None}).items()} | numbers
+
+
+def ended_by(record: dict) -> str | None:
+    return endings.ended_by(record, ACCURACY)
 
 
 def named(*records) -> dict:
