@@ -35,8 +35,9 @@ def _failure(record: dict, i: int) -> str:
         return f"{failure}: in the fit{seeds}"
     if not record["velocities"][i]:
         return f"{failure}: in the first step{seeds}"
-    cost = f"{steps} steps, {record['seconds_a_velocity'][i]:.2g} s a velocity"
-    return f"{failure}: t = {record['t'][i]:.2g} of {record['t_end']:.2g}, {cost}{seeds}"
+    cost = record["seconds_a_velocity"][i]
+    each = "" if cost is None else f", {cost:.2g} s a velocity"
+    return f"{failure}: t = {record['t'][i]:.2g} of {record['t_end']:.2g} after {steps} steps{each}{seeds}"
 
 
 def _of_points(record: dict, i: int, part: str) -> str:

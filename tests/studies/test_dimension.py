@@ -48,7 +48,8 @@ def test_what_ended_a_run_is_read_from_its_numbers():
 
 def test_failures_say_where_they_were():
     late = {"failure": ["not done in 60 s"], "error": [None], "t": [0.1]}
-    assert ended_by(record(**late)) == "not done in 60 s: t = 0.1 of 0.5, 7 steps, 2 s a velocity (1 of 1 seeds)"
+    assert ended_by(record(**late)) == "not done in 60 s: t = 0.1 of 0.5 after 7 steps, 2 s a velocity (1 of 1 seeds)"
+    assert ended_by(record(**late, seconds_a_velocity=[None])).endswith("after 7 steps (1 of 1 seeds)")
     assert ended_by(record(**late, velocities=[0])) == "not done in 60 s: in the first step (1 of 1 seeds)"
     assert ended_by(record(**late, fit_seconds=[None])) == "not done in 60 s: in the fit (1 of 1 seeds)"
     failed = {"failure": ["CG at t = 0 did not converge"], "error": [None], "t": [0.0]}
