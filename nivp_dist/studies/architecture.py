@@ -15,11 +15,21 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from nivp_dist.formatting import MISSING, number
 from nivp_dist.settings.files import read_config, shipped_configs
 from nivp_dist.settings.model import Config
-from nivp_dist.studies.effects import NUMBERS, Effect, Family, by_problem, correlations, effects_on, largest
+from nivp_dist.studies.effects import (
+    FALSE_ALARMS,
+    NUMBERS,
+    Effect,
+    Family,
+    by_problem,
+    correlations,
+    effects_on,
+    largest,
+)
 from nivp_dist.studies.study import Case, Records, Study, Table, median_and_range
 
 SEEDS = (0, 1, 2)
@@ -179,7 +189,19 @@ def _answer(records: Records) -> list[str]:
         lines.append(f"{name} ({PROBLEMS[name].kind}): {'; '.join(parts)}.")
         if (line := correlations(networks)) is not None:
             lines.append(f"{name}: {line}")
-    return lines or ["open: no base network was measured"]
+    found = [
+        each
+        for family in by_problem(records).values()
+        for measure in NUMBERS
+        for each in effects_on(family, measure).values()
+    ]
+    if not found:
+        return lines or ["open: no base network was measured"]
+    larger, chance = sum(each.matters for each in found), FALSE_ALARMS * len(found)
+    return [
+        *lines,
+        f"{larger} of {len(found)} effects exceed the spread of the seeds; by chance alone it would be {chance:.0f}.",
+    ]
 
 
 def _ranking(networks: Family, measure: str, title: str) -> str:
@@ -224,6 +246,9 @@ def _panel(axis: Axes, name: str, networks: Family) -> None:
             label = title if row == 0 else None
             axis.plot(statistics.median(values), y, "o", color=f"C{i}", markerfacecolor=face, markersize=5, label=label)
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()
     axis.set_yticks(range(len(keys)), [" ".join(key).strip() or BASE for key in keys], fontsize=8)
     axis.invert_yaxis()
     axis.set_title(f"{name} ({PROBLEMS[name].kind})", fontsize=10)
