@@ -62,7 +62,7 @@ PROBLEMS = {
         {"network.depth": "2", "network.additive": "8"},
         (2, 5, 10, 20),
     ),
-    "double well": Problem("double_well_5d", {"network.width": "24", "integrator.t_end": "0.3"}, (2, 4, 6, 8, 10)),
+    "double well": Problem("double_well_5d", {"network.width": "24", "integrator.t_end": "0.3"}, (2, 5, 10)),
 }
 QUICK = {"moving trap": PROBLEMS["moving trap"]._replace(dimensions=(2, 4))}
 
