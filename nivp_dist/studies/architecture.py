@@ -15,17 +15,25 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr
+from matplotlib.ticker import LogLocator
 
 from nivp_dist.formatting import MISSING, number
 from nivp_dist.settings.files import read_config, shipped_configs
 from nivp_dist.settings.model import Config
+from nivp_dist.studies.effects import (
+    FALSE_ALARMS,
+    NUMBERS,
+    Effect,
+    Family,
+    by_problem,
+    correlations,
+    effects_on,
+    largest,
+)
 from nivp_dist.studies.study import Case, Records, Study, Table, median_and_range
 
 SEEDS = (0, 1, 2)
 BASE = "base"
-# The numbers of a run that are told apart, and what they are called.
-NUMBERS = {"fit": "error of the fit", "tangent": "residual of the first step", "error": "error at the end"}
 # Fixed rounds of the fit, the same points for a network in all its steps, and no refit.
 SETTINGS = {
     "fit.iterations": "30",
@@ -97,7 +105,7 @@ def _cases(quick: bool) -> list[Case]:
 def configuration(name: str, change: tuple[str, ...]) -> Config:
     """That of a network of a problem. change: (key of [network], its value), or () for the base."""
     problem = PROBLEMS[name]
-    network = problem.base | (dict([change]) if change else {})
+    network = problem.base | dict(zip(change[::2], change[1::2]))
     settings = SETTINGS | problem.settings | {f"network.{key}": text for key, text in network.items()}
     return read_config(shipped_configs()[problem.configuration], settings)
 
@@ -129,60 +137,14 @@ def _numbers(course) -> dict:
     }
 
 
-class Effect(NamedTuple):
-    """What a network does to a number, against the base.
-
-    Attributes:
-        factor: ratio of the medians over the seeds; infinite where most of its runs have failed before the number.
-        spread: the larger of the two ratios of the largest to the least over the seeds.
-    """
-
-    factor: float
-    spread: float
-
-    @property
-    def size(self) -> float:
-        """The factor, up or down, as a number above one."""
-        return max(self.factor, 1 / self.factor)
-
-    @property
-    def matters(self) -> bool:
-        """Whether it is larger than the spread of the seeds."""
-        return math.isinf(self.factor) or self.size > self.spread
-
-
-def effect(base: list[float | None], other: list[float | None]) -> Effect | None:
-    """The effect of a network with these values of a number over the seeds. None where most runs of the base failed."""
-    values = [[math.inf if value is None else value for value in each] for each in (base, other)]
-    middle, changed = (statistics.median(each) for each in values)
-    if math.isinf(middle):
-        return None
-    known = [[value for value in each if not math.isinf(value)] for each in values]
-    return Effect(changed / middle, max(max(each) / min(each) for each in known if each))
-
-
-def _by_problem(records: Records) -> dict[str, dict[tuple[str, str], dict]]:
-    """problem -> (choice, value) -> record, of the problems whose base is known; the base is ("", "")."""
-    found: dict[str, dict[tuple[str, str], dict]] = {}
-    for record in records.values():
-        found.setdefault(record["problem"], {})[record["choice"], record["value"]] = record
-    return {name: networks for name, networks in found.items() if ("", "") in networks}
-
-
-def _effects(networks: dict[tuple[str, str], dict], measure: str) -> dict[tuple[str, str], Effect]:
-    base = networks["", ""][measure]
-    found = {key: effect(base, record[measure]) for key, record in networks.items() if key != ("", "")}
-    return {key: each for key, each in found.items() if each is not None}
-
-
 def _tables(records: Records) -> list[Table]:
-    return [*(_table(name, networks) for name, networks in _by_problem(records).items()), _summary(records)]
+    return [*(_table(name, networks) for name, networks in by_problem(records).items()), _summary(records)]
 
 
-def _table(name: str, networks: dict[tuple[str, str], dict]) -> Table:
+def _table(name: str, networks: Family) -> Table:
     problem = PROBLEMS[name]
     rows = [["network", "p", "n", *NUMBERS.values(), "steps", "residual of the last step", "failed"]]
-    marks = {measure: _effects(networks, measure) for measure in NUMBERS}
+    marks = {measure: effects_on(networks, measure) for measure in NUMBERS}
     for key, record in networks.items():
         numbers = []
         for measure in NUMBERS:
@@ -203,20 +165,17 @@ def _table(name: str, networks: dict[tuple[str, str], dict]) -> Table:
     return Table(f"{name} ({problem.kind}); base: {base}; * differs from it by more than the seeds do", rows)
 
 
-def _largest(networks: dict[tuple[str, str], dict], measure: str, choice: str) -> tuple[str, Effect] | None:
-    """Of the values of a choice the one whose effect is the largest of those that matter, and the effect."""
-    found = _effects(networks, measure).items()
-    known = [(value, each) for (name, value), each in found if name == choice and each.matters]
-    return max(known, key=lambda each: each[1].size, default=None)
-
-
 def _summary(records: Records) -> Table:
     rows = [["problem", "choice", *NUMBERS.values()]]
-    for name, networks in _by_problem(records).items():
-        for choice in dict.fromkeys(choice for choice, _ in networks if choice):
-            largest = [_largest(networks, measure, choice) for measure in NUMBERS]
-            rows.append([name, choice, *(_as_text(*each) if each else MISSING for each in largest)])
+    for name, networks in by_problem(records).items():
+        for choice in _choices(networks):
+            found = [largest(networks, measure, choice) for measure in NUMBERS]
+            rows.append([name, choice, *(_as_text(*each) if each else MISSING for each in found)])
     return Table("the largest factor on the number of the base, where it is more than the spread of the seeds", rows)
+
+
+def _choices(networks: Family) -> list[str]:
+    return list(dict.fromkeys(choice for choice, _ in networks if choice))
 
 
 def _as_text(value: str, found: Effect) -> str:
@@ -225,47 +184,37 @@ def _as_text(value: str, found: Effect) -> str:
 
 def _answer(records: Records) -> list[str]:
     lines = []
-    for name, networks in _by_problem(records).items():
+    for name, networks in by_problem(records).items():
         parts = [_ranking(networks, measure, title) for measure, title in NUMBERS.items()]
         lines.append(f"{name} ({PROBLEMS[name].kind}): {'; '.join(parts)}.")
-        if (line := _what_decides(networks)) is not None:
+        if (line := correlations(networks)) is not None:
             lines.append(f"{name}: {line}")
-    return lines or ["open: no base network was measured"]
+    found = [
+        each
+        for family in by_problem(records).values()
+        for measure in NUMBERS
+        for each in effects_on(family, measure).values()
+    ]
+    if not found:
+        return lines or ["open: no base network was measured"]
+    larger, chance = sum(each.matters for each in found), FALSE_ALARMS * len(found)
+    return [
+        *lines,
+        f"{larger} of {len(found)} effects exceed the spread of the seeds; by chance alone it would be {chance:.0f}.",
+    ]
 
 
-def _ranking(networks: dict[tuple[str, str], dict], measure: str, title: str) -> str:
-    if not _effects(networks, measure):
+def _ranking(networks: Family, measure: str, title: str) -> str:
+    if not effects_on(networks, measure):
         return f"the {title} is open"
-    choices = dict.fromkeys(choice for choice, _ in networks if choice)
-    found = {choice: each for choice in choices if (each := _largest(networks, measure, choice))}
+    found = {choice: each for choice in _choices(networks) if (each := largest(networks, measure, choice))}
     ranked = sorted(found, key=lambda choice: -found[choice][1].size)
     named = ", ".join(f"{choice} {_as_text(*found[choice])}" for choice in ranked)
     return f"the {title} depends on {named}" if named else f"no choice changes the {title} by more than the seeds do"
 
 
-MOST_LIKELY = 0.05  # a probability of chance, above which a correlation is called open
-
-
-def _what_decides(networks: dict[tuple[str, str], dict]) -> str | None:
-    """With which of the first two numbers the error at the end goes, over all networks; None for a few of them."""
-    known = [
-        [statistics.median(record[measure]) for measure in NUMBERS]
-        for record in networks.values()
-        if all(None not in record[measure] for measure in NUMBERS)
-    ]
-    if len(known) < 5:
-        return None
-    fits, tangents, errors = zip(*known)
-    texts = []
-    for title, values in (("fit", fits), ("first residual", tangents)):
-        found = spearmanr(values, errors)
-        chance = "" if found.pvalue < MOST_LIKELY else ", which may be chance"
-        texts.append(f"{found.statistic:.2f} with the {title}{chance}")
-    return f"over {len(known)} networks the rank correlation of the error at the end is {' and '.join(texts)}."
-
-
 def _draw(records: Records, figure: Figure) -> None:
-    found = _by_problem(records)
+    found = by_problem(records)
     axes = figure.subplots(1, len(found), squeeze=False)[0]
     for axis, (name, networks) in zip(axes, found.items()):
         _panel(axis, name, networks)
@@ -277,7 +226,7 @@ def _draw(records: Records, figure: Figure) -> None:
     axes[0].legend(loc="upper left", bbox_to_anchor=(0.0, -0.1), ncols=3, frameon=False, fontsize=8)
 
 
-def _panel(axis: Axes, name: str, networks: dict[tuple[str, str], dict]) -> None:
+def _panel(axis: Axes, name: str, networks: Family) -> None:
     """A row for each network, with the three numbers over the medians of the base."""
     keys = list(networks)
     axis.axvline(1.0, color="0.7", linewidth=1)
@@ -285,7 +234,7 @@ def _panel(axis: Axes, name: str, networks: dict[tuple[str, str], dict]) -> None
         base = [value for value in networks["", ""][measure] if value is not None]
         if not base:
             continue
-        middle, effects = statistics.median(base), _effects(networks, measure)
+        middle, effects = statistics.median(base), effects_on(networks, measure)
         for row, key in enumerate(keys):
             values = [value / middle for value in networks[key][measure] if value is not None]
             y = row + 0.25 * (i - 1)
@@ -297,6 +246,9 @@ def _panel(axis: Axes, name: str, networks: dict[tuple[str, str], dict]) -> None
             label = title if row == 0 else None
             axis.plot(statistics.median(values), y, "o", color=f"C{i}", markerfacecolor=face, markersize=5, label=label)
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()
     axis.set_yticks(range(len(keys)), [" ".join(key).strip() or BASE for key in keys], fontsize=8)
     axis.invert_yaxis()
     axis.set_title(f"{name} ({PROBLEMS[name].kind})", fontsize=10)

@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from nivp_dist.studies import architecture
-from nivp_dist.studies.architecture import STUDY, effect
+from nivp_dist.studies.architecture import STUDY
+from nivp_dist.studies.effects import FALSE_ALARMS, effect
 
 BASE = {"fit": [1e-3, 2e-3, 1.5e-3], "tangent": [0.1, 0.1, 0.1], "error": [1e-2, 2e-2, 3e-2]}
 
@@ -36,7 +38,8 @@ def test_every_network_is_a_configuration_that_differs_from_the_base(name):
 def test_an_effect_has_to_exceed_the_range_of_the_seeds():
     small = effect([1.0, 1.2, 2.0], [1.5, 1.8, 2.2])
     assert small.factor == pytest.approx(1.5) and small.spread == pytest.approx(2.0) and not small.matters
-    assert effect([1.0, 1.2, 2.0], [2.0, 3.6, 3.8]).matters
+    assert effect([1.0, 1.2, 2.0], [2.1, 3.6, 3.8]).matters
+    assert not effect([1.0, 1.2, 2.0], [1.9, 3.6, 3.8]).matters  # the ranges overlap
     below = effect([1.0, 1.2, 1.3], [0.1, 0.12, 0.13])
     assert below.matters and below.size == pytest.approx(10.0)
     assert not effect([1.0, 1.2, 1.3], [0.1, 0.12, 13.0]).matters  # a seed that went wrong
@@ -49,14 +52,15 @@ def test_the_answer_names_what_matters_and_where():
     fewer = record("frequencies", "1", fit=[1e-1, 2e-1, 1.5e-1], error=[None] * 3, failure=["CG"] * 3)
     more = record("frequencies", "3", fit=[1e-3, 2e-3, 1.4e-3])
     wide = record("width", "18", tangent=[0.01, 0.02, 0.01])
-    (line,) = STUDY.answer(named(record(), fewer, more, wide))
+    line, count = STUDY.answer(named(record(), fewer, more, wide))
+    assert count == "3 of 9 effects exceed the spread of the seeds; by chance alone it would be 0."
     assert line == (
         "heat (parabolic): the error of the fit depends on frequencies x 1e+02 (1); the residual of the first step "
         "depends on width x 0.1 (18); the error at the end depends on frequencies fails (1)."
     )
-    (line,) = STUDY.answer(named(record(), more))
+    line, _ = STUDY.answer(named(record(), more))
     assert line.count("no choice changes") == 3
-    (line,) = STUDY.answer(named(record(error=[None] * 3, failure=["CG"] * 3), more))
+    line, _ = STUDY.answer(named(record(error=[None] * 3, failure=["CG"] * 3), more))
     assert line.endswith("the error at the end is open.")
     assert STUDY.answer(named(wide)) == ["open: no base network was measured"]
 
@@ -68,7 +72,7 @@ def test_the_answer_says_what_the_error_at_the_end_goes_with(factor, signs):
         record("width" if value else "", value, fit=[fit] * 3, tangent=[tangent] * 3, error=[error] * 3)
         for value, error, fit, tangent in sizes
     ]
-    *_, line = STUDY.answer(named(*records))
+    _, line, _ = STUDY.answer(named(*records))
     fit, tangent = signs
     assert line == (
         f"heat: over 5 networks the rank correlation of the error at the end is {fit} with the fit and {tangent} with "
@@ -96,3 +100,9 @@ def test_the_picture_has_a_panel_for_each_problem_and_fills_what_matters():
     points = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     filled = [line for line in points if line.get_markerfacecolor() != "white"]
     assert len(points) == 6 and [line.get_xdata()[0] for line in filled] == [pytest.approx(1 / 1.5e-3)]
+
+
+def test_by_chance_alone_few_effects_are_found():
+    draws = np.exp(np.random.default_rng(0).standard_normal((4000, 2, 3)))
+    found = [effect(base.tolist(), other.tolist()) for base, other in draws]
+    assert np.mean([each is not None and each.matters for each in found]) == pytest.approx(FALSE_ALARMS, abs=0.01)

@@ -3,8 +3,8 @@
 import pytest
 from matplotlib.figure import Figure
 
-from nivp_dist.studies import dimension
-from nivp_dist.studies.dimension import ACCURACY, STUDY, ended_by
+from nivp_dist.studies import dimension, endings
+from nivp_dist.studies.dimension import ACCURACY, STUDY
 
 
 def record(d=2, problem="trap", **numbers) -> dict:
@@ -16,6 +16,10 @@ def record(d=2, problem="trap", **numbers) -> dict:
     seeds |= {"effective_dimension": 5.0 * d, "condition": 1e8, "steps": 7, "velocities": 42, "last_points": 2000}
     seeds |= {"seconds_a_velocity": float(d), "fit_seconds": 2.0, "seconds": 9.0, "t": 0.5, "messages": []}
     return facts | {key: [value] for key, value in (seeds | {"failure": None}).items()} | numbers
+
+
+def ended_by(record: dict) -> str | None:
+    return endings.ended_by(record, ACCURACY)
 
 
 def named(*records) -> dict:
@@ -44,7 +48,8 @@ def test_what_ended_a_run_is_read_from_its_numbers():
 
 def test_failures_say_where_they_were():
     late = {"failure": ["not done in 60 s"], "error": [None], "t": [0.1]}
-    assert ended_by(record(**late)) == "not done in 60 s: t = 0.1 of 0.5, 7 steps, 2 s a velocity (1 of 1 seeds)"
+    assert ended_by(record(**late)) == "not done in 60 s: t = 0.1 of 0.5 after 7 steps, 2 s a velocity (1 of 1 seeds)"
+    assert ended_by(record(**late, seconds_a_velocity=[None])).endswith("after 7 steps (1 of 1 seeds)")
     assert ended_by(record(**late, velocities=[0])) == "not done in 60 s: in the first step (1 of 1 seeds)"
     assert ended_by(record(**late, fit_seconds=[None])) == "not done in 60 s: in the fit (1 of 1 seeds)"
     failed = {"failure": ["CG at t = 0 did not converge"], "error": [None], "t": [0.0]}
