@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from nivp_dist.studies.architecture import Effect, effect
+from nivp_dist.studies.effects import Effect, effect
 from nivp_dist.studies.study import Records
 
 BASE, REFITS = "base", "refits"  # variants

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from nivp_dist.formatting import MISSING, number, scientific
 from nivp_dist.settings.files import read_config, shipped_configs
 from nivp_dist.settings.model import Config
-from nivp_dist.studies.architecture import Effect, effect
+from nivp_dist.studies.effects import Effect, effect
 from nivp_dist.studies.study import Case, Records, Study, Table, median_and_range
 
 SEEDS = (0, 1, 2)
