@@ -21,12 +21,12 @@ MU = 1e-10  # of the measurements, relative to the trace
 MEASUREMENTS = 16  # of a run, about
 SETTINGS = {
     "fit.iterations": "60",
-    "fit.points": "1600",
+    "fit.points": "1200",
     "fit.on_miss": "continue",
     "sampling.adapt_points": "false",
     "solver.equal_shares": "false",
     "integrator.rtol": "1e-3",
-    "integrator.max_steps": "400",
+    "integrator.max_steps": "300",
     "output.times": "[]",
     "output.spectrum_every": "0",
     "output.evaluation_points": "4000",
@@ -56,16 +56,16 @@ PROBLEMS = {
         {
             "network.width": "12",
             "network.depth": "2",
-            "sampling.points": "1600",
+            "sampling.points": "1200",
             "solver.mu": "3e-12",
-            "integrator.t_end": "7",
+            "integrator.t_end": "6",
         },
         {
             BASE: {},
             REFITS: _refits("2"),
-            "mu": {"solver.mu": "3e-10"},
-            "width": {"network.width": "16"},
             "equal_shares": {"solver.equal_shares": "true"},
+            "mu": {"solver.mu": "3e-10"},
+            "width": {"network.width": "15"},
             "frequencies": {"network.frequencies": "5"},
         },
     ),
@@ -77,7 +77,7 @@ PROBLEMS = {
             "network.width": "10",
             "network.depth": "2",
             "network.frequencies": "4",
-            "sampling.points": "1200",
+            "sampling.points": "1000",
             "solver.mu": "1e-12",
             "integrator.rtol": "1e-4",
             "integrator.t_end": "0.4",
@@ -85,8 +85,8 @@ PROBLEMS = {
         {
             BASE: {},
             REFITS: _refits("0.1"),
-            "mu": {"solver.mu": "1e-10"},
             "equal_shares": {"solver.equal_shares": "true"},
+            "mu": {"solver.mu": "1e-10"},
         },
     ),
     "vlasov": Problem(
@@ -94,7 +94,7 @@ PROBLEMS = {
         "landau_damping_2d",
         {
             "network.width": "10",
-            "sampling.points": "1500",
+            "sampling.points": "1000",
             "solver.mu": "1e-11",
             "integrator.t_end": "6",
         },

@@ -24,18 +24,18 @@ NONE = "none"
 SETTINGS = {
     "network.width": "12",
     "network.depth": "2",
-    "sampling.points": "1600",
+    "sampling.points": "1200",
     "sampling.adapt_points": "false",
     "solver.mu": "3e-12",
     "solver.equal_shares": "false",
     "integrator.rtol": "1e-3",
-    "integrator.t_end": "10",
-    "integrator.max_steps": "400",
-    "fit.points": "1600",
+    "integrator.t_end": "8",
+    "integrator.max_steps": "300",
+    "fit.points": "1200",
     "fit.iterations": "60",
     "fit.on_miss": "continue",
     "restart.bound": "2e-2",
-    "output.times": "[2.0, 4.0, 6.0, 8.0]",
+    "output.times": "[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]",
     "output.spectrum_every": "0",
     "output.evaluation_points": "4000",
     "devices": "1",
@@ -50,7 +50,7 @@ class Policy(NamedTuple):
     settings: dict[str, str]
 
 
-ADAM = {"fit.method": "adam", "fit.steps": "3000", "fit.batch": "1000"}
+ADAM = {"fit.method": "adam", "fit.steps": "2000", "fit.batch": "1000"}
 POLICIES = {
     NONE: Policy("none", {"enabled": "false"}),
     "state": Policy("by state, Gauss-Newton", {"max_age": "1e9"}),
