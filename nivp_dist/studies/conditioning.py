@@ -106,10 +106,12 @@ PROBLEMS = {
 def _cases(quick: bool) -> list[Case]:
     if quick:
         return [Case(f"wave-{variant}", partial(_measure, "wave", variant, 1.0, (0,))) for variant in (BASE, REFITS)]
-    return [
+    variants = dict.fromkeys(variant for problem in PROBLEMS.values() for variant in problem.variants)
+    return [  # what all problems have comes first, so that an interrupted study can be compared
         Case(f"{name}-{variant.replace('_', '-')}", partial(_measure, name, variant, None, SEEDS))
+        for variant in variants
         for name, problem in PROBLEMS.items()
-        for variant in problem.variants
+        if variant in problem.variants
     ]
 
 
