@@ -3,8 +3,8 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+COLOURS = 5  # of the style, after which they repeat
 SHOWN = {
-    "residual": "residual",
     "theta": "|theta|",
     "dependence": "dependence of units",
     "imbalance": "imbalance of layers",
@@ -29,7 +29,7 @@ def draw(records: dict[str, dict], figure: Figure) -> None:
     axes[1, 0].set_ylabel("base: over its first value (each seed a line)")
     axes[0, 0].legend(fontsize=8, frameon=False)
     handles, labels = axes[1, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
 
 
 def _residuals(axis: Axes, variants: dict[str, dict]) -> None:
@@ -39,7 +39,8 @@ def _residuals(axis: Axes, variants: dict[str, dict]) -> None:
             axis.plot(
                 run["t"],
                 run["residual"],
-                color=f"C{i}",
+                color=f"C{i % COLOURS}",
+                linestyle="-" if i < COLOURS else ":",
                 linewidth=1.8 if main else 0.8,
                 alpha=0.9 if main else 0.6,
                 label=variant.replace("_", " ") if seed == 0 else None,

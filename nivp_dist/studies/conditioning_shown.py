@@ -77,7 +77,7 @@ def _evidence(name: str, variants: dict[str, dict]) -> Table:
                 *(_range(correlations(base, measure, beside)) for beside in BESIDE),
                 f"x {_middle(ratios):g} ({len(ratios)})" if ratios else MISSING,
                 f"{mechanism.remedy}: x {found.factor:.2g}{' *' if found.matters else ''}" if found else MISSING,
-                _word(verdict(variants, mechanism)),
+                _word(verdict(variants, mechanism)) if concludes(base) else MISSING,
             ]
         )
     title = (
@@ -85,6 +85,11 @@ def _evidence(name: str, variants: dict[str, dict]) -> Table:
         "refits that help (their number); and the residual with its remedy (* by more than the seeds differ)"
     )
     return Table(title, rows)
+
+
+def concludes(base: dict) -> bool:
+    """Whether there is a decay to explain, and there are seeds enough."""
+    return decays(base) and len(base["seeds"]) >= SEEDS
 
 
 def _range(values: list[float]) -> str:
