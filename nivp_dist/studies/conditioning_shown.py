@@ -103,8 +103,24 @@ def _word(found: Verdict) -> str:
 
 
 def answer(records: Records) -> list[str]:
-    lines = [line for name, variants in by_problem(records).items() for line in _sentences(name, variants)]
-    return lines or ["open: no base run was measured"]
+    found = by_problem(records)
+    if not found:
+        return ["open: no base run was measured"]
+    return [*_over_all(found), *(line for name, variants in found.items() for line in _sentences(name, variants))]
+
+
+def _over_all(found: dict[str, dict[str, dict]]) -> list[str]:
+    """Whether one mechanism explains every problem that decays; nothing where there is no such problem."""
+    decaying = [variants for variants in found.values() if concludes(variants[BASE])]
+    if not decaying:
+        return []
+    words = {each.title: [_word(verdict(variants, each)) for variants in decaying] for each in MECHANISMS}
+    explaining = [title for title, said in words.items() if set(said) == {"explains"}]
+    if explaining:
+        return [f"In all problems that decay ({len(decaying)}) this explains it: {', '.join(explaining)}."]
+    some = [f"{title} ({said.count('explains')})" for title, said in words.items() if "explains" in said]
+    rest = f"; of {len(decaying)} problems that decay it is explained by {', '.join(some)}" if some else ""
+    return [f"Open: no mechanism explains the decay of every problem{rest}."]
 
 
 def _sentences(name: str, variants: dict[str, dict]) -> list[str]:
