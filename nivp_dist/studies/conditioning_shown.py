@@ -2,7 +2,7 @@
 
 import statistics
 
-from nivp_dist.formatting import MISSING, number, scientific
+from nivp_dist.formatting import MISSING, number
 from nivp_dist.studies.mechanisms import (
     BASE,
     DECAY,
@@ -10,9 +10,9 @@ from nivp_dist.studies.mechanisms import (
     MECHANISMS,
     REFITS,
     Verdict,
+    against,
     at_refits,
     by_problem,
-    change,
     correlations,
     decays,
     ends,
@@ -65,26 +65,30 @@ def _middle(values) -> float:
 
 def _evidence(name: str, variants: dict[str, dict]) -> Table:
     rows = [["mechanism", "growth in the run", *(f"with the {title}" for title in BESIDE.values())]]
-    rows[0] += ["at refits", "remedy alone", "verdict"]
+    rows[0] += ["with refits", "residual with its remedy alone", "verdict"]
     base, refits = variants[BASE], variants.get(REFITS)
     for mechanism in MECHANISMS:
         measure, remedy = mechanism.measure, variants.get(mechanism.remedy or "")
-        ratios, found = at_refits(refits, measure), change(base, remedy) if remedy else None
         rows.append(
             [
                 f"{mechanism.title} ({measure})",
                 f"x {_middle(growth(base, measure)):g}",
                 *(_range(correlations(base, measure, beside)) for beside in BESIDE),
-                f"x {_middle(ratios):g} ({len(ratios)})" if ratios else MISSING,
-                f"{mechanism.remedy}: x {found.factor:.2g}{' *' if found.matters else ''}" if found else MISSING,
+                _factors(against(base, refits, measure)) if refits else MISSING,
+                f"{mechanism.remedy}: {_factors(against(base, remedy))}" if remedy else MISSING,
                 _word(verdict(variants, mechanism)) if concludes(base) else MISSING,
             ]
         )
     title = (
-        f"{name}: each mechanism's number: growth, rank correlations along runs (range of the seeds), change at "
-        "refits that help (their number); and the residual with its remedy (* by more than the seeds differ)"
+        f"{name}: each mechanism's number: growth, rank correlations along runs (range of the seeds), its factor at "
+        "the end with refits; and the factor on the residual with its remedy"
     )
     return Table(title, rows)
+
+
+def _factors(ratios: list[float]) -> str:
+    """The factors of the seeds, in ascending order."""
+    return "x " + ", ".join(f"{ratio:.2g}" for ratio in sorted(ratios))
 
 
 def concludes(base: dict) -> bool:
@@ -153,17 +157,17 @@ def _sentences(name: str, variants: dict[str, dict]) -> list[str]:
 
 def _what_refits_say(base: dict, refits: dict) -> str:
     """Whether the decay is one of the parameters or of the solution."""
-    ratios = [
-        each["after"]["residual"] / each["before"]["residual"]
-        for run in refits["runs"]
-        for each in run["refits"]
-        if each["accepted"]
-    ]
+    ratios = at_refits(refits)
     if not ratios:
         return "no refit was accepted, so that parameters and solution are not told apart."
-    part = "lies in the parameters" if helps(base, refits) else "is not cured by other parameters of the same solution"
-    last = " against ".join(f"{_middle(ends(each)):g}" for each in (refits, base))
-    return (
-        f"a fresh network for the same solution has {scientific(statistics.median(ratios))} of the residual "
-        f"({len(ratios)} refits), and at the end it is {last}: the decay {part}."
+    fresh = (
+        f"a fresh network for the same solution has x {median_and_range(ratios)} of the residual ({len(ratios)} refits)"
     )
+    ends_with = f"with refits the residual at the end is {_factors(against(base, refits))} of that without"
+    if helps(base, refits):
+        part = "the decay lies in the parameters"
+    elif statistics.median(against(base, refits)) * GROWS > 1:
+        part = "most of the decay is one of the solution, which a network of this size follows less and less well"
+    else:
+        part = "how much of the decay lies in the parameters is open"
+    return f"{fresh}, and {ends_with}: {part}."

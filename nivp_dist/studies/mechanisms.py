@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from nivp_dist.studies.effects import Effect, effect
 from nivp_dist.studies.study import Records
 
 BASE, REFITS = "base", "refits"  # variants
@@ -39,9 +38,8 @@ MECHANISMS = (
 DECAY = ("residual", "effective_dimension", "numerical_rank", "condition", "cg_iterations")
 MEASURES = (*DECAY, *(mechanism.measure for mechanism in MECHANISMS), "alike", "idle")
 
-GROWS = 2.0  # factor on the residual from which on a run decays, and by which a refit helps
+GROWS = 2.0  # factor on the residual of every run from which on it decays, and by which a remedy has to lower it
 TOGETHER = 0.7  # rank correlation from which on two numbers grow together
-OFTEN = 0.75  # share of the refits
 
 
 def by_problem(records: Records) -> dict[str, dict[str, dict]]:
@@ -85,20 +83,23 @@ def correlations(record: dict, measure: str, other: str = "residual") -> list[fl
     ]
 
 
-def at_refits(record: dict | None, measure: str) -> list[float]:
-    """The number after over that before, of every accepted refit that has made the residual smaller by GROWS."""
-    refits = [each for run in record["runs"] for each in run["refits"]] if record else []
-    helped = [
-        each for each in refits if each["accepted"] and each["before"]["residual"] > GROWS * each["after"]["residual"]
-    ]
-    return [ratio(each["after"][measure], each["before"][measure]) for each in helped]
+def at_refits(record: dict) -> list[float]:
+    """The residual after over that before, of every accepted refit: of two networks with the same solution."""
+    refits = [each for run in record["runs"] for each in run["refits"] if each["accepted"]]
+    return [ratio(each["after"]["residual"], each["before"]["residual"]) for each in refits]
+
+
+def against(base: dict, other: dict, measure: str = "residual") -> list[float]:
+    """A number at the end of the runs of a variant, over that of the base with the same seed."""
+    return [ratio(changed, kept) for kept, changed in zip(ends(base, measure), ends(other, measure))]
 
 
 class Verdict(NamedTuple):
     """What speaks for a mechanism in a problem; None where it was not measured.
 
     Attributes:
-        together: it grows with the residual in every run. falls: with refits that help. acts: its remedy does.
+        together: it grows with the residual in every run. falls: refits lower it in every run, where they lower the
+            residual too. acts: its remedy alone lowers the residual.
     """
 
     together: bool
@@ -116,22 +117,17 @@ class Verdict(NamedTuple):
 
 def verdict(variants: dict[str, dict], mechanism: Mechanism) -> Verdict:
     """Of a mechanism in a problem, from the records of its variants."""
-    base, remedy = variants[BASE], variants.get(mechanism.remedy or "")
-    ratios = at_refits(variants.get(REFITS), mechanism.measure)
-    falls = sum(ratio < 1 for ratio in ratios) >= OFTEN * len(ratios) if ratios else None
-    acts = None if remedy is None else helps(base, remedy)
-    return Verdict(min(correlations(base, mechanism.measure)) >= TOGETHER, falls, acts)
-
-
-def change(base: dict, other: dict) -> Effect | None:
-    """The effect of a variant on the residual at the end."""
-    return effect(list(ends(base)), list(ends(other)))
+    base, refits, remedy = variants[BASE], variants.get(REFITS), variants.get(mechanism.remedy or "")
+    together = min(correlations(base, mechanism.measure)) >= TOGETHER
+    falls = None
+    if refits is not None and helps(base, refits):
+        falls = max(against(base, refits, mechanism.measure)) < 1
+    return Verdict(together, falls, None if remedy is None else helps(base, remedy))
 
 
 def helps(base: dict, other: dict) -> bool:
-    """Whether a variant makes the residual at the end smaller, by more than the seeds differ."""
-    found = change(base, other)
-    return found is not None and found.matters and found.factor < 1
+    """Whether a variant lowers the residual at the end by the factor GROWS, in every run."""
+    return max(against(base, other)) * GROWS <= 1
 
 
 def decays(record: dict) -> bool:

@@ -11,7 +11,7 @@ from nivp_dist.problems.heat import Heat
 from nivp_dist.settings.model import NetworkSettings
 from nivp_dist.studies.along import Along, cg_iterations, regularised, spectrum, units
 
-MU, POINTS, WIDTH = 1e-8, 150, 5
+MU, POINTS, WIDTH = 1e-15, 150, 5
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,11 @@ def healthy(along):
 
 @pytest.fixture(scope="module")
 def numbers(along):
-    random = np.random.default_rng(0)
-    sets = [(random.uniform(-1, 1, (POINTS, 2)), np.full(POINTS, 1 / POINTS)) for _ in range(2)]
-    return lambda theta: along.of_network(theta, 0.0, *sets)
+    return lambda theta: along.of_network(theta, 0.0, points(0), points(1))
+
+
+def points(seed):
+    return np.random.default_rng(seed).uniform(-1, 1, (POINTS, 2)), np.full(POINTS, 1 / POINTS)
 
 
 def weight(along, theta, name):
@@ -48,21 +50,32 @@ def test_two_equal_units_make_the_matrix_singular_until_they_differ_again(along,
     assert before["alike"] == 0 and before["null"] == 0 and equal["alike"] == 1
     # The differences of the two units' weights, those to the head and those from the WIDTH units and the bias below.
     assert equal["null"] == 1 + WIDTH + 1
-    assert equal["numerical_rank"] <= before["numerical_rank"] and equal["condition"] > 1e6 * before["condition"]
+    assert equal["numerical_rank"] < before["numerical_rank"] and equal["condition"] > 1e6 * before["condition"]
     assert equal["dependence"] > 1e10 > 1e6 > before["dependence"]
     assert equal["effective_dimension"] < before["effective_dimension"] - 1
     hidden[:, 1], head[1] = weight(along, healthy.copy(), "hidden_01")[:, 1], weight(along, healthy.copy(), "head")[1]
     assert numbers(theta) == before
 
 
-def test_a_layer_out_of_proportion_hides_the_others_until_it_is_scaled_back(along, healthy, numbers):
+def test_a_head_out_of_proportion_hides_the_other_layers_until_it_is_scaled_back(along, healthy, numbers):
     before, theta = numbers(healthy), healthy.copy()
-    weight(along, theta, "head")[:] *= 1000
+    weight(along, theta, "head")[:] /= 100  # the derivatives by the weights below it are as much smaller
     scaled = numbers(theta)
-    assert scaled["imbalance"] > 1e4 * before["imbalance"] and scaled["theta"] > 100 * before["theta"]
-    assert scaled["effective_dimension"] < before["effective_dimension"] - 1
+    assert scaled["imbalance"] > 1000 * before["imbalance"]
+    assert scaled["effective_dimension"] < 0.7 * before["effective_dimension"]
+    assert scaled["numerical_rank"] < 0.7 * before["numerical_rank"] and scaled["residual"] > before["residual"]
+    assert scaled["dependence"] == pytest.approx(before["dependence"]) and scaled["alike"] == before["alike"]
+    # Equal shares of the trace for all layers, solver.equal_shares, are the same system for both.
+    assert in_equal_shares(along, theta) == pytest.approx(in_equal_shares(along, healthy), rel=1e-6)
     weight(along, theta, "head")[:] = weight(along, healthy.copy(), "head")
     assert numbers(theta) == before
+
+
+def in_equal_shares(along, theta) -> float:
+    """The effective dimension of the system in parameters of which every layer has the same share of the trace."""
+    j, f, *_ = along._weighted(theta, 0.0, *points(0))
+    parts = [j[:, layer.start : layer.stop] for layer in along.network.layers]
+    return spectrum(np.hstack([part / np.linalg.norm(part) for part in parts]), f, MU)["effective_dimension"]
 
 
 def test_a_unit_that_does_nothing_is_counted(along, healthy, numbers):
