@@ -28,7 +28,7 @@ class Mechanism(NamedTuple):
 
 
 MECHANISMS = (
-    Mechanism("growth of |theta|", "theta", "mu"),
+    Mechanism("growth of the parameters", "theta", "mu"),
     Mechanism("dead or duplicate units", "dependence", "width"),
     Mechanism("imbalance of the layers", "imbalance", "equal_shares"),
     Mechanism("drift out of the embedding's band", "wavenumber", "frequencies"),
@@ -39,6 +39,7 @@ DECAY = ("residual", "effective_dimension", "numerical_rank", "condition", "cg_i
 MEASURES = (*DECAY, *(mechanism.measure for mechanism in MECHANISMS), "alike", "idle")
 
 GROWS = 2.0  # factor on the residual of every run from which on it decays, and by which a remedy has to lower it
+MOVES = 1.5  # factor by which the number of a mechanism has to grow in every run to be a reason at all
 TOGETHER = 0.7  # rank correlation from which on two numbers grow together
 
 
@@ -118,7 +119,8 @@ class Verdict(NamedTuple):
 def verdict(variants: dict[str, dict], mechanism: Mechanism) -> Verdict:
     """Of a mechanism in a problem, from the records of its variants."""
     base, refits, remedy = variants[BASE], variants.get(REFITS), variants.get(mechanism.remedy or "")
-    together = min(correlations(base, mechanism.measure)) >= TOGETHER
+    moves = min(growth(base, mechanism.measure)) >= MOVES
+    together = moves and min(correlations(base, mechanism.measure)) >= TOGETHER
     falls = None
     if refits is not None and helps(base, refits):
         falls = max(against(base, refits, mechanism.measure)) < 1
