@@ -1,9 +1,9 @@
 """Why the systems of a run become ill-conditioned, and which remedy acts on the reason.
 
 Along each run the spectrum of M is measured with a fixed relative mu, and beside it one number for every mechanism that
-is suspected (``MECHANISMS``). A mechanism explains the decay of a problem only if three things hold: its number grows
-with the residual in every run; a refit, which changes the parameters and not the solution, lowers both; and the remedy
-that acts on it, switched on alone, lowers the residual by more than the seeds differ.
+is suspected (``mechanisms``). A mechanism explains the decay of a problem only if three things hold: its number grows
+with the residual in every run; refits, which change the parameters and not the solution, lower both; and the remedy
+that acts on it, switched on alone, lowers it and halves the residual at the end of every run.
 """
 
 from functools import partial

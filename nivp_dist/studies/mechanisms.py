@@ -100,7 +100,7 @@ class Verdict(NamedTuple):
 
     Attributes:
         together: it grows with the residual in every run. falls: refits lower it in every run, where they lower the
-            residual too. acts: its remedy alone lowers the residual.
+            residual too. acts: its remedy alone lowers both.
     """
 
     together: bool
@@ -121,10 +121,9 @@ def verdict(variants: dict[str, dict], mechanism: Mechanism) -> Verdict:
     base, refits, remedy = variants[BASE], variants.get(REFITS), variants.get(mechanism.remedy or "")
     moves = min(growth(base, mechanism.measure)) >= MOVES
     together = moves and min(correlations(base, mechanism.measure)) >= TOGETHER
-    falls = None
-    if refits is not None and helps(base, refits):
-        falls = max(against(base, refits, mechanism.measure)) < 1
-    return Verdict(together, falls, None if remedy is None else helps(base, remedy))
+    lowers = lambda other: max(against(base, other, mechanism.measure)) < 1  # noqa: E731
+    falls = lowers(refits) if refits is not None and helps(base, refits) else None
+    return Verdict(together, falls, None if remedy is None else helps(base, remedy) and lowers(remedy))
 
 
 def helps(base: dict, other: dict) -> bool:

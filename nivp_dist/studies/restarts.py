@@ -1,7 +1,7 @@
 """What restarts do to a long run: none, by its state, or every so often, by Gauss-Newton or by Adam.
 
-Every policy continues the same three runs of a wave that is reflected by the walls again and again. The first part of
-a run, until a policy refits, is the same for all of them. Cost is counted in core seconds, without compiling.
+Every policy has the same three runs of a problem, which are the same until the first refit. Cost is counted in core
+seconds, without compiling.
 """
 
 import math
@@ -19,71 +19,111 @@ from nivp_dist.studies.effects import Effect, effect
 from nivp_dist.studies.study import Case, Records, Study, Table, median_and_range
 
 SEEDS = (0, 1, 2)
-CONFIGURATION = "wave_2d_long"
 NONE = "none"
 SETTINGS = {
-    "network.width": "12",
-    "network.depth": "2",
-    "sampling.points": "1200",
     "sampling.adapt_points": "false",
-    "solver.mu": "3e-12",
-    "solver.equal_shares": "false",
-    "integrator.rtol": "1e-3",
-    "integrator.t_end": "8",
     "integrator.max_steps": "300",
     "fit.points": "1200",
     "fit.iterations": "60",
     "fit.on_miss": "continue",
     "restart.bound": "2e-2",
-    "output.times": "[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]",
+    "network.depth": "2",
+    "network.frequencies": "4",
+    "solver.equal_shares": "false",
     "output.spectrum_every": "0",
     "output.evaluation_points": "4000",
     "devices": "1",
 }
-QUICK = {"integrator.t_end": "1", "output.times": "[0.5]", "fit.iterations": "20"}
+
+
+class Problem(NamedTuple):
+    """A problem of the study. configuration: a shipped one. settings: of it that differ. age: of a network at refits,
+    and half of it where they are frequent."""
+
+    configuration: str
+    settings: dict[str, str]
+    age: float
+
+
+PROBLEMS = {
+    "advection": Problem(
+        "advection_2d",
+        {
+            "problem.parameters.width": "0.07",
+            "network.width": "10",
+            "sampling.points": "1000",
+            "solver.mu": "1e-12",
+            "integrator.rtol": "1e-4",
+            "integrator.t_end": "0.5",
+            "output.times": "[0.1, 0.2, 0.3, 0.4]",
+        },
+        0.1,
+    ),
+    "wave": Problem(
+        "wave_2d_long",
+        {
+            "network.width": "12",
+            "sampling.points": "1200",
+            "solver.mu": "3e-12",
+            "integrator.rtol": "1e-3",
+            "integrator.t_end": "8",
+            "output.times": "[2.0, 4.0, 6.0]",
+        },
+        2.0,
+    ),
+}
+QUICK = {"integrator.t_end": "0.1", "output.times": "[0.05]", "fit.iterations": "20"}
+QUICK_AGE = 0.05
 
 
 class Policy(NamedTuple):
-    """When and how to refit. title: in words. settings: of the section [restart]."""
+    """When and how to refit. title: in words. settings: of the section [restart]. share: of the problem's age at which
+    a network is replaced; 0: only where the state of the run asks for it."""
 
     title: str
     settings: dict[str, str]
+    share: float = 0.0
 
 
 ADAM = {"fit.method": "adam", "fit.steps": "2000", "fit.batch": "1000"}
 POLICIES = {
     NONE: Policy("none", {"enabled": "false"}),
-    "state": Policy("by state, Gauss-Newton", {"max_age": "1e9"}),
-    "often": Policy("after 1, Gauss-Newton", {"max_age": "1"}),
-    "seldom": Policy("after 2, Gauss-Newton", {"max_age": "2"}),
-    "adam": Policy("after 2, Adam", {"max_age": "2"} | ADAM),
+    "seldom": Policy("seldom, Gauss-Newton", {}, 1.0),
+    "adam": Policy("seldom, Adam", ADAM, 1.0),
+    "often": Policy("often, Gauss-Newton", {}, 0.5),
+    "state": Policy("by state, Gauss-Newton", {}),
 }
-QUICK_POLICIES = {NONE: POLICIES[NONE], "often": Policy("after 0.4, Gauss-Newton", {"max_age": "0.4"})}
+NEVER = 1e9  # an age that no network reaches
 
 
 def _cases(quick: bool) -> list[Case]:
-    policies = QUICK_POLICIES if quick else POLICIES
-    return [Case(name, partial(_measure, name, quick)) for name in policies]
+    if quick:
+        return [Case(f"advection-{name}", partial(_measure, "advection", name, True)) for name in (NONE, "seldom")]
+    return [
+        Case(f"{problem}-{name}", partial(_measure, problem, name, False)) for problem in PROBLEMS for name in POLICIES
+    ]
 
 
-def configuration(name: str, quick: bool) -> Config:
-    """That of a policy."""
-    policy = (QUICK_POLICIES if quick else POLICIES)[name]
-    settings = SETTINGS | (QUICK if quick else {}) | {f"restart.{key}": value for key, value in policy.settings.items()}
-    return read_config(shipped_configs()[CONFIGURATION], settings)
+def configuration(problem: str, name: str, quick: bool) -> Config:
+    """That of a policy for a problem."""
+    it, policy = PROBLEMS[problem], POLICIES[name]
+    age = policy.share * (QUICK_AGE if quick else it.age) or NEVER
+    settings = SETTINGS | it.settings | (QUICK if quick else {}) | {"restart.max_age": f"{age:g}"}
+    settings |= {f"restart.{key}": value for key, value in policy.settings.items()}
+    return read_config(shipped_configs()[it.configuration], settings)
 
 
-def _measure(name: str, quick: bool, folder: Path) -> dict:
-    """The record of a policy, lists over the seeds. folder: is not used."""
+def _measure(problem: str, name: str, quick: bool, folder: Path) -> dict:
+    """The record of a policy for a problem, lists over the seeds. folder: is not used."""
     from nivp_dist.problems import registry
     from nivp_dist.run.simulation import Simulation
     from nivp_dist.studies.in_memory import evolve
 
-    config, seeds = configuration(name, quick), SEEDS[:1] if quick else SEEDS
+    config, seeds = configuration(problem, name, quick), SEEDS[:1] if quick else SEEDS
     run = Simulation(config, registry.load(config.problem))
     courses = [evolve(run, seed) for seed in seeds]
-    title = (QUICK_POLICIES if quick else POLICIES)[name].title
-    facts = {"policy": name, "title": title, "seeds": list(seeds), "parameters": run.network.size}
+    facts = {"problem": problem, "policy": name, "title": POLICIES[name].title, "age": config.restart.max_age}
+    facts |= {"seeds": list(seeds), "parameters": run.network.size}
     return facts | {"runs": [_course(course) for course in courses]}
 
 
@@ -102,7 +142,12 @@ def _course(course) -> dict:
     }
 
 
-# ---- what the records say ----
+def by_problem(records: Records) -> dict[str, Records]:
+    """problem -> policy -> record."""
+    found: dict[str, Records] = {}
+    for record in records.values():
+        found.setdefault(record["problem"], {})[record["policy"]] = record
+    return found
 
 
 def errors(record: dict) -> list[float | None]:
@@ -125,21 +170,14 @@ def change(records: Records, policy: str) -> Effect | None:
     return effect(errors(records[NONE]), errors(records[policy]))
 
 
-# ---- tables ----
-
-
 def _tables(records: Records) -> list[Table]:
-    titles = [
-        "restarts",
-        "refits",
-        "refused",
-        "their error",
-        "error at the end",
-        "last steps",
-        "velocities",
-        "core seconds",
-    ]
-    rows = [titles + ["failed"]]
+    found = by_problem(records).items()
+    return [table for name, policies in found for table in (_totals(name, policies), _over_time(name, policies))]
+
+
+def _totals(name: str, records: Records) -> Table:
+    head = "restarts, refits, refused, their error, error at the end, last steps, velocities, core seconds, failed"
+    rows = [head.split(", ")]
     for record in records.values():
         runs = record["runs"]
         refits = [[refit["accepted"] for refit in run["refits"]] for run in runs]
@@ -158,17 +196,22 @@ def _tables(records: Records) -> list[Table]:
             ]
         )
     seeds = len(next(iter(records.values()))["seeds"])
-    end = f"medians of {seeds} seeds, least and largest in brackets"
-    return [Table(f"a wave in a box; {end}", rows), _over_time(records)]
+    return Table(f"{name}, {_ages(records)}medians of {seeds} seeds, least and largest in brackets", rows)
 
 
-def _over_time(records: Records) -> Table:
+def _ages(records: Records) -> str:
+    """What seldom and often are."""
+    ages = {name: record["age"] for name, record in records.items() if record["age"] < NEVER}
+    return "".join(f"{name}: restart.max_age = {number(age)}; " for name, age in ages.items() if name != "adam")
+
+
+def _over_time(name: str, records: Records) -> Table:
     times = sorted({t for record in records.values() for run in record["runs"] for t, _ in run["outputs"]})
     rows = [["restarts", *(f"t = {number(t)}" for t in times)]]
     for record in records.values():
         at = [[dict(map(tuple, run["outputs"])).get(t) for run in record["runs"]] for t in times]
         rows.append([record["title"], *(_middle(each) for each in at)])
-    return Table("relative L2 error over time, medians of the seeds that got so far", rows)
+    return Table(f"{name}: relative L2 error over time, medians of the seeds that got so far", rows)
 
 
 def _middle(values: list[float | None]) -> str:
@@ -176,10 +219,12 @@ def _middle(values: list[float | None]) -> str:
     return scientific(statistics.median(known)) if known else MISSING
 
 
-# ---- answer ----
-
-
 def _answer(records: Records) -> list[str]:
+    said = [f"{name}: {line}" for name, policies in by_problem(records).items() for line in _sentences(policies)]
+    return said or ["open: nothing was measured"]
+
+
+def _sentences(records: Records) -> list[str]:
     if NONE not in records or len(records) < 2:
         return ["open: nothing to compare was measured"]
     if len(records[NONE]["seeds"]) < len(SEEDS):
@@ -190,12 +235,12 @@ def _answer(records: Records) -> list[str]:
     if better:
         name, found = min(better, key=lambda each: each[1].factor)
         lines.insert(
-            0, f"Restarts pay: {records[name]['title']} has x {found.factor:.2g} of the error of none at the end."
+            0, f"restarts pay: {records[name]['title']} has x {found.factor:.2g} of the error of none at the end."
         )
     elif known:
-        lines.insert(0, "No policy of restarts lowers the error at the end by more than the seeds differ: open.")
+        lines.insert(0, "no policy of restarts lowers the error at the end by more than the seeds differ: open.")
     else:
-        lines.insert(0, "Most runs without restarts do not reach the end: their error there is not known.")
+        lines.insert(0, "most runs without restarts do not reach the end: their error there is not known.")
     return lines
 
 
@@ -211,28 +256,32 @@ def _sentence(records: Records, name: str) -> str:
     return f"{record['title']}: x {found.factor:.2g} of the error of none{verdict}, {cost}."
 
 
-# ---- picture ----
-
-
 def _draw(records: Records, figure: Figure) -> None:
-    error, step, cost = figure.subplots(1, 3)
+    found = by_problem(records)
+    figure.set_size_inches(11, 3.6 * len(found) + 0.5)
+    axes = figure.subplots(len(found), 3, squeeze=False)
+    for row, (name, policies) in zip(axes, found.items()):
+        _panels(row, policies)
+        row[0].set_title(name, fontsize=10)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+
+
+def _panels(axes, records: Records) -> None:
+    """Error over time, step over time, and error against cost; each run a line or a point."""
+    error, step, cost = axes
     for i, record in enumerate(records.values()):
         for k, run in enumerate(record["runs"]):
             label = record["title"] if k == 0 else None
             known = [(t, value) for t, value in run["outputs"] if value is not None]
-            error.plot(*zip(*known), ".-", color=f"C{i}", linewidth=1, markersize=3, label=label)
+            error.plot(*zip(*known), ".-", color=f"C{i}", linewidth=1, markersize=4, label=label)
             step.plot(run["t"], run["h"], color=f"C{i}", linewidth=0.8)
             if run["error"] is not None:
                 cost.plot(run["seconds"], run["error"], "o", color=f"C{i}", markersize=5)
-    for axis, x, y in (
-        (error, "t", "relative L2 error"),
-        (step, "t", "step"),
-        (cost, "core seconds", "error at the end"),
-    ):
+    labels = ("t", "relative L2 error"), ("t", "step"), ("core seconds of a run", "relative L2 error at the end")
+    for axis, (x, y) in zip(axes, labels):
         axis.set_xlabel(x)
         axis.set_ylabel(y)
         axis.set_yscale("log")
-    figure.legend(*error.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=9, frameon=False)
 
 
 STUDY = Study(

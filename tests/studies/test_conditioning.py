@@ -45,7 +45,9 @@ HELPED = [refit(0.1), refit(0.2)]
 
 def test_a_mechanism_explains_what_grows_with_it_falls_with_it_and_yields_to_its_remedy():
     found = records(
-        record("base"), refits=record("refits", residual=3.0, theta=2.0, refits=HELPED), mu=record("mu", residual=5.0)
+        record("base"),
+        refits=record("refits", residual=3.0, theta=2.0, refits=HELPED),
+        mu=record("mu", residual=5.0, theta=2.0),
     )
     assert verdict(found, THETA).explains
     said = " ".join(STUDY.answer(found))
@@ -64,12 +66,15 @@ def test_a_mechanism_explains_what_grows_with_it_falls_with_it_and_yields_to_its
         ({"theta": 1.05, "with_refits": 1.0}, "hardly grows"),
         ({"with_refits": 6.0}, "does not fall"),
         ({"remedy": 110.0}, "the remedy does nothing"),
+        ({"with_remedy": 6.0}, "the remedy does something else"),
     ],
 )
 def test_one_failed_test_refutes_a_mechanism(numbers, reason):
     base = record("base", theta=numbers.get("theta", 5.0))
     refits = record("refits", residual=3.0, theta=numbers.get("with_refits", 0.5), refits=HELPED)
-    found = records(base, refits=refits, mu=record("mu", residual=numbers.get("remedy", 5.0)))
+    found = records(
+        base, refits=refits, mu=record("mu", residual=numbers.get("remedy", 5.0), theta=numbers.get("with_remedy", 0.5))
+    )
     assert verdict(found, THETA).refuted, reason
     said = " ".join(STUDY.answer(found))
     assert "why is open" in said and "explained by" not in said

@@ -16,7 +16,14 @@ def run(error: float | None, seconds: float, refits=()) -> dict:
 
 
 def record(policy: str, errors, seconds: float = 10.0, refits=()) -> dict:
-    facts = {"policy": policy, "title": POLICIES[policy].title, "seeds": list(range(len(errors))), "parameters": 200}
+    facts = {
+        "problem": "wave",
+        "age": 2.0,
+        "policy": policy,
+        "title": POLICIES[policy].title,
+        "seeds": list(range(len(errors))),
+        "parameters": 200,
+    }
     return facts | {"runs": [run(error, seconds + i, refits) for i, error in enumerate(errors)]}
 
 
@@ -29,7 +36,7 @@ NONE = record("none", [0.10, 0.11, 0.12])
 
 def test_restarts_pay_where_the_error_falls_by_more_than_the_seeds_differ():
     said = STUDY.answer(named(NONE, record("often", [0.010, 0.011, 0.012], 20.0)))
-    assert said[0].startswith("Restarts pay: after 1, Gauss-Newton has x 0.1")
+    assert said[0].startswith("wave: restarts pay: often, Gauss-Newton has x 0.1")
     assert "x 1.9 of the core seconds" in said[1]
 
 
@@ -43,9 +50,11 @@ def test_runs_that_fail_are_no_small_errors():
     failing = record("adam", [None, None, 0.01])
     assert "most runs fail" in " ".join(STUDY.answer(named(NONE, failing)))
     said = STUDY.answer(named(record("none", [None, None, 0.2]), record("often", [0.1, 0.1, 0.1])))
-    assert said[0].startswith("Most runs without restarts do not reach the end")
-    assert STUDY.answer({"none": NONE}) == ["open: nothing to compare was measured"]
-    assert STUDY.answer(named(record("none", [0.1]), record("often", [0.01]))) == ["open: one seed decides nothing"]
+    assert said[0].startswith("wave: most runs without restarts do not reach the end")
+    assert STUDY.answer({"none": NONE}) == ["wave: open: nothing to compare was measured"]
+    assert STUDY.answer(named(record("none", [0.1]), record("often", [0.01]))) == [
+        "wave: open: one seed decides nothing"
+    ]
 
 
 def test_the_tables_count_refits_and_show_the_error_over_time(tmp_path):
@@ -61,9 +70,13 @@ def test_the_tables_count_refits_and_show_the_error_over_time(tmp_path):
     figure.savefig(tmp_path / "picture.png")
 
 
-def test_policies_differ_in_their_restarts_only():
-    configs = {name: restarts.configuration(name, False) for name in POLICIES}
+@pytest.mark.parametrize("problem", restarts.PROBLEMS)
+def test_policies_differ_in_their_restarts_only(problem):
+    configs = {name: restarts.configuration(problem, name, False) for name in POLICIES}
     assert [name for name, config in configs.items() if not config.restart.enabled] == ["none"]
-    assert {config.restart.fits(config.fit).method for config in configs.values()} == {"gauss_newton", "optimiser"}
+    assert [n for n, c in configs.items() if c.restart.fits(c.fit).method != "gauss_newton"] == ["adam"]
+    ages = {name: config.restart.max_age for name, config in configs.items()}
+    t_end = configs["none"].integrator.t_end
+    assert ages["often"] < ages["seldom"] == ages["adam"] < t_end < ages["state"] == ages["none"]
     base = configs["none"]
     assert all(config.model_copy(update={"restart": base.restart}) == base for config in configs.values())
