@@ -177,7 +177,7 @@ def _tables(records: Records) -> list[Table]:
 
 def _totals(name: str, records: Records) -> Table:
     head = "restarts, refits, refused, their error, error at the end, last steps, velocities, core seconds, failed"
-    rows = [head.split(", ")]
+    rows: list[list[str]] = [list(head.split(", "))]
     for record in records.values():
         runs = record["runs"]
         refits = [[refit["accepted"] for refit in run["refits"]] for run in runs]
