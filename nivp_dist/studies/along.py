@@ -75,6 +75,7 @@ def _parts(network, problem, theta, t, x):
 
 
 def _follows_units(layer) -> bool:
+    """Whether the inputs of a layer are the activations of hidden units."""
     return layer.path[-1] == "head" or (layer.path[-1].startswith("hidden_") and layer.path[-1] != "hidden_00")
 
 
@@ -112,7 +113,8 @@ def regularised(j: np.ndarray, f: np.ndarray, mu: float) -> np.ndarray:
 
 
 def cg_iterations(values: np.ndarray, b: np.ndarray, mu: float) -> int:
-    """Iterations of conjugate gradients for (Lambda + mu) v = b in the basis of the eigenvectors, to CG_RTOL."""
+    """Iterations of conjugate gradients for (Lambda + mu) v = b, without a preconditioner, to CG_RTOL; MOST_ITERATIONS
+    where they are not enough. values, b: (p,), the eigenvalues, and the right-hand side in their basis."""
     v, r = np.zeros_like(b), b.copy()
     direction, square, goal = r.copy(), r @ r, CG_RTOL**2 * (b @ b)
     for iteration in range(MOST_ITERATIONS):

@@ -58,7 +58,7 @@ class Course:
     Attributes:
         fit, error: relative L2 errors against the reference at t = 0 and at t_end; None if not reached.
         outputs: t and relative L2 error at every output time.
-        refits: of every refit its "t", "reason", relative "error", and whether it was "accepted".
+        refits: of every refit its "t", "step", "reason", relative "error", and whether it was "accepted".
         lines: the metrics of every accepted step, and its core "seconds", None if it has compiled programs.
         messages: warnings and findings, each once.
         failure: why it did not reach t_end, or None. t: the time that it reached.
@@ -90,14 +90,12 @@ def evolve(
     seed: int,
     limit: float = math.inf,
     fitting: Simulation | None = None,
-    refitting: Simulation | None = None,
     watch: Callable[[State], None] | None = None,
 ) -> Course:
     """The initial fit, all steps and all refits of a run with that seed.
 
     limit: core seconds, without what compiles, after which it is given up. It ends after integrator.max_steps too.
     fitting: the same run with another solver, which makes the fit.
-    refitting: the same run with other settings of restarts, which decides on refits and makes them.
     watch: is called with the state after every fit, refit and step.
     """
     course = Course()
@@ -106,7 +104,7 @@ def evolve(
         try:
             state = _fitted(fitting or run, seed, meter)._replace(rank=run.galerkin.initial_rank)
             course.fit_seconds = meter.total
-            _follow(run, refitting or run, state, course, meter, watch or _unwatched)
+            _follow(run, state, course, meter, watch or _unwatched)
         except RunFailed as error:
             course.failure = " ".join(str(error).split())
         except _TooLong:
@@ -130,7 +128,7 @@ def _unwatched(state: State) -> None:
     """Nobody watches."""
 
 
-def _follow(run: Simulation, refitting: Simulation, state: State, course: Course, meter: _Meter, watch) -> None:
+def _follow(run: Simulation, state: State, course: Course, meter: _Meter, watch) -> None:
     """All from the end of the fit to t_end. Raises RunFailed, and what the meter raises."""
     most, course.t = run.config.integrator.max_steps, state.t
     watch(state)
@@ -144,8 +142,8 @@ def _follow(run: Simulation, refitting: Simulation, state: State, course: Course
             state = run.after_output(state)
             continue
         course.error = None
-        if (reason := refitting.reason_to_refit(state)) is not None:
-            state = _refitted(refitting, state, reason, course, meter)
+        if (reason := run.reason_to_refit(state)) is not None:
+            state = _refitted(run, state, reason, course, meter)
             watch(state)
             continue
         if state.step == most:
@@ -159,9 +157,9 @@ def _follow(run: Simulation, refitting: Simulation, state: State, course: Course
         watch(state)
 
 
-def _refitted(refitting: Simulation, state: State, reason: str, course: Course, meter: _Meter) -> State:
+def _refitted(run: Simulation, state: State, reason: str, course: Course, meter: _Meter) -> State:
     """The state after a refit, accepted or not."""
-    fits = refitting.fits
+    fits = run.fits
     state = fits.begin_refit(state)
     while not fits.is_done(state):
         meter.next()
