@@ -155,6 +155,11 @@ def errors(record: dict) -> list[float | None]:
     return [run["error"] for run in record["runs"]]
 
 
+def failed(record: dict) -> int:
+    """The number of runs that have not reached the end."""
+    return sum(run["failure"] is not None for run in record["runs"])
+
+
 def refit_errors(record: dict) -> list[float]:
     """Of all accepted refits."""
     return [each["error"] for run in record["runs"] for each in run["refits"] if each["accepted"]]
@@ -181,7 +186,6 @@ def _totals(name: str, records: Records) -> Table:
     for record in records.values():
         runs = record["runs"]
         refits = [[refit["accepted"] for refit in run["refits"]] for run in runs]
-        failed = sum(run["failure"] is not None for run in runs)
         rows.append(
             [
                 record["title"],
@@ -192,7 +196,7 @@ def _totals(name: str, records: Records) -> Table:
                 median_and_range(last_steps(record)),
                 number(statistics.median(run["evaluations"] for run in runs)),
                 f"{statistics.median(run['seconds'] for run in runs):.0f}",
-                f"{failed} of {len(runs)}" if failed else "",
+                f"{failed(record)} of {len(runs)}" if failed(record) else "",
             ]
         )
     seeds = len(next(iter(records.values()))["seeds"])
@@ -230,6 +234,11 @@ def _sentences(records: Records) -> list[str]:
     if len(records[NONE]["seeds"]) < len(SEEDS):
         return ["open: one seed decides nothing"]
     lines = [_sentence(records, name) for name in records if name != NONE]
+    lines += [
+        f"{record['title']}: {failed(record)} of {len(SEEDS)} runs fail."
+        for record in records.values()
+        if failed(record)
+    ]
     known = [(name, found) for name in records if name != NONE and (found := change(records, name)) is not None]
     better = [(name, found) for name, found in known if found.matters and found.factor < 1]
     if better:

@@ -48,7 +48,8 @@ def test_otherwise_the_answer_is_open(errors, spread):
 
 def test_runs_that_fail_are_no_small_errors():
     failing = record("adam", [None, None, 0.01])
-    assert "most runs fail" in " ".join(STUDY.answer(named(NONE, failing)))
+    said = " ".join(STUDY.answer(named(NONE, failing)))
+    assert "most runs fail" in said and "seldom, Adam: 2 of 3 runs fail." in said
     said = STUDY.answer(named(record("none", [None, None, 0.2]), record("often", [0.1, 0.1, 0.1])))
     assert said[0].startswith("wave: most runs without restarts do not reach the end")
     assert STUDY.answer({"none": NONE}) == ["wave: open: nothing to compare was measured"]
