@@ -37,8 +37,7 @@ SETTINGS = {
 
 
 class Problem(NamedTuple):
-    """A problem of the study. configuration: a shipped one. settings: of it that differ. age: of a network at refits,
-    and half of it where they are frequent."""
+    """A problem of the study. settings: those that differ from the configuration. age: of networks at seldom refits."""
 
     configuration: str
     settings: dict[str, str]
@@ -133,7 +132,6 @@ def _course(course) -> dict:
         "outputs": course.outputs,
         "t": [line["t"] for line in course.lines],
         "h": [line["h"] for line in course.lines],
-        "residual": [line["residual_fresh"] for line in course.lines],
         "evaluations": sum(line["evaluations"] for line in course.lines),
         "refits": course.refits,
         "error": course.error,
@@ -233,24 +231,17 @@ def _sentences(records: Records) -> list[str]:
         return ["open: nothing to compare was measured"]
     if len(records[NONE]["seeds"]) < len(SEEDS):
         return ["open: one seed decides nothing"]
-    lines = [_sentence(records, name) for name in records if name != NONE]
-    lines += [
-        f"{record['title']}: {failed(record)} of {len(SEEDS)} runs fail."
-        for record in records.values()
-        if failed(record)
-    ]
     known = [(name, found) for name in records if name != NONE and (found := change(records, name)) is not None]
     better = [(name, found) for name, found in known if found.matters and found.factor < 1]
+    first = "no policy of restarts lowers the error at the end by more than the seeds differ: open."
     if better:
         name, found = min(better, key=lambda each: each[1].factor)
-        lines.insert(
-            0, f"restarts pay: {records[name]['title']} has x {found.factor:.2g} of the error of none at the end."
-        )
-    elif known:
-        lines.insert(0, "no policy of restarts lowers the error at the end by more than the seeds differ: open.")
-    else:
-        lines.insert(0, "most runs without restarts do not reach the end: their error there is not known.")
-    return lines
+        first = f"restarts pay: {records[name]['title']} has x {found.factor:.2g} of the error of none at the end."
+    elif not known:
+        first = "most runs without restarts do not reach the end: their error there is not known."
+    counts = {record["title"]: failed(record) for record in records.values()}
+    failures = [f"{title}: {count} of {len(SEEDS)} runs fail." for title, count in counts.items() if count]
+    return [first, *(_sentence(records, name) for name in records if name != NONE), *failures]
 
 
 def _sentence(records: Records, name: str) -> str:

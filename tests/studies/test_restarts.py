@@ -10,7 +10,7 @@ from nivp_dist.studies.restarts import POLICIES, STUDY
 def run(error: float | None, seconds: float, refits=()) -> dict:
     outputs = [(0.0, 1e-3), (1.0, 2e-3)] + ([(2.0, error)] if error else [])
     made = [{"t": 1.0, "step": 9, "reason": "", "error": each, "accepted": each < 1e-2} for each in refits]
-    facts = {"outputs": outputs, "t": [1.0, 2.0], "h": [0.5, 0.25], "residual": [0.1, 0.2], "evaluations": 100}
+    facts = {"outputs": outputs, "t": [1.0, 2.0], "h": [0.5, 0.25], "evaluations": 100}
     failure = None if error else "step size below integrator.min_step"
     return facts | {"error": error, "seconds": seconds, "refits": made, "failure": failure}
 
