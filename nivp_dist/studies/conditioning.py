@@ -105,7 +105,7 @@ PROBLEMS = {
 
 def _cases(quick: bool) -> list[Case]:
     if quick:
-        return [Case(f"wave-{variant}", partial(_measure, "wave", variant, 1.0, (0,))) for variant in (BASE, REFITS)]
+        return [Case(f"wave-{variant}", partial(_measure, "wave", variant, 0.5, (0,))) for variant in (BASE, REFITS)]
     variants = dict.fromkeys(variant for problem in PROBLEMS.values() for variant in problem.variants)
     return [  # what all problems have comes first, so that an interrupted study can be compared
         Case(f"{name}-{variant.replace('_', '-')}", partial(_measure, name, variant, None, SEEDS))
