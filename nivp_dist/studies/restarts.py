@@ -198,7 +198,8 @@ def _totals(name: str, records: Records) -> Table:
             ]
         )
     seeds = len(next(iter(records.values()))["seeds"])
-    return Table(f"{name}, {_ages(records)}medians of {seeds} seeds, least and largest in brackets", rows)
+    title = f"{name}, {_ages(records)}medians of {seeds} seeds (errors: of those that reach the end), range in brackets"
+    return Table(title, rows)
 
 
 def _ages(records: Records) -> str:
