@@ -274,8 +274,9 @@ def _panels(axes, records: Records) -> None:
         for k, run in enumerate(record["runs"]):
             label = record["title"] if k == 0 else None
             known = [(t, value) for t, value in run["outputs"] if value is not None]
-            error.plot(*zip(*known), ".-", color=f"C{i}", linewidth=1, markersize=4, label=label)
-            step.plot(run["t"], run["h"], color=f"C{i}", linewidth=0.8)
+            width = 3 if record["policy"] == NONE else 1  # runs without an accepted refit lie on those without restarts
+            error.plot(*zip(*known), ".-", color=f"C{i}", linewidth=width, markersize=4, label=label)
+            step.plot(run["t"], run["h"], color=f"C{i}", linewidth=width)
             if run["error"] is not None:
                 cost.plot(run["seconds"], run["error"], "o", color=f"C{i}", markersize=5)
     labels = ("t", "relative L2 error"), ("t", "step"), ("core seconds of a run", "relative L2 error at the end")
