@@ -68,14 +68,15 @@ def opened(path: Path, study: Study, quick: bool) -> Directory:
 def take(directory: Directory, at_once: int | None, write: Callable[[str], None]) -> Records:
     """Measure every case that has no record yet, or whose measurement failed, and return all records.
 
-    at_once: cases that run at the same time, each on cores of its own; None: as the study needs it. write: takes lines
-    of progress. An interrupt stops the cases and is raised again.
+    at_once: cases that run at the same time, each on cores of its own; None: as the study needs it (``Study.timed``).
+    write: takes lines of progress. An interrupt stops the cases and is raised again.
     """
     known = directory.records()
     waiting = [case for case in directory.cases() if FAILED in known.get(case.name, {FAILED: None})]
     cores = machine.cores()
     at_once = min(at_once or (1 if directory.study.timed else len(cores)), len(cores))
-    free = [cores[i::at_once] for i in range(at_once)]
+    shares = [cores[i::at_once] for i in range(at_once)]
+    free = [share[:1] for share in shares] if directory.study.timed else shares
     running: list[_Running] = []
     try:
         while waiting or running:

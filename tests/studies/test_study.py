@@ -1,4 +1,4 @@
-"""The frame of `nivp study`, with a tiny study: cases in processes of their own, interruptions, failures, what is written."""
+"""The frame of `nivp study`, with a tiny study: processes of cases, interruptions, failures, what is written."""
 
 import json
 import signal
@@ -105,13 +105,22 @@ def test_cases_at_once_have_different_cores(capsys, monkeypatch):
         pytest.skip("one core")
     monkeypatch.setenv("CALM", "1")
     assert cli.main(["study", "tiny", "--quick", "--at-once", "2"]) == FINISHED
-    first, second = (record["cores"] for record in measurements_of("studies/tiny-quick").values())
+    first, second = cores_of_cases("studies/tiny-quick")
     assert not set(first) & set(second) and sorted(first + second) == cores
 
 
-def measurements_of(directory: str) -> dict:
-    study = registry.find("tiny")
-    return measurements.opened(Path(directory).resolve(), study, quick=True).records()
+def test_cases_that_measure_time_run_alone_on_one_core(tmp_path, monkeypatch):
+    monkeypatch.setenv("CALM", "1")
+    study = registry.find("tiny")._replace(timed=True)
+    directory, left = measurements.opened(tmp_path / "timed", study, quick=True), []
+    measurements.take(directory, None, left.append)
+    assert cores_of_cases("timed") == [machine.cores()[:1]] * 2
+    assert [line[-6:] for line in left] == ["1 left", "0 left"] and left[0].startswith("case-0: ")
+
+
+def cores_of_cases(directory: str) -> list[list[int]]:
+    found = measurements.opened(Path(directory).resolve(), registry.find("tiny"), quick=True).records()
+    return [record["cores"] for record in found.values()]
 
 
 def test_mistakes_are_one_line(capsys, tmp_path):
