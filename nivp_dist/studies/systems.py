@@ -15,7 +15,6 @@ import scipy.linalg
 
 from nivp_dist.backend import random_keys
 from nivp_dist.bench.timing import SHORTEST, compiled
-from nivp_dist.errors import RunFailed
 from nivp_dist.galerkin.regularisation import Regularisation
 from nivp_dist.galerkin.velocity import Galerkin, Velocity
 from nivp_dist.points.points import Points
@@ -126,8 +125,7 @@ class DenseRate:
     """The rate J v* of the velocity v* that a dense solve in float64 finds, with a Jacobian by jax.jacrev.
 
     v* minimises |W^(1/2) (J v - f)|^2 + mu |w|^2, where w are the coefficients of v in the basis that the solvers
-    regularise in. It is found by a QR factorisation (LAPACK's dgels), which squares no condition number, as the
-    solvers do.
+    regularise in. It is found by a QR factorisation, which does not square the condition number as the solvers do.
     """
 
     def __init__(self, run: Simulation, program: Callable, system: System, shared: Regularisation):
@@ -138,11 +136,12 @@ class DenseRate:
         self.s = self.root[:, None] * j
         from_basis = jax.linear_transpose(lambda v: network.from_basis(v, shared.basis), system.theta)
         in_basis = np.asarray(jax.jit(jax.vmap(lambda row: from_basis(row)[0]))(self.s))
-        augmented = np.concatenate([in_basis, np.sqrt(float(shared.mu)) * np.eye(p)])
-        _, solution, info = scipy.linalg.lapack.dgels(augmented, np.concatenate([self.root * f, np.zeros(p)]))
-        if info != 0:
-            raise RunFailed(f"the dense reference has failed: dgels returned {info}")
-        self.rate = in_basis @ solution[:p].ravel()
+        equations = np.column_stack([in_basis, self.root * f])
+        damping = np.column_stack([np.sqrt(float(shared.mu)) * np.eye(p), np.zeros(p)])
+        r = np.linalg.qr(
+            np.concatenate([equations, damping]), mode="r"
+        )  # its last column is Q^T of the right-hand side
+        self.rate = in_basis @ scipy.linalg.solve_triangular(r[:p, :p], r[:p, p])
 
     def error(self, v) -> float:
         """|J (v - v*)| / |J v*| of a velocity v (p,), in the norm of the field."""
