@@ -138,9 +138,8 @@ class DenseRate:
         in_basis = np.asarray(jax.jit(jax.vmap(lambda row: from_basis(row)[0]))(self.s))
         equations = np.column_stack([in_basis, self.root * f])
         damping = np.column_stack([np.sqrt(float(shared.mu)) * np.eye(p), np.zeros(p)])
-        r = np.linalg.qr(
-            np.concatenate([equations, damping]), mode="r"
-        )  # its last column is Q^T of the right-hand side
+        # The last column of R is Q^T of the right-hand side.
+        r = np.asarray(np.linalg.qr(np.concatenate([equations, damping]), mode="r"))
         self.rate = in_basis @ scipy.linalg.solve_triangular(r[:p, :p], r[:p, p])
 
     def error(self, v) -> float:
