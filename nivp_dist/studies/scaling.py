@@ -192,19 +192,26 @@ def _dense(records: Records) -> str:
 
 
 def draw(records: Records, figure: Figure) -> None:
-    panels = {"seconds_velocity": "a velocity, s", "seconds_step": "a step, s", "bytes": "memory, bytes"}
+    panels = {
+        "seconds_velocity": (f"a velocity ({ITERATIONS} iterations of CG)", "seconds", 3),
+        "seconds_step": ("a step of six velocities", "seconds", 3),
+        "bytes": ("memory of a velocity", "bytes", 2),
+    }
     axes = figure.subplots(1, 3)
-    for axis, (key, title) in zip(axes, panels.items()):
+    for axis, (key, (title, unit, steep)) in zip(axes, panels.items()):
         for method in METHODS:
             if found := pairs(records, method, key):
                 axis.loglog(*zip(*found), marker="o", markersize=4, label=method)
         sizes = [float(record["p"]) for record in records.values()]
         lowest, highest = axis.get_ylim()
-        for power, line in ((1, ":"), (3, "--")):
+        for power, line in ((1, ":"), (steep, "--")):
             guide = [lowest * (p / min(sizes)) ** power for p in sorted(sizes)]
-            axis.loglog(sorted(sizes), guide, line, color="#bbbbbb", zorder=0, label=f"slope {power}")
-        axis.set(title=title, xlabel="parameters p", ylim=(lowest, highest))
+            axis.loglog(sorted(sizes), guide, line, color="#999999", zorder=0, label=f"p^{power}")
+        axis.set(title=title, xlabel="parameters p", ylabel=unit, ylim=(lowest, highest))
     axes[0].legend(fontsize=9, frameon=False)
+    for axis in axes[1:]:  # the solvers have the same colours in all panels
+        guides = [line for line in axis.lines if str(line.get_label()).startswith("p^")]
+        axis.legend(handles=guides, fontsize=9, frameon=False, loc="upper left")
 
 
 STUDY = Study(

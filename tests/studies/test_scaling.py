@@ -65,4 +65,4 @@ def test_the_picture_has_a_curve_for_each_solver():
     scaling.draw(made_up(1.0, 3.0), figure)
     assert [axis.get_xscale() for axis in figure.axes] == ["log"] * 3
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert labels == ["dual", "pcg", "dual_pcg", "primal", "slope 1", "slope 3"]
+    assert labels == ["dual", "pcg", "dual_pcg", "primal", "p^1", "p^3"]
