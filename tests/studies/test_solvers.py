@@ -48,7 +48,8 @@ def test_the_picture_shows_accurate_solvers_alone():
     figure = Figure()
     found = records(n_p={"dual, float64": solver(1.0), "primal, float64": solver(9.0, error=1.0)})
     solvers.draw(found, figure)
-    assert [line.get_label() for line in figure.axes[0].lines] == ["dual"]
+    drawn = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    assert drawn == {"primal": [], "dual": [1.0] * 3, "pcg": [], "dual_pcg": []}
 
 
 @pytest.fixture(scope="module")
