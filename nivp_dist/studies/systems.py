@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+import scipy.sparse
 
 from nivp_dist.backend import random_keys
 from nivp_dist.bench.timing import SHORTEST, compiled
@@ -134,8 +135,9 @@ class DenseRate:
         j, f = program(system.theta, system.points.x, system.t)
         self.root = np.sqrt(np.repeat(np.asarray(system.points.weights), network.outputs))
         self.s = self.root[:, None] * j
-        from_basis = jax.linear_transpose(lambda v: network.from_basis(v, shared.basis), system.theta)
-        in_basis = np.asarray(jax.jit(jax.vmap(lambda row: from_basis(row)[0]))(self.s))
+        # The parameters by their coefficients: v = T w. T is diagonal but for the layers that have frames.
+        t = jax.jit(jax.vmap(lambda w: network.from_basis(w, shared.basis), out_axes=1))(jnp.eye(p))
+        in_basis = self.s @ scipy.sparse.csr_array(np.asarray(t))
         equations = np.column_stack([in_basis, self.root * f])
         damping = np.column_stack([np.sqrt(float(shared.mu)) * np.eye(p), np.zeros(p)])
         # The last column of R is Q^T of the right-hand side.
