@@ -15,7 +15,7 @@ from nivp_dist.formatting import MISSING, number, scientific
 from nivp_dist.studies.study import Case, Records, Study, Table
 
 CONFIGURATION = "fokker_planck_trap_5d"
-# p = 110, 302, 1,030, 2,966, 10,142, 30,550, 100,406
+# p = 110, 302, 1,030, 2,966, 10,142, 30,566, 100,430
 WIDTHS, QUICK_WIDTHS = (4, 10, 24, 46, 92, 166, 308), (8, 16)
 POINTS, QUICK_POINTS = 1000, 200
 RANK, ITERATIONS, ENOUGH = 64, 25, 1000  # ENOUGH: iterations at most where they are counted
@@ -24,9 +24,7 @@ METHODS = ("dual", "pcg", "dual_pcg", "primal")
 ITERATIVE = ("pcg", "dual_pcg")
 LARGEST_DENSE = 12_000  # p of "primal": 1e4 take a minute for a step, 3e4 would take half an hour, and 7 GB
 STEP = 1e-6  # of time: it only has to be small, because the step is not kept
-LINEAR = (
-    1.15  # a slope up to here is called linear: that of a product whose matrices leave a cache is a little over one
-)
+LINEAR = 1.15  # a slope up to here is called linear: products whose matrices leave a cache have a little over one
 
 
 def cases(quick: bool) -> list[Case]:
