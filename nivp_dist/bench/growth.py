@@ -35,9 +35,9 @@ def measure(what: str, quick: bool, rounds: int) -> dict:
     return {"against": what, "lines": lines, "slope": slope([(line[what], line["seconds"]) for line in lines])}
 
 
-def slope(pairs: list[tuple[float, float]]) -> float:
-    """The slope of log(seconds) against log(size) by least squares over the last two decades of the sizes."""
-    last = [pair for pair in pairs if pair[0] >= max(pairs)[0] / 100]
+def slope(pairs: list[tuple[float, float]], decades: float = 2.0) -> float:
+    """The slope of log(seconds) against log(size) by least squares over the last decades of the sizes."""
+    last = [pair for pair in pairs if pair[0] >= max(pairs)[0] / 10**decades]
     x, y = np.log(np.array(last)).T
     return float(np.polyfit(x, y, 1)[0])
 

@@ -123,8 +123,21 @@ def fitted(name: str, size: Size):
     return run, state.theta, error
 
 
-def _mapped(function, theta, x):
-    return jax.lax.map(partial(function, theta), x, batch_size=256)
+def jacobian_and_rate(run):
+    """(theta, x (n, d), t) -> the Jacobian of the field by jax.jacrev (n m, p), and its rate by the equation (n m,)."""
+    network, problem = run.network, run.problem
+    row = jax.jacrev(lambda theta, x: network.field(theta, x[None])[0])
+
+    def both(theta, t, x):
+        f = jnp.reshape(problem.rhs(network.function(theta), x, t), (network.outputs,))
+        return row(theta, x), network.as_field_rate(f, network.values(theta, x[None])[0])
+
+    @jax.jit
+    def mapped(theta, x, t):
+        j, f = jax.lax.map(partial(both, theta, t), x, batch_size=256)
+        return j.reshape(-1, network.size), f.reshape(-1)
+
+    return lambda *arguments: tuple(np.asarray(array) for array in mapped(*arguments))
 
 
 class _Step:
@@ -167,17 +180,8 @@ class DenseVelocity:
     """
 
     def __init__(self, run, theta, points, mu: float):
-        network, problem = run.network, run.problem
-        row = jax.jacrev(lambda theta, x: network.field(theta, x[None])[0])
-
-        def both(theta, x):
-            f = jnp.reshape(problem.rhs(network.function(theta), x, 0.0), (network.outputs,))
-            return row(theta, x), network.as_field_rate(f, network.values(theta, x[None])[0])
-
-        both = jax.jit(partial(_mapped, both))
-        j, f = (np.asarray(array) for array in both(theta, points.x))
-        self.j = j.reshape(-1, network.size)
-        n, f = len(points.x), f.reshape(-1)
+        network, n = run.network, len(points.x)
+        self.j, f = jacobian_and_rate(run)(theta, points.x, 0.0)
         if len(f) < network.size:  # (M + mu)^-1 J^T f / n = J^T (J J^T / n + mu)^-1 f / n
             gram = self.j @ self.j.T / n + mu * np.eye(len(f))
             exact = self.j.T @ scipy.linalg.solve(gram, f, assume_a="pos", overwrite_a=True) / n

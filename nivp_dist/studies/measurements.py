@@ -1,6 +1,5 @@
 """The measurements of a study: a record for each case in the study's directory; an interrupted study goes on there."""
 
-import contextlib
 import json
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from nivp_dist.errors import InputError
 from nivp_dist.formatting import duration
 from nivp_dist.storage.files import write_whole
 from nivp_dist.storage.metrics import Lines, read_lines
+from nivp_dist.studies import registry
+from nivp_dist.studies.case_process import RECORD
 from nivp_dist.studies.study import FAILED, Case, Records, Study
 
 HEAD = "study.json"  # what is measured here
@@ -37,8 +38,7 @@ class Directory(NamedTuple):
 
     def records(self) -> Records:
         """The records so far, in the order of the cases; of one that was measured again, the newest."""
-        path = self.path / RECORDS
-        lines = {line.pop("case"): line for line in read_lines(path)} if path.exists() else {}
+        lines = {line.pop("case"): line for line in read_lines(self.path / RECORDS)}
         return {case.name: lines[case.name] for case in self.cases() if case.name in lines}
 
 
@@ -53,11 +53,12 @@ def opened(path: Path, study: Study, quick: bool) -> Directory:
         if not any(path.iterdir()):
             facts = head | {"machine": machine.describe()}
             write_whole(path / HEAD, json.dumps(facts, indent=1) + "\n")
-        known = json.loads((path / HEAD).read_bytes())
+        known = dict(json.loads((path / HEAD).read_bytes()))
+        read_lines(path / RECORDS)
     except OSError as error:
         raise InputError(f"{path}: holds no study, or cannot be written: {error.strerror}; choose --output") from None
-    except ValueError:
-        raise InputError(f"{path / HEAD}: damaged; choose another directory with --output") from None
+    except (ValueError, TypeError):
+        raise InputError(f"{path}: its files are damaged; choose another directory with --output") from None
     if different := [name for name, value in head.items() if known.get(name) != value]:
         name = different[0]
         raise InputError(f"{path}: was begun with {name} = {known.get(name)}, not {head[name]}; choose --output")
@@ -67,14 +68,15 @@ def opened(path: Path, study: Study, quick: bool) -> Directory:
 def take(directory: Directory, at_once: int | None, write: Callable[[str], None]) -> Records:
     """Measure every case that has no record yet, or whose measurement failed, and return all records.
 
-    at_once: cases that run at the same time, each on cores of its own; None: as the study needs it. write: takes lines
-    of progress. An interrupt stops the cases and is raised again.
+    at_once: cases that run at the same time, each on cores of its own; None: as the study needs it (``Study.timed``).
+    write: takes lines of progress. An interrupt stops the cases and is raised again.
     """
     known = directory.records()
     waiting = [case for case in directory.cases() if FAILED in known.get(case.name, {FAILED: None})]
     cores = machine.cores()
     at_once = min(at_once or (1 if directory.study.timed else len(cores)), len(cores))
-    free = [cores[i::at_once] for i in range(at_once)]
+    shares = [cores[i::at_once] for i in range(at_once)]
+    free = [share[:1] for share in shares] if directory.study.timed else shares
     running: list[_Running] = []
     try:
         while waiting or running:
@@ -87,7 +89,9 @@ def take(directory: Directory, at_once: int | None, write: Callable[[str], None]
                 write(case.finish(left=len(waiting) + len(running)))
     finally:
         for case in running:
-            case.stop()
+            case.process.terminate()  # a run in it writes its checkpoint
+        for case in running:
+            case.wait()
     return directory.records()
 
 
@@ -103,12 +107,19 @@ class _Running:
         self.directory, self.case, self.cores, self.started = directory, case, cores, time.monotonic()
         self.folder = directory.path / CASES / case.name
         self.folder.mkdir(parents=True, exist_ok=True)
-        wanted = {"study": directory.study.name, "case": case.name, "quick": directory.quick}
+        (self.folder / RECORD).unlink(missing_ok=True)  # of an attempt whose record was not taken up
+        wanted = {"module": registry.MODULES[directory.study.name], "case": case.name, "quick": directory.quick}
         wanted |= {"folder": str(self.folder), "cores": cores}
         self.log: IO[str] = (self.folder / LOG).open("w+", encoding="utf-8", errors="replace")
         words = [sys.executable, "-m", "nivp_dist.studies.case_process", json.dumps(wanted)]
+        # In a session of its own, so that Ctrl-C reaches this process alone, which stops the case once.
         self.process = subprocess.Popen(
-            words, env=environment(), stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log
+            words,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,
         )
 
     def finish(self, left: int) -> str:
@@ -121,15 +132,15 @@ class _Running:
 
     def _record(self) -> dict:
         self.log.seek(0)
-        lines = [line.strip() for line in self.log if line.strip()] or ["no output"]
+        lines = [line.strip() for line in self.log if line.strip()]
         self.log.close()
-        if self.process.returncode == 0:
-            with contextlib.suppress(ValueError):
-                return json.loads(lines[-1])
-        return {FAILED: lines[-1]}
+        code, record = self.process.returncode, self.folder / RECORD
+        if code == 0 and record.exists():
+            return json.loads(record.read_bytes())
+        said = lines[-1] if lines else "no output"
+        return {FAILED: said if code > 0 else f"{said} (exit code {code})"}  # of a signal: minus its number
 
-    def stop(self) -> None:
-        """End the process; a run in it writes its checkpoint."""
-        self.process.terminate()
+    def wait(self) -> None:
+        """Wait until the process has ended, which was asked to."""
         self.process.wait()
         self.log.close()

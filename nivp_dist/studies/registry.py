@@ -15,17 +15,18 @@ NAMES = (
     "dimension",
     "architecture",
 )
+MODULES = {name: f"nivp_dist.studies.{name}" for name in NAMES}  # each has a STUDY
 
 
 def find(name: str) -> Study:
-    """The study of that name, which is STUDY of the module of that name. Raises InputError."""
-    if name not in NAMES:
-        close = nearest(name, NAMES)
-        mend = f"the nearest is {close}" if close else f"there are {', '.join(NAMES)}"
+    """The study of that name. Raises InputError."""
+    if name not in MODULES:
+        close = nearest(name, MODULES)
+        mend = f"the nearest is {close}" if close else f"there are {', '.join(MODULES)}"
         raise InputError(f"study: there is no study '{name}'; {mend}")
-    return importlib.import_module(f"nivp_dist.studies.{name}").STUDY
+    return importlib.import_module(MODULES[name]).STUDY
 
 
 def questions() -> dict[str, str]:
     """name -> question of every study."""
-    return {name: find(name).question for name in NAMES}
+    return {name: find(name).question for name in MODULES}

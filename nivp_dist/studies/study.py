@@ -42,8 +42,8 @@ class Study(NamedTuple):
         tables, answer: the tables of the records, and the answer in sentences that are made of their numbers. Cases
             that failed are not among the records.
         draw: draws the picture into an empty figure.
-        timed: its cases measure time, and are taken one after another by all cores. Other studies take as many at once
-            as there are cores.
+        timed: its cases measure time, and are taken one after another, on one core: seconds of several threads would
+            depend on what else the machine does. Other studies take as many cases at once as there are cores.
     """
 
     name: str
