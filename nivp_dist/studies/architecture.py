@@ -226,6 +226,9 @@ def _draw(records: Records, figure: Figure) -> None:
     axes[0].legend(loc="upper left", bbox_to_anchor=(0.0, -0.1), ncols=3, frameon=False, fontsize=8)
 
 
+LEAST_SHOWN = 1e-3  # of the factors: a network that contains the initial condition fits it to rounding
+
+
 def _panel(axis: Axes, name: str, networks: Family) -> None:
     """A row for each network, with the three numbers over the medians of the base."""
     keys = list(networks)
@@ -246,6 +249,7 @@ def _panel(axis: Axes, name: str, networks: Family) -> None:
             label = title if row == 0 else None
             axis.plot(statistics.median(values), y, "o", color=f"C{i}", markerfacecolor=face, markersize=5, label=label)
     axis.set_xscale("log")
+    axis.set_xlim(left=max(axis.get_xlim()[0], LEAST_SHOWN))
     axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()

@@ -43,6 +43,7 @@ def test_an_effect_has_to_exceed_the_range_of_the_seeds():
     below = effect([1.0, 1.2, 1.3], [0.1, 0.12, 0.13])
     assert below.matters and below.size == pytest.approx(10.0)
     assert not effect([1.0, 1.2, 1.3], [0.1, 0.12, 13.0]).matters  # a seed that went wrong
+    assert effect([1.0, 1.2, 1.3], [1e-9, 1e-3, 1e-2]).matters  # better in all, by very different factors
     fails = effect([1.0, 1.2, 1.3], [0.1, None, None])
     assert fails.matters and math.isinf(fails.factor)
     assert effect([None, None, 1.0], [1.0, 1.0, 1.0]) is None
