@@ -54,7 +54,7 @@ def test_the_answer_names_what_matters_and_where():
     more = record("frequencies", "3", fit=[1e-3, 2e-3, 1.4e-3])
     wide = record("width", "18", tangent=[0.01, 0.02, 0.01])
     line, count = STUDY.answer(named(record(), fewer, more, wide))
-    assert count == "3 of 9 effects exceed the spread of the seeds; by chance alone it would be 0."
+    assert count == "3 of 9 effects exceed the spread of the seeds; by chance alone it would be 1."
     assert line == (
         "heat (parabolic): the error of the fit depends on frequencies x 1e+02 (1); the residual of the first step "
         "depends on width x 0.1 (18); the error at the end depends on frequencies fails (1)."
