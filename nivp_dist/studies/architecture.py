@@ -249,8 +249,9 @@ def _panel(axis: Axes, name: str, networks: Family) -> None:
             label = title if row == 0 else None
             axis.plot(statistics.median(values), y, "o", color=f"C{i}", markerfacecolor=face, markersize=5, label=label)
     axis.set_xscale("log")
-    axis.set_xlim(left=max(axis.get_xlim()[0], LEAST_SHOWN))
-    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    left, right = axis.get_xlim()
+    axis.set_xlim(left=max(left, LEAST_SHOWN))
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if right < 100 * left else (1.0,)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
     axis.set_yticks(range(len(keys)), [" ".join(key).strip() or BASE for key in keys], fontsize=8)

@@ -55,7 +55,7 @@ class Problem(NamedTuple):
 
 PROBLEMS = {
     "moving trap": Problem("moving_trap_8d", {}, (2, 8, 20, 50)),
-    "mixture": Problem("linear_fokker_planck_8d", {}, (2, 8, 20, 50)),
+    "mixture": Problem("linear_fokker_planck_8d", {}, (2, 8, 20, 30)),
     "mixture by CG": Problem("linear_fokker_planck_8d", {"solver.method": "pcg"}, (2, 8, 20, 30)),
     "trap": Problem(
         "fokker_planck_trap_20d",
