@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from nivp_dist.formatting import MISSING, number
 from nivp_dist.settings.files import read_config, shipped_configs
 from nivp_dist.settings.model import Config
-from nivp_dist.studies.endings import PARTS, ended_by
+from nivp_dist.studies.endings import PARTS, ended_by, said
 from nivp_dist.studies.study import Case, Records, Study, Table, median_and_range
 
 ACCURACY = 1e-2
@@ -152,7 +152,22 @@ def _median(values: list) -> float | None:
 
 
 def _tables(records: Records) -> list[Table]:
-    errors = [["problem", "d", "p", "n", "fit", "error", "estimate", "first residual", "steps", "t", "ended by"]]
+    errors = [
+        [
+            "problem",
+            "d",
+            "p",
+            "n",
+            "fit",
+            "error",
+            "estimate",
+            "first residual",
+            "steps",
+            "t",
+            "warnings, findings",
+            "ended by",
+        ]
+    ]
     costs = [["problem", "d", "p", "solver", "effective dimension", "of p", "condition", "CG iterations"]]
     costs[0] += ["s a velocity", "s of the fit", "s", "s of compiling", "seeds"]
     for name, family in _by_problem(records).items():
@@ -166,6 +181,7 @@ def _tables(records: Records) -> list[Table]:
                     number(record["points"] if points is None else int(points)),
                     *(median_and_range(record[key]) for key in ("fit", "error", "estimate", "residual_fresh")),
                     *(number(_median(record[key])) for key in ("steps", "t")),
+                    said(record),
                     ended_by(record, ACCURACY) or "",
                 ]
             )
