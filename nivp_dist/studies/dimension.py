@@ -242,7 +242,7 @@ def _growth(first: dict, last: dict) -> str:
 
 def _draw(records: Records, figure: Figure) -> None:
     found = _by_problem(records)
-    titles = {"error": "relative L2 error at the end", "seconds_a_velocity": "seconds of a velocity"}
+    titles = {"error": "relative L2 error at the end", "seconds_a_velocity": "core seconds of a velocity"}
     titles["effective_dimension"] = "effective dimension at t = 0 (dotted: p)"
     for axis, (key, title) in zip(figure.subplots(1, 3), titles.items()):
         for i, (name, family) in enumerate(found.items()):
@@ -256,7 +256,7 @@ def _draw(records: Records, figure: Figure) -> None:
         axis.minorticks_off()
     figure.axes[0].axhline(ACCURACY, color="0.6", linewidth=1, linestyle="--")
     figure.legend(
-        *figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(found), frameon=False
+        *figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(found), frameon=False
     )
 
 
@@ -271,7 +271,9 @@ def _curve(axis: Axes, name: str, colour: str, family: list[dict], key: str) -> 
     ]
     axis.errorbar(x, middle, yerr=bars, marker="o", markersize=4, capsize=2, color=colour, label=name)
     missing = [d for d, values in known if not values]
-    axis.plot(missing, [0.97] * len(missing), "x", color=colour, transform=axis.get_xaxis_transform(), clip_on=False)
+    if missing:
+        crosses = axis.plot(missing, [0.97] * len(missing), "x", color=colour, transform=axis.get_xaxis_transform())
+        crosses[0].set_in_layout(False)
     if key == "effective_dimension":
         axis.plot(x, [r["parameters"] for r in family if r["dimension"] in x], ":", color=colour, linewidth=1)
 
