@@ -219,11 +219,13 @@ def _draw(records: Records, figure: Figure) -> None:
     for axis, (name, networks) in zip(axes, found.items()):
         _panel(axis, name, networks)
     figure.supxlabel(
-        "factor on the number of the base network (line: least to largest of three seeds; filled: more than "
-        "the seeds differ)",
+        "factor on the number of the base network (line: least to largest of the seeds; filled: more than they differ)",
         fontsize=9,
     )
-    axes[0].legend(loc="upper left", bbox_to_anchor=(0.0, -0.1), ncols=3, frameon=False, fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(NUMBERS), frameon=False)
+
+
+LEAST_SHOWN = 1e-3  # of the factors: a network that contains the initial condition fits it to rounding
 
 
 def _panel(axis: Axes, name: str, networks: Family) -> None:
@@ -246,7 +248,9 @@ def _panel(axis: Axes, name: str, networks: Family) -> None:
             label = title if row == 0 else None
             axis.plot(statistics.median(values), y, "o", color=f"C{i}", markerfacecolor=face, markersize=5, label=label)
     axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    left, right = axis.get_xlim()
+    axis.set_xlim(left=max(left, LEAST_SHOWN))
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if right < 1000 * left else (1.0,)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
     axis.set_yticks(range(len(keys)), [" ".join(key).strip() or BASE for key in keys], fontsize=8)

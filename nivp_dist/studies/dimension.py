@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from nivp_dist.formatting import MISSING, number
 from nivp_dist.settings.files import read_config, shipped_configs
 from nivp_dist.settings.model import Config
-from nivp_dist.studies.endings import PARTS, ended_by
+from nivp_dist.studies.endings import PARTS, ended_by, said
 from nivp_dist.studies.study import Case, Records, Study, Table, median_and_range
 
 ACCURACY = 1e-2
@@ -55,7 +55,7 @@ class Problem(NamedTuple):
 
 PROBLEMS = {
     "moving trap": Problem("moving_trap_8d", {}, (2, 8, 20, 50)),
-    "mixture": Problem("linear_fokker_planck_8d", {}, (2, 8, 20, 50)),
+    "mixture": Problem("linear_fokker_planck_8d", {}, (2, 8, 20, 30)),
     "mixture by CG": Problem("linear_fokker_planck_8d", {"solver.method": "pcg"}, (2, 8, 20, 30)),
     "trap": Problem(
         "fokker_planck_trap_20d",
@@ -152,7 +152,22 @@ def _median(values: list) -> float | None:
 
 
 def _tables(records: Records) -> list[Table]:
-    errors = [["problem", "d", "p", "n", "fit", "error", "estimate", "first residual", "steps", "t", "ended by"]]
+    errors = [
+        [
+            "problem",
+            "d",
+            "p",
+            "n",
+            "fit",
+            "error",
+            "estimate",
+            "first residual",
+            "steps",
+            "t",
+            "warnings, findings",
+            "ended by",
+        ]
+    ]
     costs = [["problem", "d", "p", "solver", "effective dimension", "of p", "condition", "CG iterations"]]
     costs[0] += ["s a velocity", "s of the fit", "s", "s of compiling", "seeds"]
     for name, family in _by_problem(records).items():
@@ -166,6 +181,7 @@ def _tables(records: Records) -> list[Table]:
                     number(record["points"] if points is None else int(points)),
                     *(median_and_range(record[key]) for key in ("fit", "error", "estimate", "residual_fresh")),
                     *(number(_median(record[key])) for key in ("steps", "t")),
+                    said(record),
                     ended_by(record, ACCURACY) or "",
                 ]
             )
@@ -226,7 +242,7 @@ def _growth(first: dict, last: dict) -> str:
 
 def _draw(records: Records, figure: Figure) -> None:
     found = _by_problem(records)
-    titles = {"error": "relative L2 error at the end", "seconds_a_velocity": "seconds of a velocity"}
+    titles = {"error": "relative L2 error at the end", "seconds_a_velocity": "core seconds of a velocity"}
     titles["effective_dimension"] = "effective dimension at t = 0 (dotted: p)"
     for axis, (key, title) in zip(figure.subplots(1, 3), titles.items()):
         for i, (name, family) in enumerate(found.items()):
@@ -240,7 +256,7 @@ def _draw(records: Records, figure: Figure) -> None:
         axis.minorticks_off()
     figure.axes[0].axhline(ACCURACY, color="0.6", linewidth=1, linestyle="--")
     figure.legend(
-        *figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(found), frameon=False
+        *figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(found), frameon=False
     )
 
 
@@ -255,7 +271,9 @@ def _curve(axis: Axes, name: str, colour: str, family: list[dict], key: str) -> 
     ]
     axis.errorbar(x, middle, yerr=bars, marker="o", markersize=4, capsize=2, color=colour, label=name)
     missing = [d for d, values in known if not values]
-    axis.plot(missing, [0.97] * len(missing), "x", color=colour, transform=axis.get_xaxis_transform(), clip_on=False)
+    if missing:
+        crosses = axis.plot(missing, [0.97] * len(missing), "x", color=colour, transform=axis.get_xaxis_transform())
+        crosses[0].set_in_layout(False)
     if key == "effective_dimension":
         axis.plot(x, [r["parameters"] for r in family if r["dimension"] in x], ":", color=colour, linewidth=1)
 

@@ -15,7 +15,7 @@ from nivp_dist.studies.study import Records
 # The numbers of a run that are told apart, and what they are called.
 NUMBERS = {"fit": "error of the fit", "tangent": "residual of the first step", "error": "error at the end"}
 Family = dict[tuple[str, str], dict]
-FALSE_ALARMS = 0.045
+FALSE_ALARMS = 0.065
 FEWEST = 5  # networks of a correlation
 BY_CHANCE = 0.05  # the probability of a correlation by chance from which on it is called so
 
@@ -25,7 +25,7 @@ class Effect(NamedTuple):
 
     Attributes:
         factor: ratio of the medians over the seeds; infinite where most of its runs have failed before the number.
-        spread: the larger of the two ratios of the largest to the least over the seeds.
+        spread: ratio of the largest to the least value of the base over the seeds.
         apart: whether no value of the one lies within the range of the other.
     """
 
@@ -40,7 +40,7 @@ class Effect(NamedTuple):
 
     @property
     def matters(self) -> bool:
-        """Whether it is larger than the spread of the seeds.
+        """Whether it is larger than the spread of the seeds, and no seed contradicts it.
 
         Of numbers that differ in their seeds alone (three each, log-normal) a share of FALSE_ALARMS is taken for
         different.
@@ -50,13 +50,12 @@ class Effect(NamedTuple):
 
 def effect(base: list[float | None], other: list[float | None]) -> Effect | None:
     """The effect of a network with these values of a number over the seeds. None where most runs of the base failed."""
-    one, two = values = [[math.inf if value is None else value for value in each] for each in (base, other)]
-    middle, changed = statistics.median(one), statistics.median(two)
+    one, two = ([math.inf if value is None else value for value in each] for each in (base, other))
+    middle = statistics.median(one)
     if math.isinf(middle):
         return None
-    known = [[value for value in each if not math.isinf(value)] for each in values]
-    spread = max(max(each) / min(each) for each in known if each)
-    return Effect(changed / middle, spread, apart=max(one) < min(two) or max(two) < min(one))
+    apart = max(one) < min(two) or max(two) < min(one)
+    return Effect(statistics.median(two) / middle, max(one) / min(one), apart)
 
 
 def by_problem(records: Records) -> dict[str, Family]:

@@ -46,3 +46,8 @@ def _of_points(record: dict, i: int, part: str) -> str:
         return ""
     ratio = fresh / own
     return f", {ratio:.1f} times as large on fresh points" + (": too few points" if ratio > FEW_POINTS else "")
+
+
+def said(record: dict) -> str:
+    """The warnings and findings of its runs, of each what stands before the first colon."""
+    return ", ".join(dict.fromkeys(message.split(":")[0] for run in record["messages"] for message in run))

@@ -22,7 +22,7 @@ class _TooLong(Exception):
 class _Meter:
     """Core seconds of a run: those of this process, without the transitions in which programs were compiled.
 
-    They say the same on a busy machine, where wall times do not.
+    A busy machine changes them less than wall times.
     """
 
     def __init__(self, limit: float, compiling: CompileClock):
@@ -37,8 +37,12 @@ class _Meter:
         return ended
 
     def _seconds(self) -> float | None:
-        compiles = self._compiling.seconds - self._compiled > COMPILED
-        return None if compiles else time.process_time() - self._began
+        seconds, compiled = self._spent()
+        return None if compiled > COMPILED else seconds
+
+    def _spent(self) -> tuple[float, float]:
+        """Core seconds since the transition began, and the seconds of it in which programs were compiled."""
+        return time.process_time() - self._began, self._compiling.seconds - self._compiled
 
     @property
     def total(self) -> float:
@@ -46,8 +50,9 @@ class _Meter:
         return self._before + (self._seconds() or 0.0)
 
     def poll(self) -> None:
-        """Raises where the limit is reached."""
-        if self.total > self._limit:
+        """Raises where the limit is reached, be it in a transition that compiles."""
+        seconds, compiled = self._spent()
+        if self._before + max(0.0, seconds - compiled) > self._limit:
             raise _TooLong
 
 

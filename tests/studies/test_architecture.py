@@ -43,6 +43,7 @@ def test_an_effect_has_to_exceed_the_range_of_the_seeds():
     below = effect([1.0, 1.2, 1.3], [0.1, 0.12, 0.13])
     assert below.matters and below.size == pytest.approx(10.0)
     assert not effect([1.0, 1.2, 1.3], [0.1, 0.12, 13.0]).matters  # a seed that went wrong
+    assert effect([1.0, 1.2, 1.3], [1e-9, 1e-3, 1e-2]).matters  # better in all, by very different factors
     fails = effect([1.0, 1.2, 1.3], [0.1, None, None])
     assert fails.matters and math.isinf(fails.factor)
     assert effect([None, None, 1.0], [1.0, 1.0, 1.0]) is None
@@ -53,7 +54,7 @@ def test_the_answer_names_what_matters_and_where():
     more = record("frequencies", "3", fit=[1e-3, 2e-3, 1.4e-3])
     wide = record("width", "18", tangent=[0.01, 0.02, 0.01])
     line, count = STUDY.answer(named(record(), fewer, more, wide))
-    assert count == "3 of 9 effects exceed the spread of the seeds; by chance alone it would be 0."
+    assert count == "3 of 9 effects exceed the spread of the seeds; by chance alone it would be 1."
     assert line == (
         "heat (parabolic): the error of the fit depends on frequencies x 1e+02 (1); the residual of the first step "
         "depends on width x 0.1 (18); the error at the end depends on frequencies fails (1)."

@@ -72,11 +72,13 @@ def test_tables_and_picture_keep_runs_without_numbers():
         "failure": ["not done in 60 s"],
         "last_points": [None],
     }
-    records = named(record(2), record(10, **empty))
+    messages = [["capacity: the residual stays", "steps are bound: h rho"], ["capacity: the residual grows"]]
+    records = named(record(2, messages=messages), record(10, **empty))
     errors, costs = STUDY.tables(records)
     assert [row[1] for row in errors.rows] == ["d", "2", "10"] and errors.rows[2][-1].startswith(
         "not done in 60 s: in the fit"
     )
+    assert [row[-2] for row in errors.rows] == ["warnings, findings", "capacity, steps are bound", ""]
     assert costs.rows[1][4:6] == ["10", "50 %"] and costs.rows[2][4:7] == ["-", "-", "-"]
     figure = Figure()
     STUDY.draw(records, figure)
