@@ -84,9 +84,8 @@ class Fits:
 
     # Rounds ---------------------------------------------------------------------------------------
 
-    def begin_initial(self) -> tuple[Density, FitState]:
-        """The density of the initial condition, and the initial fit before its first round."""
-        run = random_keys.run_key(self.config.seed)
+    def begin_initial(self, run) -> tuple[Density, FitState]:
+        """The density of the initial condition, and the initial fit before its first round. run: the run's key."""
         density = self.sampler.start(random_keys.pilot_key(run), self.initial_values, self.problem.initial_samples)
         key = random_keys.initial_parameters_key(random_keys.initial_fit_key(run))
         several = number_of_gaussians(self.config.network) > 1
@@ -106,9 +105,10 @@ class Fits:
             "raise sampling.components, or give the problem initial_samples(key, n)"
         )
 
-    def size_floor(self, density: Density) -> float:
-        """The least |u| that errors of this run are relative to. Raises InputError where there is no scale."""
-        key = random_keys.rate_scales_key(random_keys.initial_fit_key(random_keys.run_key(self.config.seed)))
+    def size_floor(self, run, density: Density) -> float:
+        """The least |u| that errors of the run with that key are relative to. Raises InputError where there is no
+        scale."""
+        key = random_keys.rate_scales_key(random_keys.initial_fit_key(run))
         points = self.sampler.draw(key, density, self.config.fit.points)
         return size_floor(self.config.integrator, self.network, self.problem, points, self.mesh)
 

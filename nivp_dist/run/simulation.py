@@ -68,11 +68,13 @@ class Simulation:
 
     # Beginning ------------------------------------------------------------------------------------
 
-    def begin(self) -> State:
-        """The state before the first round of the initial fit."""
-        density, fit = self.fits.begin_initial()
+    def begin(self, seed: int | None = None) -> State:
+        """The state before the first round of the initial fit. seed: that of the settings, or another one."""
+        key = random_keys.run_key(self.config.seed if seed is None else seed)
+        density, fit = self.fits.begin_initial(key)
+        floor = self.fits.size_floor(key, density)
         state = self.blank()._replace(
-            density=density, initial_density=density, fit=fit, size_floor=self.fits.size_floor(density)
+            key=random_keys.to_data(key), density=density, initial_density=density, fit=fit, size_floor=floor
         )
         return replicated(state, self.mesh)
 

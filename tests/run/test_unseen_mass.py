@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+from nivp_dist.backend import random_keys
 from nivp_dist.points.mixture import Density
 from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
 from nivp_dist.run.simulation import Simulation
@@ -31,6 +32,6 @@ def test_a_part_of_the_density_that_no_point_sees_is_said():
 def test_the_first_density_of_a_run_sees_all():
     problem = FarApart()
     simulation = Simulation(Config(problem={"name": "linear_fokker_planck"}, **SETTINGS), problem)
-    density, _ = simulation.fits.begin_initial()
+    density, _ = simulation.fits.begin_initial(random_keys.run_key(0))
     assert simulation.fits.unseen(density) is None
     np.testing.assert_allclose(sorted(np.asarray(density.weights)), [0.4, 0.6], atol=0.02)
