@@ -9,7 +9,7 @@ from nivp_dist.studies.parabolic import MIDDLE, OURS, PINN
 
 def records(ours: list[float], pinn: list[list], seconds: float = 10.0) -> dict:
     """Of one problem: the errors of our runs, and the courses of the PINN."""
-    shared = {"problem": "heat", "p": 100, "compile_seconds": 5.0, "failure": None}
+    shared = {"problem": "heat", "p": 100, "compile_seconds": 5.0, "failures": []}
     runs = {str(seed): [[seconds, error]] for seed, error in enumerate(ours)}
     trainings = {str(seed): course for seed, course in enumerate(pinn)}
     return {
@@ -74,6 +74,4 @@ def test_the_cases_have_three_seeds_where_methods_are_compared():
     names = [case.name for case in parabolic.cases(quick=False)]
     assert len(names) == len(set(names)) and all(name.replace("-", "").replace("_", "").isalnum() for name in names)
     three = [case.name for case in parabolic.cases(quick=False) if len(case.measure.args[-1]) == 3]
-    assert three == [
-        f"{task}-{kind}" for task in parabolic.TASKS for kind in (f"ours-{MIDDLE}", "pinn-gauss_newton")
-    ]
+    assert three == [f"{task}-{kind}" for task in parabolic.TASKS for kind in (f"ours-{MIDDLE}", "pinn-gauss_newton")]
