@@ -10,10 +10,12 @@ comparison with the practices that are known to matter:
   Fotiadis 1998, arXiv physics/9705023): the loss has one term, and no weights between terms are to be found.
 - Densities on the whole space as log u, with the residual in log u, as ours.
 - New points for every step, stratified in time, so that no point set is overfitted.
-- Causal weights of the residual in windows of time (Wang, Sankaran, Perdikaris 2022, arXiv 2203.07404).
-- Adam with a learning rate that decays, then a finish (``pinn_finish``): Gauss-Newton on the residuals in space-time,
-  which is the energy natural gradient for least squares (Mueller, Zeinhofer 2023, arXiv 2302.13163), or L-BFGS.
-- float64 in all stages, without which neither finish goes below errors of about 1e-4.
+- Adam with a learning rate that decays, and with causal weights of the residual in windows of time (Wang, Sankaran,
+  Perdikaris 2022, arXiv 2203.07404), which tend to one as the residual vanishes.
+- Then a finish with equal weights (``pinn_training``): Gauss-Newton on the residuals in space-time, which is the energy
+  natural gradient for least squares (Mueller, Zeinhofer 2023, arXiv 2302.13163), damped, with a line search on a grid;
+  or L-BFGS.
+- float64 in all stages, which both finishes need.
 """
 
 from collections.abc import Callable
@@ -37,21 +39,21 @@ class Settings(NamedTuple):
     Attributes:
         finish: what follows Adam.
         frequencies: of the embedding of time, see ``network.embedding``.
-        windows, causality: the number of windows in time, and epsilon of their weights exp(-epsilon times the loss of
-            all earlier windows); 0 for equal weights.
         adam_steps, batch, learning_rate: Adam; the rate falls to a hundredth by a cosine.
-        steps, points: of the finish. batch and points are multiples of windows.
+        windows, causality: of Adam, the number of windows in time, of which batch is a multiple, and epsilon of their
+            weights (``causal``).
+        steps, points: of the finish.
     """
 
     finish: Literal["gauss_newton", "lbfgs"] = "gauss_newton"
     frequencies: int = 0
-    windows: int = 16
-    causality: float = 1.0
     adam_steps: int = 1000
     batch: int = 512
     learning_rate: float = 5e-3
+    windows: int = 16
+    causality: float = 1.0
     steps: int = 100
-    points: int = 3072
+    points: int = 2560
 
 
 class SpaceTime:
@@ -141,23 +143,24 @@ class Pinn:
     # Loss -----------------------------------------------------------------------------------------
 
     def residuals(self, theta, points):
-        """The residuals (n,) times the roots of their weights: the loss is the sum of their squares."""
-        residuals = jax.vmap(self.residual, (None, 0, 0))(theta, *points)
-        return self._root_weights(residuals) * residuals
+        """The residuals (n,) over the root of n."""
+        return jax.vmap(self.residual, (None, 0, 0))(theta, *points) / np.sqrt(len(points[1]))
 
     def jacobian(self, theta, points):
-        """(residuals (n,), their derivatives (n, p)), with the weights held."""
+        """(residuals (n,), their derivatives (n, p)), both over the root of n."""
         residuals, rows = jax.vmap(jax.value_and_grad(self.residual), (None, 0, 0))(theta, *points)
-        roots = self._root_weights(residuals)
-        return roots * residuals, roots[:, None] * rows
+        root = np.sqrt(len(points[1]))
+        return residuals / root, rows / root
 
     def loss(self, theta, points):
-        """The weighted mean of the squares of the residual: ()."""
+        """The mean of the squares of the residual: ()."""
         return jnp.sum(self.residuals(theta, points) ** 2)
 
-    def _root_weights(self, residuals):
-        weights = causal(residuals, self.settings.windows, self.settings.causality) / len(residuals)
-        return jax.lax.stop_gradient(jnp.sqrt(weights))
+    def causal_loss(self, theta, points):
+        """The same with causal weights, which derivatives do not see: ()."""
+        squares = self.residuals(theta, points) ** 2
+        weights = causal(squares, self.settings.windows, self.settings.causality)
+        return jnp.sum(jax.lax.stop_gradient(weights) * squares)
 
 
 def residual_of(problem: Problem, value: Callable, x, t, log_density: bool = False):
@@ -169,8 +172,8 @@ def residual_of(problem: Problem, value: Callable, x, t, log_density: bool = Fal
     return rate - jnp.reshape(problem.rhs(u, x, t), ())
 
 
-def causal(residuals, windows: int, epsilon: float):
-    """The causal weights (n,) of residuals (n,) in the order of time."""
-    losses = jnp.mean(residuals.reshape(windows, -1) ** 2, axis=1)
-    earlier = (jnp.cumsum(losses) - losses) / windows
-    return jnp.repeat(jnp.exp(-epsilon * earlier), len(residuals) // windows)
+def causal(terms, windows: int, epsilon: float):
+    """The causal weights (n,) of the terms (n,) of a loss in the order of time: exp(-epsilon times the sum of the terms
+    of all earlier windows)."""
+    losses = jnp.sum(terms.reshape(windows, -1), axis=1)
+    return jnp.repeat(jnp.exp(-epsilon * (jnp.cumsum(losses) - losses)), len(terms) // windows)

@@ -78,7 +78,7 @@ def _adam(pinn: Pinn) -> Stage:
 
     def step(state, _, key):
         theta, moments, _ = state
-        loss, gradient = jax.value_and_grad(pinn.loss)(theta, pinn.points(key, settings.batch))
+        loss, gradient = jax.value_and_grad(pinn.causal_loss)(theta, pinn.points(key, settings.batch))
         change, moments = adam.update(gradient, moments, theta)
         return optax.apply_updates(theta, change), moments, loss
 

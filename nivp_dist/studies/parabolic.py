@@ -46,7 +46,7 @@ TASKS = {
         "heat_periodic_2d",
         {},
         {MIDDLE: {"integrator.rtol": "1e-4", "fit.stop_at": "1e-5"}, "high": {}},
-        {"finish": "gauss_newton", "adam_steps": 500, "steps": 120, "points": 2560},
+        {"finish": "gauss_newton", "adam_steps": 500, "steps": 120},
         {"lbfgs": {"steps": 400}},
     ),
     "Allen-Cahn": Task(
@@ -56,7 +56,7 @@ TASKS = {
             MIDDLE: {"integrator.rtol": "1e-4", "fit.stop_at": "1e-4"},
             "high": {"integrator.rtol": "1e-5", "fit.stop_at": "1e-5"},
         },
-        {"finish": "gauss_newton", "adam_steps": 2000, "steps": 120, "points": 2560},
+        {"finish": "gauss_newton", "adam_steps": 2000, "causality": 10.0, "steps": 120},
         {"lbfgs": {"steps": 400}},
     ),
     "Fokker-Planck": Task(
@@ -181,8 +181,8 @@ def _same_points(run, network=None):
         density = density._replace(means=means, covariances=covariances)
     scorer = Scorer(problem, network or run.network, run.sampler, EVALUATION_POINTS, seed=0)
     if network is None:
-        run.scorer, score = scorer, scorer.score
-        scorer.score = lambda theta, _, t, number: score(theta, density, t, 0)
+        run.scorer, score, same = scorer, scorer.score, density
+        scorer.score = lambda theta, density, t, number: score(theta, same, t, 0)
     return scorer, density
 
 

@@ -64,19 +64,23 @@ def test_points_are_stratified_in_time(pinn):
 
 
 def test_causal_weights_fall_with_the_losses_of_earlier_times():
-    residuals = jnp.array([1.0, 1.0, 2.0, 2.0, 0.0, 0.0])
-    np.testing.assert_allclose(causal(residuals, 3, 0.6), np.exp([0, 0, -0.2, -0.2, -1.0, -1.0]), rtol=1e-14)
-    np.testing.assert_array_equal(causal(residuals, 3, 0.0), 1.0)
+    terms = jnp.array([0.5, 0.5, 1.0, 3.0, 0.0, 0.0])
+    np.testing.assert_allclose(causal(terms, 3, 0.2), np.exp([0, 0, -0.2, -0.2, -1.0, -1.0]), rtol=1e-14)
+    np.testing.assert_array_equal(causal(terms, 3, 0.0), 1.0)
 
 
-def test_the_jacobian_is_that_of_the_weighted_residuals(pinn):
-    theta, points = pinn.initialise(jax.random.key(3)), pinn.points(jax.random.key(4), 8)
-    residuals, jacobian = jax.jit(pinn.jacobian)(theta, points)
+def test_losses_and_the_jacobian_are_those_of_the_residuals(pinn):
+    theta, (x, t) = pinn.initialise(jax.random.key(3)), pinn.points(jax.random.key(4), 8)
     along = jax.random.normal(jax.random.key(5), theta.shape)
-    both = jax.jit(lambda *theta: jax.jvp(lambda theta: pinn.residuals(theta, points), theta[:1], theta[1:]))
-    values, held = both(theta, along)  # the weights have no derivative
+    over_points = lambda theta: jax.vmap(lambda x, t: pinn.residual(theta, x, t))(x, t)  # noqa: E731
+    derivatives = jax.jit(lambda theta, along: jax.jvp(over_points, (theta,), (along,)))
+    values, changes = (np.asarray(each) / np.sqrt(8) for each in derivatives(theta, along))
+    residuals, jacobian = jax.jit(pinn.jacobian)(theta, (x, t))
     np.testing.assert_allclose(residuals, values, rtol=1e-12)
-    np.testing.assert_allclose(jacobian @ along, held, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(jacobian @ along, changes, rtol=1e-9, atol=1e-12)
+    weighted = np.sum(np.asarray(causal(values**2, 4, pinn.settings.causality)) * values**2)
+    both = jax.jit(lambda theta: (pinn.loss(theta, (x, t)), pinn.causal_loss(theta, (x, t))))(theta)
+    np.testing.assert_allclose(both, [np.sum(values**2), weighted], rtol=1e-12)
 
 
 def test_the_step_of_gauss_newton_solves_the_damped_least_squares():
