@@ -89,7 +89,7 @@ def cases(quick: bool) -> list[Case]:
         trainings = {task.training["finish"]: {}} | task.others
         for finish, changes in trainings.items():
             training, chosen = task.training | {"finish": finish} | changes, seeds[:1] if changes else seeds
-            found.append(Case(f"{name}-pinn-{finish}", partial(_pinn, name, task, training, chosen)))
+            found.append(Case(f"{name}-pinn-{finish.replace('_', '-')}", partial(_pinn, name, task, training, chosen)))
     return found
 
 
@@ -269,7 +269,7 @@ def answer(records: Records) -> list[str]:
 
 
 def _sentence(found: Comparison) -> str:
-    start = f"in the {number(found.seconds)} s in which ours has an error of {scientific(found.error)} "
+    start = f"in the {found.seconds:.3g} s in which ours has an error of {scientific(found.error)} "
     finite = [ratio for ratio in found.error_ratios if ratio < float("inf")]
     if not finite:
         start += "the PINN has none yet; "
@@ -277,7 +277,7 @@ def _sentence(found: Comparison) -> str:
         start += f"the PINN has {_range(finite)} times that error; "
     reached = [ratio for ratio in found.time_ratios if ratio is not None]
     if not reached:
-        return f"{start}it does not reach ours in {number(found.budget_ratio)} times that time."
+        return f"{start}it does not reach ours in {found.budget_ratio:.2g} times that time."
     missed = len(found.time_ratios) - len(reached)
     return f"{start}it reaches ours after {_range(reached)} times that time" + (
         f", and not at all for {missed} of {len(found.time_ratios)} seeds." if missed else "."
@@ -291,6 +291,7 @@ def _range(values: list[float]) -> str:
 
 # Shown ------------------------------------------------------------------------------------------------
 
+EARLIEST = 0.3  # core seconds: before that pictures show nothing
 BUDGETS = (0.25, 0.5, 1.0)  # shares of the seconds of a training, at which the table has its error
 
 
@@ -321,6 +322,9 @@ def draw(records: Records, figure: Figure) -> None:
         place.set_title(problem)
         place.set_xlabel("core seconds, without compiling")
     figure.axes[0].set_ylabel("relative L2 error at the end")
+    handles = [dict(zip(*reversed(place.get_legend_handles_labels()))) for place in figure.axes]
+    together = {label: handle for each in handles for label, handle in each.items()}
+    figure.legend(list(together.values()), list(together), loc="outside lower center", ncols=3, frameon=False)
 
 
 def _panel(place: Axes, records: list[dict]) -> None:
@@ -337,8 +341,8 @@ def _panel(place: Axes, records: list[dict]) -> None:
             place.plot(*zip(*known), color=colour, lw=1.2, label=label)
     place.set_xscale("log")
     place.set_yscale("log")
-    place.set_xlim(left=0.3)
-    place.legend(fontsize=8, frameon=False, loc="lower left")
+    place.set_xlim(left=EARLIEST)
+    place.set_ylim(top=2.0)
 
 
 def _ends(record: dict) -> list:
