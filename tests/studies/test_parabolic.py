@@ -1,5 +1,7 @@
 """The study parabolic: what it says of made-up records, and that errors of both methods are of the same points."""
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -74,3 +76,34 @@ def test_the_cases_have_three_seeds_where_methods_are_compared():
     assert len(names) == len(set(names)) and all(name.replace("-", "").isalnum() for name in names)
     three = [case.name for case in parabolic.cases(quick=False) if len(case.measure.args[-1]) == 3]
     assert three == [f"{task}-{kind}" for task in parabolic.TASKS for kind in (f"ours-{MIDDLE}", "pinn-gauss-newton")]
+
+
+class Constant:
+    """A network whose solution is a number."""
+
+    dtype = jnp.dtype("float64")
+
+    def solution_values(self, theta, t, x):
+        return jnp.full((len(x), 1), theta)
+
+    def field(self, theta, x):
+        return self.solution_values(theta, 0.0, x)
+
+
+def test_errors_are_relative_to_the_reference_at_the_end():
+    run = parabolic._simulation(parabolic.QUICK["heat"], {})
+    scorer, density = parabolic._same_points(run, Constant())
+    x = 2 * np.pi * np.stack(np.meshgrid(*[np.arange(64) / 64] * 2), -1).reshape(-1, 2)  # exact for a smooth period
+    reference = run.problem.reference(x, 0.5)
+    by_hand = np.linalg.norm(reference - 0.3) / np.linalg.norm(reference)
+    assert scorer.score(jnp.asarray(0.3), density, 0.5, 0).relative_l2 == pytest.approx(by_hand, rel=1e-2)
+
+
+def test_our_runs_and_the_network_have_the_same_points():
+    run = parabolic._simulation(parabolic.QUICK["heat"], {})
+    run.network = Constant()
+    parabolic._same_points(run)
+    other = run.sampler.broadest()._replace(means=jnp.ones((1, 2)))
+    ours = run.scorer.score(jnp.asarray(0.3), other, 0.5, 7)
+    scorer, density = parabolic._same_points(run, Constant())
+    assert ours.relative_l2 == scorer.score(jnp.asarray(0.3), density, 0.5, 0).relative_l2
