@@ -104,7 +104,7 @@ def _ours(name: str, task: Task, accuracy: str, seeds: tuple[int, ...], folder: 
     from nivp_dist.studies import in_memory
 
     run = _simulation(task, task.accuracies[accuracy])
-    _same_points(run)
+    run.scorer = _scorer(run, run.network)
     began, courses, failures = time.process_time(), {}, []
     _compile(run)
     compiling = time.process_time() - began
@@ -135,7 +135,7 @@ def _pinn(name: str, task: Task, settings: dict, seeds: tuple[int, ...], folder:
     run = _simulation(task, {})
     t_end = run.config.integrator.t_end
     pinn = Pinn(run.problem, run.config.network, t_end, Settings(**settings))
-    scorer, density = _same_points(run, pinn)
+    scorer, density = _scorer(run, pinn), run.sampler.broadest()
     courses, entries, training = {}, [], Training(pinn)
     with CompileClock() as clock:
         for seed in seeds:
@@ -164,26 +164,25 @@ def _simulation(task: Task, settings: dict[str, str]):
     return Simulation(config, registry.load(config.problem))
 
 
-def _same_points(run, network=None):
-    """(scorer of a network, density): errors by them are taken on the same points, whatever the solution is.
+def _scorer(run, network):
+    """A scorer of a network whose errors are always on the same points, whatever density it is given.
 
-    Without a network the run has such a scorer from now on. Where the domain is not bounded the density has the exact
-    moments at the end; elsewhere half of the points or all are uniform, and the density is the broadest.
+    Where the domain is not bounded, they follow a density of the exact moments at the end; elsewhere half of them or all
+    are uniform, and the density is the broadest.
     """
     import jax.numpy as jnp
 
     from nivp_dist.monitoring.evaluation import Scorer
 
-    density, problem = run.sampler.broadest(), run.problem
+    same, problem = run.sampler.broadest(), run.problem
     if not problem.domain.bounded:
         exact = problem.statistics(run.config.integrator.t_end)
-        means, covariances = (jnp.broadcast_to(exact[key], getattr(density, to).shape) for key, to in _MOMENTS)
-        density = density._replace(means=means, covariances=covariances)
-    scorer = Scorer(problem, network or run.network, run.sampler, EVALUATION_POINTS, seed=0)
-    if network is None:
-        run.scorer, score, same = scorer, scorer.score, density
-        scorer.score = lambda theta, density, t, number: score(theta, same, t, 0)
-    return scorer, density
+        means, covariances = (jnp.broadcast_to(exact[key], getattr(same, to).shape) for key, to in _MOMENTS)
+        same = same._replace(means=means, covariances=covariances)
+    scorer = Scorer(problem, network, run.sampler, EVALUATION_POINTS, seed=0)
+    score = scorer.score
+    scorer.score = lambda theta, density, t, number: score(theta, same, t, 0)
+    return scorer
 
 
 _MOMENTS = (("mean", "means"), ("covariance", "covariances"))

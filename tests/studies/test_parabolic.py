@@ -90,20 +90,13 @@ class Constant:
         return self.solution_values(theta, 0.0, x)
 
 
-def test_errors_are_relative_to_the_reference_at_the_end():
+def test_errors_are_relative_to_the_reference_and_on_the_same_points():
     run = parabolic._simulation(parabolic.QUICK["heat"], {})
-    scorer, density = parabolic._same_points(run, Constant())
-    x = 2 * np.pi * np.stack(np.meshgrid(*[np.arange(64) / 64] * 2), -1).reshape(-1, 2)  # exact for a smooth period
+    x = 2 * np.pi * np.stack(np.meshgrid(*[np.arange(64) / 64] * 2), -1).reshape(-1, 2)
     reference = run.problem.reference(x, 0.5)
-    by_hand = np.linalg.norm(reference - 0.3) / np.linalg.norm(reference)
-    assert scorer.score(jnp.asarray(0.3), density, 0.5, 0).relative_l2 == pytest.approx(by_hand, rel=1e-2)
-
-
-def test_our_runs_and_the_network_have_the_same_points():
-    run = parabolic._simulation(parabolic.QUICK["heat"], {})
-    run.network = Constant()
-    parabolic._same_points(run)
-    other = run.sampler.broadest()._replace(means=jnp.ones((1, 2)))
-    ours = run.scorer.score(jnp.asarray(0.3), other, 0.5, 7)
-    scorer, density = parabolic._same_points(run, Constant())
-    assert ours.relative_l2 == scorer.score(jnp.asarray(0.3), density, 0.5, 0).relative_l2
+    by_hand = np.linalg.norm(reference - 0.3) / np.linalg.norm(reference)  # exact for a smooth periodic function
+    scorer, density = parabolic._scorer(run, Constant()), run.sampler.broadest()
+    found = scorer.score(jnp.asarray(0.3), density, 0.5, 0).relative_l2
+    assert found == pytest.approx(by_hand, rel=1e-2)
+    elsewhere = density._replace(means=jnp.ones((1, 2)))
+    assert scorer.score(jnp.asarray(0.3), elsewhere, 0.5, 7).relative_l2 == found
