@@ -167,8 +167,8 @@ def _simulation(task: Task, settings: dict[str, str]):
 def _scorer(run, network):
     """A scorer of a network whose errors are always on the same points, whatever density it is given.
 
-    Where the domain is not bounded, they follow a density of the exact moments at the end; elsewhere half of them or all
-    are uniform, and the density is the broadest.
+    Where the domain is not bounded they follow a density of the exact moments at the end; elsewhere all or half of
+    them are uniform, and the density is the broadest.
     """
     import jax.numpy as jnp
 
