@@ -291,7 +291,7 @@ def _range(values: list[float]) -> str:
 
 # Shown ------------------------------------------------------------------------------------------------
 
-EARLIEST = 0.3  # core seconds: before that pictures show nothing
+EARLIEST = 0.02  # core seconds: before that pictures show nothing
 BUDGETS = (0.25, 0.5, 1.0)  # shares of the seconds of a training, at which the table has its error
 
 
