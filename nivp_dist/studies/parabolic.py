@@ -1,0 +1,361 @@
+"""Neural IVP and a physics-informed network (``bench.pinn``) on parabolic problems: error against time on one core.
+
+Both have the same network, the PINN with time as a further input, and their errors are taken on the same points at the
+end. Ours is a run for each accuracy; a training of the PINN gives its whole course. Seconds are those of the processor,
+bound to one core, without compiling, which is stated beside them.
+"""
+
+import os
+import statistics
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nivp_dist.formatting import MISSING, number, scientific
+from nivp_dist.studies.study import Case, Records, Study, Table, median_and_range
+
+SEEDS = (0, 1, 2)
+OURS, PINN = "Neural IVP", "PINN"
+FINISHES = {"gauss_newton": "Adam, Gauss-Newton", "lbfgs": "Adam, L-BFGS"}
+MIDDLE = "middle"  # the accuracy at which the two are compared, with all seeds
+EVALUATION_POINTS = 20_000
+
+
+class Task(NamedTuple):
+    """A problem of the study.
+
+    Attributes:
+        configuration: a shipped one. settings: that differ, of both methods.
+        accuracies: name -> settings of our run.
+        training: settings of the PINN (``bench.pinn.Settings``), those of its best finish, with which it has all seeds.
+        others: finish -> settings that differ, of trainings with one seed.
+    """
+
+    configuration: str
+    settings: dict[str, str]
+    accuracies: dict[str, dict[str, str]]
+    training: dict
+    others: dict[str, dict]
+
+
+TASKS = {
+    "heat": Task(
+        "heat_periodic_2d",
+        {},
+        {MIDDLE: {"integrator.rtol": "1e-4", "fit.stop_at": "1e-5"}, "high": {}},
+        {"finish": "gauss_newton", "adam_steps": 500, "steps": 120},
+        {"lbfgs": {"steps": 400}},
+    ),
+    "Allen-Cahn": Task(
+        "allen_cahn_1d",
+        {},
+        {
+            MIDDLE: {"integrator.rtol": "1e-4", "fit.stop_at": "1e-4"},
+            "high": {"integrator.rtol": "1e-5", "fit.stop_at": "1e-5"},
+        },
+        {"finish": "gauss_newton", "adam_steps": 2000, "causality": 10.0, "steps": 120},
+        {"lbfgs": {"steps": 400}},
+    ),
+    "Fokker-Planck": Task(
+        "linear_fokker_planck_8d",
+        {"problem.parameters.dimension": "2", "network.width": "16", "sampling.points": "2000"},
+        {MIDDLE: {"integrator.rtol": "1e-3"}, "high": {"integrator.rtol": "1e-4"}},
+        {"finish": "gauss_newton", "adam_steps": 500, "steps": 200, "points": 2048},
+        {"lbfgs": {"steps": 400}},
+    ),
+}
+_TINY = {"network.width": "6", "network.depth": "1", "sampling.points": "400", "fit.points": "400"}
+QUICK = {
+    "heat": Task(
+        "heat_periodic_2d",
+        _TINY | {"integrator.t_end": "0.5", "network.frequencies": "1"},
+        {MIDDLE: {"integrator.rtol": "1e-3", "fit.stop_at": "1e-3", "fit.iterations": "20"}},
+        {"finish": "gauss_newton", "adam_steps": 50, "batch": 64, "steps": 30, "points": 512},
+        {"lbfgs": {"steps": 50}},
+    )
+}
+
+
+def cases(quick: bool) -> list[Case]:
+    """Those of all seeds first, on which the answer rests."""
+    main, others = [], []
+    all_seeds = SEEDS[:1] if quick else SEEDS
+    for name, task in (QUICK if quick else TASKS).items():
+        for accuracy in task.accuracies:
+            found, seeds = (main, all_seeds) if accuracy == MIDDLE else (others, SEEDS[:1])
+            found.append(Case(f"{name}-ours-{accuracy}", partial(_ours, name, task, accuracy, seeds)))
+        for finish, changes in ({task.training["finish"]: {}} | task.others).items():
+            found, seeds = (others, SEEDS[:1]) if finish in task.others else (main, all_seeds)
+            training, called = task.training | {"finish": finish} | changes, finish.replace("_", "-")
+            found.append(Case(f"{name}-pinn-{called}", partial(_pinn, name, task, training, seeds)))
+    return main + others
+
+
+# Measured ---------------------------------------------------------------------------------------------
+
+
+def _ours(name: str, task: Task, accuracy: str, seeds: tuple[int, ...], folder: Path) -> dict:
+    """The record of our runs: for each seed the course [[seconds, error]], a single point."""
+    _bind_to_one_core()
+    import time
+
+    from nivp_dist.studies import in_memory
+
+    run = _simulation(task, task.accuracies[accuracy])
+    run.scorer = _scorer(run, run.network)
+    began, courses, failures = time.process_time(), {}, []
+    _compile(run)
+    compiling = time.process_time() - began
+    for seed in seeds:
+        course = in_memory.evolve(run, seed)
+        courses[str(seed)] = [[course.seconds, course.error]] if course.error is not None else []
+        failures += [course.failure] if course.failure else []
+    facts = {"problem": name, "method": OURS, "kind": accuracy, "p": run.network.size, "failures": failures}
+    return facts | {"compile_seconds": compiling, "courses": courses}
+
+
+def _compile(run) -> None:
+    """Build the programs of a run: a round of its fit, two steps, and the error."""
+    state = run.fits.advance(run.begin())
+    state = run.after_output(run.fits.finish_initial(state)[0])
+    for _ in range(2):
+        state = run.step(state, lambda: None).state
+    run.score(state)
+
+
+def _pinn(name: str, task: Task, settings: dict, seeds: tuple[int, ...], folder: Path) -> dict:
+    """The record of trainings: for each seed the course [[seconds, error], ...], and the iterations of its entries."""
+    _bind_to_one_core()
+    from nivp_dist.bench.pinn import Pinn, Settings
+    from nivp_dist.bench.pinn_training import Training
+    from nivp_dist.cluster.compile_clock import CompileClock
+
+    run = _simulation(task, {})
+    t_end = run.config.integrator.t_end
+    pinn = Pinn(run.problem, run.config.network, t_end, Settings(**settings))
+    scorer, density = _scorer(run, pinn), run.sampler.broadest()
+    courses, entries, training = {}, [], Training(pinn)
+    with CompileClock() as clock:
+        for seed in seeds:
+            entries = training.course(seed, lambda theta: scorer.score(theta, density, t_end, 0).relative_l2)
+            courses[str(seed)] = [[entry["seconds"], entry["error"]] for entry in entries]
+        compiling = clock.seconds
+    facts = {"problem": name, "method": PINN, "kind": settings["finish"], "p": pinn.size, "failures": []}
+    stages = [[entry["stage"], entry["iteration"]] for entry in entries]
+    return facts | {"compile_seconds": compiling, "courses": courses, "stages": stages}
+
+
+def _bind_to_one_core() -> None:
+    """Before jax is imported, which makes a thread for each core."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def _simulation(task: Task, settings: dict[str, str]):
+    from nivp_dist.problems import registry
+    from nivp_dist.run.simulation import Simulation
+    from nivp_dist.settings.files import read_config, shipped_configs
+
+    fixed = {"devices": "1", "output.times": "[]", "fit.on_miss": "continue", "output.spectrum_every": "100000"}
+    fixed |= {"output.evaluation_points": str(EVALUATION_POINTS)}
+    config = read_config(shipped_configs()[task.configuration], fixed | task.settings | settings)
+    return Simulation(config, registry.load(config.problem))
+
+
+def _scorer(run, network):
+    """A scorer of a network whose errors are always on the same points, whatever density it is given.
+
+    Where the domain is not bounded they follow a density of the exact moments at the end; elsewhere all or half of
+    them are uniform, and the density is the broadest.
+    """
+    import jax.numpy as jnp
+
+    from nivp_dist.monitoring.evaluation import Scorer
+
+    same, problem = run.sampler.broadest(), run.problem
+    if not problem.domain.bounded:
+        exact = problem.statistics(run.config.integrator.t_end)
+        means, covariances = (jnp.broadcast_to(exact[key], getattr(same, to).shape) for key, to in _MOMENTS)
+        same = same._replace(means=means, covariances=covariances)
+    scorer = Scorer(problem, network, run.sampler, EVALUATION_POINTS, seed=0)
+    score = scorer.score
+    scorer.score = lambda theta, density, t, number: score(theta, same, t, 0)
+    return scorer
+
+
+_MOMENTS = (("mean", "means"), ("covariance", "covariances"))
+
+# Compared ---------------------------------------------------------------------------------------------
+
+
+class Comparison(NamedTuple):
+    """Of one problem, at the middle accuracy.
+
+    Attributes:
+        seconds, error: medians of ours.
+        error_ratios: for each seed, the error of the PINN after as many seconds, over ours; the least so far counts,
+            infinity before there is one.
+        time_ratios: for each seed, the seconds that the PINN takes to our error, over ours; None if it does not get
+            there. budget_ratio: of the least seconds of a whole training, over ours.
+    """
+
+    seconds: float
+    error: float
+    error_ratios: list[float]
+    time_ratios: list[float | None]
+    budget_ratio: float
+
+
+def least_until(course: list, seconds: float) -> float:
+    """The least error of a course [[seconds, error], ...] up to a time; inf if it has none."""
+    return min((error for at, error in course if at <= seconds and error is not None), default=float("inf"))
+
+
+def first_below(course: list, bound: float) -> float | None:
+    """The seconds at which a course first has an error of at most `bound`, or None."""
+    return next((at for at, error in course if error is not None and error <= bound), None)
+
+
+def compare(ours: dict, pinn: dict) -> Comparison | None:
+    """Two records of one problem, seed by seed; None where our runs did not get to the end."""
+    ends = {seed: course[-1] for seed, course in ours["courses"].items() if course}
+    pairs = [(ends[seed], pinn["courses"][seed]) for seed in ends if pinn["courses"].get(seed)]
+    if not pairs:
+        return None
+    reached = [(first_below(course, error), seconds) for (seconds, error), course in pairs]
+    return Comparison(
+        statistics.median(seconds for (seconds, _), _ in pairs),
+        statistics.median(error for (_, error), _ in pairs),
+        [least_until(course, seconds) / error for (seconds, error), course in pairs],
+        [None if at is None else at / seconds for at, seconds in reached],
+        min(course[-1][0] / seconds for (seconds, _), course in pairs),
+    )
+
+
+def comparisons(records: Records) -> dict[str, Comparison]:
+    """problem -> the comparison with the PINN that has most seeds."""
+    found = {}
+    for problem in dict.fromkeys(record["problem"] for record in records.values()):
+        own = [record for record in records.values() if record["problem"] == problem]
+        ours = next((record for record in own if record["method"] == OURS and record["kind"] == MIDDLE), None)
+        trained = [record for record in own if record["method"] == PINN]
+        if ours and trained and (comparison := compare(ours, max(trained, key=lambda each: len(each["courses"])))):
+            found[problem] = comparison
+    return found
+
+
+def winner(comparison: Comparison) -> str | None:
+    """The method with the smaller error at equal time for all of at least three seeds, or None."""
+    ratios = comparison.error_ratios
+    if len(ratios) < len(SEEDS):
+        return None
+    return OURS if min(ratios) > 1 else PINN if max(ratios) < 1 else None
+
+
+def answer(records: Records) -> list[str]:
+    found = comparisons(records)
+    lines = [f"{problem}: {_sentence(comparison)}" for problem, comparison in found.items()]
+    winners = {problem: winner(comparison) for problem, comparison in found.items()}
+    parts = []
+    for method in (OURS, PINN):
+        if of := [problem for problem, name in winners.items() if name == method]:
+            parts.append(f"{method} has the smaller error at equal time on {', '.join(of)}")
+    if undecided := [problem for problem, name in winners.items() if name is None]:
+        parts.append(f"it is open on {', '.join(undecided)}")
+    return [*lines, f"{'; '.join(parts) or 'it is open: nothing could be compared'}."]
+
+
+def _sentence(found: Comparison) -> str:
+    start = f"in the {found.seconds:.3g} s in which ours has an error of {scientific(found.error)} "
+    finite = [ratio for ratio in found.error_ratios if ratio < float("inf")]
+    if not finite:
+        start += "the PINN has none yet; "
+    else:
+        start += f"the PINN has {_range(finite)} times that error; "
+    reached = [ratio for ratio in found.time_ratios if ratio is not None]
+    if not reached:
+        return f"{start}it does not reach ours in {found.budget_ratio:.2g} times that time."
+    missed = len(found.time_ratios) - len(reached)
+    return f"{start}it reaches ours after {_range(reached)} times that time" + (
+        f", and not at all for {missed} of {len(found.time_ratios)} seeds." if missed else "."
+    )
+
+
+def _range(values: list[float]) -> str:
+    middle = f"{statistics.median(values):.2g}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):.2g} to {max(values):.2g})"
+
+
+# Shown ------------------------------------------------------------------------------------------------
+
+EARLIEST = 0.02  # core seconds: before that pictures show nothing
+BUDGETS = (0.25, 0.5, 1.0)  # shares of the seconds of a training, at which the table has its error
+
+
+def tables(records: Records) -> list[Table]:
+    head = ["problem", "method", "p", "seeds", "compiling, s", "core seconds", "relative L2 error"]
+    by_problem = sorted(records.values(), key=lambda record: (list(TASKS).index(record["problem"]), record["method"]))
+    rows = [row for record in by_problem for row in _rows(record)]
+    return [Table("Error at the end against core seconds, without compiling", [head, *rows])]
+
+
+def _rows(record: dict) -> list[list[str]]:
+    courses = [course for course in record["courses"].values() if course]
+    what = f"{record['method']}, {FINISHES.get(record['kind'], record['kind'])}"
+    facts = [record["problem"], what, str(record["p"]), str(len(courses)), number(record["compile_seconds"])]
+    if not courses:
+        return [[*facts, MISSING, "; ".join(record["failures"]) or MISSING]]
+    if record["method"] == OURS:
+        ends = list(zip(*(course[-1] for course in courses)))
+        return [[*facts, number(statistics.median(ends[0])), median_and_range(ends[1])]]
+    whole = min(course[-1][0] for course in courses)
+    times = [share * whole for share in BUDGETS]
+    return [[*facts, number(s), median_and_range(least_until(course, s) for course in courses)] for s in times]
+
+
+def draw(records: Records, figure: Figure) -> None:
+    problems = list(dict.fromkeys(record["problem"] for record in records.values()))
+    for place, problem in zip(figure.subplots(1, len(problems), squeeze=False)[0], problems):
+        _panel(place, [record for record in records.values() if record["problem"] == problem])
+        place.set_title(problem)
+        place.set_xlabel("core seconds, without compiling")
+    figure.axes[0].set_ylabel("relative L2 error at the end")
+    handles = [dict(zip(*reversed(place.get_legend_handles_labels()))) for place in figure.axes]
+    together = {label: handle for each in handles for label, handle in each.items()}
+    figure.legend(list(together.values()), list(together), loc="outside lower center", ncols=3, frameon=False)
+
+
+def _panel(place: Axes, records: list[dict]) -> None:
+    ours = [record for record in records if record["method"] == OURS]
+    points = [course[-1] for record in ours for course in record["courses"].values() if course]
+    if points:
+        place.plot(*zip(*points), "o", color="C0", label=OURS, zorder=3)
+        medians = [[statistics.median(column) for column in zip(*ends)] for record in ours if (ends := _ends(record))]
+        place.plot(*zip(*sorted(medians)), color="C0")
+    for colour, record in zip(("C1", "C2"), [record for record in records if record["method"] == PINN]):
+        for i, course in enumerate(record["courses"].values()):
+            known = [(s, error) for s, error in course if s > 0 and error is not None]
+            label = f"{PINN}: {FINISHES[record['kind']]}" if i == 0 else None
+            place.plot(*zip(*known), color=colour, lw=1.2, label=label)
+    place.set_xscale("log")
+    place.set_yscale("log")
+    place.set_xlim(left=EARLIEST)
+    place.set_ylim(top=2.0)
+
+
+def _ends(record: dict) -> list:
+    return [course[-1] for course in record["courses"].values() if course]
+
+
+STUDY = Study(
+    name="parabolic",
+    question="Is Neural IVP better than a physics-informed network on parabolic problems, at equal time and error?",
+    cases=cases,
+    tables=tables,
+    answer=answer,
+    draw=draw,
+    timed=True,
+)
