@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from nivp_dist.studies import parabolic
-from nivp_dist.studies.parabolic import MIDDLE, OURS, PINN
+from nivp_dist.studies import comparison, parabolic
+from nivp_dist.studies.comparison import MIDDLE, OURS, PINN
 
 
 def records(ours: list[float], pinn: list[list], seconds: float = 10.0) -> dict:
@@ -25,38 +25,38 @@ SLOW = [[[1.0, 1.0], [9.0, 4e-3], [40.0, 8e-4]], [[1.0, 1.0], [9.0, 2e-3], [30.0
 
 def test_the_least_error_until_a_time():
     course = [[1.0, 0.5], [2.0, 0.1], [3.0, 0.2], [4.0, None]]
-    assert parabolic.least_until(course, 3.5) == 0.1 and parabolic.least_until(course, 0.5) == float("inf")
-    assert parabolic.first_below(course, 0.1) == 2.0 and parabolic.first_below(course, 0.01) is None
+    assert comparison.least_until(course, 3.5) == 0.1 and comparison.least_until(course, 0.5) == float("inf")
+    assert comparison.first_below(course, 0.1) == 2.0 and comparison.first_below(course, 0.01) is None
 
 
 def test_ours_is_better_at_equal_time():
     found = records([1e-3, 1e-3, 1e-3], SLOW)
-    comparison = parabolic.comparisons(found)["heat"]
-    assert comparison.error_ratios == pytest.approx([4.0, 2.0, 3.0])
-    assert comparison.time_ratios == [4.0, 3.0, None] and comparison.budget_ratio == 0.9
-    line, verdict = parabolic.answer(found)
+    heat = comparison.comparisons(found)["heat"]
+    assert heat.error_ratios == pytest.approx([4.0, 2.0, 3.0])
+    assert heat.time_ratios == [4.0, 3.0, None] and heat.budget_ratio == 0.9
+    line, verdict = comparison.answer(found)
     assert "3 (2 to 4) times that error" in line and "not at all for 1 of 3 seeds" in line
     assert verdict == "Neural IVP has the smaller error at equal time on heat."
 
 
 def test_the_network_is_better_at_equal_time():
     found = records([1e-2, 1e-2, 1e-2], SLOW)
-    line, verdict = parabolic.answer(found)
+    line, verdict = comparison.answer(found)
     assert "0.3 (0.2 to 0.4) times that error" in line and "after 0.9 (0.9 to 0.9) times that time" in line
     assert verdict == "PINN has the smaller error at equal time on heat."
 
 
 @pytest.mark.parametrize("ours, courses", [([3e-3] * 3, SLOW), ([1e-3], SLOW[:1])])
 def test_it_is_open_where_seeds_disagree_or_are_few(ours, courses):
-    assert parabolic.answer(records(ours, courses))[-1] == "it is open on heat."
+    assert comparison.answer(records(ours, courses))[-1] == "it is open on heat."
 
 
 def test_what_is_said_where_nothing_can_be_compared():
     found = records([], SLOW)
     found["ours"]["courses"] = {"0": []}
-    assert parabolic.answer(found) == ["it is open: nothing could be compared."]
+    assert comparison.answer(found) == ["it is open: nothing could be compared."]
     found = records([1e-3] * 3, [[[20.0, 0.5]]] * 3)
-    line, _ = parabolic.answer(found)
+    line, _ = comparison.answer(found)
     assert "the PINN has none yet" in line and "does not reach ours in 2 times that time" in line
 
 
