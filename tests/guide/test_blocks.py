@@ -59,6 +59,7 @@ NOT_RUN = {
     "nivp run wave_2d_long": "it takes minutes",
     "nivp run wave_3d": "it takes minutes",
     "nivp sweep heat_2d": "tests/studies/test_sweep.py carries out a smaller one",
+    "nivp study scaling": "tests/test_cli.py runs the quick one",
     "nivp bench accuracy --markdown": "it takes two hours",
     "nivp bench faults": "tests/bench/test_faults.py runs every kind",
     "nivp bench speed": "tests/bench/test_speed.py and test_gpu.py run every section",
