@@ -12,6 +12,7 @@ import numpy as np
 
 from nivp_dist.backend import random_keys
 from nivp_dist.errors import RunFailed
+from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.network.embedding import highest_wave_number
 from nivp_dist.problems.nonlocal_terms import further_arguments
 from nivp_dist.run.simulation import Simulation
@@ -33,7 +34,7 @@ class Along:
 
     def __init__(self, run: Simulation, mu: float, points: int = 800):
         self.run, self.mu, self.points, self.network = run, mu, points, run.network
-        self._parts = jax.jit(partial(_parts, run.network, run.problem))
+        self._parts = jax.jit(partial(_parts, run.galerkin.discretisation))
         self._highest = highest_wave_number(run.config.network, run.problem.domain)
 
     def numbers(self, state: State) -> dict[str, float]:
@@ -62,29 +63,24 @@ class Along:
         return (roots[:, None, None] * jacobian).reshape(-1, self.network.size), (roots[:, None] * f).ravel(), *others
 
 
-def _parts(network, problem, theta, t, x):
+def _parts(discretisation: Discretisation, theta, t, x):
     """J (n, m, p), the field's rate f (n, m), its values and gradients (n, m, 1 + d) by coordinates in units of the
     domain, and the activations (n, width) of every hidden layer."""
+    network, problem = discretisation.network, discretisation.problem
     field = lambda theta, point: network.field(theta, point[None])[0]  # noqa: E731
     scale = jnp.asarray(problem.domain.scale)
     jacobian = jax.vmap(jax.jacrev(field), (None, 0))(theta, x)
     gradients = jax.vmap(jax.jacfwd(field, 1), (None, 0))(theta, x) * scale
     values = network.field(theta, x)[..., None]
     inputs = [a for layer, (a, _) in zip(network.layers, network.factors(theta, x)[1]) if _follows_units(layer)]
-    return jacobian, _rate(network, problem, theta, t, x), jnp.concatenate([values, gradients], -1), inputs
+    integrals = further_arguments(problem, network.solution(theta, t), t)
+    rates = jax.vmap(lambda point: discretisation.field_rate_at(theta, t, point, tuple(integrals)))(x)
+    return jacobian, rates, jnp.concatenate([values, gradients], -1), inputs
 
 
 def _follows_units(layer) -> bool:
     """Whether the inputs of a layer are the activations of hidden units."""
     return layer.path[-1] == "head" or (layer.path[-1].startswith("hidden_") and layer.path[-1] != "hidden_00")
-
-
-def _rate(network, problem, theta, t, x):
-    """The rate of the field (n, m) that the equation asks for."""
-    u = network.solution(theta, t)
-    further = further_arguments(problem, u, t)
-    rates = jax.vmap(lambda point: jnp.reshape(problem.rhs(u, point, t, *further), (-1,)))(x)
-    return jax.vmap(network.as_field_rate)(rates, network.values(theta, x))
 
 
 def spectrum(j: np.ndarray, f: np.ndarray, mu: float) -> dict[str, float]:

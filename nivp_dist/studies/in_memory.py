@@ -130,7 +130,7 @@ def _fitted(run: Simulation, seed: int, meter: _Meter) -> State:
 
 
 def _unwatched(state: State) -> None:
-    """Nobody watches."""
+    """The default of ``watch``: it does nothing."""
 
 
 def _follow(run: Simulation, state: State, course: Course, meter: _Meter, watch) -> None:

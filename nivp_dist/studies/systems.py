@@ -44,12 +44,8 @@ def simulation(configuration: str, settings: dict[str, str]) -> Simulation:
 
 
 def begun(run: Simulation, seed: int, steps: int = 0) -> State:
-    """The state of a run with that seed after its initial fit and some steps.
-
-    The seed is changed in place, because no program depends on it: they are compiled once for all seeds.
-    """
-    run.config = run.fits.config = run.config.model_copy(update={"seed": seed})
-    state = run.begin()
+    """The state of a run with that seed after its initial fit and some steps; all seeds share the programs."""
+    state = run.begin(seed)
     while not run.fits.is_done(state):
         state = run.fits.advance(state)
     state = run.after_output(run.fits.finish_initial(state)[0])

@@ -6,9 +6,11 @@ import jax
 import numpy as np
 import pytest
 
+from nivp_dist.backend.mesh import make_mesh
+from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.network.network import build_network
 from nivp_dist.problems.heat import Heat
-from nivp_dist.settings.model import NetworkSettings
+from nivp_dist.settings.model import NetworkSettings, SamplingSettings
 from nivp_dist.studies.along import Along, cg_iterations, regularised, spectrum, units
 
 MU, POINTS, WIDTH = 1e-15, 150, 5
@@ -17,8 +19,10 @@ MU, POINTS, WIDTH = 1e-15, 150, 5
 @pytest.fixture(scope="module")
 def along():
     settings, problem = NetworkSettings(width=WIDTH, depth=2, frequencies=2), Heat(dimension=2)
-    run = SimpleNamespace(network=build_network(settings, problem), problem=problem)
-    run.config = SimpleNamespace(network=settings)
+    network = build_network(settings, problem)
+    run = SimpleNamespace(network=network, problem=problem, config=SimpleNamespace(network=settings))
+    discretisation = Discretisation(network, problem, SamplingSettings(points=POINTS), make_mesh(1))
+    run.galerkin = SimpleNamespace(discretisation=discretisation)
     return Along(run, MU)
 
 
