@@ -83,8 +83,9 @@ class Checkpoints:
     def restore_latest(self, template: dict) -> Restored | None:
         """The newest readable state, bit for bit and the same on every process; None if none was ever saved.
 
-        template: a state with the expected names and dtypes; its values and shapes do not matter. A damaged checkpoint
-        is moved to unreadable_checkpoints/, with a message, and the one before is tried.
+        template: a state with the expected names, dtypes and shapes; its values do not matter, and neither does the
+        shape of an array without elements, which stands for what not every state has. A damaged checkpoint is moved to
+        unreadable_checkpoints/, with a message, and the one before is tried.
 
         Raises RunFailed if there are checkpoints and none can be read, or if they hold another kind of state.
         """
@@ -212,15 +213,22 @@ class Checkpoints:
 
 
 def _require_kind(tree: dict, template: dict, name: str) -> None:
-    # Dtypes are compared by name, because numpy holds a float64 equal to None.
-    expected = {entry: np.asarray(value).dtype.name for entry, value in template.items()}
-    found = {entry: array.dtype.name for entry, array in tree.items()}
-    odd = sorted(entry for entry in expected.keys() | found.keys() if expected.get(entry) != found.get(entry))
-    if odd:
-        raise RunFailed(
-            f"the {name} holds another kind of state: '{odd[0]}' is {found.get(odd[0], 'absent')}, "
-            f"expected {expected.get(odd[0], 'absent')}; it was written by another version of nivp_dist"
-        )
+    expected = {entry: np.asarray(value) for entry, value in template.items()}
+    for entry in sorted(expected.keys() | tree.keys()):
+        found, wanted = tree.get(entry), expected.get(entry)
+        if found is None or wanted is None or not _same_kind(found, wanted):
+            raise RunFailed(
+                f"the {name} holds another kind of state: '{entry}' is {_kind(found)}, expected {_kind(wanted)}; "
+                "it was written by another version of nivp_dist"
+            )
+
+
+def _same_kind(found: np.ndarray, wanted: np.ndarray) -> bool:
+    return found.dtype == wanted.dtype and (found.shape == wanted.shape or not found.size or not wanted.size)
+
+
+def _kind(array: np.ndarray | None) -> str:
+    return "absent" if array is None else f"{array.dtype.name} of shape {array.shape}"
 
 
 def _require_agreement(channel, digests: dict[str, str], where: str) -> None:
