@@ -6,6 +6,7 @@ outputs at a point each counts.
 """
 
 import statistics
+import textwrap
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,8 @@ from matplotlib.figure import Figure
 from nivp_dist.formatting import MISSING
 from nivp_dist.studies.study import Case, Records, Study, Table, median_and_range
 
-# Configuration -> widths of about 500 and 3,000 parameters.
-WIDTHS = {"advection_2d": (11, 33), "fokker_planck_trap_5d": (15, 46), "wave_2d": (12, 35)}
+# Configuration -> widths of about 500 and 2,000 parameters.
+WIDTHS = {"advection_2d": (11, 26), "fokker_planck_trap_5d": (15, 37), "wave_2d": (12, 28)}
 QUICK_WIDTHS = {"advection_2d": (4,)}
 SEEDS, FIT_ROUNDS, STEPS = (0, 1, 2), 15, 2
 SHARES = {"n < p": 0.5, "n > p": 2.0}  # samples over parameters
@@ -191,7 +192,8 @@ def draw(records: Records, figure: Figure) -> None:
             places += [place + 0.15 * (number - 1.5)] * len(best)
             seconds += best
         axis.plot(places, seconds, marker, markersize=5, alpha=0.8, label=method)
-    names = [f"{record['configuration']}\np = {record['p']:,}\n{share}" for record, share, _ in found]
+    problem = lambda record: textwrap.fill(record["configuration"].replace("_", " "), 14)  # noqa: E731
+    names = [f"{problem(record)}\np = {record['p']:,}\n{share}" for record, share, _ in found]
     axis.set_xticks(range(len(found)), names, fontsize=6)
     axis.set(yscale="log", ylabel="a velocity, seconds")
     axis.grid(axis="y", alpha=0.3)
