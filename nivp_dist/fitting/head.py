@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend.fixed_order import sum_over_devices
 from nivp_dist.backend.mesh import platform_of
 from nivp_dist.backend.point_blocks import sum_in_blocks
 from nivp_dist.galerkin.direct import solve_positive
@@ -46,7 +47,7 @@ class HeadTuning:
 
         chunk = self.galerkin.discretisation.chunk
         sums = sum_in_blocks(normal_equations, points.weights, points.x, misfit, at_most=chunk)
-        matrix, b = jax.lax.psum(sums, axis)
+        matrix, b = sum_over_devices(sums)
         solution = solve_positive(matrix, self.ridge * jnp.trace(matrix), b)
         correction = jnp.zeros(network.size)
         for head, i in zip(layers, self.heads):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend.fixed_order import sum_over_devices
 from nivp_dist.backend.mesh import AXIS
 from nivp_dist.galerkin import direct, kernel, nystrom, pcg
 from nivp_dist.galerkin.discretisation import Discretisation
@@ -133,7 +134,7 @@ class LinearSolver:
 
         def product(alpha, in_float64):
             r = kernel.unweighted(alpha, root, outputs)
-            v = jax.lax.psum(_either(in_float64, exact, operator, lambda each: each.transpose(r)), AXIS)
+            v = sum_over_devices(_either(in_float64, exact, operator, lambda each: each.transpose(r)))
             rate = _either(in_float64, exact, operator, lambda each: each.apply(v))
             return root * rate.reshape(-1) + mu * alpha
 
@@ -143,7 +144,7 @@ class LinearSolver:
             guess,
             self.stopping_rule(regularisation.iteration_limit),
         )
-        v = jax.lax.psum(exact.transpose(kernel.unweighted(solution.x, root, outputs)), AXIS)
+        v = sum_over_devices(exact.transpose(kernel.unweighted(solution.x, root, outputs)))
         return Solved(v, solution.x, solution.iterations, solution.residual, solution.code)
 
     # Direct solves --------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ class LinearSolver:
             return self._dual(operators, f, weights)
         exact, operator = operators
         # One all-reduce carries the parts of the matrix and the right-hand side.
-        parts, b = jax.lax.psum((operator.matrix_parts(), exact.transpose(f)), AXIS)
+        parts, b = sum_over_devices((operator.matrix_parts(), exact.transpose(f)))
         matrix = operator.assemble(parts)
         return lambda mu: direct.solve_positive(matrix, mu, b)
 
@@ -171,7 +172,7 @@ class LinearSolver:
             # Padding has a zero row and column: mu on the diagonal keeps it positive definite.
             alpha = direct.solve_positive(matrix, mu, s)
             own = jax.lax.dynamic_slice_in_dim(alpha, jax.lax.axis_index(AXIS) * len(root), len(root))
-            return jax.lax.psum(exact.transpose(kernel.unweighted(own, root, outputs)), AXIS)
+            return sum_over_devices(exact.transpose(kernel.unweighted(own, root, outputs)))
 
         return solve
 
