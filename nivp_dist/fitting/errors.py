@@ -27,7 +27,7 @@ def relative_errors(galerkin: Galerkin, scored: int | None = None) -> Callable:
 
     The errors are relative to `size`, a norm, or where it is zero to the norm of the target.
     """
-    network, axis = galerkin.network, galerkin.axis
+    network = galerkin.network
 
     def errors(thetas, points, target, size):
         target = target[:, :scored]
@@ -40,4 +40,4 @@ def relative_errors(galerkin: Galerkin, scored: int | None = None) -> Callable:
 
         return jnp.sqrt(jax.lax.map(one, thetas) / scale)
 
-    return galerkin.program(errors, P(), galerkin.points_spec, P(axis), P())
+    return galerkin.program(errors, P(), galerkin.points_spec, P(galerkin.axis), P())

@@ -5,7 +5,6 @@ sec. 5.1) a target that vanishes, or that the bias alone can meet, drives the we
 the derivatives by all layers below it: the tangent space is lost, and the residual of the velocity rises.
 """
 
-import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
@@ -32,7 +31,7 @@ class HeadTuning:
         return self._program(theta, points, misfit)
 
     def _tune(self, theta, points, misfit):
-        network, axis = self.galerkin.network, self.galerkin.axis
+        network = self.galerkin.network
         layers, start = [], 0
         for i in self.heads:
             layer = network.layers[i]

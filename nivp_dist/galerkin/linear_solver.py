@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend.fixed_order import sum_over_devices
-from nivp_dist.backend.mesh import AXIS
+from nivp_dist.backend.mesh import AXIS, is_ordered, multiple_of_points
 from nivp_dist.galerkin import direct, kernel, nystrom, pcg
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.methods import choose_method
@@ -54,7 +54,8 @@ class LinearSolver:
     def __init__(self, discretisation: Discretisation, solver: SolverSettings, fitting: bool, rate_rtol: float):
         self.network, mesh = discretisation.network, discretisation.mesh
         self.solver, self.points, self.devices = solver, number_of_points(discretisation.sampling), mesh.size
-        self.method = choose_method(solver, self.network, self.points, fitting, self.devices)
+        self.method = choose_method(solver, self.network, self.points, fitting, self.devices, is_ordered(mesh))
+        self.padding = multiple_of_points(mesh)
         self.rtol, self.rate_rtol = (LEAST_RESIDUAL, rate_rtol) if solver.rtol == "auto" else (solver.rtol, 0.0)
         size, sharded = self.network.size, solver.shard_vectors
         self.vectors = Sharded(size, AXIS, self.devices) if sharded else Whole(size, AXIS)
@@ -104,7 +105,7 @@ class LinearSolver:
         Where more are drawn than were planned (sampling.adapt_points), "dual" gives way to "primal" if its matrix is
         the larger one: with four times the points it would have sixteen times the entries.
         """
-        outgrown = drawn >= self.points + self.devices and drawn * self.network.outputs > self.network.size
+        outgrown = drawn >= self.points + self.padding and drawn * self.network.outputs > self.network.size
         return "primal" if self.method == "dual" and outgrown else self.method
 
     # Conjugate gradients --------------------------------------------------------------------------
