@@ -76,8 +76,8 @@ class Operator(NamedTuple):
         coarse = precision if precision in COARSE else None
         dtype = jnp.dtype(jnp.float32 if coarse else precision)
         if chunk and chunk < len(x):
-            held = min(chunk, len(x) // parts) if parts else chunk
-            return cls(network, theta, x, weights, None, held, dtype, basis, coarse, platform, parts)
+            chunk = min(chunk, len(x) // max(parts, 1))
+            return cls(network, theta, x, weights, None, chunk, dtype, basis, coarse, platform, parts)
 
         def block(x):
             return _cast(blocks.lay_out(network.factors(theta, x, basis)[1]), dtype)
@@ -189,7 +189,7 @@ class Operator(NamedTuple):
     def point_factors(self):
         """A (n, rows) and D (n, k, columns) of each layer, for all points at once, whatever the chunk."""
         if self.parts:
-            return map_parts(lambda *part: self._of_part(*part).point_factors(), *self._points)
+            return self._by_parts(map_parts, Operator.point_factors)
         whole = self.at_points(self.x, self.weights) if self.factors is None else self
 
         def unstack(leaf):
@@ -199,14 +199,11 @@ class Operator(NamedTuple):
 
     # Blocks ---------------------------------------------------------------------------------------
 
-    @property
-    def _points(self):
-        """All that has the points for its leading axis."""
-        return self.x, self.weights, self.factors
-
-    def _of_part(self, x, weights, factors) -> "Operator":
-        """The operator of one part of the points."""
-        return self._replace(x=x, weights=weights, factors=factors, parts=0)
+    def _by_parts(self, combine, function, *arrays):
+        """``map_parts`` or ``sum_over_parts`` of function(operator of a part, *the part's arrays)."""
+        part = lambda x, weights, factors: self._replace(x=x, weights=weights, factors=factors, parts=0)  # noqa: E731
+        of_part = lambda held, *arrays: function(part(*held), *arrays)  # noqa: E731
+        return combine(of_part, (self.x, self.weights, self.factors), *arrays)
 
     @property
     def _multiply(self):
@@ -215,8 +212,8 @@ class Operator(NamedTuple):
     def _at_each_point(self, term):
         """term(block) (..., B) for all blocks, as one array (..., n)."""
         if self.parts:
-            of_part = lambda *part: jnp.moveaxis(self._of_part(*part)._at_each_point(term), -1, 0)  # noqa: E731
-            return jnp.moveaxis(map_parts(of_part, *self._points), 0, -1)
+            values = self._by_parts(map_parts, lambda part: jnp.moveaxis(part._at_each_point(term), -1, 0))
+            return jnp.moveaxis(values, 0, -1)
         if self.factors is None:
             stacked = point_blocks.stack(self.x, self.chunk, "edge")
             values = point_blocks.map_over(lambda x: self.at_points(x, jnp.ones(len(x)))._at_each_point(term), stacked)
@@ -231,8 +228,7 @@ class Operator(NamedTuple):
         Blocks are filled up with points of weight zero: a term must be zero where its weights are.
         """
         if self.parts:
-            of_part = lambda points, arrays: self._of_part(*points)._sum(term, *arrays, size=size)  # noqa: E731
-            return sum_over_parts(of_part, self._points, arrays)
+            return self._by_parts(sum_over_parts, lambda part, *arrays: part._sum(term, *arrays, size=size), *arrays)
         if self.factors is None:
 
             def chunk(arrays):

@@ -242,8 +242,7 @@ class OutputSettings(Section):
 class ClusterSettings(Section):
     """The processes of a run. But for the last bits, which `reproducible` decides, no key here changes a result."""
 
-    # Whether the result has the same bits on any number of devices and processes, 1, 2, 4, ..., 64 devices: sums over
-    # points are then formed in one fixed order. A run takes longer (nivp_dist/guide/cluster.md).
+    # The same bits on 1, 2, 4, ..., 64 devices of any number of processes. A run takes longer.
     reproducible: bool = False
     # How the processes tell each other their decisions: MPI, or the coordination service of JAX. auto: MPI where the
     # processes were started by it.
