@@ -2,34 +2,52 @@
 
 import pytest
 
+from nivp_dist.backend.mesh import make_mesh
+from nivp_dist.errors import InputError
+from nivp_dist.run import environment
+
 SETTINGS = {
     "cluster__reproducible": True,
-    "integrator__t_end": 0.05,
+    "integrator__t_end": 0.03,
     "output__times": [],
     "checkpoint__every_steps": 1,
     "solver__method": "pcg",
     "solver__mu": 1e-7,
-    "fit__iterations": 6,
+    "solver__rank": 16,
+    "fit__iterations": 4,
+    "fit__on_miss": "continue",
 }
 
 
-@pytest.fixture(scope="module")
-def alone(runs):
-    return runs.run(**SETTINGS)
-
-
-def same_bits(ran, other):
-    mine, theirs = ran.snapshots(), other.snapshots()
-    assert mine.keys() == theirs.keys() == {0.0, 0.05}
+@pytest.mark.devices
+def test_a_run_that_moves_from_four_devices_to_two_processes_has_the_bits_of_one_device(runs, crash):
+    alone = runs.run(devices=1, **SETTINGS)
+    moved = runs.begin(crash, ("step", 2), devices=4, **SETTINGS)
+    code, _, err = runs.call("resume", moved.directory, "--devices", "0", launcher=2)
+    assert code == 0, err
+    assert (moved.summary["devices"], moved.summary["processes"]) == (2, 2) and len(moved.metrics) > 2
+    mine, theirs = moved.snapshots(), alone.snapshots()
+    assert mine.keys() == theirs.keys() == {0.0, 0.03}
     for t in mine:
-        different = [name for name in mine[t] if mine[t][name].tobytes() != theirs[t][name].tobytes()]
-        assert not different, (t, different)
-    assert ran.metrics == other.metrics
-    assert ran.summary["errors"] == other.summary["errors"]
+        assert not [name for name in mine[t] if mine[t][name].tobytes() != theirs[t][name].tobytes()]
+    assert moved.metrics == alone.metrics and moved.summary["errors"] == alone.summary["errors"]
 
 
 @pytest.mark.devices
-def test_a_run_that_moves_from_four_devices_to_two_has_the_bits_of_one(runs, alone, crash):
-    ran = runs.begin(crash, ("step", 2), devices=4, **SETTINGS)
-    same_bits(runs.resume(ran, devices=2), alone)
-    assert ran.summary["devices"] == 2 and len(ran.metrics) > 3
+def test_devices_are_no_part_of_the_environment():
+    one, two = (environment.describe(make_mesh(devices, ordered=True)) for devices in (1, 2))
+    assert one == two and one != environment.describe(make_mesh(1))
+
+
+@pytest.mark.parametrize(
+    "setting, text",
+    [
+        ({"solver__method": "dual_pcg"}, "solver.method = 'dual_pcg'"),
+        ({"solver__shard_vectors": True}, "shard_vectors"),
+    ],
+)
+def test_what_has_no_fixed_order_is_refused(runs, setting, text):
+    with pytest.raises(
+        InputError, match=f"cluster.reproducible = true does not support .*{text}.*: leave one of them out"
+    ):
+        runs.config(**SETTINGS | setting)
