@@ -1,6 +1,6 @@
 """The mesh of devices, programs that run on it, and arrays that are replicated over it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,24 +19,35 @@ CPU_MEMORY = 2**34  # bytes that each device of a CPU is taken to have
 def make_mesh(devices: int = 0, ordered: bool = False) -> Mesh:
     """A mesh with the axis "points" over the first `devices` devices of all processes; 0 takes all devices.
 
-    ordered: its sums over points have an order that does not depend on the devices (``fixed_order``).
+    ordered: as of ``mesh_over``.
 
-    Raises InputError if there are fewer devices, if several processes would leave a device unused, or if their number
-    does not divide the parts of an ordered mesh.
+    Raises InputError if there are fewer devices, if several processes would leave one unused, and as ``mesh_over``.
     """
     present = jax.devices()
     if devices > len(present):
         raise InputError(f"devices = {devices}, but there are {len(present)}: lower it, or 0 for all of them")
     if devices and jax.process_count() > 1 and devices != len(present):
         raise InputError(f"devices = {devices} of {len(present)}: with several processes all must be used; set 0")
+    return mesh_over(present[: devices or len(present)], ordered)
+
+
+def mesh_over(devices: Sequence, ordered: bool = False) -> Mesh:
+    """The mesh over these devices.
+
+    ordered: its sums over points have an order that does not depend on the devices (``fixed_order``).
+
+    Raises InputError if their number does not divide the parts of an ordered mesh.
+    """
     # The mesh is built directly because jax.make_mesh refuses some allocations of several nodes.
-    used = np.array(present[: devices or len(present)])
     if not ordered:
-        return Mesh(used, (AXIS,))
-    if PARTS % len(used):
-        allowed = [2**k for k in range(PARTS.bit_length())]
-        raise InputError(f"cluster.reproducible = true needs {allowed} devices, and there are {len(used)}: set devices")
-    return Mesh(used[:, None], (AXIS, ORDERED))
+        return Mesh(np.array(devices), (AXIS,))
+    if PARTS % len(devices):
+        *few, most = (str(count) for count in range(1, PARTS + 1) if PARTS % count == 0)
+        raise InputError(
+            f"cluster.reproducible = true needs {', '.join(few)} or {most} devices, and here are {len(devices)}: "
+            "set devices, or start other processes"
+        )
+    return Mesh(np.array(devices)[:, None], (AXIS, ORDERED))
 
 
 def is_ordered(mesh: Mesh) -> bool:
