@@ -1,6 +1,6 @@
 """The mesh of devices, programs that run on it, and arrays that are replicated over it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,25 +9,55 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend.fixed_order import AXIS, ORDERED, PARTS
 from nivp_dist.backend.point_blocks import in_blocks
 from nivp_dist.errors import InputError
 
 CPU_MEMORY = 2**34  # bytes that each device of a CPU is taken to have
-AXIS = "points"  # the name of the mesh's only axis, over which the collocation points are split
 
 
-def make_mesh(devices: int = 0) -> Mesh:
-    """A mesh with one axis over the first `devices` devices of all processes; 0 takes all devices.
+def make_mesh(devices: int = 0, ordered: bool = False) -> Mesh:
+    """A mesh with the axis "points" over the first `devices` devices of all processes; 0 takes all devices.
 
-    Raises InputError if there are fewer devices, or if several processes would leave a device unused.
+    ordered: as of ``mesh_over``.
+
+    Raises InputError if there are fewer devices, if several processes would leave one unused, and as ``mesh_over``.
     """
     present = jax.devices()
     if devices > len(present):
         raise InputError(f"devices = {devices}, but there are {len(present)}: lower it, or 0 for all of them")
     if devices and jax.process_count() > 1 and devices != len(present):
         raise InputError(f"devices = {devices} of {len(present)}: with several processes all must be used; set 0")
+    return mesh_over(present[: devices or len(present)], ordered)
+
+
+def mesh_over(devices: Sequence, ordered: bool = False) -> Mesh:
+    """The mesh over these devices.
+
+    ordered: its sums over points have an order that does not depend on the devices (``fixed_order``).
+
+    Raises InputError if their number does not divide the parts of an ordered mesh.
+    """
     # The mesh is built directly because jax.make_mesh refuses some allocations of several nodes.
-    return Mesh(np.array(present[: devices or len(present)]), (AXIS,))
+    if not ordered:
+        return Mesh(np.array(devices), (AXIS,))
+    if PARTS % len(devices):
+        *few, most = (str(count) for count in range(1, PARTS + 1) if PARTS % count == 0)
+        raise InputError(
+            f"cluster.reproducible = true needs {', '.join(few)} or {most} devices, and here are {len(devices)}: "
+            "set devices, or start other processes"
+        )
+    return Mesh(np.array(devices)[:, None], (AXIS, ORDERED))
+
+
+def is_ordered(mesh: Mesh) -> bool:
+    """Whether the mesh's sums over points have an order that does not depend on its devices."""
+    return ORDERED in mesh.axis_names
+
+
+def multiple_of_points(mesh: Mesh) -> int:
+    """What the number of points on the mesh is padded to a multiple of: its devices, or its parts if it is ordered."""
+    return PARTS if is_ordered(mesh) else mesh.size
 
 
 def platform_of(mesh: Mesh) -> str:
@@ -54,6 +84,22 @@ def program(mesh: Mesh, function: Callable, *in_specs, out_specs: Any = P()) -> 
     velocity, which does not, is 0.13 of the 826 MB that it takes (p = 107,581, n = 16,384).
     """
     return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs))
+
+
+def whole_program(mesh: Mesh, function: Callable, out_specs: Any = None, static_argnames: Any = ()) -> Callable:
+    """A compiled function of global arrays that sums over points as XLA likes; out_specs: None leaves them to it, too.
+
+    On an ordered mesh all devices have all arrays and compute the same, so that how many they are changes nothing.
+    """
+    out = None if out_specs is None else NamedSharding(mesh, out_specs)
+    if not is_ordered(mesh):
+        return jax.jit(function, static_argnames=static_argnames, out_shardings=out)
+    everywhere = partial(jax.lax.with_sharding_constraint, shardings=NamedSharding(mesh, P()))
+
+    def on_every_device(*arguments, **keywords):
+        return everywhere(function(*everywhere(arguments), **keywords))
+
+    return jax.jit(on_every_device, static_argnames=static_argnames, out_shardings=out)
 
 
 def pointwise(mesh: Mesh, function: Callable, at_most: int = 0) -> Callable:

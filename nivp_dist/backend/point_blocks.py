@@ -5,12 +5,15 @@ sides of users' problems are covered.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
+
+from nivp_dist.backend.fixed_order import map_parts, sum_over_parts
 
 # Of the intermediate results of a function of points on one device. Larger blocks are not faster: a GPU is busy with a
 # hundredth of it. All shipped configurations stay below it, in one block.
@@ -25,6 +28,10 @@ def in_blocks(function: Callable, *arrays, at_most: int = 0):
         arrays: (n, ...) of one device. (Under `jit` alone, sharded arrays would be gathered: call it in `shard_map`.)
         at_most: points in a block; 0: as many as take MOST_BYTES (``peak_bytes``).
     """
+    return map_parts(partial(_in_blocks, function, at_most), *arrays)
+
+
+def _in_blocks(function: Callable, at_most: int, *arrays):
     n, size = len(arrays[0]), _block_size(function, arrays, at_most)
     if size == n:
         return function(*arrays)
@@ -37,6 +44,10 @@ def sum_in_blocks(function: Callable, weights, *arrays, at_most: int = 0):
 
     The last block is filled up with points of weight zero.
     """
+    return sum_over_parts(partial(_sum_in_blocks, function, at_most), weights, *arrays)
+
+
+def _sum_in_blocks(function: Callable, at_most: int, weights, *arrays):
     size = _block_size(function, (weights, *arrays), at_most)
     stacked = stack(weights, size), *(stack(leaf, size, "edge") for leaf in arrays)
     return sum_over(lambda block: function(*block), stacked)

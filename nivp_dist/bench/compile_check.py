@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from nivp_dist.backend.mesh import AXIS
+from nivp_dist.backend.mesh import AXIS, multiple_of_points
 from nivp_dist.bench import gpu_targets, hlo
 from nivp_dist.fitting.fit import DAMPING_FACTORS
 from nivp_dist.formatting import count as count_of
@@ -78,7 +78,7 @@ def examine(config: Config, gpu: str, count: int, report: Callable[[Program], An
 
     report: called with each program as soon as it is compiled. Raises InputError as ``gpu_targets.mesh_of``.
     """
-    mesh, problem = gpu_targets.mesh_of(gpu, count), registry.load(config.problem)
+    mesh, problem = gpu_targets.mesh_of(gpu, count, config.cluster.reproducible), registry.load(config.problem)
     config = with_gaussians(config, problem)
     network = network_of(config, problem)
     config, programs = with_chunk(with_points(config, network.size), network, gpu), []
@@ -221,7 +221,7 @@ class _Shapes:
         return self.whole(*key.shape, dtype=key.dtype)
 
     def points(self, n: int) -> Points:
-        n += -n % self.mesh.size
+        n += -n % multiple_of_points(self.mesh)
         return Points(self.sharded(n, self.network.dimension), self.sharded(n), self.sharded(n))
 
     def density(self, components: int) -> Density:

@@ -7,11 +7,10 @@ from importlib import metadata
 from typing import NamedTuple
 
 import jax
-import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from nivp_dist.backend.mesh import AXIS
+from nivp_dist.backend.mesh import mesh_over
 from nivp_dist.errors import InputError
 
 GPUS_PER_HOST = 8
@@ -68,10 +67,12 @@ device_description_str: "{target.name}"
 CUDA = {"12": 9, "13": 0}  # versions of CUDA for which jax has plugins, with the minor version described
 
 
-def mesh_of(gpu: str, count: int) -> Mesh:
+def mesh_of(gpu: str, count: int, ordered: bool = False) -> Mesh:
     """The mesh of `count` GPUs that are not there, eight on each host. Programs can be compiled for it, not run.
 
-    Raises InputError: an unknown GPU, a number that does not fill hosts, or no plugin.
+    ordered: as of ``backend.mesh.mesh_over``.
+
+    Raises InputError: an unknown GPU, a number that does not fill hosts or an ordered mesh, or no plugin.
     """
     if gpu not in TARGETS:
         raise InputError(f"--compile-for {gpu}: known are {', '.join(TARGETS)}")
@@ -82,7 +83,7 @@ def mesh_of(gpu: str, count: int) -> Mesh:
     description = DESCRIPTION.format(target=TARGETS[gpu], cuda=cuda, minor=CUDA[cuda])
     shape = f"1x{count // per_host}x{per_host}"
     topology = topologies.get_topology_desc(platform="cuda", target_config=description, topology=shape)
-    return Mesh(np.array(topology.devices), (AXIS,))
+    return mesh_over(topology.devices, ordered)
 
 
 def _cuda() -> str:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend.fixed_order import sum_over_devices
 from nivp_dist.galerkin.norms import square
 from nivp_dist.galerkin.velocity import Galerkin
 
@@ -26,17 +27,17 @@ def relative_errors(galerkin: Galerkin, scored: int | None = None) -> Callable:
 
     The errors are relative to `size`, a norm, or where it is zero to the norm of the target.
     """
-    network, axis = galerkin.network, galerkin.axis
+    network = galerkin.network
 
     def errors(thetas, points, target, size):
         target = target[:, :scored]
-        scale = 1.0 if network.log_density else jax.lax.psum(square(points, target), axis)
+        scale = 1.0 if network.log_density else sum_over_devices(square(points, target))
         scale = jnp.where(size > 0, size**2, scale)
 
         def one(theta):
             misfit = galerkin.discretisation.field(theta, points.x)[:, :scored] - target
-            return jax.lax.psum(square(points, misfit), axis)
+            return sum_over_devices(square(points, misfit))
 
         return jnp.sqrt(jax.lax.map(one, thetas) / scale)
 
-    return galerkin.program(errors, P(), galerkin.points_spec, P(axis), P())
+    return galerkin.program(errors, P(), galerkin.points_spec, P(galerkin.axis), P())

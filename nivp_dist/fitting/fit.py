@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist.backend import random_keys
-from nivp_dist.backend.mesh import pointwise
+from nivp_dist.backend.mesh import pointwise, whole_program
 from nivp_dist.fitting.errors import misfit_of, relative_errors
 from nivp_dist.fitting.head import HeadTuning
 from nivp_dist.fitting.optimiser import OptimiserSteps
@@ -105,7 +105,7 @@ class Fitter:
         if settings.method != "gauss_newton":
             self._optimiser = OptimiserSteps(network, sampler, settings, target)
         self.stages = Stages(settings, bool(network.heads))
-        self._reweighted = jax.jit(_reweighted)
+        self._reweighted = whole_program(galerkin.mesh, _reweighted)
         self._misfit = misfit_of(galerkin)
         self._candidates, self._choice = jax.jit(_candidates), jax.jit(lambda rows, index: rows[index])
         self._head = HeadTuning(galerkin, settings.head_ridge)

@@ -5,10 +5,10 @@ sec. 5.1) a target that vanishes, or that the bias alone can meet, drives the we
 the derivatives by all layers below it: the tangent space is lost, and the residual of the velocity rises.
 """
 
-import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend.fixed_order import sum_over_devices
 from nivp_dist.backend.mesh import platform_of
 from nivp_dist.backend.point_blocks import sum_in_blocks
 from nivp_dist.galerkin.direct import solve_positive
@@ -31,7 +31,7 @@ class HeadTuning:
         return self._program(theta, points, misfit)
 
     def _tune(self, theta, points, misfit):
-        network, axis = self.galerkin.network, self.galerkin.axis
+        network = self.galerkin.network
         layers, start = [], 0
         for i in self.heads:
             layer = network.layers[i]
@@ -46,7 +46,7 @@ class HeadTuning:
 
         chunk = self.galerkin.discretisation.chunk
         sums = sum_in_blocks(normal_equations, points.weights, points.x, misfit, at_most=chunk)
-        matrix, b = jax.lax.psum(sums, axis)
+        matrix, b = sum_over_devices(sums)
         solution = solve_positive(matrix, self.ridge * jnp.trace(matrix), b)
         correction = jnp.zeros(network.size)
         for head, i in zip(layers, self.heads):

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from nivp_dist.backend.mesh import whole_program
 from nivp_dist.settings.fits import FitSettings
 
 ROUND = 100  # steps in a round
@@ -31,7 +32,7 @@ class OptimiserSteps:
         self._rule = getattr(optax, settings.optimiser)(schedule)
         flat, self._tree = ravel_pytree(self._rule.init(jnp.zeros(network.size)))
         self._dtype, self.first = flat.dtype, np.asarray(flat, np.float64)
-        self._program = jax.jit(self._steps)
+        self._program = whole_program(sampler.mesh, self._steps)
 
     def round(self, theta, optimiser, key, density, context):
         """theta (p,) and the state (q,) of the optimiser after one more round.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from nivp_dist.backend.mesh import pointwise
+from nivp_dist.backend.mesh import pointwise, whole_program
 from nivp_dist.errors import InputError
 from nivp_dist.problems.nonlocal_terms import further_arguments
 from nivp_dist.settings.automatic import first_step
@@ -46,7 +46,7 @@ def size_floor(settings: IntegratorSettings, network, problem, points, mesh: Mes
             f = f + network.lifting.rate(point, t)
         return network.as_field_rate(f, problem.initial(point))
 
-    size = jax.jit(rms)
+    size = whole_program(mesh, rms)
     at_start, rates_at = (_at_points(function, network, mesh) for function in (initial, rate))
     if (initial_size := float(size(at_start(None, points.x), points))) > 0:
         return SHARE * initial_size

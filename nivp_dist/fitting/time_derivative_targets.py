@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend.fixed_order import sum_over_devices, sum_over_parts
 from nivp_dist.backend.mesh import AXIS, program
 from nivp_dist.backend.point_blocks import in_blocks
 from nivp_dist.network.network import Network, build_network, restrict
@@ -105,8 +106,10 @@ class TimeDerivativeTargets:
         """As ``scales``, inside of `shard_map`, by all devices on their own points."""
         field = in_blocks(partial(source.field, context), points.x)
         rates = in_blocks(partial(self._rates, source, context), points.x)
-        weights = points.weights[:, None]
-        squares = jnp.sum(weights * field**2), jnp.sum(weights * rates**2, axis=0)
-        of_field, of_rates = jax.lax.psum(squares, AXIS)
+
+        def squares(weights, field, rates):
+            return jnp.sum(weights[:, None] * field**2), jnp.sum(weights[:, None] * rates**2, axis=0)
+
+        of_field, of_rates = sum_over_devices(sum_over_parts(squares, points.weights, field, rates))
         whole, norms = jnp.maximum(jnp.sqrt(of_field), size), jnp.sqrt(of_rates)
         return jnp.where(norms > 0, SHARE * whole / jnp.where(norms > 0, norms, 1.0), 1.0)

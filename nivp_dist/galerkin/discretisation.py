@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from nivp_dist.backend.mesh import AXIS, memory_of, platform_of
+from nivp_dist.backend.fixed_order import parts_here, sum_over_devices, sum_over_parts
+from nivp_dist.backend.mesh import AXIS, memory_of, multiple_of_points, platform_of
 from nivp_dist.backend.point_blocks import in_blocks
 from nivp_dist.galerkin.jacobian import Operator, largest_chunk
 from nivp_dist.network.network import Network
@@ -46,7 +47,8 @@ class Discretisation(NamedTuple):
     def operator(self, theta, points, basis=None, precision=jnp.float64) -> Operator:
         """J at theta (p,) on points, with respect to parameters in a basis (None: those of the network)."""
         weights, chunk = points.weights, self.chunk
-        return Operator.build(self.network, theta, points.x, weights, chunk, precision, basis, platform_of(self.mesh))
+        platform, parts = platform_of(self.mesh), parts_here()
+        return Operator.build(self.network, theta, points.x, weights, chunk, precision, basis, platform, parts)
 
     def rhs(self, theta, t, points):
         """The field's time derivative f at points and time t: (n, m) float64."""
@@ -65,14 +67,15 @@ class Discretisation(NamedTuple):
         x, weights = self._nodes() or (points.x, points.measure)
         u = self.network.solution(theta, t)
         densities = self._at_points(lambda point: problem.integrals(u, point.astype(network.dtype), t), x)
-        return (jax.lax.psum(weights @ densities, AXIS).astype(network.dtype),)
+        sums = sum_over_parts(jnp.matmul, weights, densities)
+        return (sum_over_devices(sums).astype(network.dtype),)
 
     def _nodes(self):
         """This device's share of the nodes of the problem's quadrature and their weights, or None."""
         if (rule := nodes(self.problem)) is None:
             return None
         x, weights = rule
-        padded = pad(Points(jnp.asarray(x), jnp.asarray(weights), jnp.asarray(weights)), self.mesh.size)
+        padded = pad(Points(jnp.asarray(x), jnp.asarray(weights), jnp.asarray(weights)), multiple_of_points(self.mesh))
         device = jax.lax.axis_index(AXIS)
         share = lambda array: array.reshape(self.mesh.size, -1, *array.shape[1:])[device]  # noqa: E731
         return share(padded.x), share(padded.measure)

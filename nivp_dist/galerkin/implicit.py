@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend.fixed_order import sum_over_devices
 from nivp_dist.backend.mesh import AXIS, program
 from nivp_dist.backend.point_blocks import sum_in_blocks
 from nivp_dist.galerkin.direct import solve_positive
 from nivp_dist.galerkin.discretisation import Discretisation
-from nivp_dist.galerkin.norms import ResidualCheck, square, unresolved_data
+from nivp_dist.galerkin.norms import ResidualCheck, masses, square, unresolved_data
 from nivp_dist.points.points import Points
 
 
@@ -121,7 +122,7 @@ class ImplicitSteps:
             return weighted.T @ rows, weighted.T @ misfit
 
         sums = sum_in_blocks(term, points.weights, points.x, equation.target, at_most=chunk)
-        matrix, gradient = jax.lax.psum(sums, AXIS)
+        matrix, gradient = sum_over_devices(sums)
         delta = solve_positive(matrix, damping * jnp.trace(matrix), gradient)
         values, change = jax.jvp(lambda theta: self._values(theta, equation), (theta,), (delta,))
         return Correction(delta, equation.target - values - change)
@@ -129,7 +130,7 @@ class ImplicitSteps:
     def _misfit(self, theta, equation: Equation, predicted):
         misfit = equation.target - self._values(theta, equation)
         squares = jnp.stack([square(equation.points, each) for each in (misfit, misfit - predicted)])
-        return Misfit(*jnp.sqrt(jax.lax.psum(squares, AXIS)))
+        return Misfit(*jnp.sqrt(sum_over_devices(squares)))
 
     def _combination(self, thetas, coefficients, points):
         return jnp.tensordot(coefficients, self._fields(thetas, points.x), axes=1)
@@ -137,16 +138,16 @@ class ImplicitSteps:
     def _differences(self, thetas, coefficients, points):
         combined = jnp.tensordot(coefficients, self._fields(thetas, points.x), axes=1)
         squares = jnp.stack([square(points, each) for each in combined])
-        return jnp.sqrt(jax.lax.psum(squares, AXIS))
+        return jnp.sqrt(sum_over_devices(squares))
 
     def _size(self, theta, t, points):
         solution = self.discretisation.solution_field(theta, t, points.x)
-        return jnp.sqrt(jax.lax.psum(square(points, solution), AXIS))
+        return jnp.sqrt(sum_over_devices(square(points, solution)))
 
     def _first_difference(self, new, theta, t, h, points):
         before, after = self._fields(jnp.stack([theta, new]), points.x)
         change = after - before - h * self.discretisation.rhs(theta, t, points)
-        return jnp.sqrt(jax.lax.psum(square(points, change), AXIS))
+        return jnp.sqrt(sum_over_devices(square(points, change)))
 
     def _check(self, new, thetas, coefficients, gamma, t, points) -> ResidualCheck:
         """The equation on points that theta was not fitted to.
@@ -160,8 +161,8 @@ class ImplicitSteps:
         mass = points.measure * jnp.linalg.norm(it.values(new, t, points.x).astype(jnp.float64), axis=-1)
         solution = it.solution_field(new, t, points.x)
         squares = jnp.stack([square(points, each) for each in (misfit, f, solution)])
-        sums = jnp.stack([jnp.sum(mass), jnp.sum(mass**2), jnp.sum(points.measure > 0)])
-        (misfit, f, size), sums = jax.lax.psum((squares, sums), AXIS)
+        sums = masses(points, mass)
+        (misfit, f, size), sums = sum_over_devices((squares, sums))
         ratio = lambda a, b: a / jnp.where(b > 0, b, 1.0)  # noqa: E731
         residual, rate = jnp.sqrt(ratio(misfit, f)), jnp.sqrt(ratio(misfit, size))
         return ResidualCheck(residual, rate, ratio(sums[0] ** 2, sums[1] * sums[2]))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from nivp_dist.backend import point_blocks
+from nivp_dist.backend.fixed_order import map_parts, sum_over_parts
 from nivp_dist.galerkin import blocks
 
 # Points in a block on a CPU, by the bytes of a number. Measured on one core (512 KiB of L2): products in blocks of 512
@@ -48,6 +49,7 @@ class Operator(NamedTuple):
         basis: of the parameters (``frames.Basis``); None: that of the network's own parameters.
         coarse: None, or a key of COARSE: how factors of matrix products with one vector are rounded; dtype is float32.
         platform: of the devices, "cpu" or "gpu": the blocks depend on it. The default backend may be another one.
+        parts: into which the points are divided, each with blocks of its own (``fixed_order``); 0: they are not.
     """
 
     network: Any
@@ -60,10 +62,11 @@ class Operator(NamedTuple):
     basis: Any = None
     coarse: str | None = None
     platform: str = "cpu"
+    parts: int = 0
 
     @classmethod
     def build(
-        cls, network, theta, x, weights, chunk: int = 0, precision=jnp.float64, basis=None, platform: str = "cpu"
+        cls, network, theta, x, weights, chunk=0, precision=jnp.float64, basis=None, platform="cpu", parts=0
     ) -> "Operator":
         """The operator at theta (p,), x (n, d), weights (n,).
 
@@ -73,13 +76,18 @@ class Operator(NamedTuple):
         coarse = precision if precision in COARSE else None
         dtype = jnp.dtype(jnp.float32 if coarse else precision)
         if chunk and chunk < len(x):
-            return cls(network, theta, x, weights, None, chunk, dtype, basis, coarse, platform)
+            chunk = min(chunk, len(x) // max(parts, 1))
+            return cls(network, theta, x, weights, None, chunk, dtype, basis, coarse, platform, parts)
 
         def block(x):
             return _cast(blocks.lay_out(network.factors(theta, x, basis)[1]), dtype)
 
-        stacked = point_blocks.stack(x, block_size(network.layers, len(x), dtype, platform), "edge")
-        return cls(network, theta, x, weights, point_blocks.map_over(block, stacked), 0, dtype, basis, coarse, platform)
+        def stacked(x):
+            size = block_size(network.layers, len(x), dtype, platform)
+            return point_blocks.map_over(block, point_blocks.stack(x, size, "edge"))
+
+        factors = map_parts(stacked, x) if parts else stacked(x)
+        return cls(network, theta, x, weights, factors, 0, dtype, basis, coarse, platform, parts)
 
     def at_points(self, x, weights) -> "Operator":
         """The operator at other points, which are all held at once."""
@@ -180,6 +188,8 @@ class Operator(NamedTuple):
 
     def point_factors(self):
         """A (n, rows) and D (n, k, columns) of each layer, for all points at once, whatever the chunk."""
+        if self.parts:
+            return self._by_parts(map_parts, Operator.point_factors)
         whole = self.at_points(self.x, self.weights) if self.factors is None else self
 
         def unstack(leaf):
@@ -189,12 +199,21 @@ class Operator(NamedTuple):
 
     # Blocks ---------------------------------------------------------------------------------------
 
+    def _by_parts(self, combine, function, *arrays):
+        """``map_parts`` or ``sum_over_parts`` of function(operator of a part, *the part's arrays)."""
+        part = lambda x, weights, factors: self._replace(x=x, weights=weights, factors=factors, parts=0)  # noqa: E731
+        of_part = lambda held, *arrays: function(part(*held), *arrays)  # noqa: E731
+        return combine(of_part, (self.x, self.weights, self.factors), *arrays)
+
     @property
     def _multiply(self):
         return partial(_coarse, self.coarse) if self.coarse else jnp.matmul
 
     def _at_each_point(self, term):
         """term(block) (..., B) for all blocks, as one array (..., n)."""
+        if self.parts:
+            values = self._by_parts(map_parts, lambda part: jnp.moveaxis(part._at_each_point(term), -1, 0))
+            return jnp.moveaxis(values, 0, -1)
         if self.factors is None:
             stacked = point_blocks.stack(self.x, self.chunk, "edge")
             values = point_blocks.map_over(lambda x: self.at_points(x, jnp.ones(len(x)))._at_each_point(term), stacked)
@@ -208,6 +227,8 @@ class Operator(NamedTuple):
 
         Blocks are filled up with points of weight zero: a term must be zero where its weights are.
         """
+        if self.parts:
+            return self._by_parts(sum_over_parts, lambda part, *arrays: part._sum(term, *arrays, size=size), *arrays)
         if self.factors is None:
 
             def chunk(arrays):

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from nivp_dist.backend.mesh import AXIS
+from nivp_dist.backend.fixed_order import sum_over_devices
+from nivp_dist.backend.mesh import AXIS, is_ordered, multiple_of_points
 from nivp_dist.galerkin import direct, kernel, nystrom, pcg
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.methods import choose_method
@@ -53,7 +54,8 @@ class LinearSolver:
     def __init__(self, discretisation: Discretisation, solver: SolverSettings, fitting: bool, rate_rtol: float):
         self.network, mesh = discretisation.network, discretisation.mesh
         self.solver, self.points, self.devices = solver, number_of_points(discretisation.sampling), mesh.size
-        self.method = choose_method(solver, self.network, self.points, fitting, self.devices)
+        self.method = choose_method(solver, self.network, self.points, fitting, self.devices, is_ordered(mesh))
+        self.padding = multiple_of_points(mesh)
         self.rtol, self.rate_rtol = (LEAST_RESIDUAL, rate_rtol) if solver.rtol == "auto" else (solver.rtol, 0.0)
         size, sharded = self.network.size, solver.shard_vectors
         self.vectors = Sharded(size, AXIS, self.devices) if sharded else Whole(size, AXIS)
@@ -103,7 +105,7 @@ class LinearSolver:
         Where more are drawn than were planned (sampling.adapt_points), "dual" gives way to "primal" if its matrix is
         the larger one: with four times the points it would have sixteen times the entries.
         """
-        outgrown = drawn >= self.points + self.devices and drawn * self.network.outputs > self.network.size
+        outgrown = drawn >= self.points + self.padding and drawn * self.network.outputs > self.network.size
         return "primal" if self.method == "dual" and outgrown else self.method
 
     # Conjugate gradients --------------------------------------------------------------------------
@@ -133,7 +135,7 @@ class LinearSolver:
 
         def product(alpha, in_float64):
             r = kernel.unweighted(alpha, root, outputs)
-            v = jax.lax.psum(_either(in_float64, exact, operator, lambda each: each.transpose(r)), AXIS)
+            v = sum_over_devices(_either(in_float64, exact, operator, lambda each: each.transpose(r)))
             rate = _either(in_float64, exact, operator, lambda each: each.apply(v))
             return root * rate.reshape(-1) + mu * alpha
 
@@ -143,7 +145,7 @@ class LinearSolver:
             guess,
             self.stopping_rule(regularisation.iteration_limit),
         )
-        v = jax.lax.psum(exact.transpose(kernel.unweighted(solution.x, root, outputs)), AXIS)
+        v = sum_over_devices(exact.transpose(kernel.unweighted(solution.x, root, outputs)))
         return Solved(v, solution.x, solution.iterations, solution.residual, solution.code)
 
     # Direct solves --------------------------------------------------------------------------------
@@ -154,7 +156,7 @@ class LinearSolver:
             return self._dual(operators, f, weights)
         exact, operator = operators
         # One all-reduce carries the parts of the matrix and the right-hand side.
-        parts, b = jax.lax.psum((operator.matrix_parts(), exact.transpose(f)), AXIS)
+        parts, b = sum_over_devices((operator.matrix_parts(), exact.transpose(f)))
         matrix = operator.assemble(parts)
         return lambda mu: direct.solve_positive(matrix, mu, b)
 
@@ -171,7 +173,7 @@ class LinearSolver:
             # Padding has a zero row and column: mu on the diagonal keeps it positive definite.
             alpha = direct.solve_positive(matrix, mu, s)
             own = jax.lax.dynamic_slice_in_dim(alpha, jax.lax.axis_index(AXIS) * len(root), len(root))
-            return jax.lax.psum(exact.transpose(kernel.unweighted(own, root, outputs)), AXIS)
+            return sum_over_devices(exact.transpose(kernel.unweighted(own, root, outputs)))
 
         return solve
 

@@ -36,7 +36,7 @@ PRODUCT, STREAM, BUILD = 2.0, 10.0, 1.5
 
 
 def choose_method(
-    solver: SolverSettings, network: Network, points: int, fitting: bool = False, devices: int = 1
+    solver: SolverSettings, network: Network, points: int, fitting: bool = False, devices: int = 1, ordered=False
 ) -> str:
     """The method of the settings; for "auto" the one with the fewest operations for a velocity.
 
@@ -54,12 +54,14 @@ def choose_method(
 
     Args:
         points: over all devices. fitting: for a round of a fit, which solves for FIT_SOLVES dampings.
+        ordered: on an ordered mesh (``backend.mesh``), which "dual_pcg" does not support.
     """
     if solver.method != "auto":
         return solver.method
     solves, mu = (FIT_SOLVES, FIT_MU) if fitting else (1, solver.mu)
     work = _work(network, points, mu, solves, initial_rank("dual_pcg", network, solver.mu, solver.max_rank))
     possible = [method for method in work if _fits_into_memory(method, network, points, devices)]
+    possible = [method for method in possible if not (ordered and method == "dual_pcg")]
     solved = [method for method in possible if _iterations(method, mu) <= solver.max_iterations]
     return min(solved or possible, key=work.__getitem__)
 

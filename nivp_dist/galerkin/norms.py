@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nivp_dist.backend.mesh import AXIS
+from nivp_dist.backend.fixed_order import sum_over_devices, sum_over_parts
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.points.points import error_weights
 
@@ -47,7 +47,20 @@ class ResidualCheck(NamedTuple):
 
 def square(points, values):
     """This device's part of |values|^2 = sum_i w_i |values_i|^2, for values (n, m)."""
-    return jnp.sum(points.weights[:, None] * values.astype(jnp.float64) ** 2)
+    return sum_over_parts(_square, points.weights, values)
+
+
+def _square(weights, values):
+    return jnp.sum(weights[:, None] * values.astype(jnp.float64) ** 2)
+
+
+def masses(points, mass):
+    """This device's part of the sums that give the coverage of ``ResidualCheck``, for m = mass (n,): (3,)."""
+    return sum_over_parts(_masses, mass, points.measure)
+
+
+def _masses(mass, measure):
+    return jnp.stack([jnp.sum(mass), jnp.sum(mass**2), jnp.sum(measure > 0)])
 
 
 def step_norms(discretisation: Discretisation, theta, t, new, e, increment, increment_error, points) -> StepNorms:
@@ -71,7 +84,7 @@ def step_norms(discretisation: Discretisation, theta, t, new, e, increment, incr
     weighted, size = _error_norm(network, points, discretisation.solution_field(theta, t, points.x))
     values = (discretisation.rate(theta, e, points), increment_error, after - before - increment, size)
     squares = jnp.stack([square(weighted, each) for each in values])
-    embedded, of_field, defect, scale = jnp.sqrt(jax.lax.psum(squares, AXIS))
+    embedded, of_field, defect, scale = jnp.sqrt(sum_over_devices(squares))
     larger = jnp.maximum(embedded, of_field)
     share = embedded / jnp.where(larger > 0, larger, 1.0)
     error = jnp.maximum(embedded, share * defect)  # NaN if one of them is NaN
@@ -97,7 +110,7 @@ def unresolved_data(discretisation: Discretisation, t, h, points):
     nodes = zip((t + h * (1 + GAUSS_NODES) / 2).astype(jnp.float64), h * GAUSS_WEIGHTS / 2)
     change = values(lifting, t + h) - values(lifting, t)
     explained = sum(weight * values(lifting.rate, at) for at, weight in nodes)
-    return jnp.sqrt(jax.lax.psum(square(points, network.as_field(change - explained)), AXIS))
+    return jnp.sqrt(sum_over_devices(square(points, network.as_field(change - explained))))
 
 
 def check_residual(discretisation: Discretisation, theta, t, v, points) -> ResidualCheck:
@@ -107,11 +120,10 @@ def check_residual(discretisation: Discretisation, theta, t, v, points) -> Resid
     mass = points.measure * jnp.linalg.norm(discretisation.values(theta, t, points.x).astype(jnp.float64), axis=-1)
     squares = [square(points, misfit), square(points, f)]
     squares += [square(weighted, values) for values in (misfit, size)]
-    masses = [jnp.sum(mass), jnp.sum(mass**2), jnp.sum(points.measure > 0)]
-    squares, masses = jax.lax.psum((jnp.stack(squares), jnp.stack(masses)), AXIS)
+    squares, sums = sum_over_devices((jnp.stack(squares), masses(points, mass)))
     ratio = lambda a, b: a / jnp.where(b > 0, b, 1.0)  # noqa: E731
     residual, rate = (jnp.sqrt(ratio(squares[i], squares[j])) for i, j in ((0, 1), (2, 3)))
-    return ResidualCheck(residual, rate, ratio(masses[0] ** 2, masses[1] * masses[2]))
+    return ResidualCheck(residual, rate, ratio(sums[0] ** 2, sums[1] * sums[2]))
 
 
 def residual_squares(discretisation: Discretisation, theta, t, v, points):

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend.fixed_order import sum_over_devices
 from nivp_dist.backend.mesh import AXIS, to_host
 from nivp_dist.galerkin import kernel, nystrom
 from nivp_dist.galerkin.methods import PROBE_STEPS, PROBES, RHS_STEPS, decomposes, measurement_rank
@@ -109,7 +110,7 @@ class SpectrumPrograms:
 
     def _eigen(self, theta, t, points, basis) -> Eigen:
         operator, f = self._equation(theta, t, points, basis)
-        parts, b = jax.lax.psum((operator.matrix_parts(), operator.transpose(f)), AXIS)
+        parts, b = sum_over_devices((operator.matrix_parts(), operator.transpose(f)))
         values, vectors = jnp.linalg.eigh(operator.assemble(parts))
         square, squares = b @ b, vectors**2
         layers = [jnp.sum(squares[layer.start : layer.stop], axis=0) for layer in self.layers]
@@ -130,7 +131,7 @@ class SpectrumPrograms:
 
     def _probe(self, operator, mu, z, coefficients, w) -> Probe:
         square = w @ w
-        product = jax.lax.psum(operator.normal(w), AXIS)
+        product = sum_over_devices(operator.normal(w))
         layers = jnp.stack([z[each.start : each.stop] @ w[each.start : each.stop] for each in self.layers])
         return Probe(coefficients, layers, (w @ product + mu * square) / jnp.where(square > 0, square, 1.0))
 
@@ -149,7 +150,7 @@ class SpectrumPrograms:
         """mu (M + mu)^-1 z = z - S^T (K + mu)^-1 S z, so that the iteration is the one of "dual_pcg"."""
         mu, outputs = regularisation.mu, self.galerkin.network.outputs
         root = kernel.roots(operator.weights, outputs)
-        back = lambda alpha: jax.lax.psum(operator.transpose(kernel.unweighted(alpha, root, outputs)), AXIS)  # noqa: E731
+        back = lambda alpha: sum_over_devices(operator.transpose(kernel.unweighted(alpha, root, outputs)))  # noqa: E731
         samples = lambda v: root * operator.apply(v).reshape(-1)  # noqa: E731
         applied = kernel.preconditioner(regularisation.factor, mu, AXIS)
         product = lambda alpha: samples(back(alpha)) + mu * alpha  # noqa: E731

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend import random_keys
+from nivp_dist.backend.fixed_order import sum_over_devices, sum_over_parts
 
 COLUMNS = 64  # of a sharded sketch that are gathered on a device at once: they bound its memory to 64 p numbers
 
@@ -32,7 +33,7 @@ class Whole:
 
     def sum(self, local):
         """This device's part of the sum over devices of a vector (p,)."""
-        return jax.lax.psum(local, self.axis)
+        return sum_over_devices(local, self.axis)
 
     def part(self, vector):
         """This device's part of a vector (p,)."""
@@ -75,7 +76,7 @@ class Samples:
 
     def dots(self, *pairs):
         """a . b of pairs of vectors: (number of pairs,)."""
-        return jax.lax.psum(local_dots(*pairs), self.axis)
+        return sum_over_devices(sum_over_parts(local_dots, *pairs), self.axis)
 
 
 class Sharded(Whole):

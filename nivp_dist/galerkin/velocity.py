@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend.fixed_order import sum_over_devices
 from nivp_dist.backend.mesh import AXIS, program
 from nivp_dist.galerkin import kernel, norms, not_finite, nystrom
 from nivp_dist.galerkin.discretisation import Discretisation
@@ -161,7 +162,7 @@ class Galerkin:
     def _regularisation(self, theta, points, key, *, rank, adapted_basis):
         basis = self._whitening_basis(theta, points) if adapted_basis else None
         operator = self.operators(theta, points, basis)[1]
-        traces = jax.lax.psum(operator.traces(), AXIS)
+        traces = sum_over_devices(operator.traces())
         if basis is not None and self.solver.equal_shares:
             basis = basis._replace(scales=balanced(traces))
             operator, traces = self.operators(theta, points, basis)[1], traces * basis.scales**2
@@ -199,7 +200,7 @@ class Galerkin:
         v = self.network.from_basis(solved.v, basis)
         if self.discretisation.norm == "energy":
             rate = self.discretisation.rate(theta, v, points)
-        misfit, f_square = jax.lax.psum(squares, AXIS)
+        misfit, f_square = sum_over_devices(squares)
         residual = jnp.sqrt(misfit / jnp.where(f_square > 0, f_square, 1.0))
         guess = solved.next_guess if self.method == "dual_pcg" else v
         return Velocity(v, rate, residual, jnp.sqrt(f_square), solved.iterations, solved.residual, solved.code, guess)

@@ -4,11 +4,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend import random_keys
-from nivp_dist.backend.mesh import AXIS
+from nivp_dist.backend.mesh import AXIS, whole_program
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.points import selection
 from nivp_dist.points.mixture import Density
@@ -36,10 +35,10 @@ class StepPoints:
 
     def __init__(self, settings: SamplingSettings, sampler: Sampler, galerkin: Galerkin, t_start: float = 0.0):
         self.settings, self.sampler, self.galerkin = settings, sampler, galerkin
-        sharding = NamedSharding(galerkin.mesh, P(AXIS))
-        self._select_by_residual = jax.jit(self._by_residual, static_argnames="n", out_shardings=sharding)
-        self._select_by_solution = jax.jit(self._by_solution, static_argnames="n", out_shardings=sharding)
-        self._at_ends = jax.jit(_at_ends, out_shardings=sharding)
+        mesh, split = galerkin.mesh, P(AXIS)
+        self._select_by_residual = whole_program(mesh, self._by_residual, split, static_argnames="n")
+        self._select_by_solution = whole_program(mesh, self._by_solution, split, static_argnames="n")
+        self._at_ends = whole_program(mesh, _at_ends, split)
         self.paths = Paths(galerkin.problem, sampler, t_start) if settings.method == "paths" else None
 
     def draw(self, present: Present, key, n: int, selection_key=None) -> Points:

@@ -96,7 +96,7 @@ class Scorer:
     def score(self, theta, density: Density, t: float, number: int) -> Score:
         """The score of theta (p,) at time t; number: of the output, which decides the points."""
         evaluated = self._evaluate(random_keys.evaluation_key(self.key, number), density, theta, t)
-        # Padding to a multiple of the devices is removed.
+        # Padding is removed.
         evaluated = jax.tree.map(lambda leaf: np.asarray(to_host(leaf), np.float64)[: self.points], evaluated)
         x, measure, u, log, gaussians, integrands = evaluated
         mass_at = measure * u[:, 0]

@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nivp_dist.backend.fixed_order import sum_over_devices, sum_over_parts
+
 
 class Frame(NamedTuple):
     """z = K (xi - mean): mean (d,), matrix K (d, d), lower triangular in the frames of ``fit``."""
@@ -78,10 +80,11 @@ def fit(xi, mass, axis: str) -> Frame:
     Where the points, or those with mass, are too few for a positive definite covariance: z = xi.
     """
     xi, mass = xi.astype(jnp.float64), mass.astype(jnp.float64)
-    total, first = jax.lax.psum((jnp.sum(mass), mass @ xi), axis)
+    total, first = sum_over_devices(sum_over_parts(lambda mass, xi: (jnp.sum(mass), mass @ xi), mass, xi), axis)
     mean = first / total
     offset = xi - mean
-    covariance = jax.lax.psum((mass[:, None] * offset).T @ offset, axis) / total
+    products = sum_over_parts(lambda mass, offset: (mass[:, None] * offset).T @ offset, mass, offset)
+    covariance = sum_over_devices(products, axis) / total
     matrix = jnp.linalg.inv(jnp.linalg.cholesky(covariance))
     usable = jnp.all(jnp.isfinite(matrix))
     return Frame(jnp.where(usable, mean, 0.0), jnp.where(usable, matrix, jnp.eye(xi.shape[1])))

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend import random_keys
-from nivp_dist.backend.mesh import AXIS, pointwise, program
+from nivp_dist.backend.fixed_order import map_parts
+from nivp_dist.backend.mesh import AXIS, pointwise, program, whole_program
 from nivp_dist.errors import InputError, RunFailed
 from nivp_dist.points import selection
 from nivp_dist.points.mixture import Density
@@ -63,7 +63,7 @@ class Paths:
             )
         mesh = sampler.mesh
         self._log_initial = pointwise(mesh, lambda _, x: jnp.log(jax.vmap(problem.initial)(x)))
-        self._starts = jax.jit(self._choose, static_argnames="n", out_shardings=NamedSharding(mesh, P(AXIS)))
+        self._starts = whole_program(mesh, self._choose, P(AXIS), static_argnames="n")
         self._walk = program(mesh, self._along_paths, P(), P(), P(AXIS), P(AXIS), out_specs=(P(AXIS), P()))
 
     def draw(self, key, initial_density: Density, t: float, n: int) -> Ends:
@@ -90,7 +90,8 @@ class Paths:
         """
         rows = jax.lax.axis_index(AXIS) * len(x) + jnp.arange(len(x))
         widths = jnp.where(is_sample, 1.0, jnp.sqrt(self.settings.inflation))[:, None]
-        x = along(self.problem, key, x, rows, self.t_start, t, self.settings.path_steps, widths)
+        times = self.t_start, t, self.settings.path_steps
+        x = map_parts(lambda x, rows, widths: along(self.problem, key, x, rows, *times, widths), x, rows, widths)
         return x, jax.lax.psum(jnp.sum(~jnp.isfinite(x).all(axis=-1)), AXIS)
 
 

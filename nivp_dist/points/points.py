@@ -10,7 +10,7 @@ class Points(NamedTuple):
     """Collocation points, sharded over the mesh.
 
     Attributes:
-        x: (n, d), n a multiple of the number of devices; padding repeats a point with weight zero.
+        x: (n, d), n a multiple of ``mesh.multiple_of_points``; padding repeats a point with weight zero.
         weights: (n,), sum one: quadrature weights of the norm in which the residual is minimised.
         measure: (n,): sum(measure * g(x)) estimates the integral of g over the domain. `weights` is
             proportional to it unless the field is log u.
@@ -40,7 +40,7 @@ def effective_sample_size(weights):
 
 
 def pad(points: Points, multiple: int) -> Points:
-    """The points with copies of the first one, of weight and measure zero, up to a multiple of the devices."""
+    """The points with copies of the first one, of weight and measure zero, up to a multiple."""
     extra = -len(points.x) % multiple
     if extra == 0:
         return points

@@ -21,11 +21,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend import random_keys
-from nivp_dist.backend.mesh import AXIS, pointwise, replicate
+from nivp_dist.backend.mesh import AXIS, multiple_of_points, pointwise, replicate, whole_program
 from nivp_dist.errors import InputError
 from nivp_dist.points.annealing import annealed, fitted_mixture
 from nivp_dist.points.low_discrepancy import MOST_DIMENSIONS, shifted_sequence
@@ -90,18 +90,17 @@ class Sampler:
         self.settings, self.domain, self.log_density, self.squares = settings, domain, log_density, squares
         self.mesh = mesh
         # A density is replicated over the devices, wherever it comes from: one program then serves all calls.
-        self.fit = jax.jit(self._fit, out_shardings=NamedSharding(mesh, P()))
+        self.fit = whole_program(mesh, self._fit, P())
         self._programs = {}
 
     def draw(self, key, density: Density, n: int | None = None) -> Points:
-        """n points (default sampling.points), sharded, padded to a multiple of the devices."""
+        """n points (default sampling.points), sharded and padded (``mesh.multiple_of_points``)."""
         return self.program(number_of_points(self.settings) if n is None else n)(key, density)
 
     def program(self, n: int):
         """The compiled program that draws n points: (key, density) -> Points."""
         if n not in self._programs:
-            sharding = NamedSharding(self.mesh, P(AXIS))
-            self._programs[n] = jax.jit(partial(self.draw_traced, n=n), out_shardings=sharding)
+            self._programs[n] = whole_program(self.mesh, partial(self.draw_traced, n=n), P(AXIS))
         return self._programs[n]
 
     def start(self, key, values: Callable, samples: Callable | None = None) -> Density:
@@ -119,8 +118,8 @@ class Sampler:
             if x.shape != (PILOT_POINTS, d) or not np.isfinite(np.asarray(x)).all():
                 raise InputError(f"initial_samples(key, n) must give finite numbers (n, {d}), not {x.shape}")
             return self._separated(key, x)
-        density, everywhere = self.broadest(), NamedSharding(self.mesh, P())
-        effective = jax.jit(effective_sample_size, out_shardings=everywhere)
+        density = self.broadest()
+        effective = whole_program(self.mesh, effective_sample_size, P())
         for round_ in range(PILOT_ROUNDS - 1):
             points = self.draw(random_keys.pilot_round_key(key, round_), density, PILOT_POINTS)
             found = evaluate(None, points.x)
@@ -151,7 +150,7 @@ class Sampler:
         """The integral of |values(x)| by points of the density, and its standard error."""
         points = self.draw(key, density, PILOT_POINTS)
         parts = points.measure * _sizes(pointwise(self.mesh, lambda _, x: values(x))(None, points.x))
-        sums = jax.jit(lambda parts: (jnp.sum(parts), jnp.sum(parts**2)), out_shardings=NamedSharding(self.mesh, P()))
+        sums = whole_program(self.mesh, lambda parts: (jnp.sum(parts), jnp.sum(parts**2)), P())
         mass, squares = map(float, sums(parts))
         return mass, max(squares - mass**2 / PILOT_POINTS, 0.0) ** 0.5
 
@@ -195,7 +194,7 @@ class Sampler:
             x, intensity = self._with_broad_part(gaussian, z, inflated, factors, parts)
         kernels = component_log_densities(inflated, x)
         intensity = intensity + jnp.sum(parts.counts[1:] * jnp.exp(kernels), axis=-1)
-        return pad(self._weighted(x, 1.0 / intensity), self.mesh.size)
+        return pad(self._weighted(x, 1.0 / intensity), multiple_of_points(self.mesh))
 
     def _uniform_share(self) -> float:
         return uniform_fraction(self.settings, field=self.squares and bool(self.domain.bounded_axes))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from nivp_dist.backend.mesh import AXIS
+from nivp_dist.backend.mesh import AXIS, is_ordered, multiple_of_points
 from nivp_dist.points.points import Points
 
 
@@ -79,7 +79,7 @@ def select_from_both(key, part_key, candidates: Points, log_values, n: int, mesh
     by_values = jax.nn.softmax(jnp.where(drawn, log_values + jnp.log(candidates.measure), -jnp.inf))
     equal = share / jnp.sum(drawn)
     chosen = _resample(key, candidates, (1 - share) * by_values + equal * drawn, n, mesh)
-    chance = jnp.pad(jax.random.uniform(part_key, (n,)), (0, -n % mesh.size))
+    chance = jnp.pad(jax.random.uniform(part_key, (n,)), (0, -n % multiple_of_points(mesh)))
     points = Points(chosen.points.x, chosen.is_drawn / n, _measure(chosen, n))
     return points, chance * chosen.probability > equal
 
@@ -99,11 +99,18 @@ def _resample(key, candidates: Points, probability, n: int, mesh: Mesh) -> _Chos
     Every device sums up the probabilities of its own candidates, and chooses where the positions of the resampling fall
     into its part of the whole; the others add zeros. Sent are k totals and the chosen points, which every device holds
     for a moment. XLA would compute a cumulative sum over a sharded array in windows of the whole length,
-    which are N^2 / k operations on each device.
+    which are N^2 / k operations on each device. On an ordered mesh every device has all candidates
+    (``mesh.whole_program``), and chooses among all of them.
     """
-    choose = partial(_choose, n=n, devices=mesh.size)
-    choose = jax.shard_map(choose, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=P(AXIS))
-    chosen, p = choose(jax.random.uniform(key), candidates, probability)
+    shift, multiple = jax.random.uniform(key), multiple_of_points(mesh)
+    if is_ordered(mesh):
+        cumulative = jnp.cumsum(probability)
+        index = _index(cumulative, _positions(shift, cumulative[-1], n, multiple))
+        chosen, p = jax.tree.map(lambda leaf: leaf[index], (candidates, probability))
+    else:
+        choose = partial(_choose, n=n, devices=multiple)
+        choose = jax.shard_map(choose, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=P(AXIS))
+        chosen, p = choose(shift, candidates, probability)
     return _Chosen(chosen, p, (jnp.arange(len(p)) < n).astype(p.dtype))
 
 
@@ -114,11 +121,9 @@ def _choose(shift, candidates: Points, probability, *, n: int, devices: int):
     device = jax.lax.axis_index(AXIS)
     start = jnp.where(device > 0, ends[device - 1], 0.0)
     cumulative = start + cumulative
-    position = (jnp.arange(n) + shift) / n * ends[-1]
-    position = jnp.pad(position, (0, -n % devices), mode="edge")  # padding repeats a point
+    position = _positions(shift, ends[-1], n, devices)
     is_own = jnp.searchsorted(ends[:-1], position, side="right") == device
-    # Sums in another order round differently, and a position may come to lie a rounding behind this device's last sum.
-    index = jnp.searchsorted(cumulative, jnp.minimum(position, jnp.nextafter(cumulative[-1], 0.0)), side="right")
+    index = _index(cumulative, position)
 
     def collect(leaf):
         taken = leaf[index]
@@ -126,3 +131,16 @@ def _choose(shift, candidates: Points, probability, *, n: int, devices: int):
         return jax.lax.psum_scatter(taken, AXIS, tiled=True)
 
     return jax.tree.map(collect, (candidates, probability))
+
+
+def _positions(shift, total, n: int, multiple: int):
+    """n evenly spread numbers in (0, total), padded to a multiple: padding repeats a point."""
+    return jnp.pad((jnp.arange(n) + shift) / n * total, (0, -n % multiple), mode="edge")
+
+
+def _index(cumulative, position):
+    """Where the positions fall into cumulative sums of probabilities.
+
+    Sums in another order round differently, and a position may come to lie a rounding behind the last sum.
+    """
+    return jnp.searchsorted(cumulative, jnp.minimum(position, jnp.nextafter(cumulative[-1], 0.0)), side="right")

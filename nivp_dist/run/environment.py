@@ -5,6 +5,7 @@ import platform
 
 from jax.sharding import Mesh
 
+from nivp_dist.backend.mesh import is_ordered
 from nivp_dist.cluster import channel, host
 from nivp_dist.storage import run_directory
 
@@ -13,12 +14,16 @@ def describe(mesh: Mesh) -> dict[str, str]:
     """The environment of the run, name -> text. Every process calls it.
 
     On CPUs it includes the number of cores of each process, because XLA splits sums over the cores, and the features of
-    the processor, for which it compiles.
+    the processor, for which it compiles. On an ordered mesh (``backend.mesh``) the numbers of devices and processes are
+    no part of it.
     """
     device = mesh.devices.flat[0]
     everyone = channel.current().gather([str(host.cores()), f"{host.model()}, features {host.digest_of_features()}"])
     facts = run_directory.versions() | {"Python": platform.python_version()} | host.options()
-    facts |= {"devices": f"{mesh.size} {device.device_kind}", "processes": str(len(everyone))}
+    if is_ordered(mesh):
+        facts["devices"] = device.device_kind
+    else:
+        facts |= {"devices": f"{mesh.size} {device.device_kind}", "processes": str(len(everyone))}
     if device.platform == "cpu":
         cores, processors = zip(*everyone)
         facts["CPU cores"] = ", ".join(sorted(set(cores), key=int))

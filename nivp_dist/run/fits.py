@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist.backend import random_keys
-from nivp_dist.backend.mesh import pointwise, replicate
+from nivp_dist.backend.mesh import pointwise, replicate, whole_program
 from nivp_dist.errors import RunFailed
 from nivp_dist.fitting.fit import DONE, FitState, Fitter
 from nivp_dist.fitting.size_floor import rms, size_floor
@@ -79,7 +79,7 @@ class Fits:
         self.refit = fitter(refit, self._present_target, min(refit.target, bound))
         solutions = {each: functools.partial(self._solution_field, each) for each in (self._initial, self._present)}
         self._solutions = {source: pointwise(self.mesh, solution) for source, solution in solutions.items()}
-        self._rms = jax.jit(rms)
+        self._rms = whole_program(self.mesh, rms)
         self._last_scales: tuple = (None, None, None, None)  # of a fit: phase, step, theta, Scales
 
     # Rounds ---------------------------------------------------------------------------------------

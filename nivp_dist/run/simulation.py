@@ -45,7 +45,7 @@ class Simulation:
         self.network = network = network_of(config, problem)
         own_checks.check(network)
         self.config = config = with_points(config, network.size)
-        self.problem, self.mesh = problem, make_mesh(config.devices)
+        self.problem, self.mesh = problem, make_mesh(config.devices, config.cluster.reproducible)
         self.output_times = output_times(config)
         squares = network.form == "direct"
         self.sampler = Sampler(config.sampling, problem.domain, network.log_density, self.mesh, squares=squares)

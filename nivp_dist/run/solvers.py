@@ -2,6 +2,7 @@
 
 from jax.sharding import Mesh
 
+from nivp_dist.backend.mesh import is_ordered
 from nivp_dist.errors import InputError
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.methods import ITERATIVE, MATRIX_ENTRIES, direct_method
@@ -51,8 +52,9 @@ class Solvers:
         return self._of_fits(network, points, self.config.solver)
 
     def iterative_of_fits(self, network: Network, points: int) -> Galerkin | None:
-        """The same by CG for the samples, for the rounds in which that is far cheaper; None if a method is set."""
-        if self.config.solver.method != "auto":
+        """The same by CG for the samples, for the rounds in which that is far cheaper; None if a method is set, and on
+        an ordered mesh, which it does not support."""
+        if self.config.solver.method != "auto" or is_ordered(self.mesh):
             return None
         solver = self.config.solver.model_copy(update={"method": "dual_pcg", "rank": "adaptive"})
         return self._of_fits(network, points, solver)

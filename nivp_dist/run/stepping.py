@@ -4,10 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from nivp_dist.backend import random_keys
+from nivp_dist.backend.mesh import whole_program
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.attempts import Start
 from nivp_dist.integration.solver_choice import Discretisation
@@ -45,7 +45,7 @@ class Stepping(ABC):
         self.sampling, self.restart, self.output_times = config.sampling, config.restart, output_times
         self._first_is_guessed = config.integrator.initial_step == "auto"
         self.points = StepPoints(config.sampling, sampler, galerkin, config.integrator.t_start)
-        self.single_numbers = jax.jit(_single_numbers)
+        self.single_numbers = whole_program(galerkin.mesh, _single_numbers)
 
     @abstractmethod
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:

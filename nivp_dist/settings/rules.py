@@ -133,10 +133,21 @@ def implicit_steps_are_supported(config):
             )
 
 
+def fixed_order_is_supported(config):
+    """Sums in a fixed order are formed by solvers whose vectors do not lie on the devices."""
+    for key, given in {
+        "solver.method = 'dual_pcg'": config.solver.method == "dual_pcg",
+        "solver.shard_vectors = true": config.solver.shard_vectors,
+    }.items():
+        if config.cluster.reproducible and given:
+            raise ValueError(f"cluster.reproducible = true does not support {key}: leave one of them out")
+
+
 def sections_agree(config):
-    """Output times lie within the run, every quadratic form has a component to start from, and implicit steps are
-    taken with what they support."""
+    """Output times lie within the run, every quadratic form has a component to start from, and implicit steps and sums
+    in a fixed order are taken with what they support."""
     implicit_steps_are_supported(config)
+    fixed_order_is_supported(config)
     gaussians, components = config.network.gaussians, config.sampling.components
     if gaussians not in (0, 1, components, "auto"):
         raise ValueError(
