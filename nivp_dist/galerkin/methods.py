@@ -33,10 +33,11 @@ MEASURED_SHARE = 1 / 50  # of the operations of the steps; what measurements of 
 # vector, in one of a matrix with a vector, and in the approximation of K. Measured on one and two cores (60 and 100
 # GFlop/s; p = 2,342 and 7,441, n = 9,000, ranks 384 and 512): 1.5 and 2.1, 5.6 and 10, 1 and 2.
 PRODUCT, STREAM, BUILD = 2.0, 10.0, 1.5
-# An iteration of a correction of an implicit step, over the same operations in an approximation: the derivatives of the
-# right-hand side are evaluated in every product, at the rate of memory.
-IMPLICIT_PRODUCT = 10.0
-IMPLICIT_ITERATIONS = 100  # that are assumed for a correction
+# A product of CG for a correction of an implicit step, and the explicit rows of an approximation: how many times longer
+# their operations take than those of matrix products. Measured on one core (heat in 2 dimensions, p = 523 and 2,041,
+# n = 3 p): IMPLICIT_TODO.
+IMPLICIT_PRODUCT, IMPLICIT_ROWS = 40.0, 120.0
+IMPLICIT_ITERATIONS = 50  # that are assumed for a correction: 14 to TODO were measured
 
 
 def choose_method(
@@ -196,13 +197,13 @@ def correction_work(network: Network, points: int) -> float:
 
 def iterative_work(network: Network, points: int, approximations: int, iterations: float, rank: int) -> float:
     """Operations of so many approximations of that rank, and of so many iterations, for corrections by CG."""
-    product = 4.0 * network.size
-    return points * network.outputs * product * (approximations * rank + IMPLICIT_PRODUCT * iterations)
+    products = iterations + approximations * products_per_approximation(rank)
+    return points * network.outputs * 4.0 * network.size * IMPLICIT_PRODUCT * products
 
 
 def products_per_approximation(rank: int) -> float:
     """How many CG iterations of a correction take the time of one approximation of that rank."""
-    return rank / IMPLICIT_PRODUCT
+    return (IMPLICIT_ROWS + rank) / IMPLICIT_PRODUCT
 
 
 def measurement_rank(network: Network) -> int:

