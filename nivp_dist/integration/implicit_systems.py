@@ -7,7 +7,7 @@ import numpy as np
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.implicit import Correction, Equation, ImplicitSteps
 from nivp_dist.galerkin.implicit_cg import Approximation, IterativeCorrections
-from nivp_dist.galerkin.methods import products_per_approximation
+from nivp_dist.galerkin.methods import correction_work, iterative_work, products_per_approximation
 from nivp_dist.integration.solver_choice import FEW_ITERATIONS, SPECTRUM_REACHED, LastStep
 from nivp_dist.integration.stages import BETTER_SOLVE, UNUSABLE, StageFailed
 
@@ -39,6 +39,10 @@ class DirectSystems:
         """
         return self.steps.correction(theta, equation, damping)
 
+    def next_rank(self, corrections: int, points: int) -> int:
+        """The rank for the next step, after one of so many corrections on that many points."""
+        return self.rank
+
 
 class IterativeSystems(DirectSystems):
     """The same by CG.
@@ -49,7 +53,7 @@ class IterativeSystems(DirectSystems):
 
     Args:
         iterative: the programs. key: of the sketches. last: of the step before.
-        direct: whether the matrix takes over where CG does not solve.
+        direct: whether the matrix takes over where CG does not solve, or costs more.
     """
 
     def __init__(self, iterative: IterativeCorrections, key: jax.Array, last: LastStep, direct: bool):
@@ -74,6 +78,12 @@ class IterativeSystems(DirectSystems):
         if code != pcg.CONVERGED:
             self.warnings.append(f"CG {pcg.CODE_NAMES[code]}: {BETTER_SOLVE}")
         return correction
+
+    def next_rank(self, corrections: int, points: int) -> int:
+        """As above; 0 where the corrections would have cost less by the matrix, and that may take over."""
+        network = self.iterative.galerkin.network
+        iterative = iterative_work(network, points, self.approximations, self.iterations, self.rank)
+        return 0 if self.direct and corrections * correction_work(network, points) < iterative else self.rank
 
     def _unsolved(self, theta, equation: Equation, damping: float, reason: str) -> Correction:
         if not self.direct:

@@ -10,7 +10,6 @@ from nivp_dist.errors import RunFailed
 from nivp_dist.fitting.restart import step_end
 from nivp_dist.galerkin.implicit import ImplicitSteps
 from nivp_dist.galerkin.implicit_cg import IterativeCorrections
-from nivp_dist.galerkin.methods import correction_work, iterative_work
 from nivp_dist.galerkin.norms import ResidualCheck
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.bdf_attempts import BdfIntegrator
@@ -75,14 +74,6 @@ class ImplicitStepper(Stepping):
             return DirectSystems(self.programs)
         return IterativeSystems(self.iterative, at.key, last_step(state), direct=self.direct is not None)
 
-    def _next_rank(self, solve: ImplicitSolve) -> int:
-        """The rank for the next step: 0 where the corrections of this one would have cost less by the matrix."""
-        systems, network, points = solve.systems, self.galerkin.network, len(solve.points.x)
-        if self.direct is None or not isinstance(systems, IterativeSystems):
-            return systems.rank
-        iterative = iterative_work(network, points, systems.approximations, systems.iterations, systems.rank)
-        return 0 if solve.evaluations * correction_work(network, points) < iterative else systems.rank
-
     def _checks(self, state: State, taken: TakenImplicit) -> list[ResidualCheck]:
         """The equations of the step on points to which their solutions were not fitted."""
         fresh, checks = self.points_of_check(state), []
@@ -108,7 +99,7 @@ class ImplicitStepper(Stepping):
             h=float(taken.next.h),
             previous_error=float(solved.errors[taken.order]),
             step=state.step + 1,
-            rank=self._next_rank(solve),
+            rank=solve.systems.next_rank(solve.evaluations, len(solve.points.x)),
             rejected=state.rejected + taken.rejected,
             evaluations=state.evaluations + taken.evaluations,
             cg_iterations=state.cg_iterations + solve.systems.iterations,

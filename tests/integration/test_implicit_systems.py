@@ -8,7 +8,7 @@ import pytest
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.implicit import Correction, Equation
 from nivp_dist.galerkin.implicit_cg import Approximation
-from nivp_dist.galerkin.methods import products_per_approximation
+from nivp_dist.galerkin.methods import correction_work, iterative_work, products_per_approximation
 from nivp_dist.galerkin.nystrom import Sketch
 from nivp_dist.integration.implicit_systems import IterativeSystems
 from nivp_dist.integration.solver_choice import LastStep
@@ -28,7 +28,8 @@ class Script:
         self.todo, self.residual, self.code, self.least = list(iterations), residual, code, least
         self.steps = SimpleNamespace(correction=lambda *_: BY_THE_MATRIX)
         solver = SimpleNamespace(max_iterations=LIMIT)
-        self.galerkin = SimpleNamespace(largest_rank=largest_rank, solver=solver)
+        network = SimpleNamespace(size=4000, outputs=1)
+        self.galerkin = SimpleNamespace(largest_rank=largest_rank, solver=solver, network=network)
         self.made, self.limits = [], []
 
     def approximation(self, theta, equation, key, rank):
@@ -113,3 +114,17 @@ def test_a_correction_that_is_not_solved_for_is_refused_or_left_to_the_matrix(co
     found = systems(script, direct=True)
     assert solve(found) is BY_THE_MATRIX and found.rank == 0 and found.wasted == LIMIT
     assert solve(found) is BY_THE_MATRIX and len(script.limits) == 1
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_the_matrix_takes_over_where_corrections_cost_less_by_it(direct):
+    """By counted operations, from the next step on, where it may."""
+    script, n = Script(20, 40), 12000
+    even = correction_work(script.galerkin.network, n) / iterative_work(script.galerkin.network, n, 0, 1, RANK)
+    found = systems(script, direct)
+    solve(found)
+    solve(found)
+    spent = 60 + products_per_approximation(RANK)
+    for corrections in (0.9 * spent / even, 1.1 * spent / even):
+        expected = 0 if direct and corrections * even < spent else RANK
+        assert found.next_rank(corrections, n) == expected

@@ -289,10 +289,18 @@ def test_log_densities_are_refused(method):
         Simulation(config, LinearFokkerPlanck(dimension=2))
 
 
-def test_networks_too_large_for_a_matrix_are_solved_for_without_it_or_refused():
-    network = {"width": 300, "depth": 2, "frequencies": 2}
-    config = Config(problem={"name": "heat"}, network=network, integrator={"method": "bdf"}, devices=1)
-    assert Simulation(config, Heat()).galerkin.method == "pcg"
-    solver = config.solver.model_copy(update={"method": "primal"})
+def of_width(width, method):
+    network = {"width": width, "depth": 2, "frequencies": 2}
+    settings = {"integrator": {"method": "bdf"}, "solver": {"method": method, "rank": 256}}
+    return Simulation(Config(problem={"name": "heat"}, network=network, devices=1, **settings), Heat())
+
+
+def test_large_networks_are_solved_for_without_the_matrix():
+    found = {width: of_width(width, "auto") for width in (8, 120, 300)}
+    assert [each.galerkin.method for each in found.values()] == ["primal", "pcg", "pcg"]
+    assert [each.blank().rank for each in found.values()] == [0, 256, 256]
+    # The matrix may take over where it fits into a device, and where no method was asked for.
+    assert [each.stepper.direct is not None for each in found.values()] == [False, True, False]
+    assert of_width(120, "pcg").stepper.direct is None
     with pytest.raises(InputError, match="needs a matrix of .* set solver.method = 'pcg', or lower network.width"):
-        Simulation(config.model_copy(update={"solver": solver}), Heat())
+        of_width(300, "primal")
