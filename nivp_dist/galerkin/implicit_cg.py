@@ -1,8 +1,8 @@
 """Corrections of implicit steps by conjugate gradients, without the matrix A^T W A (``implicit``).
 
 The equation is linearised once for a correction, by ``jax.linearize``: products with A and A^T evaluate the stored
-derivatives of the points, and each iteration sums p numbers over the devices. Rows of A are formed for the sketch of
-the preconditioner alone, block by block, and give the exact trace on the way.
+derivatives of the points, and each iteration sums p numbers over the devices. Rows of A are formed block by block, for
+the sketch of the preconditioner and for the trace.
 """
 
 from collections.abc import Callable
@@ -73,17 +73,18 @@ class IterativeCorrections:
         are computed anew in every product, block by block.
         """
         it, points, own = self.steps.discretisation, equation.points, own_theta(theta, equation)
-        chunk = it.chunk
+        n, most = len(points.x), memory_of(it.mesh) // 4
 
-        def linearise(at):
+        def linearise(at, size: int):
             at = jax.vmap(at, (None, 0))
-            return jax.linearize(lambda theta: in_blocks(lambda x: at(theta, x), points.x, at_most=chunk), own)
+            return jax.linearize(lambda theta: in_blocks(lambda x: at(theta, x), points.x, at_most=size), own)
 
         at = lambda theta, point: self.steps.left_side(theta, equation, point)  # noqa: E731
-        values, apply = linearise(at)
+        fits = not it.chunk or it.chunk >= n
+        values, apply = linearise(at if fits else jax.checkpoint(at), it.chunk)
         stored = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(apply))
-        if (chunk and chunk < len(points.x)) or stored > memory_of(it.mesh) // 4:
-            values, apply = linearise(jax.checkpoint(at))
+        if fits and stored > most:
+            values, apply = linearise(jax.checkpoint(at), max(1, n * most // stored))
         transpose = jax.linear_transpose(apply, own)
         return Linearised(
             values,
@@ -95,9 +96,8 @@ class IterativeCorrections:
 
     def _approximation(self, theta, equation: Equation, key, rank: int) -> Approximation:
         points, own, vectors = equation.points, own_theta(theta, equation), self.vectors
-        block = max(
-            1, min(self.steps.discretisation.chunk or EXPLICIT_BLOCK, EXPLICIT_BLOCK, BLOCK_ENTRIES // own.size)
-        )
+        chunk = self.steps.discretisation.chunk or EXPLICIT_BLOCK
+        block = max(1, min(chunk, EXPLICIT_BLOCK, BLOCK_ENTRIES // own.size))
 
         def weighted_rows(weights, x):
             rows = self.steps.rows(own, equation, x)

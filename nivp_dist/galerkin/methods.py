@@ -33,9 +33,10 @@ MEASURED_SHARE = 1 / 50  # of the operations of the steps; what measurements of 
 # vector, in one of a matrix with a vector, and in the approximation of K. Measured on one and two cores (60 and 100
 # GFlop/s; p = 2,342 and 7,441, n = 9,000, ranks 384 and 512): 1.5 and 2.1, 5.6 and 10, 1 and 2.
 PRODUCT, STREAM, BUILD = 2.0, 10.0, 1.5
-# For corrections of implicit steps: how many times longer an operation takes in a product with a vector than in the matrix
-# A^T W A; how many columns of a sketch take as long as a product; and how many take as long as the rows that a sketch is
-# made of. Measured on one core (heat in 2 dimensions, n = 3 p): 16, 8 and 0 with p = 523, and 21, 14 and 64 with 2,041.
+# For corrections of implicit steps: how many times longer an operation takes in a product with a vector than in the
+# matrix A^T W A; how many columns of a sketch take as long as a product; and how many take as long as the rows that a
+# sketch is made of. Measured on one core (heat in 2 dimensions, n = 3 p): 16, 8 and 0 with p = 523; 21, 14 and 64 with
+# p = 2,041.
 IMPLICIT_PRODUCT, IMPLICIT_COLUMNS, IMPLICIT_ROWS = 20.0, 14.0, 64.0
 # Iterations that are assumed for a correction: 6 to 43 were measured with rank 128 and mu from 1e-8 to 1e-12.
 IMPLICIT_ITERATIONS = 40

@@ -21,11 +21,12 @@ class DirectSystems:
     Attributes:
         rank: of the approximation that CG is preconditioned with; 0: the matrix solves.
         iterations, wasted: CG iterations of all corrections; of those that were given up.
-        worst: the largest relative residual of a system. warnings: to the user.
+        worst: the largest relative residual of a system. reuse: whether an approximation may serve several corrections.
+        warnings: to the user.
     """
 
     rank = iterations = wasted = 0
-    worst = 0.0
+    worst, reuse = 0.0, True
 
     def __init__(self, steps: ImplicitSteps):
         self.steps = steps
@@ -47,9 +48,9 @@ class DirectSystems:
 class IterativeSystems(DirectSystems):
     """The same by CG.
 
-    An approximation serves until CG takes more iterations with it than the first time and a new one together: then it
-    has cost no more than twice of what a new one at the best moment would have. After a rejected attempt there is a
-    new one in any case, because the damping is relative to its trace, which depends on gamma.
+    An approximation serves for the next correction too where CG does not take longer with it than with a new one and to
+    make that. After a rejected attempt there is a new one in any case, because the damping is relative to its trace,
+    which depends on gamma.
 
     Args:
         iterative: the programs. key: of the sketches. last: of the step before.
@@ -60,7 +61,7 @@ class IterativeSystems(DirectSystems):
         super().__init__(iterative.steps)
         self.iterative, self.key, self.direct = iterative, key, direct
         self.largest_rank = iterative.galerkin.largest_rank
-        self.rank, self.last_iterations = last.rank, last.cg_iterations or 0
+        self.rank, self.last_iterations, self.reuse = last.rank, last.cg_iterations or 0, last.reuses_at(last.rank)
         self.approximation: Approximation | None = None
         self.approximations = 0
         self.gamma = np.nan  # of the equation that the approximation was made for
@@ -71,9 +72,8 @@ class IterativeSystems(DirectSystems):
         correction = self._with_an_approximation(theta, equation, damping, accuracy)
         code, residual = int(correction.code), float(correction.residual)
         if code != pcg.CONVERGED and (code == pcg.BROKEN or not residual <= UNUSABLE):
-            return self._unsolved(
-                theta, equation, damping, f"{pcg.CODE_NAMES[code]} at a relative residual {residual:.1e}"
-            )
+            reason = f"{pcg.CODE_NAMES[code]} at a relative residual {residual:.1e}"
+            return self._unsolved(theta, equation, damping, reason)
         self.worst = max(self.worst, residual)
         if code != pcg.CONVERGED:
             self.warnings.append(f"CG {pcg.CODE_NAMES[code]}: {BETTER_SOLVE}")
@@ -93,12 +93,12 @@ class IterativeSystems(DirectSystems):
 
     def _with_an_approximation(self, theta, equation: Equation, damping: float, accuracy: float) -> Correction:
         """The correction with the approximation at hand, or with a new one where that does not serve."""
-        if self.approximation is not None and self.gamma == equation.gamma:
-            limit = int(self.last_iterations + products_per_approximation(self.rank))
+        if self.reuse and self.gamma == equation.gamma:
+            limit = self.last_iterations + int(products_per_approximation(self.rank))
             correction = self._solve(theta, equation, damping, accuracy, limit)
             if int(correction.code) == pcg.CONVERGED:
                 return correction
-            self.wasted += int(correction.iterations)
+            self.reuse, self.wasted = False, self.wasted + int(correction.iterations)
         while True:
             self._approximate(theta, equation, damping)
             limit = self.iterative.galerkin.solver.max_iterations
@@ -113,8 +113,8 @@ class IterativeSystems(DirectSystems):
         """A new approximation, at once with twice the rank if iterations are many and the spectrum goes on."""
         self.approximation = self.iterative.approximation(theta, equation, self.key, self.rank)
         self.gamma, self.approximations = equation.gamma, self.approximations + 1
-        worth = WORTH_DOUBLING * products_per_approximation(self.rank)
-        if self.rank < self.largest_rank and self.last_iterations > max(FEW_ITERATIONS, worth):
+        many = self.last_iterations > max(FEW_ITERATIONS, WORTH_DOUBLING * products_per_approximation(self.rank))
+        if many and self.rank < self.largest_rank:
             sketch, trace = self.approximation
             if float(sketch.eigenvalues[-1]) > SPECTRUM_REACHED * damping * float(trace):
                 self.rank, self.last_iterations = min(2 * self.rank, self.largest_rank), 0

@@ -100,6 +100,7 @@ class ImplicitStepper(Stepping):
             previous_error=float(solved.errors[taken.order]),
             step=state.step + 1,
             rank=solve.systems.next_rank(solve.evaluations, len(solve.points.x)),
+            reuse_sketch=solve.systems.reuse,
             rejected=state.rejected + taken.rejected,
             evaluations=state.evaluations + taken.evaluations,
             cg_iterations=state.cg_iterations + solve.systems.iterations,

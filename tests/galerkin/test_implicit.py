@@ -12,8 +12,9 @@ from nivp_dist.bench import hlo
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.implicit import Equation, ImplicitSteps
-from nivp_dist.galerkin.implicit_cg import IterativeCorrections
+from nivp_dist.galerkin.implicit_cg import Approximation, IterativeCorrections
 from nivp_dist.galerkin.linear_solver import LEAST_RESIDUAL
+from nivp_dist.galerkin.nystrom import Sketch
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import build_network
 from nivp_dist.problems import Box, Problem, laplacian
@@ -189,3 +190,22 @@ def test_one_sum_of_p_numbers_in_an_iteration(case, iterative):
     split = [("all-gather", padded), ("all-reduce", 3), ("all-reduce", 3), ("all-reduce", RANK)]
     expected = split + [("reduce-scatter", padded // 2)] if devices == 2 else [("all-reduce", len(theta))]
     assert [each for each in found if each] in ([expected], [] if devices == 1 else [expected])
+
+
+def test_derivatives_that_do_not_fit_are_computed_anew(case, monkeypatch):
+    """In blocks: of 16 points by the chunk of the settings, and of so many as fit without one."""
+    programs, _, theta, *_ = case
+    discretisation, n = programs.discretisation, len(equation(case).points.x) // case_mesh(case).size
+    whole = ImplicitSteps(discretisation._replace(sampling=SamplingSettings(points=POINTS, chunk=0)))
+    solver = SolverSettings(method="pcg")
+
+    def computes_anew(steps):
+        found = IterativeCorrections(steps, Galerkin(steps.discretisation, solver))
+        approximation = Approximation(Sketch(jnp.zeros((len(theta), RANK)), jnp.ones(RANK)), 1.0)
+        program = jax.make_jaxpr(found.correction)(theta, equation(case), DAMPING, approximation, 9, 0.1)
+        return re.search("remat|checkpoint", str(program)) is not None
+
+    assert computes_anew(programs) == (n > 16)
+    assert not computes_anew(whole)
+    monkeypatch.setattr("nivp_dist.galerkin.implicit_cg.memory_of", lambda _: 2**16)
+    assert computes_anew(whole)

@@ -53,14 +53,20 @@ def solve(found, gamma=0.1):
 
 
 def test_an_approximation_serves_until_a_new_one_would_cost_less():
+    """Then it is made for each correction, until the tenth step after."""
     worth = int(products_per_approximation(RANK))
-    script = Script(20, 20 + worth, 20 + worth + 1, 21)
+    script = Script(20, 20 + worth, 20 + worth + 1, 21, 22)
     found = systems(script)
-    for expected in ([RANK], [RANK], [RANK, RANK]):
+    for expected in ([RANK], [RANK], [RANK] * 2, [RANK] * 3):
         assert solve(found).delta == "delta" and script.made == expected
-    assert script.limits == [LIMIT, 20 + worth, 20 + worth, LIMIT]
-    assert found.wasted == 20 + worth and found.iterations == 20 + 2 * (20 + worth) + 21
-    assert found.approximations == 2 and not found.warnings
+    assert script.limits == [LIMIT, 20 + worth, 20 + worth, LIMIT, LIMIT]
+    assert found.wasted == 20 + worth and found.iterations == 20 + 2 * (20 + worth) + 21 + 22
+    assert found.approximations == 3 and not found.warnings and not found.reuse
+    for step, made in ((9, 2), (10, 1)):
+        script = Script(20, 21)
+        found = IterativeSystems(script, None, LastStep(step, RANK, False, None), False)
+        solve(found), solve(found)
+        assert len(script.made) == made and found.reuse == (made == 1)
 
 
 def test_another_step_size_has_an_approximation_of_its_own():
@@ -119,12 +125,12 @@ def test_a_correction_that_is_not_solved_for_is_refused_or_left_to_the_matrix(co
 @pytest.mark.parametrize("direct", [True, False])
 def test_the_matrix_takes_over_where_corrections_cost_less_by_it(direct):
     """By counted operations, from the next step on, where it may."""
-    script, n = Script(20, 40), 12000
+    script, n = Script(20, 25), 12000
     even = correction_work(script.galerkin.network, n) / iterative_work(script.galerkin.network, n, 0, 1, RANK)
     found = systems(script, direct)
     solve(found)
     solve(found)
-    spent = 60 + products_per_approximation(RANK)
+    spent = 45 + products_per_approximation(RANK)
     for corrections in (0.9 * spent / even, 1.1 * spent / even):
         expected = 0 if direct and corrections * even < spent else RANK
         assert found.next_rank(corrections, n) == expected
