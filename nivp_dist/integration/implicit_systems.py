@@ -94,7 +94,7 @@ class IterativeSystems(DirectSystems):
     def _with_an_approximation(self, theta, equation: Equation, damping: float, accuracy: float) -> Correction:
         """The correction with the approximation at hand, or with a new one where that does not serve."""
         if self.reuse and self.gamma == equation.gamma:
-            limit = self.last_iterations + int(products_per_approximation(self.rank))
+            limit = int(self.last_iterations + products_per_approximation(self.rank))
             correction = self._solve(theta, equation, damping, accuracy, limit)
             if int(correction.code) == pcg.CONVERGED:
                 return correction
