@@ -17,7 +17,7 @@ CONVERGED, UNPREDICTED, GAINED = 0.1, 0.3, 0.9
 MOST_CORRECTIONS = 8
 DAMPING_GROWS, LARGEST_DAMPING = 100.0, 1e-3  # after a correction that enlarges the misfit; relative to the trace
 ROUNDING = 1.001  # a misfit that stays may seem to grow by rounding
-# What CG may leave of the change of the field by a correction, over what is good enough, and over the change at most.
+# CG may leave SOLVE_SHARE of a misfit that is good enough, and no more than COARSEST_SOLVE of the change of the field.
 SOLVE_SHARE, COARSEST_SOLVE = 0.1, 0.1
 
 

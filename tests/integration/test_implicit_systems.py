@@ -65,7 +65,8 @@ def test_an_approximation_serves_until_a_new_one_would_cost_less():
     for step, made in ((9, 2), (10, 1)):
         script = Script(20, 21)
         found = IterativeSystems(script, None, LastStep(step, RANK, False, None), False)
-        solve(found), solve(found)
+        solve(found)
+        solve(found)
         assert len(script.made) == made and found.reuse == (made == 1)
 
 
