@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from nivp_dist.backend.mesh import AXIS, memory_of, program
+from nivp_dist.backend.mesh import AXIS, memory_of, platform_of, program
 from nivp_dist.backend.point_blocks import in_blocks, sum_in_blocks
 from nivp_dist.galerkin import nystrom, pcg
 from nivp_dist.galerkin.implicit import CORRECTION_SPEC, EQUATION_SPEC, Correction, Equation, ImplicitSteps, own_theta
-from nivp_dist.galerkin.jacobian import BLOCK_ENTRIES, EXPLICIT_BLOCK
+from nivp_dist.galerkin.jacobian import EXPLICIT_BLOCK
 from nivp_dist.galerkin.velocity import Galerkin
 
 
@@ -96,8 +96,9 @@ class IterativeCorrections:
 
     def _approximation(self, theta, equation: Equation, key, rank: int) -> Approximation:
         points, own, vectors = equation.points, own_theta(theta, equation), self.vectors
-        chunk = self.steps.discretisation.chunk or EXPLICIT_BLOCK
-        block = max(1, min(chunk, EXPLICIT_BLOCK, BLOCK_ENTRIES // own.size))
+        block = self.steps.discretisation.chunk
+        if platform_of(self.galerkin.mesh) == "cpu":
+            block = min(block or EXPLICIT_BLOCK, EXPLICIT_BLOCK)
 
         def weighted_rows(weights, x):
             rows = self.steps.rows(own, equation, x)
