@@ -5,8 +5,9 @@ A step finds parameters theta with
     q(x; theta) - gamma f(x; theta) = sum_j c_j q(x; theta_j)       on the points of the step,
 
 where q is the network's field, f its time derivative by the equation, and the theta_j represent the solution at earlier
-times (regularised parametric integrators: arXiv 2403.19234; TENG, arXiv 2404.10771). The rows of A = J - gamma B, with
-B = df / dtheta, are formed explicitly, and A^T W A is summed over the devices. Each value of the right-hand side is
+times (regularised parametric integrators: arXiv 2403.19234; TENG, arXiv 2404.10771). Corrections are those of the
+Levenberg-Marquardt method with A = J - gamma B, B = df / dtheta: here by the matrix A^T W A, whose rows are formed
+explicitly and which is summed over the devices; in ``implicit_cg`` without it. Each value of the right-hand side is
 taken at the present points, so that points may be drawn anew at every step.
 """
 
@@ -20,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 from nivp_dist.backend.fixed_order import sum_over_devices
 from nivp_dist.backend.mesh import AXIS, program
 from nivp_dist.backend.point_blocks import sum_in_blocks
+from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.direct import solve_positive
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.norms import ResidualCheck, masses, square, unresolved_data
@@ -39,15 +41,26 @@ class Equation(NamedTuple):
     points: Points
 
 
+# How an ``Equation`` lies on the devices, as PartitionSpecs; below the same of a ``Correction``.
+EQUATION_SPEC = Equation._make((P(), P(), P(AXIS), Points._make((P(AXIS), P(AXIS), P(AXIS)))))
+
+
 class Correction(NamedTuple):
     """A step of the Levenberg-Marquardt method.
 
     Attributes:
         delta: (p,). predicted: (n, m), the misfit that the linearised equation has after it.
+        iterations, residual, code: of CG: products, true relative residual, result code (``pcg.CODE_NAMES``).
     """
 
     delta: jax.Array
     predicted: jax.Array
+    iterations: Any = 0
+    residual: Any = 0.0
+    code: Any = pcg.CONVERGED
+
+
+CORRECTION_SPEC = Correction._make((P(), P(AXIS), P(), P(), P()))
 
 
 class Misfit(NamedTuple):
@@ -59,6 +72,12 @@ class Misfit(NamedTuple):
 
     size: jax.Array
     unpredicted: jax.Array
+
+
+def own_theta(theta, equation: Equation):
+    """theta (p,) as a value of each device's own: differentiated with respect to a replicated one, sums over points
+    would be sums over the points of all devices, and a second sum would count them as often as there are devices."""
+    return theta + 0 * equation.points.weights[0]
 
 
 class ImplicitSteps:
@@ -78,14 +97,13 @@ class ImplicitSteps:
     def __init__(self, discretisation: Discretisation):
         self.discretisation = it = discretisation
         every, split = P(), Points._make((P(AXIS), P(AXIS), P(AXIS)))
-        equation = Equation._make((every, every, P(AXIS), split))
+        equation = EQUATION_SPEC
 
         def compiled(function, *in_specs, out_specs: Any = every):
             return program(it.mesh, function, *in_specs, out_specs=out_specs)
 
         self.combination = compiled(self._combination, every, every, split, out_specs=P(AXIS))
-        corrections = Correction._make((every, P(AXIS)))
-        self.correction = compiled(self._correction, every, equation, every, out_specs=corrections)
+        self.correction = compiled(self._correction, every, equation, every, out_specs=CORRECTION_SPEC)
         self.misfit = compiled(self._misfit, every, equation, P(AXIS))
         self.differences = compiled(self._differences, every, every, split)
         self.first_difference = compiled(self._first_difference, every, every, every, every, split)
@@ -95,30 +113,29 @@ class ImplicitSteps:
 
     # The functions of one device --------------------------------------------------------------------
 
-    def _left_side(self, theta, gamma, t, point):
-        """q - gamma f at one point: (m,)."""
+    def left_side(self, theta, equation: Equation, point):
+        """q - gamma f at one point (d,): (m,)."""
         it = self.discretisation
         point = point.astype(it.network.dtype)
         field = it.network.field(theta, point[None])[0]
-        return (field - gamma * it.field_rate_at(theta, t, point)).astype(jnp.float64)
+        return (field - equation.gamma * it.field_rate_at(theta, equation.t, point)).astype(jnp.float64)
+
+    def rows(self, own, equation: Equation, x):
+        """A at points x (B, d), explicitly: (B m, p), outputs fastest. own: theta (p,) from ``own_theta``."""
+        rows_at = jax.jacrev(lambda theta, point: self.left_side(theta, equation, point))
+        return jax.vmap(lambda point: rows_at(own, point))(x).reshape(-1, own.size)
 
     def _values(self, theta, equation: Equation):
-        at = jax.vmap(lambda point: self._left_side(theta, equation.gamma, equation.t, point))
+        at = jax.vmap(lambda point: self.left_side(theta, equation, point))
         return self.discretisation.in_blocks(at, equation.points.x)
 
     def _correction(self, theta, equation: Equation, damping):
-        points, chunk = equation.points, self.discretisation.chunk
-        # Differentiating with respect to a replicated theta would sum every row over the devices: a varying one is its
-        # own on each of them.
-        own = theta + 0 * points.weights[0]
+        points, chunk, own = equation.points, self.discretisation.chunk, own_theta(theta, equation)
 
         def term(weights, x, target):
-            left = lambda point: self._left_side(own, equation.gamma, equation.t, point)  # noqa: E731
-            rows_at = jax.jacrev(lambda theta, point: self._left_side(theta, equation.gamma, equation.t, point))
-            rows = jax.vmap(lambda point: rows_at(own, point))(x)  # (B, m, p)
-            misfit = (target - jax.vmap(left)(x)).reshape(-1)
-            rows, weights = rows.reshape(-1, theta.size), jnp.repeat(weights, target.shape[1])
-            weighted = weights[:, None] * rows
+            rows = self.rows(own, equation, x)
+            misfit = (target - jax.vmap(lambda point: self.left_side(own, equation, point))(x)).reshape(-1)
+            weighted = jnp.repeat(weights, target.shape[1])[:, None] * rows
             return weighted.T @ rows, weighted.T @ misfit
 
         sums = sum_in_blocks(term, points.weights, points.x, equation.target, at_most=chunk)

@@ -33,6 +33,14 @@ MEASURED_SHARE = 1 / 50  # of the operations of the steps; what measurements of 
 # vector, in one of a matrix with a vector, and in the approximation of K. Measured on one and two cores (60 and 100
 # GFlop/s; p = 2,342 and 7,441, n = 9,000, ranks 384 and 512): 1.5 and 2.1, 5.6 and 10, 1 and 2.
 PRODUCT, STREAM, BUILD = 2.0, 10.0, 1.5
+# For corrections of implicit steps: how many times longer an operation takes in a product with a vector than in the
+# matrix A^T W A; how many columns of a sketch take as long as a product; and how many take as long as the rows that a
+# sketch is made of. Measured on one core (heat in 2 dimensions, n = 3 p): 16, 8 and 0 with p = 523; 21, 14 and 64 with
+# p = 2,041.
+IMPLICIT_PRODUCT, IMPLICIT_COLUMNS, IMPLICIT_ROWS = 20.0, 14.0, 64.0
+# Iterations that are assumed for a correction: 4 to 18 were measured with rank 128 at mu = 1e-10 (heat in 1 and 2
+# dimensions, KdV), and up to 43 at 1e-12.
+IMPLICIT_ITERATIONS = 20
 
 
 def choose_method(
@@ -172,6 +180,35 @@ def _approximation(method: str, network: Network, rank: int) -> float:
 def _iteration(method: str, network: Network, rank: int) -> float:
     """Operations of a CG iteration, for each sample. The sketch of "pcg" has p rows, not n, and is not counted."""
     return PRODUCT * 4.0 * network.size + (STREAM * 4.0 * rank if method == "dual_pcg" else 0.0)
+
+
+def implicit_method(solver: SolverSettings, network: Network, points: int) -> str:
+    """The method for the corrections of implicit steps: "primal" or "pcg", for "auto" by counted operations.
+
+    For CG, IMPLICIT_ITERATIONS are assumed, and an approximation of FIRST_RANK for each correction.
+    """
+    if solver.method != "auto":
+        return solver.method
+    rank = initial_rank("pcg", network, solver.mu, solver.max_rank)
+    iterative = iterative_work(network, points, 1, IMPLICIT_ITERATIONS, rank)
+    by_the_matrix = network.size**2 <= MATRIX_ENTRIES and correction_work(network, points) <= iterative
+    return "primal" if by_the_matrix else "pcg"
+
+
+def correction_work(network: Network, points: int) -> float:
+    """Operations of a correction of an implicit step by the matrix A^T W A, from explicit rows of A."""
+    return 2.0 * points * network.outputs * network.size**2 + network.size**3 / 3
+
+
+def iterative_work(network: Network, points: int, approximations: int, iterations: float, rank: int) -> float:
+    """Operations of so many approximations of that rank, and of so many iterations, for corrections by CG."""
+    products = iterations + approximations * products_per_approximation(rank)
+    return points * network.outputs * 4.0 * network.size * IMPLICIT_PRODUCT * products
+
+
+def products_per_approximation(rank: int) -> float:
+    """How many CG iterations of a correction take the time of one approximation of that rank."""
+    return (IMPLICIT_ROWS + rank) / IMPLICIT_COLUMNS
 
 
 def measurement_rank(network: Network) -> int:

@@ -78,13 +78,14 @@ class StoppingRule(NamedTuple):
 
     Attributes:
         limit: products at most, as a traced number; None: max_iterations, which bounds it in any case.
-        energy_rtol: stop also at |x* - x| <= energy_rtol |x*| in the norm of A, by an estimate; zero: do not.
+        energy_rtol: stop also at |x* - x| <= energy_rtol |x*| in the norm of A, by an estimate; zero: do not. It may
+            be a traced number.
     """
 
     rtol: float
     max_iterations: int
     limit: jax.Array | None = None
-    energy_rtol: float = 0.0
+    energy_rtol: float | jax.Array = 0.0
 
 
 class Solution(NamedTuple):

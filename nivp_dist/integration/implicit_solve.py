@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from nivp_dist.galerkin.implicit import Equation, ImplicitSteps
+from nivp_dist.integration.implicit_systems import DirectSystems
 from nivp_dist.integration.stages import LARGER_MU, StageFailed
 from nivp_dist.points.points import Points
 
@@ -16,13 +17,15 @@ CONVERGED, UNPREDICTED, GAINED = 0.1, 0.3, 0.9
 MOST_CORRECTIONS = 8
 DAMPING_GROWS, LARGEST_DAMPING = 100.0, 1e-3  # after a correction that enlarges the misfit; relative to the trace
 ROUNDING = 1.001  # a misfit that stays may seem to grow by rounding
+# CG may leave SOLVE_SHARE of a misfit that is good enough, and no more than COARSEST_SOLVE of the change of the field.
+SOLVE_SHARE, COARSEST_SOLVE = 0.1, 0.1
 
 
 class ImplicitSolve:
     """Solves the equations of the attempts of one step.
 
     Args:
-        programs: of the discretisation. points: on which the equations hold.
+        programs: of the discretisation. points: on which the equations hold. systems: solve for the corrections.
         damping: the least one, relative to the trace of A^T W A.
         poll: called before each correction; may raise to interrupt.
 
@@ -30,8 +33,15 @@ class ImplicitSolve:
         evaluations: corrections so far, over all attempts. failure: why the present attempt failed, or None.
     """
 
-    def __init__(self, programs: ImplicitSteps, points: Points, damping: float, poll: Callable[[], None]):
-        self.programs, self.points, self.damping, self.poll = programs, points, damping, poll
+    def __init__(
+        self,
+        programs: ImplicitSteps,
+        points: Points,
+        systems: DirectSystems,
+        damping: float,
+        poll: Callable[[], None],
+    ):
+        self.programs, self.points, self.systems, self.damping, self.poll = programs, points, systems, damping, poll
         self.evaluations = 0
         self.failure: StageFailed | None = None
 
@@ -44,7 +54,7 @@ class ImplicitSolve:
         damping = self.damping
         for _ in range(MOST_CORRECTIONS):
             self.poll()
-            correction = self.programs.correction(theta, equation, damping)
+            correction = self.systems(theta, equation, damping, self._accuracy(size, tolerance))
             self.evaluations += 1
             new = theta + correction.delta
             misfit = self.programs.misfit(new, equation, correction.predicted)
@@ -61,6 +71,10 @@ class ImplicitSolve:
             if size <= CONVERGED * tolerance or unpredicted <= small or not gained:
                 break
         return theta, size
+
+    def _accuracy(self, size: float, tolerance: float) -> float:
+        """Of A delta, relative to it, where the misfit has that size."""
+        return min(COARSEST_SOLVE, SOLVE_SHARE * CONVERGED * tolerance / size) if size > 0 else COARSEST_SOLVE
 
     def _best(self, guesses, equation: Equation):
         sizes = [float(self.programs.misfit(guess, equation, equation.target).size) for guess in guesses]

@@ -15,6 +15,7 @@ UNUSABLE = 1e-3  # a velocity whose linear system is solved to no better than th
 REUSE_LIMIT, REUSE_FLOOR = 2.0, 20
 
 LARGER_MU = "try a larger solver.mu or sampling.points"
+BETTER_SOLVE = "raise solver.max_iterations, max_rank or mu, or solver.rtol"
 SMOOTHER_DATA = "wall_data change too fast for the step: let them change smoothly"
 
 
@@ -135,12 +136,11 @@ class Stages:
         self.worst = max(self.worst, solver_residual)
         if code == pcg.BROKEN or not np.isfinite(float(result.residual)):
             raise self._not_finite(theta, t)
-        mend = "raise solver.max_iterations, max_rank or mu, or solver.rtol"
         if solver_residual > UNUSABLE:
             reason = f"CG at t = {t:.6g}: {pcg.CODE_NAMES[code]} at a relative residual {solver_residual:.1e}"
-            raise StageFailed(f"{reason}; {mend}")
+            raise StageFailed(f"{reason}; {BETTER_SOLVE}")
         if code != pcg.CONVERGED:
-            self.warnings.append(f"CG {pcg.CODE_NAMES[code]}: {mend}")
+            self.warnings.append(f"CG {pcg.CODE_NAMES[code]}: {BETTER_SOLVE}")
 
     def _not_finite(self, theta, t: float) -> StageFailed:
         rhs = self.galerkin.rhs_not_finite(theta, t, self.points)

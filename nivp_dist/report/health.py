@@ -31,14 +31,16 @@ def health_figure(metrics: Metrics, events: list[dict]) -> Figure:
     """Panels against t in two columns; refits are vertical lines.
 
     The panel of conjugate gradients, and with it a row, is left out where every system was solved directly. Implicit
-    steps form no M and have no stages: their order takes the place of the panels about these.
+    steps form no M and have no stages: their order takes the place of the panels about these, and that of conjugate
+    gradients is the last one.
 
     metrics: name -> (steps,), as ``report.course`` reads them. events: lines of events.jsonl.
     """
-    rows = 2 if _implicit(metrics) else 4 if _solved_directly(metrics) else 5
+    implicit, direct = _implicit(metrics), _solved_directly(metrics)
+    rows = (2 if implicit else 4) + (not direct)
     figure = Figure(figsize=(11, 3 * rows), layout="constrained")
     axes = figure.subplots(rows, 2, sharex=True)
-    if rows == 2:
+    if implicit:
         _step_panels(axes.flat[[0, 2, 3]], metrics)
         t, order = _series(metrics, "t", "order")
         _panel(axes[0, 1], t, [(order, "")], "order of the method", "order")
@@ -47,9 +49,10 @@ def health_figure(metrics: Metrics, events: list[dict]) -> Figure:
         _bounds_panel(axes[3, 0], metrics)
         _spectrum_panels(axes[-4:-1, 1], metrics)
         _layers_panel(axes[-1, 1], metrics)
-    if rows == 5:
-        axes[4, 0].set_visible(False)
-        _iterations_panel(axes[0, 1], metrics)
+    if not direct:
+        shown, empty, of = ((-1, 0), (-1, 1), "correction") if implicit else ((0, 1), (-1, 0), "velocity")
+        axes[empty].set_visible(False)
+        _iterations_panel(axes[shown], metrics, of)
     # A refit writes two events, its reason and its outcome.
     refits = sorted({event["t"] for event in events if event.get("kind") == "refit" and event.get("t") is not None})
     for axis in axes.flat:
@@ -154,14 +157,15 @@ def _solved_directly(metrics: Metrics) -> bool:
     return bool(np.isfinite(iterations).any() and np.nansum(iterations) == 0)
 
 
-def _iterations_panel(axis: Axes, metrics: Metrics) -> None:
-    """Iterations of a velocity, and for the first of a step the most that its condition number allows."""
+def _iterations_panel(axis: Axes, metrics: Metrics, of: str) -> None:
+    """Iterations of a velocity or a correction, and for the first velocity of a step the most that its condition number
+    allows. of: which of the two."""
     names = ("t", "cg_iterations", "cg_wasted", "evaluations", "cg_iterations_bound", "cg_iterations_first")
     t, iterations, wasted, evaluations, bound, first = _series(metrics, *names)
     with np.errstate(divide="ignore", invalid="ignore"):
         each = (iterations - np.nan_to_num(wasted)) / evaluations
     lines = [(each, "mean"), (bound, "bound of first"), (first, "first")]
-    _panel(axis, t, lines, "conjugate gradients", "iterations of a velocity")
+    _panel(axis, t, lines, "conjugate gradients", f"iterations of a {of}")
 
 
 def _spectrum_panels(axes: np.ndarray, metrics: Metrics) -> None:

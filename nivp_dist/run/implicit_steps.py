@@ -9,16 +9,19 @@ import numpy as np
 from nivp_dist.errors import RunFailed
 from nivp_dist.fitting.restart import step_end
 from nivp_dist.galerkin.implicit import ImplicitSteps
+from nivp_dist.galerkin.implicit_cg import IterativeCorrections
 from nivp_dist.galerkin.norms import ResidualCheck
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.bdf_attempts import BdfIntegrator
 from nivp_dist.integration.implicit_attempts import Before, ImplicitIntegrator, TakenImplicit
 from nivp_dist.integration.implicit_solve import ImplicitSolve
+from nivp_dist.integration.implicit_systems import DirectSystems, IterativeSystems
 from nivp_dist.integration.sdirk_attempts import SdirkIntegrator
 from nivp_dist.integration.solver_choice import Discretisation
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.run.state import State
 from nivp_dist.run.stepping import Accepted, Stepping
+from nivp_dist.run.steps import last_step
 from nivp_dist.settings.model import Config
 
 INTEGRATORS: dict[str, type[ImplicitIntegrator]] = {"bdf": BdfIntegrator, "sdirk": SdirkIntegrator}
@@ -28,14 +31,18 @@ class ImplicitStepper(Stepping):
     """Takes accepted steps of integrator.method = "bdf" or "sdirk" for one configuration.
 
     Args:
-        galerkin: a solver by the "primal" matrix, for the names of its method and for messages; the implicit equations
-            have programs of their own on the same discretisation.
+        galerkin: a solver by "primal" or "pcg", for its settings and for messages; the implicit equations have programs
+            of their own on the same discretisation.
+        direct: a solver by "primal" that takes over from CG where that costs less, or None.
     """
 
-    def __init__(self, config: Config, galerkin: Galerkin, sampler: Sampler, output_times):
+    def __init__(
+        self, config: Config, galerkin: Galerkin, sampler: Sampler, output_times, direct: Galerkin | None = None
+    ):
         super().__init__(config, galerkin, sampler, output_times)
-        self.galerkin, self.damping, self.rtol = galerkin, config.solver.mu, config.integrator.rtol
+        self.galerkin, self.damping, self.direct = galerkin, config.solver.mu, direct
         self.programs = ImplicitSteps(galerkin.discretisation)
+        self.iterative = IterativeCorrections(self.programs, galerkin) if galerkin.method == "pcg" else None
         self.integrator = INTEGRATORS[config.integrator.method](config.integrator, self.programs)
         self.earlier = self.integrator.earlier
         self._stacked = jax.jit(lambda theta, earlier: jnp.concatenate([theta[None], earlier]))
@@ -47,18 +54,25 @@ class ImplicitStepper(Stepping):
         Raises RunFailed when the step size falls below integrator.min_step, and when the problem's rhs is not finite.
         """
         at = self.discretisation(state)
-        solve = ImplicitSolve(self.programs, at.points, self.damping * at.mu_factor, poll)
+        systems = self._systems(state, at)
+        solve = ImplicitSolve(self.programs, at.points, systems, self.damping * at.mu_factor, poll)
         start = self.start(state)
         end = step_end(self.restart, state.fit_t, self.next_output(state))
         before = Before(start, state.velocity, self._stacked(state.theta, state.earlier), state.multistep)
         taken = self.integrator.take(before, end, solve)
         checks = self._checks(state, taken)
-        new = self._state_after(state, at, taken, checks)
-        return Accepted(new, self._metrics(state, new, at, taken, checks[-1]), [], [])
+        new = self._state_after(state, solve, taken, checks)
+        metrics = self._metrics(state, new, solve, taken, checks[-1])
+        return Accepted(new, metrics, sorted(set(systems.warnings)), [])
 
     def method(self, state: State) -> str:
-        """The name of the method that solves the linear systems of a correction."""
-        return "primal"
+        """The name of the method that solves the linear systems of the next corrections."""
+        return "pcg" if state.rank else "primal"
+
+    def _systems(self, state: State, at: Discretisation) -> DirectSystems:
+        if self.iterative is None or state.rank == 0:
+            return DirectSystems(self.programs)
+        return IterativeSystems(self.iterative, at.key, last_step(state), direct=self.direct is not None)
 
     def _checks(self, state: State, taken: TakenImplicit) -> list[ResidualCheck]:
         """The equations of the step on points to which their solutions were not fitted."""
@@ -70,7 +84,7 @@ class ImplicitStepper(Stepping):
         return checks
 
     def _state_after(
-        self, state: State, at: Discretisation, taken: TakenImplicit, checks: list[ResidualCheck]
+        self, state: State, solve: ImplicitSolve, taken: TakenImplicit, checks: list[ResidualCheck]
     ) -> State:
         solved, rates = taken.solved, [float(check.residual_rate) for check in checks]
         rate = sum(equation.weight * each for equation, each in zip(solved.equations, rates))
@@ -80,19 +94,23 @@ class ImplicitStepper(Stepping):
             velocity=self._velocity(solved.theta, state.theta, taken.h),
             earlier=taken.before.thetas[:-1],
             multistep=state.multistep.after_step(taken.h, misfit, taken.order, taken.next.order),
-            density=self.density_after(state, at.points, solved.theta, taken.t),
+            density=self.density_after(state, solve.points, solved.theta, taken.t),
             t=float(taken.t),
             h=float(taken.next.h),
             previous_error=float(solved.errors[taken.order]),
             step=state.step + 1,
+            rank=solve.systems.next_rank(solve.evaluations, len(solve.points.x)),
+            reuse_sketch=solve.systems.reuse,
             rejected=state.rejected + taken.rejected,
             evaluations=state.evaluations + taken.evaluations,
+            cg_iterations=state.cg_iterations + solve.systems.iterations,
             estimate=state.estimate.after_step(taken.h, rate, solved.error),
         )
 
-    def _metrics(self, state: State, new: State, at: Discretisation, taken: TakenImplicit, check) -> dict:
+    def _metrics(self, state: State, new: State, solve: ImplicitSolve, taken: TakenImplicit, check) -> dict:
         """A line of metrics.jsonl, with the names that explicit steps have too (guide: files and formats)."""
-        numbers = self.single_numbers(new.theta, new.velocity, state.velocity, at.points.weights)
+        numbers = self.single_numbers(new.theta, new.velocity, state.velocity, solve.points.weights)
+        systems = solve.systems
         metrics = {
             "step": new.step,
             "t": new.t,
@@ -102,11 +120,11 @@ class ImplicitStepper(Stepping):
             "rejected": taken.rejected,
             "residual": taken.solved.residual,
             "residual_fresh": float(check.residual),
-            "cg_iterations": 0,
-            "cg_wasted": 0,
-            "cg_residual": 0.0,
+            "cg_iterations": systems.iterations,
+            "cg_wasted": systems.wasted,
+            "cg_residual": systems.worst,
             "evaluations": taken.evaluations,
-            "rank": None,
+            "rank": systems.rank or None,
             "mu": np.nan,  # the damping of a correction is relative to the trace of A^T W A, and not of M
             "trace": np.nan,
             "points": self.number_of_points(new),

@@ -61,10 +61,9 @@ class Simulation:
 
     def _stepper(self, solvers: Solvers) -> Stepping:
         config, galerkin = self.config, self.galerkin
-        if config.integrator.implicit:
-            return ImplicitStepper(config, galerkin, self.sampler, self.output_times)
         direct = solvers.direct_of_steps(self.network, galerkin)
-        return Stepper(config, galerkin, self.sampler, self.output_times, direct)
+        stepper = ImplicitStepper if config.integrator.implicit else Stepper
+        return stepper(config, galerkin, self.sampler, self.output_times, direct)
 
     # Beginning ------------------------------------------------------------------------------------
 

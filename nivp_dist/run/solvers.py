@@ -5,7 +5,7 @@ from jax.sharding import Mesh
 from nivp_dist.backend.mesh import is_ordered
 from nivp_dist.errors import InputError
 from nivp_dist.galerkin.discretisation import Discretisation
-from nivp_dist.galerkin.methods import ITERATIVE, MATRIX_ENTRIES, direct_method
+from nivp_dist.galerkin.methods import ITERATIVE, MATRIX_ENTRIES, direct_method, implicit_method
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import Network
 from nivp_dist.problems.base import Problem
@@ -20,7 +20,7 @@ class Solvers:
         self.config, self.problem, self.mesh = config, problem, mesh
 
     def of_steps(self, network: Network) -> Galerkin:
-        """The solver of the velocities, as solver.method says; with implicit steps that of the "primal" matrix.
+        """The solver of the velocities, or of the corrections of implicit steps, as solver.method says.
 
         A step changes the field by a few hundredths, so that J v with a relative error of integrator.rtol changes the
         solution by far less than that.
@@ -32,8 +32,9 @@ class Solvers:
                 "leave solver.norm out"
             )
         if config.integrator.implicit:
-            _require_dense(network, self.problem, config.integrator.method)
-            solver = config.solver.model_copy(update={"method": "primal"})
+            method = implicit_method(config.solver, network, number_of_points(config.sampling))
+            _require_supported(network, self.problem, config.integrator.method, method)
+            solver = config.solver.model_copy(update={"method": method})
             return Galerkin(Discretisation(network, self.problem, config.sampling, self.mesh), solver)
         discretisation = Discretisation(network, self.problem, config.sampling, self.mesh, config.solver.norm)
         return Galerkin(discretisation, config.solver, rate_rtol=config.integrator.rtol)
@@ -42,6 +43,8 @@ class Solvers:
         """The direct solver to which a run by CG may go over: None without solver.method = 'auto', or where `chosen`
         is direct already, or where the matrix would be too large."""
         config, method = self.config, direct_method(network, number_of_points(self.config.sampling))
+        if config.integrator.implicit:
+            method = "primal" if network.size**2 <= MATRIX_ENTRIES else None
         if config.solver.method != "auto" or chosen.method not in ITERATIVE or method is None:
             return None
         solver = config.solver.model_copy(update={"method": method})
@@ -64,17 +67,19 @@ class Solvers:
         return Galerkin(Discretisation(network, self.problem, sampling, self.mesh), solver, fitting=True)
 
 
-def _require_dense(network: Network, problem: Problem, method: str) -> None:
-    """Raises InputError where implicit steps cannot be taken with this network or problem."""
+def _require_supported(network: Network, problem: Problem, integrator: str, method: str) -> None:
+    """Raises InputError where implicit steps cannot be taken with this network, problem or solver.method."""
     if callable(problem.integrals):
         raise InputError(
-            f"integrator.method = {method!r} does not differentiate integrals of the solution, and the problem has "
+            f"integrator.method = {integrator!r} does not differentiate integrals of the solution, and the problem has "
             "some: take an explicit method"
         )
     if network.form != "direct":
-        raise InputError(f"integrator.method = {method!r} needs network.form = 'direct', and it is {network.form!r}")
-    if network.size**2 > MATRIX_ENTRIES:
         raise InputError(
-            f"integrator.method = {method!r} needs a matrix of {network.size} x {network.size} parameters, too large "
-            "for a device: lower network.width, or take an explicit method"
+            f"integrator.method = {integrator!r} needs network.form = 'direct', and it is {network.form!r}"
+        )
+    if method == "primal" and network.size**2 > MATRIX_ENTRIES:
+        raise InputError(
+            f"solver.method = 'primal' needs a matrix of {network.size} x {network.size} parameters, too large for a "
+            "device: set solver.method = 'pcg', or lower network.width"
         )

@@ -147,9 +147,9 @@ class SolverSettings(Section):
     # (monitoring/adaptation.py).
     adapt_mu: bool = True
     # Conjugate gradients: relative residual at which they stop. auto: when the rate J v is accurate to integrator.rtol
-    # by an estimate (pcg), or to a tenth of that by the residual (dual_pcg).
+    # by an estimate (pcg), or to a tenth of that by the residual (dual_pcg); with implicit steps, as the step needs.
     rtol: PositiveFloat | Literal["auto"] = "auto"
-    # Conjugate gradients: the largest number of iterations for one velocity.
+    # Conjugate gradients: the largest number of iterations for one velocity or correction.
     max_iterations: PositiveInt = 300
     # Rank of the Nystrom preconditioner; adaptive: doubled while that saves iterations, up to max_rank.
     rank: PositiveInt | Literal["adaptive"] = "adaptive"
@@ -170,8 +170,8 @@ class IntegratorSettings(Section):
 
     # Explicit Runge-Kutta methods of orders 2(1), 3(2), 5(4) and 5(4); rk23 is another name of bogacki_shampine, rk45
     # of dormand_prince. bdf and sdirk: implicit steps, for equations whose explicit steps are bound by stability, with
-    # networks small enough for solver.method = primal. bdf: orders 1 to 4, for diffusion and fourth derivatives. sdirk:
-    # a Runge-Kutta pair of orders 3(2), for dispersion, where bdf is unstable above order 2.
+    # solver.method = primal or pcg. bdf: orders 1 to 4, for diffusion and fourth derivatives. sdirk: a Runge-Kutta pair
+    # of orders 3(2), for dispersion, where bdf is unstable above order 2.
     method: Literal["heun", "bogacki_shampine", "cash_karp", "dormand_prince", "bdf", "sdirk"] = "cash_karp"
     # method = bdf: the largest order. Orders 3 and 4 are unstable where solutions oscillate fast without being damped
     # (waves, dispersion): set 2 there.

@@ -115,9 +115,9 @@ def times_and_steps_are_ordered(integrator):
 
 
 def implicit_steps_are_supported(config):
-    """Implicit steps have one kind of solver, and points that do not follow the residual of a velocity."""
+    """Implicit steps have two kinds of solvers, and points that do not follow the residual of a velocity."""
     others = {
-        "solver.method": (config.solver.method, ("auto", "primal")),
+        "solver.method": (config.solver.method, ("auto", "primal", "pcg")),
         "solver.precision": (config.solver.precision, ("float64",)),
         "solver.norm": (config.solver.norm, ("field",)),
         "solver.equal_shares": (config.solver.equal_shares, (False,)),

@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.bench import hlo
+from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.implicit import Equation, ImplicitSteps
+from nivp_dist.galerkin.implicit_cg import Approximation, IterativeCorrections
+from nivp_dist.galerkin.linear_solver import LEAST_RESIDUAL
+from nivp_dist.galerkin.nystrom import Sketch
+from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import build_network
 from nivp_dist.problems import Box, Problem, laplacian
-from nivp_dist.settings.model import NetworkSettings, SamplingSettings
+from nivp_dist.settings.model import NetworkSettings, SamplingSettings, SolverSettings
 
 POINTS = 45  # not a multiple of the devices
 TIME, GAMMA, DAMPING = 0.7, 0.3, 1e-5
@@ -114,3 +120,92 @@ def test_one_all_reduce_for_a_correction(case):
 
 def case_mesh(case):
     return case[0].discretisation.mesh
+
+
+# Without the matrix ---------------------------------------------------------------------------------------------------
+#
+# Stored derivatives of all points are more than the chunk allows on one and on two devices, and are kept on four. The
+# vectors of CG are split on two devices, and whole on one and on four.
+
+RANK = 20
+
+
+@pytest.fixture(scope="module")
+def dense(case):
+    """A (n m, p), A^T W A, and the misfit (n m,), of the equation at theta."""
+    _, points, theta, _, left, target = case
+    rows, weights = np.asarray(jax.jacobian(left)(theta)), np.repeat(np.asarray(points.weights), 2)
+    return rows, rows.T @ (weights[:, None] * rows), target.reshape(-1) - np.asarray(left(theta)), weights
+
+
+@pytest.fixture(scope="module")
+def iterative(case):
+    """The programs, the approximation at theta, and (limit, accuracy) -> a correction."""
+    programs, _, theta, *_ = case
+    solver = SolverSettings(method="pcg", shard_vectors=case_mesh(case).size == 2)
+    found = IterativeCorrections(programs, Galerkin(programs.discretisation, solver))
+    approximation = found.approximation(theta, equation(case), jax.random.key(1), RANK)
+    arguments = (theta, equation(case), DAMPING, approximation)
+    return found, approximation, lambda limit, accuracy: found.correction(*arguments, limit, accuracy)
+
+
+@pytest.mark.devices
+def test_a_correction_by_conjugate_gradients_is_that_of_the_matrix(case, dense, iterative):
+    """And so are the products with A, in `predicted`, and with A^T, in the residual."""
+    rows, matrix, misfit, weights = dense
+    _, approximation, solve = iterative
+    np.testing.assert_allclose(approximation.trace, np.trace(matrix))
+    correction, right = solve(100, 0.0), rows.T @ (weights * misfit)
+    shifted = matrix + DAMPING * np.trace(matrix) * np.eye(len(matrix))
+    assert int(correction.code) == pcg.CONVERGED and int(correction.iterations) < 2 * RANK
+    residual = np.linalg.norm(shifted @ np.asarray(correction.delta) - right) / np.linalg.norm(right)
+    assert residual < 1.01 * LEAST_RESIDUAL and float(correction.residual) == pytest.approx(residual, rel=1e-2)
+    predicted = misfit - rows @ np.asarray(correction.delta)
+    np.testing.assert_allclose(np.ravel(correction.predicted), predicted, atol=1e-12 * np.abs(misfit).max())
+
+
+@pytest.mark.devices
+def test_conjugate_gradients_stop_where_they_are_told_to(dense, iterative):
+    """By a number of products, or by the error of A delta."""
+    rows, matrix, misfit, weights = dense
+    limited, coarse, fine = (iterative[2](*each) for each in ((4, 0.0), (100, 0.1), (100, 0.0)))
+    assert (int(limited.iterations), int(limited.code)) == (4, pcg.ITERATION_LIMIT)
+    assert int(coarse.code) == pcg.CONVERGED and int(coarse.iterations) < int(fine.iterations)
+    shifted = matrix + DAMPING * np.trace(matrix) * np.eye(len(matrix))
+    size = lambda v: np.sqrt(v @ shifted @ v)  # noqa: E731
+    exact = np.linalg.solve(shifted, rows.T @ (weights * misfit))
+    assert size(np.asarray(coarse.delta) - exact) <= 0.1 * size(exact)
+
+
+@pytest.mark.devices
+def test_one_sum_of_p_numbers_in_an_iteration(case, iterative):
+    found, approximation, _ = iterative
+    theta, devices = case[2], case_mesh(case).size
+    arguments = (theta, equation(case), DAMPING, approximation, 100, 0.0)
+    text = found.correction.lower(*arguments).compile().as_text()
+    parts = hlo.computations(text)
+    bodies = [re.search(r"body=%?([\w.\-]+)", line)[1] for line in text.splitlines() if " while(" in line]
+    found = [sorted((one.kind, one.elements) for one in hlo.collectives(parts, body)) for body in bodies]
+    padded = -(-len(theta) // devices) * devices
+    split = [("all-gather", padded), ("all-reduce", 3), ("all-reduce", 3), ("all-reduce", RANK)]
+    expected = split + [("reduce-scatter", padded // 2)] if devices == 2 else [("all-reduce", len(theta))]
+    assert [each for each in found if each] in ([expected], [] if devices == 1 else [expected])
+
+
+def test_derivatives_that_do_not_fit_are_computed_anew(case, monkeypatch):
+    """In blocks: of 16 points by the chunk of the settings, and of so many as fit without one."""
+    programs, _, theta, *_ = case
+    discretisation, n = programs.discretisation, len(equation(case).points.x) // case_mesh(case).size
+    whole = ImplicitSteps(discretisation._replace(sampling=SamplingSettings(points=POINTS, chunk=0)))
+    solver = SolverSettings(method="pcg")
+
+    def computes_anew(steps):
+        found = IterativeCorrections(steps, Galerkin(steps.discretisation, solver))
+        approximation = Approximation(Sketch(jnp.zeros((len(theta), RANK)), jnp.ones(RANK)), 1.0)
+        program = jax.make_jaxpr(found.correction)(theta, equation(case), DAMPING, approximation, 9, 0.1)
+        return re.search("remat|checkpoint", str(program)) is not None
+
+    assert computes_anew(programs) == (n > 16)
+    assert not computes_anew(whole)
+    monkeypatch.setattr("nivp_dist.galerkin.implicit_cg.memory_of", lambda _: 2**16)
+    assert computes_anew(whole)

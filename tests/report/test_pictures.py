@@ -119,14 +119,16 @@ def test_a_run_with_direct_solves_has_no_panel_of_conjugate_gradients():
 def test_a_run_with_implicit_steps_shows_their_order():
     t = np.linspace(0.1, 1, 5)
     metrics = {"t": t, "h": t, "order": np.array([1.0, 2, 3, 4, 4]), "cg_iterations": 0 * t, "rejected_so_far": 0 * t}
-    figure = health_figure(metrics | {"residual": t, "jacobian_share": np.full(5, np.nan)}, [])
-    assert [axis.get_title("left") for axis in figure.axes] == [
-        "step size",
-        "order of the method",
-        "relative residual",
-        "rejected steps, cumulative",
-    ]
+    metrics |= {"residual": t, "jacobian_share": np.full(5, np.nan)}
+    figure = health_figure(metrics, [])
+    titles = ["step size", "order of the method", "relative residual", "rejected steps, cumulative"]
+    assert [axis.get_title("left") for axis in figure.axes] == titles
     assert figure.axes[1].lines[0].get_ydata().tolist() == [1, 2, 3, 4, 4]
+    iterative = health_figure(metrics | {"cg_iterations": 60 * t, "evaluations": np.full(5, 3.0)}, [])
+    shown = [axis for axis in iterative.axes if axis.get_visible()]
+    assert [axis.get_title("left") for axis in shown] == [*titles, "conjugate gradients"]
+    assert shown[-1].get_ylabel() == "iterations of a correction"
+    np.testing.assert_allclose(shown[-1].lines[0].get_ydata(), 20 * t)
 
 
 def test_numbers_of_callbacks_have_a_panel_each():

@@ -54,6 +54,18 @@ def test_a_runge_kutta_pair_against_the_exact_solution(runge_kutta):
     assert not [message for kind, message in runge_kutta.events if kind in ("warning", "finding")]
 
 
+def test_by_conjugate_gradients_it_is_the_same_solution(runs, implicit):
+    """As closely as the tolerance of a step asks for, in as many steps and corrections."""
+    ran = runs.run(**BDF, solver__method="pcg", solver__rank=40)
+    assert ran.summary["solver"] == "pcg" and ran.summary["cg_iterations"] > 0
+    assert max(errors(ran)) == pytest.approx(max(errors(implicit)), rel=0.1)
+    assert abs(ran.summary["steps"] - implicit.summary["steps"]) <= 2
+    corrections = [sum(line["evaluations"] for line in each.metrics) for each in (ran, implicit)]
+    assert corrections[0] <= 1.2 * corrections[1]
+    assert all(line["rank"] == 40 and line["cg_iterations"] > line["cg_wasted"] for line in ran.metrics)
+    assert not [message for kind, message in ran.events if kind in ("warning", "finding")]
+
+
 def test_numbers_of_a_matrix_that_is_not_formed_are_absent(implicit):
     assert all(line["mu"] is line["trace"] is None and "condition" not in line for line in implicit.metrics)
 
@@ -255,7 +267,7 @@ def test_steps_of_a_pde_are_those_of_the_runge_kutta_pair(solved_exactly):
 @pytest.mark.parametrize(
     "key, value",
     [
-        ("solver.method", "pcg"),
+        ("solver.method", "dual_pcg"),
         ("solver.precision", "float32"),
         ("solver.norm", "energy"),
         ("solver.equal_shares", "true"),
@@ -277,8 +289,18 @@ def test_log_densities_are_refused(method):
         Simulation(config, LinearFokkerPlanck(dimension=2))
 
 
-def test_networks_too_large_for_a_matrix_are_refused():
-    network = {"width": 300, "depth": 2, "frequencies": 2}
-    config = Config(problem={"name": "heat"}, network=network, integrator={"method": "bdf"}, devices=1)
-    with pytest.raises(InputError, match="lower network.width"):
-        Simulation(config, Heat())
+def of_width(width, method):
+    network = {"width": width, "depth": 2, "frequencies": 2}
+    settings = {"integrator": {"method": "bdf"}, "solver": {"method": method, "rank": 256}}
+    return Simulation(Config(problem={"name": "heat"}, network=network, devices=1, **settings), Heat())
+
+
+def test_large_networks_are_solved_for_without_the_matrix():
+    found = {width: of_width(width, "auto") for width in (8, 120, 300)}
+    assert [each.galerkin.method for each in found.values()] == ["primal", "pcg", "pcg"]
+    assert [each.blank().rank for each in found.values()] == [0, 256, 256]
+    # The matrix may take over where it fits into a device, and where no method was asked for.
+    assert [each.stepper.direct is not None for each in found.values()] == [False, True, False]
+    assert of_width(120, "pcg").stepper.direct is None
+    with pytest.raises(InputError, match="needs a matrix of .* set solver.method = 'pcg', or lower network.width"):
+        of_width(300, "primal")
