@@ -33,6 +33,10 @@ MEASURED_SHARE = 1 / 50  # of the operations of the steps; what measurements of 
 # vector, in one of a matrix with a vector, and in the approximation of K. Measured on one and two cores (60 and 100
 # GFlop/s; p = 2,342 and 7,441, n = 9,000, ranks 384 and 512): 1.5 and 2.1, 5.6 and 10, 1 and 2.
 PRODUCT, STREAM, BUILD = 2.0, 10.0, 1.5
+# How many times longer a correction of an implicit step takes than a velocity by the primal matrix. Measured for heat
+# equations, p = 740 to 1,280: 1.1 in one dimension, 1.6 to 1.8 in two to eight. Differentiating f in more dimensions
+# takes no larger a share, because it grows with p and the product with p^2.
+CORRECTION = 1.7
 
 
 def choose_method(
@@ -129,6 +133,19 @@ def direct_method(network: Network, points: int) -> str | None:
     work = direct_work(network, points)
     possible = [method for method in work if _fits_into_memory(method, network, points, devices=1)]
     return min(possible, key=work.__getitem__, default=None)
+
+
+def correction_work(network: Network, points: int) -> float:
+    """Operations of a correction of an implicit step: the rows of A = J - gamma df/dtheta, A^T W A, and a solve."""
+    p = network.size
+    return CORRECTION * (points * network.outputs * p**2 / 2 + p**3 / 3)
+
+
+def velocities_work(method: str, network: Network, points: int, rank: int, velocities: int, iterations: int) -> float:
+    """Operations of so many velocities of a step by `method`, with so many CG iterations in all."""
+    if method in ITERATIVE:
+        return step_work(method, network, points, rank, iterations / max(velocities, 1), velocities)
+    return velocities * direct_work(network, points)[method]
 
 
 def initial_rank(method: str, network: Network, mu: float, limit: int) -> int:

@@ -25,18 +25,18 @@ INTEGRATORS: dict[str, type[ImplicitIntegrator]] = {"bdf": BdfIntegrator, "sdirk
 
 
 class ImplicitStepper(Stepping):
-    """Takes accepted steps of integrator.method = "bdf" or "sdirk" for one configuration.
+    """Takes accepted implicit steps for one configuration.
 
     Args:
-        galerkin: a solver by the "primal" matrix, for the names of its method and for messages; the implicit equations
-            have programs of their own on the same discretisation.
+        galerkin: of whose discretisation the implicit equations have programs of their own, and for messages.
+        method: "bdf" or "sdirk".
     """
 
-    def __init__(self, config: Config, galerkin: Galerkin, sampler: Sampler, output_times):
+    def __init__(self, config: Config, galerkin: Galerkin, sampler: Sampler, output_times, method: str):
         super().__init__(config, galerkin, sampler, output_times)
         self.galerkin, self.damping, self.rtol = galerkin, config.solver.mu, config.integrator.rtol
         self.programs = ImplicitSteps(galerkin.discretisation)
-        self.integrator = INTEGRATORS[config.integrator.method](config.integrator, self.programs)
+        self.integrator = INTEGRATORS[method](config.integrator, self.programs)
         self.earlier = self.integrator.earlier
         self._stacked = jax.jit(lambda theta, earlier: jnp.concatenate([theta[None], earlier]))
         self._velocity = jax.jit(lambda new, theta, h: (new - theta) / h)
@@ -99,6 +99,7 @@ class ImplicitStepper(Stepping):
             "h": taken.h,
             "error": taken.solved.error,
             "order": taken.order,
+            "implicit": 1,
             "rejected": taken.rejected,
             "residual": taken.solved.residual,
             "residual_fresh": float(check.residual),

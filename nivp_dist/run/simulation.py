@@ -9,6 +9,7 @@ from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.errors import InputError
 from nivp_dist.fitting.restart import reason_to_refit
 from nivp_dist.integration.bdf import Multistep
+from nivp_dist.integration.switching import Switching
 from nivp_dist.monitoring.adaptation import MuAdaptation, PointRefinement
 from nivp_dist.monitoring.estimate import Estimate
 from nivp_dist.monitoring.evaluation import Score, Scorer
@@ -18,6 +19,7 @@ from nivp_dist.network.forms import with_gaussians
 from nivp_dist.network.network import network_of
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.base import Problem
+from nivp_dist.run.auto_steps import AutoStepper
 from nivp_dist.run.fits import Fits
 from nivp_dist.run.implicit_steps import ImplicitStepper
 from nivp_dist.run.observation import observe
@@ -61,10 +63,13 @@ class Simulation:
 
     def _stepper(self, solvers: Solvers) -> Stepping:
         config, galerkin = self.config, self.galerkin
+        common = (config, galerkin, self.sampler, self.output_times)
         if config.integrator.implicit:
-            return ImplicitStepper(config, galerkin, self.sampler, self.output_times)
-        direct = solvers.direct_of_steps(self.network, galerkin)
-        return Stepper(config, galerkin, self.sampler, self.output_times, direct)
+            return ImplicitStepper(*common, config.integrator.method)
+        explicit = Stepper(*common, solvers.direct_of_steps(self.network, galerkin))
+        if config.integrator.method == "auto" and solvers.implicit_steps_possible(self.network):
+            return AutoStepper(*common, explicit)
+        return explicit
 
     # Beginning ------------------------------------------------------------------------------------
 
@@ -99,6 +104,7 @@ class Simulation:
             velocity=zeros,
             earlier=jnp.zeros((self.stepper.earlier, self.network.size)),
             multistep=Multistep.begin(),
+            switching=Switching.begin(),
             density=self.sampler.broadest(),
             initial_density=self.sampler.broadest(),
             fit=self.fits.initial.start(jnp.zeros(self.fits.fitted.size)),

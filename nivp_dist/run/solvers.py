@@ -10,6 +10,7 @@ from nivp_dist.network.network import Network
 from nivp_dist.problems.base import Problem
 from nivp_dist.settings.automatic import number_of_points
 from nivp_dist.settings.model import Config
+from nivp_dist.settings.rules import without_implicit_steps
 
 
 class Solvers:
@@ -31,11 +32,16 @@ class Solvers:
                 "leave solver.norm out"
             )
         if config.integrator.implicit:
-            _require_dense(network, self.problem, config.integrator.method)
+            if (reason := _without_matrix(network, self.problem)) is not None:
+                raise InputError(f"integrator.method = {config.integrator.method!r} {reason}")
             solver = config.solver.model_copy(update={"method": "primal"})
             return Galerkin(Discretisation(network, self.problem, config.sampling, self.mesh), solver)
         discretisation = Discretisation(network, self.problem, config.sampling, self.mesh, config.solver.norm)
         return Galerkin(discretisation, config.solver, rate_rtol=config.integrator.rtol)
+
+    def implicit_steps_possible(self, network: Network) -> bool:
+        """Whether implicit steps can be taken beside explicit ones."""
+        return without_implicit_steps(self.config) is None and _without_matrix(network, self.problem) is None
 
     def direct_of_steps(self, network: Network, chosen: Galerkin) -> Galerkin | None:
         """The direct solver to which a run by CG may go over: None without solver.method = 'auto', or where `chosen`
@@ -62,17 +68,15 @@ class Solvers:
         return Galerkin(Discretisation(network, self.problem, sampling, self.mesh), solver, fitting=True)
 
 
-def _require_dense(network: Network, problem: Problem, method: str) -> None:
-    """Raises InputError where implicit steps cannot be taken with this network or problem."""
+def _without_matrix(network: Network, problem: Problem) -> str | None:
+    """Why implicit steps cannot be taken with this network or problem, or None."""
     if callable(problem.integrals):
-        raise InputError(
-            f"integrator.method = {method!r} does not differentiate integrals of the solution, and the problem has "
-            "some: take an explicit method"
-        )
+        return "does not differentiate integrals of the solution, and the problem has some: take an explicit method"
     if network.form != "direct":
-        raise InputError(f"integrator.method = {method!r} needs network.form = 'direct', and it is {network.form!r}")
+        return f"needs network.form = 'direct', and it is {network.form!r}"
     if network.size**2 > MATRIX_ENTRIES:
-        raise InputError(
-            f"integrator.method = {method!r} needs a matrix of {network.size} x {network.size} parameters, too large "
-            "for a device: lower network.width, or take an explicit method"
+        return (
+            f"needs a matrix of {network.size} x {network.size} parameters, too large for a device: "
+            "lower network.width, or take an explicit method"
         )
+    return None
