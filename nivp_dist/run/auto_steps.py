@@ -35,9 +35,8 @@ class AutoStepper(Stepping):
         super().__init__(config, galerkin, sampler, output_times)
         self.explicit, self.direct = explicit, explicit.direct
         self.network, self.rtol = galerkin.network, config.integrator.rtol
-        steppers = {name: ImplicitStepper(config, galerkin, sampler, output_times, name) for name in INTEGRATORS}
-        self.implicit = steppers
-        self.earlier = max(stepper.earlier for stepper in steppers.values())
+        self.implicit = {name: ImplicitStepper(config, galerkin, sampler, output_times, name) for name in INTEGRATORS}
+        self.earlier = max(stepper.earlier for stepper in self.implicit.values())
         self._shifted = jax.jit(lambda theta, earlier: jnp.concatenate([theta[None], earlier[:-1]]))
 
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:
@@ -47,12 +46,11 @@ class AutoStepper(Stepping):
         """
         state, measured = self._measured(state, poll)
         state, findings = self._switched(state)
-        implicit = state.switching.method != 0
-        taken = self.implicit[state.switching.name].step(state, poll) if implicit else self._explicit(state, poll)
-        new = taken.state
-        new = new._replace(switching=state.switching.after_step(self._record(state, taken)))
+        take = self.implicit[state.switching.name].step if state.switching.method else self._explicit
+        taken = take(state, poll)
+        switching = state.switching.after_step(self._record(state, taken))
         metrics = taken.metrics | {"evaluations": taken.metrics["evaluations"] + measured}
-        return Accepted(new, metrics, taken.warnings, [*findings, *taken.findings])
+        return Accepted(taken.state._replace(switching=switching), metrics, taken.warnings, findings)
 
     def method(self, state: State) -> str:
         """The name of the method that solves the linear systems of the next step."""
@@ -83,13 +81,20 @@ class AutoStepper(Stepping):
     def _switched(self, state: State) -> tuple[State, list[str]]:
         """The state with the method of the next step, and a message where that is another one.
 
-        The health of a run is that of its method: it is compared with steps of the same one only.
+        The health of a run, and what it adapts to, are those of its method: steps are compared with others of the same
+        one only.
         """
         before, correction = state.switching, correction_work(self.network, self.number_of_points(state))
         now = before.before_step(state.step, correction, self.rtol)
         if now.method == before.method:
             return state, []
-        state = state._replace(switching=now, history=state.history.after_fit(), health=None, baseline=None)
+        state = state._replace(
+            switching=now,
+            history=state.history.after_fit(),
+            health=None,
+            baseline=None,
+            mu_adaptation=state.mu_adaptation._replace(since=state.step),
+        )
         if now.method:
             return state, [f"implicit steps ({now.name}) from here on: stability bounds explicit ones, which cost more"]
         state = state._replace(h=min(state.h, now.explicit_step), previous_error=1.0)
@@ -99,7 +104,8 @@ class AutoStepper(Stepping):
         """The state with a new rho where one is due while steps are implicit; and how many velocities that took."""
         if not state.switching.measures(state.step):
             return state, 0
-        system = self.explicit.choice.system(self.discretisation(state), last_step(state._replace(health=None)))
+        at = self.explicit.discretisation(state)
+        system = self.explicit.choice.system(at, last_step(state._replace(health=None)))
         stages = Stages(system, state.velocity, state.t, poll)
         key = random_keys.stability_direction_key(state.run_key, state.step)
         direction = jax.random.normal(key, state.theta.shape, state.theta.dtype)

@@ -37,7 +37,7 @@ class State(NamedTuple):
     key: jax.Array  # raw key data, uint32
     theta: jax.Array  # (p,) float64
     velocity: jax.Array  # (p,): the last theta', the first stage of the next step if the points are kept
-    earlier: jax.Array  # (k, p): the solution before theta, newest first, for multistep methods; k = 0 for others
+    earlier: jax.Array  # (k, p): the solution before theta, newest first, for bdf and auto; k = 0 for others
     multistep: Multistep  # step sizes, misfits and the order of such a method
     switching: Switching  # between explicit and implicit steps
     density: Density  # from which the step's points are drawn
