@@ -106,7 +106,7 @@ class Switching(NamedTuple):
         bound = recent.rho * recent.h / recent.limit >= AT_STABILITY_LIMIT
         if step - self.step < self.wait or 2 * np.count_nonzero(bound) < WINDOW:
             return self
-        met = TakenStep(*(float(np.median(series[bound])) for series in recent))
+        met = TakenStep(*np.median(self.records[bound], axis=0).tolist())
         name = "bdf" if met.angle >= LEAST_ANGLE_OF_BDF else "sdirk"
         implicit = CORRECTIONS[name] * correction / implicit_step(name, met.rate, rtol)
         return self._implicit(name, step, met) if work_rate(recent) > PAYS * implicit else self
