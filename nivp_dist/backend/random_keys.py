@@ -43,6 +43,7 @@ class Purpose(enum.IntEnum):
     PATH_PART = 28
     PATH_NOISE = 29
     SPECTRUM_PROBES = 30
+    STABILITY_DIRECTION = 31
 
 
 def run_key(seed: int):
@@ -177,6 +178,11 @@ def step_check_key(run, step: int):
 def spectrum_probes_key(run, step: int):
     """Of the vectors with which the spectrum of a step's matrix is measured."""
     return _derive(run, Purpose.SPECTRUM_PROBES, step)
+
+
+def stability_direction_key(run, step: int):
+    """Of the direction from which the spectral radius of d velocity / d theta is found between implicit steps."""
+    return _derive(run, Purpose.STABILITY_DIRECTION, step)
 
 
 def residual_selection_key(run, draw: int):

@@ -41,6 +41,10 @@ IMPLICIT_PRODUCT, IMPLICIT_COLUMNS, IMPLICIT_ROWS = 20.0, 14.0, 64.0
 # Iterations that are assumed for a correction: 4 to 18 were measured with rank 128 at mu = 1e-10 (heat in 1 and 2
 # dimensions, KdV), and up to 43 at 1e-12.
 IMPLICIT_ITERATIONS = 20
+# How many times longer a correction of an implicit step takes than a velocity by the primal matrix. Measured for heat
+# equations, p = 740 to 1,280: 1.1 in one dimension, 1.6 to 1.8 in two to eight. Differentiating f in more dimensions
+# takes no larger a share, because it grows with p and the product with p^2.
+CORRECTION = 1.7
 
 
 def choose_method(
@@ -139,6 +143,19 @@ def direct_method(network: Network, points: int) -> str | None:
     work = direct_work(network, points)
     possible = [method for method in work if _fits_into_memory(method, network, points, devices=1)]
     return min(possible, key=work.__getitem__, default=None)
+
+
+def correction_work(network: Network, points: int) -> float:
+    """Operations of a correction of an implicit step: the rows of A = J - gamma df/dtheta, A^T W A, and a solve."""
+    p = network.size
+    return CORRECTION * (points * network.outputs * p**2 / 2 + p**3 / 3)
+
+
+def velocities_work(method: str, network: Network, points: int, rank: int, velocities: int, iterations: int) -> float:
+    """Operations of so many velocities of a step by `method`, with so many CG iterations in all."""
+    if method in ITERATIVE:
+        return step_work(method, network, points, rank, iterations / max(velocities, 1), velocities)
+    return velocities * direct_work(network, points)[method]
 
 
 def initial_rank(method: str, network: Network, mu: float, limit: int) -> int:

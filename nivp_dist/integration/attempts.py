@@ -11,6 +11,7 @@ from nivp_dist.integration.solver_choice import LastStep
 from nivp_dist.integration.stages import LARGER_MU, SMOOTHER_DATA, StageFailed, Stages
 from nivp_dist.integration.step_size import StepControl, fit_to_end
 from nivp_dist.integration.tableaus import TABLEAUS, Step, attempt
+from nivp_dist.settings.automatic import explicit_pair
 from nivp_dist.settings.model import IntegratorSettings
 
 
@@ -51,7 +52,7 @@ class Integrator:
     """Takes accepted steps with the pair and the tolerance of [integrator]."""
 
     def __init__(self, settings: IntegratorSettings):
-        self.settings, self.tableau = settings, TABLEAUS[settings.method]
+        self.settings, self.tableau = settings, TABLEAUS[explicit_pair(settings)]
         self.control = StepControl(self.tableau.order, settings.min_step, settings.max_step)
         self._combine = jax.jit(combine)
 

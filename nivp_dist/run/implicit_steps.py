@@ -28,22 +28,32 @@ INTEGRATORS: dict[str, type[ImplicitIntegrator]] = {"bdf": BdfIntegrator, "sdirk
 
 
 class ImplicitStepper(Stepping):
-    """Takes accepted steps of integrator.method = "bdf" or "sdirk" for one configuration.
+    """Takes accepted implicit steps for one configuration.
 
     Args:
-        galerkin: a solver by "primal" or "pcg", for its settings and for messages; the implicit equations have programs
-            of their own on the same discretisation.
+        galerkin: a solver of whose discretisation the implicit equations have programs of their own; for its settings, and
+            for messages.
+        method: "bdf" or "sdirk".
         direct: a solver by "primal" that takes over from CG where that costs less, or None.
+        by_matrix: whether corrections are solved by the matrix, whatever the method of `galerkin`.
     """
 
     def __init__(
-        self, config: Config, galerkin: Galerkin, sampler: Sampler, output_times, direct: Galerkin | None = None
+        self,
+        config: Config,
+        galerkin: Galerkin,
+        sampler: Sampler,
+        output_times,
+        method: str,
+        direct: Galerkin | None = None,
+        by_matrix: bool = False,
     ):
         super().__init__(config, galerkin, sampler, output_times)
         self.galerkin, self.damping, self.direct = galerkin, config.solver.mu, direct
         self.programs = ImplicitSteps(galerkin.discretisation)
-        self.iterative = IterativeCorrections(self.programs, galerkin) if galerkin.method == "pcg" else None
-        self.integrator = INTEGRATORS[config.integrator.method](config.integrator, self.programs)
+        by_cg = galerkin.method == "pcg" and not by_matrix
+        self.iterative = IterativeCorrections(self.programs, galerkin) if by_cg else None
+        self.integrator = INTEGRATORS[method](config.integrator, self.programs)
         self.earlier = self.integrator.earlier
         self._stacked = jax.jit(lambda theta, earlier: jnp.concatenate([theta[None], earlier]))
         self._velocity = jax.jit(lambda new, theta, h: (new - theta) / h)
@@ -67,7 +77,7 @@ class ImplicitStepper(Stepping):
 
     def method(self, state: State) -> str:
         """The name of the method that solves the linear systems of the next corrections."""
-        return "pcg" if state.rank else "primal"
+        return "pcg" if self.iterative is not None and state.rank else "primal"
 
     def _systems(self, state: State, at: Discretisation) -> DirectSystems:
         if self.iterative is None or state.rank == 0:
@@ -117,6 +127,7 @@ class ImplicitStepper(Stepping):
             "h": taken.h,
             "error": taken.solved.error,
             "order": taken.order,
+            "implicit": 1,
             "rejected": taken.rejected,
             "residual": taken.solved.residual,
             "residual_fresh": float(check.residual),

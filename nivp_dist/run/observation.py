@@ -13,14 +13,17 @@ from nivp_dist.settings.automatic import number_of_points
 from nivp_dist.settings.model import Config
 
 LOST = 1.0  # an estimated relative error at which nothing may be left of the solution
-SETTLING_STEPS = 3  # accepted steps after a fit before the baseline of its health is taken: the first are not typical
+# Accepted steps after a fit, or a change of the method, before the baseline of its health is taken: the first are not
+# typical.
+SETTLING_STEPS = 3
 
 
 def observe(config: Config, before: State, accepted: Accepted) -> Accepted:
     """The accepted step as the next transition of the run; before: the state from which it was taken."""
     metrics, state = accepted.metrics, accepted.state
     health = _health(metrics)
-    settled = state.baseline is None and state.step - state.fit_step >= SETTLING_STEPS
+    changed = max(state.fit_step, state.switching.step)
+    settled = state.baseline is None and state.step - changed >= SETTLING_STEPS
     missed = (state.estimate.residual - before.estimate.residual) / config.integrator.rtol
     record = _record(health, accepted, missed)
     history, messages, findings = state.history.after_step(record, state.step)
@@ -34,7 +37,7 @@ def observe(config: Config, before: State, accepted: Accepted) -> Accepted:
         messages.append("Cholesky from here on: conjugate gradients have come to cost more, or find no velocity")
     state = state.after(health=health, baseline=health if settled else state.baseline, history=history)
     state, adapted = _adapt(config, state)
-    return accepted._replace(state=state, warnings=messages + adapted, findings=findings)
+    return accepted._replace(state=state, warnings=messages + adapted, findings=[*accepted.findings, *findings])
 
 
 def _health(metrics: dict) -> Health:

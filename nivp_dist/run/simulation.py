@@ -9,6 +9,7 @@ from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.errors import InputError
 from nivp_dist.fitting.restart import reason_to_refit
 from nivp_dist.integration.bdf import Multistep
+from nivp_dist.integration.switching import Switching
 from nivp_dist.monitoring.adaptation import MuAdaptation, PointRefinement
 from nivp_dist.monitoring.estimate import Estimate
 from nivp_dist.monitoring.evaluation import Score, Scorer
@@ -18,6 +19,7 @@ from nivp_dist.network.forms import with_gaussians
 from nivp_dist.network.network import network_of
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.base import Problem
+from nivp_dist.run.auto_steps import AutoStepper
 from nivp_dist.run.fits import Fits
 from nivp_dist.run.implicit_steps import ImplicitStepper
 from nivp_dist.run.observation import observe
@@ -62,8 +64,13 @@ class Simulation:
     def _stepper(self, solvers: Solvers) -> Stepping:
         config, galerkin = self.config, self.galerkin
         direct = solvers.direct_of_steps(self.network, galerkin)
-        stepper = ImplicitStepper if config.integrator.implicit else Stepper
-        return stepper(config, galerkin, self.sampler, self.output_times, direct)
+        common = (config, galerkin, self.sampler, self.output_times)
+        if config.integrator.implicit:
+            return ImplicitStepper(*common, config.integrator.method, direct)
+        explicit = Stepper(*common, direct)
+        if config.integrator.method == "auto" and solvers.implicit_steps_possible(self.network):
+            return AutoStepper(*common, explicit)
+        return explicit
 
     # Beginning ------------------------------------------------------------------------------------
 
@@ -98,6 +105,7 @@ class Simulation:
             velocity=zeros,
             earlier=jnp.zeros((self.stepper.earlier, self.network.size)),
             multistep=Multistep.begin(),
+            switching=Switching.begin(),
             density=self.sampler.broadest(),
             initial_density=self.sampler.broadest(),
             fit=self.fits.initial.start(jnp.zeros(self.fits.fitted.size)),

@@ -11,6 +11,7 @@ from nivp_dist.network.network import Network
 from nivp_dist.problems.base import Problem
 from nivp_dist.settings.automatic import number_of_points
 from nivp_dist.settings.model import Config
+from nivp_dist.settings.rules import without_implicit_steps
 
 
 class Solvers:
@@ -33,11 +34,23 @@ class Solvers:
             )
         if config.integrator.implicit:
             method = implicit_method(config.solver, network, number_of_points(config.sampling))
-            _require_supported(network, self.problem, config.integrator.method, method)
+            if (reason := _unsupported(network, self.problem)) is not None:
+                raise InputError(f"integrator.method = {config.integrator.method!r} {reason}")
+            if method == "primal" and network.size**2 > MATRIX_ENTRIES:
+                raise InputError(
+                    f"solver.method = 'primal' needs a matrix of {network.size} x {network.size} parameters, too large "
+                    "for a device: set solver.method = 'pcg', or lower network.width"
+                )
             solver = config.solver.model_copy(update={"method": method})
             return Galerkin(Discretisation(network, self.problem, config.sampling, self.mesh), solver)
         discretisation = Discretisation(network, self.problem, config.sampling, self.mesh, config.solver.norm)
         return Galerkin(discretisation, config.solver, rate_rtol=config.integrator.rtol)
+
+    def implicit_steps_possible(self, network: Network) -> bool:
+        """Whether implicit steps, whose corrections the matrix gives, can be taken beside explicit ones."""
+        by_matrix = self.config.solver.method != "pcg" and network.size**2 <= MATRIX_ENTRIES
+        settings_allow = without_implicit_steps(self.config) is None
+        return by_matrix and settings_allow and _unsupported(network, self.problem) is None
 
     def direct_of_steps(self, network: Network, chosen: Galerkin) -> Galerkin | None:
         """The direct solver to which a run by CG may go over: None without solver.method = 'auto', or where `chosen`
@@ -67,19 +80,10 @@ class Solvers:
         return Galerkin(Discretisation(network, self.problem, sampling, self.mesh), solver, fitting=True)
 
 
-def _require_supported(network: Network, problem: Problem, integrator: str, method: str) -> None:
-    """Raises InputError where implicit steps cannot be taken with this network, problem or solver.method."""
+def _unsupported(network: Network, problem: Problem) -> str | None:
+    """Why implicit steps cannot be taken with this network or problem, or None."""
     if callable(problem.integrals):
-        raise InputError(
-            f"integrator.method = {integrator!r} does not differentiate integrals of the solution, and the problem has "
-            "some: take an explicit method"
-        )
+        return "does not differentiate integrals of the solution, and the problem has some: take an explicit method"
     if network.form != "direct":
-        raise InputError(
-            f"integrator.method = {integrator!r} needs network.form = 'direct', and it is {network.form!r}"
-        )
-    if method == "primal" and network.size**2 > MATRIX_ENTRIES:
-        raise InputError(
-            f"solver.method = 'primal' needs a matrix of {network.size} x {network.size} parameters, too large for a "
-            "device: set solver.method = 'pcg', or lower network.width"
-        )
+        return f"needs network.form = 'direct', and it is {network.form!r}"
+    return None

@@ -126,6 +126,7 @@ class Stepper(Stepping):
             "h": taken.h,
             "error": taken.error * self.integrator.settings.rtol,
             "order": self.integrator.tableau.order,
+            "implicit": 0,
             "rejected": taken.rejected,
             "residual": stages.first_residual,
             "residual_fresh": float(check.residual),

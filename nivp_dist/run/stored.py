@@ -28,7 +28,7 @@ METRIC_NAMES = (
     "mu trace rank effective_sample_size coverage turn estimate estimate_initial estimate_residual estimate_steps "
     "estimate_refits theta_step jacobian_share h_rho h_rho_angle h_rho_limit wall_seconds lambda_max lambda_min "
     "condition effective_dimension numerical_rank rhs_below_mu condition_preconditioned cg_iterations_bound "
-    "cg_iterations_first spectrum_seconds"
+    "cg_iterations_first spectrum_seconds implicit"
 ).split()
 DENSITY_ERRORS = ("relative_l2_normalised", "log_rms")
 

@@ -1,4 +1,4 @@
-"""The numbers that stand for 'auto' in the settings of points and of the first step."""
+"""What stands for 'auto' in the settings of points, of the first step, and of the method in time."""
 
 from nivp_dist.settings.model import Config, IntegratorSettings, SamplingSettings
 
@@ -9,6 +9,7 @@ POINTS_PER_PARAMETER, LEAST_POINTS = 5, 2000
 # falls there by itself.
 UNIFORM_FOR_FIELDS, UNIFORM = 0.5, 0.1
 TRIAL_STEP = 0.01  # of time
+EXPLICIT_PAIR = "cash_karp"  # of integrator.method = "auto"
 
 
 def with_points(config: Config, parameters: int) -> Config:
@@ -37,3 +38,8 @@ def uniform_fraction(sampling: SamplingSettings, field: bool) -> float:
 def first_step(integrator: IntegratorSettings) -> float:
     """The size of the first step, or where the integrator chooses it, of the first attempt at it."""
     return TRIAL_STEP if integrator.initial_step == "auto" else integrator.initial_step
+
+
+def explicit_pair(integrator: IntegratorSettings) -> str:
+    """The Runge-Kutta pair of explicit steps."""
+    return EXPLICIT_PAIR if integrator.method == "auto" else integrator.method

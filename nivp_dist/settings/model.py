@@ -168,11 +168,10 @@ class SolverSettings(Section):
 class IntegratorSettings(Section):
     """The method in time, with an error estimate and step-size control."""
 
-    # Explicit Runge-Kutta methods of orders 2(1), 3(2), 5(4) and 5(4); rk23 is another name of bogacki_shampine, rk45
-    # of dormand_prince. bdf and sdirk: implicit steps, for equations whose explicit steps are bound by stability, with
-    # solver.method = primal or pcg. bdf: orders 1 to 4, for diffusion and fourth derivatives. sdirk: a Runge-Kutta pair
-    # of orders 3(2), for dispersion, where bdf is unstable above order 2.
-    method: Literal["heun", "bogacki_shampine", "cash_karp", "dormand_prince", "bdf", "sdirk"] = "cash_karp"
+    # Explicit Runge-Kutta pairs of orders 2(1), 3(2), 5(4) and 5(4); rk23 means bogacki_shampine, rk45 dormand_prince.
+    # Implicit steps, where stability bounds explicit ones: bdf, of orders 1 to 4, for diffusion and fourth derivatives;
+    # sdirk, of orders 3(2), for dispersion. auto: cash_karp, or one of these two where that costs less.
+    method: Literal["heun", "bogacki_shampine", "cash_karp", "dormand_prince", "bdf", "sdirk", "auto"] = "cash_karp"
     # method = bdf: the largest order. Orders 3 and 4 are unstable where solutions oscillate fast without being damped
     # (waves, dispersion): set 2 there.
     max_order: int = Field(default=4, ge=1, le=4)
@@ -201,7 +200,7 @@ class IntegratorSettings(Section):
 
     @property
     def implicit(self) -> bool:
-        """Whether steps are implicit."""
+        """Whether all steps are implicit."""
         return self.method in ("bdf", "sdirk")
 
 

@@ -114,8 +114,11 @@ def times_and_steps_are_ordered(integrator):
     return integrator
 
 
-def implicit_steps_are_supported(config):
-    """Implicit steps have two kinds of solvers, and points that do not follow the residual of a velocity."""
+def without_implicit_steps(config) -> tuple[str, tuple, Any] | None:
+    """The first key whose value implicit steps do not support, the values that they do, and its value, or None.
+
+    They have two kinds of solvers, and points that do not follow the residual of a velocity.
+    """
     others = {
         "solver.method": (config.solver.method, ("auto", "primal", "pcg")),
         "solver.precision": (config.solver.precision, ("float64",)),
@@ -125,12 +128,20 @@ def implicit_steps_are_supported(config):
         "network.form": (config.network.form, ("auto", "direct")),
     }
     for key, (value, possible) in others.items():
-        if config.integrator.implicit and value not in possible:
-            choices = " or ".join(repr(each) for each in possible)
-            raise ValueError(
-                f"integrator.method = {config.integrator.method!r} needs {key} = {choices}, and it is {value!r}: "
-                "set that, or an explicit method"
-            )
+        if value not in possible:
+            return key, possible, value
+    return None
+
+
+def implicit_steps_are_supported(config):
+    """All other settings suit implicit steps, where all steps are to be implicit."""
+    if config.integrator.implicit and (odd := without_implicit_steps(config)) is not None:
+        key, possible, value = odd
+        choices = " or ".join(repr(each) for each in possible)
+        raise ValueError(
+            f"integrator.method = {config.integrator.method!r} needs {key} = {choices}, and it is {value!r}: "
+            "set that, or an explicit method"
+        )
 
 
 def fixed_order_is_supported(config):

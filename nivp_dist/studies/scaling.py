@@ -79,9 +79,10 @@ def _step_of(run, state, solver):
 
     from nivp_dist.integration.attempts import combine
     from nivp_dist.integration.tableaus import TABLEAUS, attempt
+    from nivp_dist.settings.automatic import explicit_pair
     from nivp_dist.studies import systems
 
-    tableau, together = TABLEAUS[run.config.integrator.method], jax.jit(combine)
+    tableau, together = TABLEAUS[explicit_pair(run.config.integrator)], jax.jit(combine)
     points = run.config.sampling.points
 
     def step():
