@@ -15,7 +15,7 @@ STEPS, FAR = 20, [1e9]
 
 
 def metrics(h=0.1, **numbers) -> dict:
-    """Of steps of a run with theta of norm 2; numbers: one for all steps, or one for each. They are bound by the error."""
+    """Of steps that the error bounds, with theta of norm 2. numbers: one for all steps, or one for each."""
     base = {"theta_norm": 2.0, "theta_step": 0.02, "jacobian_share": 0.05, "h_rho": 0.4, "h_rho_limit": 4.0}
     base |= {"error": 2e-6, "rejected": 0.0}
     found = {name: np.broadcast_to(value, STEPS).astype(float) for name, value in (base | numbers).items()}
@@ -97,7 +97,7 @@ def test_every_run_of_the_sheet_is_a_case_and_the_cheapest_come_first():
 
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
-    """Measures a stored run of so many steps, all with half the h rho at which they are stable, in place of a new one."""
+    """Measures a stored run of so many steps, all with half the h rho at which they are stable."""
 
     def measured(count, **entry) -> dict:
         make_run(tmp_path / "run", {"name": "heat"}, steps=count)
