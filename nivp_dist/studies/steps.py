@@ -21,7 +21,7 @@ from nivp_dist.storage.metrics import METRICS, read_lines
 from nivp_dist.studies.step_bounds import BOUNDS, NOTHING, bounds, relative
 from nivp_dist.studies.study import Case, Records, Study, Table
 
-MINUTES = 10.0  # of wall time for a run
+MINUTES = 30.0  # of wall time for a run
 THIRDS = ("first", "middle", "last")
 ENOUGH = 9  # steps of a run, three in each third: of fewer nothing is said
 
