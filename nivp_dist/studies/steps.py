@@ -18,7 +18,7 @@ from nivp_dist.bench.rows import ROWS, Row
 from nivp_dist.errors import RunFailed
 from nivp_dist.formatting import MISSING, count, number
 from nivp_dist.storage.metrics import METRICS, read_lines
-from nivp_dist.studies.step_bounds import BOUNDS, NOTHING, bounds, relative
+from nivp_dist.studies.step_bounds import BOUNDS, NOTHING, bounds, cut, relative
 from nivp_dist.studies.study import Case, Records, Study, Table
 
 MINUTES = 30.0  # of wall time for a run
@@ -57,8 +57,10 @@ def measure(row: Row, folder: Path) -> dict:
         raise RunFailed(f"{count(steps, 'step')}, fewer than {ENOUGH}: {entry['failed'] or 'the run is finished'}")
     run = Run(directory)
     metrics, integrator = run.metrics(), run.config.integrator
-    found = bounds(metrics, output_times(run.config), integrator.max_step)
-    numbers = relative(metrics, integrator.rtol) | {name: metrics[name] for name in ("t", "h", "rejected")}
+    short = cut(metrics, output_times(run.config), integrator.max_step)
+    numbers = relative(metrics, integrator.rtol, short)
+    found = bounds(numbers, short)
+    numbers |= {name: metrics[name] for name in ("t", "h", "rejected")}
     facts = {"problem": row.problem, "command": accuracy.command(row), "method": integrator.method}
     facts |= {"t_end": integrator.t_end, "error": entry["error"], "stopped": entry["failed"]}
     parts = np.array_split(np.arange(len(found)), len(THIRDS))
@@ -72,7 +74,7 @@ def third(found: list[str], numbers: dict[str, np.ndarray], part: np.ndarray) ->
     begin = float(of["t"][0] - of["h"][0])
     counts = Counter(found[step] for step in part)
     facts = {"from": begin, "to": float(of["t"][-1]), "steps": len(part), "rejected": int(of["rejected"].sum())}
-    medians = {name: _median(of[name]) for name in ("h", "stability", "motion", "error")}
+    medians = {name: _median(of[name]) for name in ("h", "stability", "motion", "error", "growth")}
     share = of["jacobian_share"][~np.isnan(of["jacobian_share"])]
     medians["jacobian_share"] = float(share.mean()) if len(share) else None
     return facts | medians | {"bounds": {bound: counts[bound] for bound in BOUNDS}}
@@ -89,12 +91,13 @@ def _median(values: np.ndarray) -> float | None:
 def tables(records: Records) -> list[Table]:
     shares = [["problem", "method", "steps", *(f"{name} third" for name in THIRDS)]]
     numbers = [["problem", "t", "steps", "rejected", "h", "h rho / limit", "theta_step", "share of J", "error / rtol"]]
+    numbers[0] += ["growth"]
     for record in records.values():
         thirds = record["thirds"]
         steps = str(sum(each["steps"] for each in thirds))
         shares.append([record["problem"], record["method"], steps, *map(_shares, thirds)])
         for each in thirds:
-            medians = ("h", "stability", "motion", "jacobian_share", "error")
+            medians = ("h", "stability", "motion", "jacobian_share", "error", "growth")
             row = [record["problem"], _times(each), str(each["steps"]), str(each["rejected"])]
             numbers.append(row + [MISSING if each[name] is None else f"{each[name]:.2g}" for name in medians])
     return [

@@ -8,7 +8,7 @@ from stored_runs import make_run
 from nivp_dist.bench import accuracy
 from nivp_dist.errors import RunFailed
 from nivp_dist.studies import steps
-from nivp_dist.studies.step_bounds import ACCURACY, NONLINEARITY, NOTHING, OUTPUTS, STABILITY, bounds, relative
+from nivp_dist.studies.step_bounds import ACCURACY, NONLINEARITY, NOTHING, OUTPUTS, STABILITY, bounds, cut, relative
 from nivp_dist.studies.steps import STUDY
 
 STEPS, FAR = 20, [1e9]
@@ -21,6 +21,12 @@ def metrics(h=0.1, **numbers) -> dict:
     found = {name: np.broadcast_to(value, STEPS).astype(float) for name, value in (base | numbers).items()}
     sizes = np.broadcast_to(h, STEPS).astype(float)
     return found | {"h": sizes, "t": np.cumsum(sizes)}
+
+
+def found_in(of: dict, ends: list, max_step=1e6) -> list[str]:
+    """The bounds of steps with these metrics."""
+    short = cut(of, ends, max_step)
+    return bounds(relative(of, 1e-5, short), short)
 
 
 @pytest.mark.parametrize(
@@ -40,29 +46,31 @@ def metrics(h=0.1, **numbers) -> dict:
     ],
 )
 def test_a_bound_is_recognised_in_all_steps(numbers, bound):
-    assert bounds(metrics(**numbers), FAR, max_step=1e6) == [bound] * STEPS
+    assert found_in(metrics(**numbers), FAR) == [bound] * STEPS
 
 
 def test_steps_that_meet_an_output_and_the_halves_before_it_are_cut():
     h = np.full(STEPS, 0.1)
     h[5], h[11:13] = 0.03, 0.06
     of = metrics(h)
-    found = bounds(of, [0.0, of["t"][5], of["t"][12]], max_step=1e6)
+    found = found_in(of, [0.0, of["t"][5], of["t"][12]])
     assert [step for step, bound in enumerate(found) if bound == OUTPUTS] == [5, 11, 12]
     assert set(found) == {OUTPUTS, ACCURACY}  # that a step after a cut is longer is no growth
-    assert bounds(of, FAR, max_step=0.1).count(OUTPUTS) == STEPS - 3
+    assert found_in(of, FAR, max_step=0.1).count(OUTPUTS) == STEPS - 3
 
 
 def test_numbers_are_relative_to_their_limits():
-    found = relative(metrics(), rtol=1e-5)
+    short = np.arange(STEPS) == 1
+    found = relative(metrics(0.1 * 1.5 ** np.arange(STEPS)), 1e-5, short)
     assert {name: values[0] for name, values in found.items()} == pytest.approx(
-        {"stability": 0.1, "motion": 0.01, "jacobian_share": 0.05, "error": 0.2}
+        {"stability": 0.1, "motion": 0.01, "jacobian_share": 0.05, "error": 0.2, "growth": 1.5**2}
     )
+    assert list(np.isnan(found["growth"])) == [False, True, *[False] * (STEPS - 3), True]
 
 
 def record(problem, thirds, **facts) -> dict:
     """Of a run of 30 steps from t = 0 to 3; thirds: the bound of most steps of each, seven of ten."""
-    numbers, found = relative(metrics(), 1e-5), []
+    numbers, found = relative(metrics(), 1e-5, np.zeros(STEPS, bool)), []
     of = {name: np.resize(values, 30) for name, values in (metrics() | numbers).items()}
     of["t"] = 0.1 * np.arange(1, 31)
     for place, bound in enumerate(thirds):
@@ -83,7 +91,7 @@ def test_the_answer_says_which_bound_is_the_commonest_and_when():
     assert "Accuracy is so nowhere." in lines and lines[-1] == "Not carried to the end: wave at t = 3 of 9."
     shares, numbers = STUDY.tables(records)
     assert shares.rows[1][3] == "nothing 70 %, outputs and limits 30 % (to t = 1)"
-    assert numbers.rows[1][1:] == ["0 to 1", "10", "0", "0.1", "0.1", "0.01", "0.05", "0.2"]
+    assert numbers.rows[1][1:] == ["0 to 1", "10", "0", "0.1", "0.1", "0.01", "0.05", "0.2", "1"]
     figure = Figure()
     STUDY.draw(records, figure)
     first = figure.axes[0].containers
