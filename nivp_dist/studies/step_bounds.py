@@ -29,7 +29,7 @@ def cut(metrics: Metrics, ends: Sequence[float], max_step: float) -> np.ndarray:
     A step that ends at such a time was, and the first of the two halves of what was left up to there.
     """
     t, h = metrics["t"], metrics["h"]
-    lands = np.isclose(t[:, None], np.asarray(ends)[None], rtol=1e-9, atol=0.0).any(axis=1)
+    lands = np.array([np.isclose(each, ends, rtol=1e-9, atol=0.0).any() for each in t], bool)
     halves = np.append(lands[1:] & np.isclose(h[:-1], h[1:], rtol=1e-6), False)
     return lands | halves | (h >= max_step * (1 - 1e-9))
 

@@ -99,7 +99,7 @@ def tables(records: Records) -> list[Table]:
         for each in thirds:
             medians = ("h", "stability", "motion", "jacobian_share", "error", "growth")
             row = [record["problem"], _times(each), str(each["steps"]), str(each["rejected"])]
-            numbers.append(row + [MISSING if each[name] is None else f"{each[name]:.2g}" for name in medians])
+            numbers.append(row + [MISSING if each[name] is None else f"{each[name]:.3g}" for name in medians])
     return [
         Table("What bounds the steps, in thirds of the steps of each run", shares),
         Table("Medians in the same thirds; theta_step is relative to theta, the share of J a mean", numbers),
@@ -125,7 +125,7 @@ def answer(records: Records) -> list[str]:
     for bound in BOUNDS:
         where = [place for record in records.values() if (place := _where(record, bound))]
         subject = "Nothing (the steps grow)" if bound == NOTHING else bound.capitalize()
-        said.append(f"{subject} is the commonest in {'; '.join(where)}." if where else f"{subject} is so nowhere.")
+        said.append(f"{subject} is the commonest in {'; '.join(where) or 'none'}.")
     stopped = [
         f"{record['problem']} at t = {number(record['thirds'][-1]['to'])} of {record['t_end']:g}"
         for record in records.values()

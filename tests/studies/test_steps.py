@@ -88,7 +88,7 @@ def test_the_answer_says_which_bound_is_the_commonest_and_when():
     )
     assert "Stability is the commonest in heat (t = 1 to 2, 2 to 3)." in lines
     assert "Nonlinearity of theta is the commonest in wave (always)." in lines
-    assert "Accuracy is so nowhere." in lines and lines[-1] == "Not carried to the end: wave at t = 3 of 9."
+    assert "Accuracy is the commonest in none." in lines and lines[-1] == "Not carried to the end: wave at t = 3 of 9."
     shares, numbers = STUDY.tables(records)
     assert shares.rows[1][3] == "nothing 70 %, outputs and limits 30 % (to t = 1)"
     assert numbers.rows[1][1:] == ["0 to 1", "10", "0", "0.1", "0.1", "0.01", "0.05", "0.2", "1"]
