@@ -93,7 +93,10 @@ ROWS = (
     Row("burgers_5d", "viscous Burgers in x.1, d = 5", "burgers_front_5d", 1e-2, 1e-3, CPU),
     Row("advection_5d", "time-varying advection, d = 5", "time_varying_advection_5d", 1e-2, 1e-3, CPU),
     Row("kuramoto_1d", "Kuramoto-Sivashinsky 1d", "kuramoto_sivashinsky_1d", 3e-4, 1e-4, SHORT),
+    Row("kuramoto_long_1d", "Kuramoto-Sivashinsky 1d, 32 pi", "kuramoto_sivashinsky_long_1d", 1e-3, 3e-4, SHORT),
     Row("kdv_1d", "Korteweg-de Vries 1d, two solitons", "kdv_1d", 3e-4, 1e-4, SHORT),
+    Row("heat_stiff_2d", "heat 2d, stiff", "heat_stiff_2d", 1e-4, 2e-5, SHORT),
+    Row("allen_cahn_sharp_1d", "Allen-Cahn 1d, sharp interfaces", "allen_cahn_sharp_1d", 1e-4, 1e-5, SHORT),
     # From accuracy = 1e-3 and the physics alone.
     Row("schroedinger_1d", "nonlinear Schroedinger 1d", "nonlinear_schroedinger_1d", 1e-3, 1e-4, SHORT),
     Row("heat_neumann_2d", "heat 2d, insulated walls", "heat_neumann_2d", 1e-3, 1e-4, SHORT),

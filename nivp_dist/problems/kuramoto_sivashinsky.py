@@ -16,7 +16,10 @@ class KuramotoSivashinsky(Problem):
     Equation:    u_t = -u_xx - u_xxxx - u u_x
     Domain:      [0, L), periodic
     Initial:     u0 = cos(k x) (1 + sin(k x)), k = 2 pi / L
-    Parameters:  L = length. On 8 pi few modes grow; on 32 pi the solution becomes chaotic
+    Parameters:  L = length. On 8 pi few modes grow; on 32 pi the solution becomes chaotic. There a small perturbation
+                 of u0 by the modes 0 to 24, the others being damped, grows relative to u at most 13 times by t = 10,
+                 165 times by t = 20 and 16,000 times by t = 50 (singular values of the propagator, computed with the
+                 reference): an error of 4e-6 at the start allows 7e-4 at t = 20, and nothing of use from t = 50 on
     Source:      Kassam and Trefethen 2005 (SIAM J. Sci. Comput. 26, 1214), sec. 4: L = 32 pi
     Reference:   Fourier series and ETDRK4 (``_spectral``), to 1e-9
     """

@@ -14,6 +14,7 @@ NAMES = (
     "parabolic",
     "dimension",
     "architecture",
+    "steps",
 )
 MODULES = {name: f"nivp_dist.studies.{name}" for name in NAMES}  # each has a STUDY
 

@@ -153,6 +153,17 @@ def test_step_of_the_shipped_solutions(make):
     assert relative(shipped(x, 1.0), finer(x, 1.0)) < 1e-10
 
 
+def test_twice_the_modes_and_half_the_step_leave_a_sharp_interface_where_it_is():
+    """allen_cahn_sharp_1d: interfaces of width sqrt(2 D) = 0.045, when they have formed."""
+    shipped = allen_cahn.solution(1e-3)
+    box = shipped.lower, shipped.lower + shipped.length
+    settings = {"step": shipped.step / 2, "tolerance": 1e-14, "most": 2 * shipped.most}
+    finer = PeriodicSolution(lambda x: allen_cahn.start(x, np), *box, 1e-3, shipped.reaction, **settings)
+    x = RANDOM.uniform(0, TWO_PI, (300, 1))
+    assert relative(shipped(x, 3.0), finer(x, 3.0)) < 1e-10
+    assert finer.at(3.0)[1] == (2048,) and shipped.at(3.0)[1] == (1024,)
+
+
 def test_half_a_period_is_enough():
     """PeriodicAllenCahn solves on [0, pi) x [0, 2 pi): the same as on the whole box."""
     whole = PeriodicSolution(
