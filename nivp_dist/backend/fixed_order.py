@@ -11,6 +11,7 @@ functions here are plain calls and ``jax.lax.psum``: the programs are those with
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -30,15 +31,8 @@ def sum_over_devices(tree, axis: str = AXIS):
     """The sum over all devices of arrays that are sums over each one's points. Inside of `shard_map`."""
     if not parts_here():
         return jax.lax.psum(tree, axis)
-
-    def one(leaf):
-        sums = jax.lax.all_gather(leaf, axis, to="invarying")
-        while len(sums) > 1:
-            sums = sums[::2] + sums[1::2]
-        # What follows is compiled alike then, whatever the additions before it.
-        return jax.lax.optimization_barrier(sums[0])
-
-    return jax.tree.map(one, tree)
+    sums = jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, axis, to="invarying"), tree)
+    return _sum_in_pairs(partial(_entry, sums), jax.lax.axis_size(axis), _zeros(tree))
 
 
 def sum_over_parts(function: Callable, *arrays):
@@ -52,15 +46,25 @@ def sum_over_parts(function: Callable, *arrays):
     if not parts:
         return function(*arrays)
     divided = _divide(arrays, parts)
+    of_part = lambda number: function(*_entry(divided, number))  # noqa: E731
+    zero = jax.lax.pcast(_zeros(jax.eval_shape(of_part, 0)), AXIS, to="varying")
+    return _sum_in_pairs(of_part, parts, zero)
 
-    def pairs(count: int, first):
-        """The sum over `count` parts. A loop over two halves keeps log2(parts) sums, and is compiled once."""
-        if count == 1:
-            return function(*jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, first, 0, False), divided))
-        halves = jax.lax.map(lambda half: pairs(count // 2, first + half * (count // 2)), jnp.arange(2))
-        return jax.tree.map(lambda terms: terms[0] + terms[1], halves)
 
-    return pairs(parts, 0)
+def _sum_in_pairs(term: Callable, count: int, zero, first=0):
+    """term(first) + ... + term(first + count - 1): the sum of the first half of them, and that of the second.
+
+    Both are added in a loop. So log2(count) sums are kept, a term is compiled once, and no sum is fused with what is
+    made of it: that is compiled alike for any number of devices.
+    """
+    if count == 1:
+        return term(first)
+    half = count // 2
+
+    def add(total, which):
+        return jax.tree.map(jnp.add, total, _sum_in_pairs(term, half, zero, first + which * half)), None
+
+    return jax.lax.scan(add, zero, jnp.arange(2))[0]
 
 
 def map_parts(function: Callable, *arrays):
@@ -77,3 +81,11 @@ def map_parts(function: Callable, *arrays):
 
 def _divide(arrays, parts: int):
     return jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), arrays)
+
+
+def _zeros(tree):
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tree)
+
+
+def _entry(stacked, number):
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, number, keepdims=False), stacked)
