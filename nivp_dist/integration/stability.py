@@ -68,7 +68,7 @@ def stiffness(tableau: Tableau, products) -> Stiffness:
 def spectral_radius(velocity: Callable, theta, direction) -> float:
     """|lambda| of the dominant eigenvalue of d velocity / d theta, by the power method on differences of velocities.
 
-    ITERATIONS of them from a random direction come to 0.87 of it in a spectrum k^2, k = 1, 2, ..., as that of diffusion.
+    ITERATIONS of them from a random direction come to 0.87 of it in a spectrum k^2, k = 1, 2, ..., that of diffusion.
 
     Args:
         velocity: theta (p,) -> theta'; it is called ITERATIONS + 1 times. direction: (p,), to begin with.

@@ -16,9 +16,9 @@ from nivp_dist.monitoring.findings import AT_STABILITY_LIMIT
 METHODS = ("explicit", "bdf", "sdirk")
 WINDOW = 8  # steps that are judged together
 SETTLED = 2 * WINDOW  # implicit steps before the first judgement: the first ones are short
-# After a return to explicit steps, implicit ones are tried again only after so many times as many steps as before: so
-# that of n steps at most a number like log n are taken in vain.
-WAIT_LONGER = 4
+# After a return from fewer than IN_VAIN implicit steps, these are tried again only after WAIT_LONGER times as many
+# explicit steps as before: so that of n steps at most a number like log n are taken in vain.
+IN_VAIN, WAIT_LONGER = 48, 4
 PAYS = 1.5  # explicit over implicit work at which to go over. The return is at one: in between no method is left.
 LEAST_ANGLE_OF_BDF = 120.0  # degrees. All orders are stable from 107 on (Hairer and Wanner II, V.2).
 # Corrections of a step. The order, and the constant C, of the error C (h r)^(order + 1) of a step where the solution
@@ -116,7 +116,8 @@ class Switching(NamedTuple):
         return self.begin()._replace(method=METHODS.index(name), step=step, wait=self.wait, **known)
 
     def _explicit(self, step: int) -> "Switching":
-        return self._replace(method=0, step=step, wait=WAIT_LONGER * self.wait, records=self.begin().records)
+        wait = WAIT_LONGER * self.wait if step - self.step < IN_VAIN else WINDOW
+        return self._replace(method=0, step=step, wait=wait, records=self.begin().records)
 
 
 def work_rate(recent: TakenStep) -> float:

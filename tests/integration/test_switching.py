@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from nivp_dist.integration.stability import spectral_radius
-from nivp_dist.integration.switching import PAYS, SETTLED, WINDOW, Switching, TakenStep, implicit_step
+from nivp_dist.integration.switching import (
+    IN_VAIN,
+    PAYS,
+    SETTLED,
+    WAIT_LONGER,
+    WINDOW,
+    Switching,
+    TakenStep,
+    implicit_step,
+)
 
 RTOL, CORRECTION = 1e-5, 2.0
 STIFF = TakenStep(h=0.01, work=6.0, rate=1.0, rho=370.0, angle=180.0, limit=3.7)  # as long as stability allows
@@ -77,6 +86,14 @@ def test_explicit_steps_return_when_the_stiffness_is_gone():
     _, switching = steps(Switching.begin(), WINDOW + SETTLED, taken_by)
     names, switching = steps(switching._replace(rho=5.0), 3, taken_by, first=WINDOW + SETTLED)
     assert set(names) == {"explicit"} and np.isnan(switching.records[:-3]).all()
+    assert switching.wait == WAIT_LONGER * WINDOW
+
+
+def test_a_stiffness_that_comes_again_is_met_as_soon_as_the_first_one():
+    last = WINDOW + IN_VAIN
+    _, switching = steps(Switching.begin(), last, taken_by)
+    names, _ = steps(switching._replace(rho=5.0), WINDOW + 1, taken_by, first=last)
+    assert names == ["explicit"] * WINDOW + ["bdf"]
 
 
 def test_tries_in_vain_become_rare():
