@@ -57,6 +57,7 @@ NOT_RUN = {
     "nivp submit --resume": "it needs the run of the job before it",
     "nivp resume runs/fokker_planck_trap_5d-001": "it needs the run of the job before it",
     "nivp run wave_2d_long": "it takes minutes",
+    "nivp run heat_2d --cluster.reproducible": "tests/run/test_reproducible.py makes such runs",
     "nivp run wave_3d": "it takes minutes",
     "nivp sweep heat_2d": "tests/studies/test_sweep.py carries out a smaller one",
     "nivp study scaling": "tests/test_cli.py runs the quick one",
