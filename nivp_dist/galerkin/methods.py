@@ -35,16 +35,16 @@ MEASURED_SHARE = 1 / 50  # of the operations of the steps; what measurements of 
 PRODUCT, STREAM, BUILD = 2.0, 10.0, 1.5
 # For corrections of implicit steps: how many times longer an operation takes in a product with a vector than in the
 # matrix A^T W A; how many columns of a sketch take as long as a product; and how many take as long as the rows that a
-# sketch is made of. Measured on one core (heat in 2 dimensions, n = 3 p): 16, 8 and 0 with p = 523; 21, 14 and 64 with
-# p = 2,041.
-IMPLICIT_PRODUCT, IMPLICIT_COLUMNS, IMPLICIT_ROWS = 20.0, 14.0, 64.0
+# sketch is made of. Measured on one core (heat in 2 dimensions, n = 3 p, p = 477 and 2,041): 32 and 31, and a sketch of
+# rank 128 takes as long as 6 and 8 products.
+IMPLICIT_PRODUCT, IMPLICIT_COLUMNS, IMPLICIT_ROWS = 32.0, 26.0, 64.0
 # Iterations that are assumed for a correction: 4 to 18 were measured with rank 128 at mu = 1e-10 (heat in 1 and 2
 # dimensions, KdV), and up to 43 at 1e-12.
 IMPLICIT_ITERATIONS = 20
-# How many times longer a correction of an implicit step takes than a velocity by the primal matrix. Measured for heat
-# equations, p = 740 to 1,280: 1.1 in one dimension, 1.6 to 1.8 in two to eight. Differentiating f in more dimensions
-# takes no larger a share, because it grows with p and the product with p^2.
-CORRECTION = 1.7
+# How many times longer a correction of an implicit step by the matrix takes than a velocity by the primal matrix.
+# Measured on one core: 3.6 for heat in two dimensions (p = 621 and 769), 3.5 for Korteweg-de Vries, 4.5 for
+# Kuramoto-Sivashinsky.
+CORRECTION = 4.0
 
 
 def choose_method(
@@ -145,10 +145,9 @@ def direct_method(network: Network, points: int) -> str | None:
     return min(possible, key=work.__getitem__, default=None)
 
 
-def correction_work(network: Network, points: int) -> float:
-    """Operations of a correction of an implicit step: the rows of A = J - gamma df/dtheta, A^T W A, and a solve."""
-    p = network.size
-    return CORRECTION * (points * network.outputs * p**2 / 2 + p**3 / 3)
+def correction_in_velocities(network: Network, points: int) -> float:
+    """Work of a correction of an implicit step by the matrix, in the operations of ``velocities_work``."""
+    return CORRECTION * direct_work(network, points)["primal"]
 
 
 def velocities_work(method: str, network: Network, points: int, rank: int, velocities: int, iterations: int) -> float:
@@ -199,13 +198,17 @@ def _iteration(method: str, network: Network, rank: int) -> float:
     return PRODUCT * 4.0 * network.size + (STREAM * 4.0 * rank if method == "dual_pcg" else 0.0)
 
 
-def implicit_method(solver: SolverSettings, network: Network, points: int) -> str:
+def implicit_method(solver: SolverSettings, network: Network, points: int, ordered: bool) -> str:
     """The method for the corrections of implicit steps: "primal" or "pcg", for "auto" by counted operations.
 
     For CG, IMPLICIT_ITERATIONS are assumed, and an approximation of FIRST_RANK for each correction.
+
+    ordered: whether sums over points have a fixed order, which those of CG for corrections have not.
     """
     if solver.method != "auto":
         return solver.method
+    if ordered:
+        return "primal"
     rank = initial_rank("pcg", network, solver.mu, solver.max_rank)
     iterative = iterative_work(network, points, 1, IMPLICIT_ITERATIONS, rank)
     by_the_matrix = network.size**2 <= MATRIX_ENTRIES and correction_work(network, points) <= iterative

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist.backend import random_keys
-from nivp_dist.galerkin.methods import correction_work, velocities_work
+from nivp_dist.galerkin.methods import correction_in_velocities, velocities_work
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.stability import spectral_radius
 from nivp_dist.integration.stages import StageFailed, Stages
@@ -75,7 +75,7 @@ class AutoStepper(Stepping):
         new, metrics, points = taken.state, taken.metrics, self.number_of_points(state)
         h, evaluations = metrics["h"], metrics["evaluations"]
         if state.switching.method:
-            return TakenStep(h, evaluations * correction_work(self.network, points))
+            return TakenStep(h, evaluations * correction_in_velocities(self.network, points))
         method = self.explicit.choice.method(new.rank, points)
         work = velocities_work(method, self.network, points, new.rank, evaluations, metrics["cg_iterations"])
         residual = (new.estimate.residual - state.estimate.residual) / h  # relative to u, and the fresh one to f
@@ -90,7 +90,7 @@ class AutoStepper(Stepping):
         The health of a run, and what it adapts to, are those of its method: steps are compared with others of the same
         one only.
         """
-        before, correction = state.switching, correction_work(self.network, self.number_of_points(state))
+        before, correction = state.switching, correction_in_velocities(self.network, self.number_of_points(state))
         now = before.before_step(state.step, correction, self.rtol)
         if now.method == before.method:
             return state, []

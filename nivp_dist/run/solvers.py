@@ -33,7 +33,8 @@ class Solvers:
                 "leave solver.norm out"
             )
         if config.integrator.implicit:
-            method = implicit_method(config.solver, network, number_of_points(config.sampling))
+            points = number_of_points(config.sampling)
+            method = implicit_method(config.solver, network, points, is_ordered(self.mesh))
             if (reason := _unsupported(network, self.problem)) is not None:
                 raise InputError(f"integrator.method = {config.integrator.method!r} {reason}")
             if method == "primal" and network.size**2 > MATRIX_ENTRIES:

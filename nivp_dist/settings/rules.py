@@ -148,6 +148,7 @@ def fixed_order_is_supported(config):
     """Sums in a fixed order are formed by solvers whose vectors do not lie on the devices."""
     for key, given in {
         "solver.method = 'dual_pcg'": config.solver.method == "dual_pcg",
+        "implicit steps with solver.method = 'pcg'": config.integrator.implicit and config.solver.method == "pcg",
         "solver.shard_vectors = true": config.solver.shard_vectors,
     }.items():
         if config.cluster.reproducible and given:

@@ -44,6 +44,7 @@ def test_devices_are_no_part_of_the_environment():
     [
         ({"solver__method": "dual_pcg"}, "solver.method = 'dual_pcg'"),
         ({"solver__shard_vectors": True}, "shard_vectors"),
+        ({"integrator__method": "bdf"}, "implicit steps with solver.method = 'pcg'"),
     ],
 )
 def test_what_has_no_fixed_order_is_refused(runs, setting, text):
