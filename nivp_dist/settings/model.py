@@ -241,7 +241,7 @@ class OutputSettings(Section):
 class ClusterSettings(Section):
     """The processes of a run. But for the last bits, which `reproducible` decides, no key here changes a result."""
 
-    # The same bits on 1, 2, 4, ..., 64 devices of any number of processes. A run takes longer.
+    # The same bits on 1, 2, 4, ..., 64 devices, of any number of processes.
     reproducible: bool = False
     # How the processes tell each other their decisions: MPI, or the coordination service of JAX. auto: MPI where the
     # processes were started by it.
