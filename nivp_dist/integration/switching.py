@@ -26,7 +26,7 @@ LEAST_ANGLE_OF_BDF = 120.0  # degrees. All orders are stable from 107 on (Hairer
 CORRECTIONS = {"bdf": 3.0, "sdirk": 8.0}
 ERRORS = {"bdf": (2, 2 / 9), "sdirk": (2, 0.1)}
 # While steps are implicit, rho is measured every so many of them. It takes five velocities, and the corrections of
-# these steps as much work as 120 or more: 4 %.
+# these steps as much work as 250 or more: 2 %.
 MEASURED_EVERY = 24
 
 
