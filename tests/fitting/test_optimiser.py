@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.fitting.optimiser import FINAL_RATE, ROUND, OptimiserSteps
 from nivp_dist.points.points import Points
 from nivp_dist.settings.fits import FitSettings
@@ -25,6 +26,8 @@ class Linear:
 
 class Draws:
     """Draws of points as a sampler makes them, uniform in a cube."""
+
+    mesh = make_mesh(1)
 
     def draw(self, key, density, n):
         return Points(jax.random.uniform(key, (n, 3), minval=-1.0), jnp.full(n, 1 / n), jnp.zeros(n))
