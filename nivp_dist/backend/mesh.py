@@ -87,9 +87,11 @@ def program(mesh: Mesh, function: Callable, *in_specs, out_specs: Any = P()) -> 
 
 
 def whole_program(mesh: Mesh, function: Callable, out_specs: Any = None, static_argnames: Any = ()) -> Callable:
-    """A compiled function of global arrays that sums over points as XLA likes; out_specs: None leaves them to it, too.
+    """A compiled function of global arrays, in which XLA decides what each device computes, sums over points included.
 
-    On an ordered mesh all devices have all arrays and compute the same, so that how many they are changes nothing.
+    On an ordered mesh each device computes all of it on all points, so that the number of devices changes no bit.
+
+    out_specs: how the results lie on the devices; None leaves that to XLA.
     """
     out = None if out_specs is None else NamedSharding(mesh, out_specs)
     if not is_ordered(mesh):

@@ -146,7 +146,11 @@ def direct_method(network: Network, points: int) -> str | None:
 
 
 def correction_in_velocities(network: Network, points: int) -> float:
-    """Work of a correction of an implicit step by the matrix, in the operations of ``velocities_work``."""
+    """Work of a correction of an implicit step by the matrix, to be compared with ``velocities_work``.
+
+    ``correction_work`` counts the operations of the same correction, to be compared with ``iterative_work``. The
+    operations of the two take different times.
+    """
     return CORRECTION * direct_work(network, points)["primal"]
 
 

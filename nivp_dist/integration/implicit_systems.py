@@ -48,9 +48,9 @@ class DirectSystems:
 class IterativeSystems(DirectSystems):
     """The same by CG.
 
-    An approximation serves for the next correction too where CG does not take longer with it than with a new one and to
-    make that. After a rejected attempt there is a new one in any case, because the damping is relative to its trace,
-    which depends on gamma.
+    An approximation is used again for the next correction as long as CG with it takes no more time than to make a new
+    one and to solve with that. After a rejected attempt there is a new one in any case, because the damping is
+    relative to its trace, which depends on gamma.
 
     Args:
         iterative: the programs. key: of the sketches. last: of the step before.

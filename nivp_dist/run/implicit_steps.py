@@ -31,7 +31,7 @@ class ImplicitStepper(Stepping):
     """Takes accepted implicit steps for one configuration.
 
     Args:
-        galerkin: of whose discretisation the implicit equations have programs of their own; for settings and messages.
+        galerkin: gives discretisation, solver settings and messages; the implicit equations have their own programs.
         method: "bdf" or "sdirk".
         direct: a solver by "primal" that takes over from CG where that costs less, or None.
         by_matrix: whether corrections are solved by the matrix, whatever the method of `galerkin`.

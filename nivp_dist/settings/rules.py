@@ -145,7 +145,7 @@ def implicit_steps_are_supported(config):
 
 
 def fixed_order_is_supported(config):
-    """Sums in a fixed order are formed by solvers whose vectors do not lie on the devices."""
+    """cluster.reproducible does not stand beside a solver whose sums have no fixed order."""
     for key, given in {
         "solver.method = 'dual_pcg'": config.solver.method == "dual_pcg",
         "implicit steps with solver.method = 'pcg'": config.integrator.implicit and config.solver.method == "pcg",
