@@ -190,7 +190,7 @@ def _of_fits(galerkin: Galerkin, shapes: "_Shapes", points: Points) -> Iterator[
     yield _compiled(f"approximation in a fit, rank {rank}", preparation, theta, points, shapes.key())
     shared = shapes.of(jax.eval_shape(preparation, theta, points, shapes.key()), galerkin.shared_spec)
     misfit, dampings = shapes.sharded(len(points.x), galerkin.network.outputs), shapes.whole(len(DAMPING_FACTORS))
-    yield _compiled("round of a fit", galerkin.correction, theta, points, misfit, shared, dampings)
+    yield _compiled("round of a fit", galerkin.corrections(config.fit.order), theta, points, misfit, shared, dampings)
 
 
 def _compiled(name: str, program, *arguments, **static) -> Program:

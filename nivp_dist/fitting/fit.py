@@ -143,11 +143,11 @@ class Fitter:
         points = self.sampler.draw(random_keys.fit_points_key(key), density, self.settings.points)
         misfit = self._misfit(state.theta, points.x, self._target(context, points.x))
         if stage == GAUSS_NEWTON:
-            corrections, dampings, lengths = self._gauss_newton(state, points, misfit, key)
+            curves, dampings, lengths = self._gauss_newton(state, points, misfit, key)
         else:
-            corrections, lengths = self._head(state.theta, points, misfit)[None], LENGTHS[:1]
+            curves, lengths = self._head(state.theta, points, misfit)[None, None], LENGTHS[:1]
             dampings = np.array([float(state.damping)])
-        candidates = self._candidates(state.theta, corrections, np.array(lengths))
+        candidates = self._candidates(state.theta, curves, np.array(lengths))
         errors = np.asarray(self._errors(candidates, fresh, goal, size))
         if stage == TRIAL:
             return self._after_trial(state, candidates, errors)
@@ -156,15 +156,15 @@ class Fitter:
     # ----------------------------------------------------------------------------------------------
 
     def _gauss_newton(self, state, points, misfit, key):
-        """The corrections (c, p) of several dampings, the damping of each candidate, and the lengths to try."""
+        """The curves (c, order, p) of several dampings, the damping of each candidate, and the lengths to try."""
         dampings = np.clip(float(state.damping) * np.array(DAMPING_FACTORS), SMALLEST_DAMPING, LARGEST_DAMPING)
         # In the basis of the network: that of the points (``network.frames``) does not help a fit. Measured for a
         # mixture in three dimensions after 60 rounds: 5.0e-3 in the frame of the points, 2.3e-3 without it.
         galerkin, rank = self._solver(float(state.damping))
         shared = galerkin.prepare(state.theta, points, random_keys.fit_sketch_key(key), rank, adapted_basis=False)
-        corrections = galerkin.correction(state.theta, points, misfit, shared, dampings)
+        curves = galerkin.corrections(self.settings.order)(state.theta, points, misfit, shared, dampings)
         lengths = LENGTHS if self.settings.line_search else LENGTHS[:1]
-        return corrections, np.tile(dampings, len(lengths)), lengths
+        return curves, np.tile(dampings, len(lengths)), lengths
 
     def _solver(self, damping: float) -> tuple[Galerkin, int]:
         """The solver of a round at that damping, and the rank of its approximation."""
@@ -253,9 +253,10 @@ class Fitter:
         return float(self._final(state.theta[None], self._reweighted(fresh, target), target, 0.0)[0])
 
 
-def _candidates(theta, corrections, lengths):
-    """theta, then theta with every correction (c, p) at every length (l,): (1 + l c, p)."""
-    tried = theta + lengths[:, None, None] * corrections
+def _candidates(theta, curves, lengths):
+    """theta, then its displacement along every curve (c, order, p) for every length (l,): (1 + l c, p)."""
+    powers = lengths[:, None] ** np.arange(1, curves.shape[1] + 1)
+    tried = theta + jnp.einsum("lk,ckp->lcp", powers, curves)
     return jnp.concatenate([theta[None], tried.reshape(-1, theta.size)])
 
 

@@ -4,6 +4,8 @@ Each is available for the p parameters, with M = S^T S and S = W^(1/2) J, and fo
 (S S^T + mu I) alpha = W^(1/2) f. All are exact up to rounding or the tolerance of CG, and agree with each other.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -85,19 +87,24 @@ class LinearSolver:
             return self._pcg(operators, f, regularisation, guess)
         if method == "dual_pcg":
             return self._dual_pcg(operators, f, weights, regularisation, guess)
-        v = self._direct(method, operators, f, weights)(regularisation.mu)
+        v = self._direct(method, operators, weights)(regularisation.mu)(f)
         code = jnp.where(jnp.all(jnp.isfinite(v)), pcg.CONVERGED, pcg.BROKEN)
         return Solved(v, v, jnp.zeros((), jnp.int64), jnp.zeros(()), code)
 
-    def solve_for_dampings(self, operators, f, weights, regularisation, dampings):
-        """v (c, p) for several mu (c,)."""
+    def at_dampings(self, operators, weights, regularisation) -> Callable[[Any], Callable]:
+        """mu -> (f (n, m) -> v (p,)), for many mu and many right-hand sides.
+
+        A direct solve forms its matrix once for all, and factorises it once for each mu.
+        """
         method = self.method_for(len(weights) * self.devices)
         if method in ("primal", "dual"):
-            one = self._direct(method, operators, f, weights)
-        else:
+            return self._direct(method, operators, weights)
+
+        def solve(mu, f):
             zero = jnp.zeros(f.size) + 0 * f.reshape(-1) if method == "dual_pcg" else jnp.zeros(self.network.size)
-            one = lambda mu: self.solve(operators, f, weights, regularisation._replace(mu=mu), zero).v  # noqa: E731
-        return jax.lax.map(one, dampings)
+            return self.solve(operators, f, weights, regularisation._replace(mu=mu), zero).v
+
+        return lambda mu: partial(solve, mu)
 
     def method_for(self, drawn: int) -> str:
         """The method for so many points.
@@ -150,32 +157,40 @@ class LinearSolver:
 
     # Direct solves --------------------------------------------------------------------------------
 
-    def _direct(self, method, operators, f, weights):
-        """mu -> v by one of two matrices, which is formed once for all mu."""
+    def _direct(self, method, operators, weights):
+        """mu -> (f -> v) by one of two matrices, which is formed once for all mu, and factorised once for each."""
         if method == "dual":
-            return self._dual(operators, f, weights)
+            return self._dual(operators, weights)
         exact, operator = operators
-        # One all-reduce carries the parts of the matrix and the right-hand side.
-        parts, b = sum_over_devices((operator.matrix_parts(), exact.transpose(f)))
-        matrix = operator.assemble(parts)
-        return lambda mu: direct.solve_positive(matrix, mu, b)
+        matrix = operator.assemble(sum_over_devices(operator.matrix_parts()))
 
-    def _dual(self, operators, f, weights):
+        def factored(mu):
+            solve = direct.factored(matrix, mu)
+            return lambda f: solve(sum_over_devices(exact.transpose(f)))
+
+        return factored
+
+    def _dual(self, operators, weights):
         (exact, operator), outputs = operators, self.network.outputs
         root = kernel.roots(weights, outputs)
         # Factors of all samples at once: chunks do not bound the dual matrix.
         everywhere = jax.tree.map(lambda leaf: kernel.gather(leaf, AXIS), operator.point_factors())
-        root_all, s = kernel.gather(root, AXIS), kernel.gather(root * f.reshape(-1), AXIS)
+        root_all = kernel.gather(root, AXIS)
         columns = operator.kernel(everywhere).astype(jnp.float64)
         matrix = kernel.gather(root[:, None] * columns.T * root_all, AXIS)
 
-        def solve(mu):
+        def factored(mu):
             # Padding has a zero row and column: mu on the diagonal keeps it positive definite.
-            alpha = direct.solve_positive(matrix, mu, s)
-            own = jax.lax.dynamic_slice_in_dim(alpha, jax.lax.axis_index(AXIS) * len(root), len(root))
-            return sum_over_devices(exact.transpose(kernel.unweighted(own, root, outputs)))
+            solve = direct.factored(matrix, mu)
 
-        return solve
+            def velocity(f):
+                alpha = solve(kernel.gather(root * f.reshape(-1), AXIS))
+                own = jax.lax.dynamic_slice_in_dim(alpha, jax.lax.axis_index(AXIS) * len(root), len(root))
+                return sum_over_devices(exact.transpose(kernel.unweighted(own, root, outputs)))
+
+            return velocity
+
+        return factored
 
 
 def _either(in_float64, exact, operator, product):

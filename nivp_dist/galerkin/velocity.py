@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend.fixed_order import sum_over_devices
 from nivp_dist.backend.mesh import AXIS, program
-from nivp_dist.galerkin import kernel, norms, not_finite, nystrom
+from nivp_dist.galerkin import kernel, norms, not_finite, nystrom, taylor
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.energy import EnergyOperator
 from nivp_dist.galerkin.linear_solver import LinearSolver
@@ -62,7 +62,6 @@ class Galerkin:
 
     Attributes, all compiled programs on global arrays:
         velocity: (theta, t, points, regularisation, initial guess) -> ``Velocity``.
-        correction: (theta, points, misfit, regularisation, dampings) -> (c, p), see ``_correction``.
         rate: (theta, v, points) -> J v (n, m). field, values: (theta, x) -> the field or u (n, m).
         step_norms, check_residual, residual_squares, unresolved_data: the functions of ``norms``.
     """
@@ -77,6 +76,7 @@ class Galerkin:
         self.points_spec = Points._make((P(AXIS), P(AXIS), P(AXIS)))
         self.shared_spec = self.linear_solver.regularisation_spec()
         self._prepare: dict = {}  # by rank and adapted_basis
+        self._corrections: dict = {}  # by order
         self._define_solves()
         self._define_norms()
 
@@ -85,7 +85,6 @@ class Galerkin:
         guess = P(AXIS) if self.method == "dual_pcg" else every
         results = Velocity._make(every for _ in Velocity._fields)._replace(rate=P(AXIS), next_guess=guess)
         self.velocity = compiled(self._velocity, every, every, split, shared, guess, out_specs=results)
-        self.correction = compiled(self._correction, every, split, P(AXIS), shared, every)
         self._zero_samples = compiled(self._zeros, split, out_specs=P(AXIS))
 
     def _define_norms(self):
@@ -205,17 +204,29 @@ class Galerkin:
         guess = solved.next_guess if self.method == "dual_pcg" else v
         return Velocity(v, rate, residual, jnp.sqrt(f_square), solved.iterations, solved.residual, solved.code, guess)
 
-    def _correction(self, theta, points, misfit, regularisation, dampings):
-        """Gauss-Newton corrections (M + mu_i I) delta_i = J^T W misfit for several mu_i at once.
+    def corrections(self, order: int):
+        """The compiled program (theta, points, misfit, regularisation, dampings) -> (c, order, p): for several mu_i at
+        once the Gauss-Newton correction (M + mu_i I)^-1 J^T W misfit, and the terms of higher order that continue it
+        (``taylor.curve``).
 
-        Args:
-            misfit: (n, m), target minus field. dampings: (c,), mu_i relative to tr M.
-        Returns: (c, p).
+        misfit: (n, m), target minus field. dampings: (c,), mu_i relative to tr M.
         """
-        operators = self.operators(theta, points, regularisation.basis)
-        dampings = dampings * regularisation.trace
-        solutions = self.linear_solver.solve_for_dampings(operators, misfit, points.weights, regularisation, dampings)
-        return jax.vmap(lambda v: self.network.from_basis(v, regularisation.basis))(solutions)
+        if order not in self._corrections:
+            specs = P(), self.points_spec, P(AXIS), self.shared_spec, P()
+            self._corrections[order] = self.program(partial(self._curves, order=order), *specs)
+        return self._corrections[order]
+
+    def _curves(self, theta, points, misfit, regularisation, dampings, *, order):
+        it, basis = self.discretisation, regularisation.basis
+        at_damping = self.linear_solver.at_dampings(self.operators(theta, points, basis), points.weights, regularisation)
+
+        field = lambda theta: it.field(theta, points.x)  # noqa: E731
+
+        def one(mu):
+            solve = at_damping(mu)
+            return taylor.curve(lambda f: self.network.from_basis(solve(f), basis), field, theta, misfit, order)
+
+        return jax.lax.map(one, dampings * regularisation.trace)
 
     def operators(self, theta, points, basis):
         """J in float64, for rates, right-hand sides and true residuals, and J in solver.precision."""
