@@ -157,7 +157,7 @@ def _programs(config: Config, problem: Problem, network: Network, mesh: Mesh) ->
     galerkin = solvers.of_steps(network)
     yield from _of_steps(galerkin, shapes, points)
     fits = solvers.of_fits(network, config.fit.points)
-    yield from _of_fits(fits, shapes, shapes.points(config.fit.points))
+    yield from _of_fits(fits, config.fit.order, shapes, shapes.points(config.fit.points))
 
 
 def _of_steps(galerkin: Galerkin, shapes: "_Shapes", points: Points) -> Iterator[Program]:
@@ -184,13 +184,13 @@ def _of_spectrum(galerkin: Galerkin, shapes: "_Shapes", at: tuple, shared) -> It
         yield _compiled("spectrum by probes", programs.probes, theta, points, shared, shapes.key())
 
 
-def _of_fits(galerkin: Galerkin, shapes: "_Shapes", points: Points) -> Iterator[Program]:
+def _of_fits(galerkin: Galerkin, order: int, shapes: "_Shapes", points: Points) -> Iterator[Program]:
     theta, rank = shapes.theta(), galerkin.initial_rank if galerkin.method in ITERATIVE else 0
     preparation = galerkin.preparation(rank, adapted_basis=False)
     yield _compiled(f"approximation in a fit, rank {rank}", preparation, theta, points, shapes.key())
     shared = shapes.of(jax.eval_shape(preparation, theta, points, shapes.key()), galerkin.shared_spec)
     misfit, dampings = shapes.sharded(len(points.x), galerkin.network.outputs), shapes.whole(len(DAMPING_FACTORS))
-    yield _compiled("round of a fit", galerkin.corrections(config.fit.order), theta, points, misfit, shared, dampings)
+    yield _compiled("round of a fit", galerkin.corrections(order), theta, points, misfit, shared, dampings)
 
 
 def _compiled(name: str, program, *arguments, **static) -> Program:

@@ -3,7 +3,8 @@
 Gauss-Newton is the main method: with the operator and the solver of the velocity it reaches in tens of rounds errors
 that Adam does not reach in tens of thousands of steps (measured: `nivp bench fit`). A round draws fresh points, solves
 for the corrections of several dampings at once, and keeps the best of them on another fresh draw, so that the points of
-the round cannot be overfitted. With fit.line_search shorter corrections are tried too, which cost forward passes only
+the round cannot be overfitted. Corrections follow the curvature of the field (fit.order, ``galerkin.taylor``): straight
+ones gain a percent a round as soon as the misfit is small. With fit.line_search shorter corrections are tried too, which cost forward passes only
 and allow smaller dampings. Other rounds are steps of an optimiser (``fitting.optimiser``), or solve for the last layer
 (``fitting.head``). Every round measures the error of its result on points that it was not fitted to.
 
@@ -158,19 +159,20 @@ class Fitter:
     def _gauss_newton(self, state, points, misfit, key):
         """The curves (c, order, p) of several dampings, the damping of each candidate, and the lengths to try."""
         dampings = np.clip(float(state.damping) * np.array(DAMPING_FACTORS), SMALLEST_DAMPING, LARGEST_DAMPING)
-        # In the basis of the network: that of the points (``network.frames``) does not help a fit. Measured for a
-        # mixture in three dimensions after 60 rounds: 5.0e-3 in the frame of the points, 2.3e-3 without it.
-        galerkin, rank = self._solver(float(state.damping))
-        shared = galerkin.prepare(state.theta, points, random_keys.fit_sketch_key(key), rank, adapted_basis=False)
         # Differences along a curve are lost in the rounding of float32.
         order = self.settings.order if self.network.dtype == np.float64 else 1
+        galerkin, rank = self._solver(float(state.damping), order)
+        # In the basis of the network: that of the points (``network.frames``) does not help a fit. Measured for a
+        # mixture in three dimensions after 60 rounds: 5.0e-3 in the frame of the points, 2.3e-3 without it.
+        shared = galerkin.prepare(state.theta, points, random_keys.fit_sketch_key(key), rank, adapted_basis=False)
         curves = galerkin.corrections(order)(state.theta, points, misfit, shared, dampings)
         lengths = LENGTHS if self.settings.line_search else LENGTHS[:1]
         return curves, np.tile(dampings, len(lengths)), lengths
 
-    def _solver(self, damping: float) -> tuple[Galerkin, int]:
+    def _solver(self, damping: float, order: int) -> tuple[Galerkin, int]:
         """The solver of a round at that damping, and the rank of its approximation."""
-        if self.iterative is not None and dual_pcg_suits_fit(self.network, self.settings.points, damping):
+        suits = dual_pcg_suits_fit(self.network, self.settings.points, damping, order)
+        if self.iterative is not None and suits:
             return self.iterative, min(fit_rank(self.network, damping), self.iterative.largest_rank)
         return self.galerkin, self.galerkin.initial_rank
 

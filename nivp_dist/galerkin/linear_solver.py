@@ -53,10 +53,10 @@ class LinearSolver:
         method: "pcg", "dual_pcg", "primal" or "dual". vectors: how those of "pcg" lie on the devices.
     """
 
-    def __init__(self, discretisation: Discretisation, solver: SolverSettings, fitting: bool, rate_rtol: float):
+    def __init__(self, discretisation: Discretisation, solver: SolverSettings, fit_order: int, rate_rtol: float):
         self.network, mesh = discretisation.network, discretisation.mesh
         self.solver, self.points, self.devices = solver, number_of_points(discretisation.sampling), mesh.size
-        self.method = choose_method(solver, self.network, self.points, fitting, self.devices, is_ordered(mesh))
+        self.method = choose_method(solver, self.network, self.points, fit_order, self.devices, is_ordered(mesh))
         self.padding = multiple_of_points(mesh)
         self.rtol, self.rate_rtol = (LEAST_RESIDUAL, rate_rtol) if solver.rtol == "auto" else (solver.rtol, 0.0)
         size, sharded = self.network.size, solver.shard_vectors

@@ -56,7 +56,8 @@ class Galerkin:
     """The programs of one configuration on one mesh; each is compiled once.
 
     Args:
-        fitting: whether the solves are the rounds of a fit; only the choice of an automatic method depends on it.
+        fit_order: 0 for velocities, in a fit the order of its corrections; only the choice of an automatic method
+            depends on it.
         rate_rtol: with solver.rtol = "auto" the relative error of J v at which CG stops; zero: CG stops by its
             residual alone.
 
@@ -67,11 +68,11 @@ class Galerkin:
     """
 
     def __init__(
-        self, discretisation: Discretisation, solver: SolverSettings, fitting: bool = False, rate_rtol: float = 0.0
+        self, discretisation: Discretisation, solver: SolverSettings, fit_order: int = 0, rate_rtol: float = 0.0
     ):
         self.discretisation, self.solver, self.axis = discretisation, solver, AXIS
         self.network, self.problem, self.mesh = discretisation.network, discretisation.problem, discretisation.mesh
-        self.linear_solver = LinearSolver(discretisation, solver, fitting, rate_rtol)
+        self.linear_solver = LinearSolver(discretisation, solver, fit_order, rate_rtol)
         self.method = self.linear_solver.method
         self.points_spec = Points._make((P(AXIS), P(AXIS), P(AXIS)))
         self.shared_spec = self.linear_solver.regularisation_spec()

@@ -37,7 +37,7 @@ class Setting:
         settings = SamplingSettings(points=points, **sampling)
         self.sampler = Sampler(settings, problem.domain, self.network.log_density, mesh)
         self.galerkin, self.iterative = (
-            Galerkin(Discretisation(self.network, problem, settings, mesh), SolverSettings(method=method), fitting=True)
+            Galerkin(Discretisation(self.network, problem, settings, mesh), SolverSettings(method=method), fit_order=1)
             for method in ("primal", "dual_pcg")
         )
         self.density, self.points, self.mesh = self.sampler.broadest(), points, mesh

@@ -257,7 +257,7 @@ def test_corrections_of_a_log_density(drifted):
     galerkin = drifted.galerkin("primal")
     shared = galerkin.prepare(drifted.theta, drifted.points, jax.random.key(5), RANK)
     misfit, dampings = np.random.default_rng(3).standard_normal((len(drifted.points.x), 1)), np.array([1e-5, 1e-1])
-    corrections = galerkin.correction(drifted.theta, drifted.points, jnp.asarray(misfit), shared, dampings)
+    corrections = galerkin.corrections(1)(drifted.theta, drifted.points, jnp.asarray(misfit), shared, dampings)[:, 0]
     right = drifted.basis.T @ drifted.j.T @ (drifted.w * misfit.reshape(-1))
     for correction, damping in zip(corrections, dampings, strict=True):
         system = drifted.m + damping * np.trace(drifted.m) * np.eye(len(drifted.m))
@@ -446,11 +446,25 @@ def test_corrections_for_several_dampings(wave, method):
     shared = galerkin.prepare(wave.theta, wave.points, jax.random.key(5), RANK)
     dampings = np.array([1e-5, 1e-3, 1e-1])
     misfit = np.random.default_rng(3).standard_normal((len(wave.points.x), 2))
-    corrections = galerkin.correction(wave.theta, wave.points, jnp.asarray(misfit), shared, dampings)
-    right = wave.basis.T @ wave.j.T @ (wave.w * misfit.reshape(-1))
-    for correction, mu in zip(corrections, dampings * np.trace(wave.m), strict=True):
-        expected = wave.basis @ np.linalg.solve(wave.m + mu * np.eye(len(wave.m)), right)
-        assert relative(correction, expected) < 1e-8
+    misfit *= 1e-3  # so that the terms of higher order are neither zero nor the larger ones
+    curves = galerkin.corrections(3)(wave.theta, wave.points, jnp.asarray(misfit), shared, dampings)
+    field = lambda theta: wave.network.field(theta, wave.points.x).reshape(-1)  # noqa: E731
+    for curve, mu in zip(curves, dampings * np.trace(wave.m), strict=True):
+        expected = dense_curve(wave, field, misfit.reshape(-1), mu)
+        for term, exact, tolerance in zip(curve, expected, (1e-8, 1e-2, 1e-2), strict=True):
+            assert relative(term, exact) < tolerance
+
+
+def dense_curve(case, field, misfit, mu):
+    """Three terms of a curve by dense solves and by nested differentiation."""
+    solve = lambda f: case.basis @ np.linalg.solve(  # noqa: E731
+        case.m + mu * np.eye(len(case.m)), case.basis.T @ case.j.T @ (case.w * np.asarray(f))
+    )
+    first = solve(misfit)
+    along = lambda s, terms: field(case.theta + sum(s ** (i + 1) * term for i, term in enumerate(terms)))  # noqa: E731
+    second = -solve(jax.jacfwd(jax.jacfwd(along))(0.0, (first,)) / 2)
+    third = -solve(jax.jacfwd(jax.jacfwd(jax.jacfwd(along)))(0.0, (first, second)) / 6)
+    return first, second, third
 
 
 # Communication, read from the compiled programs ------------------------------------------------------------------
