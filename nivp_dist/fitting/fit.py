@@ -3,13 +3,11 @@
 Gauss-Newton is the main method: with the operator and the solver of the velocity it reaches in tens of rounds errors
 that Adam does not reach in tens of thousands of steps (measured: `nivp bench fit`). A round draws fresh points, solves
 for the corrections of several dampings at once, and keeps the best of them on another fresh draw, so that the points of
-the round cannot be overfitted. Corrections follow the curvature of the field (fit.order, ``galerkin.taylor``): straight
-ones gain a percent a round as soon as the misfit is small. With fit.line_search shorter corrections are tried too, which cost forward passes only
-and allow smaller dampings. Other rounds are steps of an optimiser (``fitting.optimiser``), or solve for the last layer
-(``fitting.head``). Every round measures the error of its result on points that it was not fitted to.
-
-A smaller error of the fit is not always a better start. Measured with a line search and without: allen_cahn_1d 4.5e-5
-and 3.3e-4 after 100 rounds, which pays; fokker_planck_trap_5d 4.8e-4 and 6.8e-4, and twice the error at t = 0.5.
+the round cannot be overfitted. Corrections follow the curvature of the field (fit.order, ``galerkin.taylor``), without
+which they gain a percent a round as soon as the misfit is small. With fit.line_search shorter corrections are tried
+too, which cost forward passes only and allow smaller dampings. Other rounds are steps of an optimiser
+(``fitting.optimiser``), or solve for the last layer (``fitting.head``). Every round measures the error of its result on
+points that it was not fitted to.
 """
 
 from collections.abc import Callable

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# The k-th power of the distance h of the points whose differences give a coefficient of order k. What rounding in float64
-# makes of the coefficient is then 1e-9 of the field, and what its differences leave out, O(h^2), is small: h = 3e-4 for
-# k = 2, and 4e-2 for k = 5.
+# The k-th power of the distance h of the points whose differences give a coefficient of order k. What rounding in
+# float64 makes of the coefficient is then 1e-9 of the field, and what its differences leave out, O(h^2), is small:
+# h = 3e-4 for k = 2, and 4e-2 for k = 5.
 SPACING = 1e-7
 
 

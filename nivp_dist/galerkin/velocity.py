@@ -219,7 +219,9 @@ class Galerkin:
 
     def _curves(self, theta, points, misfit, regularisation, dampings, *, order):
         it, basis = self.discretisation, regularisation.basis
-        at_damping = self.linear_solver.at_dampings(self.operators(theta, points, basis), points.weights, regularisation)
+        at_damping = self.linear_solver.at_dampings(
+            self.operators(theta, points, basis), points.weights, regularisation
+        )
 
         field = lambda theta: it.field(theta, points.x)  # noqa: E731
 

@@ -457,9 +457,11 @@ def test_corrections_for_several_dampings(wave, method):
 
 def dense_curve(case, field, misfit, mu):
     """Three terms of a curve by dense solves and by nested differentiation."""
-    solve = lambda f: case.basis @ np.linalg.solve(  # noqa: E731
-        case.m + mu * np.eye(len(case.m)), case.basis.T @ case.j.T @ (case.w * np.asarray(f))
-    )
+    matrix, transposed = case.m + mu * np.eye(len(case.m)), case.basis.T @ case.j.T
+
+    def solve(f):
+        return case.basis @ np.linalg.solve(matrix, transposed @ (case.w * np.asarray(f)))
+
     first = solve(misfit)
     along = lambda s, terms: field(case.theta + sum(s ** (i + 1) * term for i, term in enumerate(terms)))  # noqa: E731
     second = -solve(jax.jacfwd(jax.jacfwd(along))(0.0, (first,)) / 2)
