@@ -7,12 +7,14 @@ the error is what the tangent space of the network leaves. A run ends after LIMI
 """
 
 import statistics
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from nivp_dist.errors import InputError
 from nivp_dist.formatting import MISSING, number, scientific
 from nivp_dist.studies.study import Case, Records, Study, Table
 
@@ -190,3 +192,11 @@ STUDY = Study(
     draw,
     timed=True,
 )
+
+
+def study_of(problems: Sequence[str]) -> Study:
+    """The study for some of its problems; none: for all. Raises InputError for a name that is not one of them."""
+    if unknown := [name for name in problems if name not in PROBLEMS]:
+        raise InputError(f"bench size: there is no problem '{unknown[0]}'; there are {', '.join(PROBLEMS)}")
+    wanted = lambda case: not problems or case.name.rsplit("-", 1)[0] in problems  # noqa: E731
+    return STUDY._replace(cases=lambda quick: [case for case in cases(quick) if wanted(case)])
