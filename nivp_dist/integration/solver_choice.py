@@ -135,5 +135,6 @@ class SolverChoice:
 
     def _system(self, galerkin: Galerkin, at: Discretisation, rank: int) -> System:
         regularisation = galerkin.prepare(at.theta, at.points, at.key, rank)
-        regularisation = regularisation._replace(mu=at.mu_factor * regularisation.mu)
+        if at.mu_factor != 1.0:  # as it is in most steps, which then spare a program
+            regularisation = regularisation._replace(mu=at.mu_factor * regularisation.mu)
         return System(galerkin, at.points, regularisation, rank, at.key)
