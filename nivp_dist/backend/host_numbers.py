@@ -4,6 +4,7 @@ Each array that the host reads is a transfer of its own, for which it waits. A p
 host does next returns them packed, and the host reads them at once.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -22,7 +23,12 @@ def pack(numbers: Sequence[Any]) -> jax.Array:
 
 def packed(function: Callable) -> Callable:
     """The function, which returns single numbers, as one that returns them packed."""
-    return lambda *arguments: pack(function(*arguments))
+
+    @functools.wraps(getattr(function, "func", function))  # the program is called after it
+    def packing(*arguments):
+        return pack(function(*arguments))
+
+    return packing
 
 
 def read(kind: type[Numbers], vector: jax.Array) -> Numbers:

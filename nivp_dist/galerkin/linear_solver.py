@@ -71,7 +71,7 @@ class LinearSolver:
         every = P()
         sketch = nystrom.Sketch._make((self.vectors.spec, every))
         factor = kernel.Factor._make((P(None, AXIS), every, every)) if self.method == "dual_pcg" else every
-        return Regularisation._make((every, every, sketch, every, every, factor))
+        return Regularisation._make((every, every, sketch, every, every, factor, every))
 
     def solve(self, operators, f, weights, regularisation, guess) -> Solved:
         """v for the right-hand side f.
@@ -96,7 +96,7 @@ class LinearSolver:
             one = self._direct(method, operators, f, weights)
         else:
             zero = jnp.zeros(f.size) + 0 * f.reshape(-1) if method == "dual_pcg" else jnp.zeros(self.network.size)
-            one = lambda mu: self.solve(operators, f, weights, regularisation._replace(mu=mu), zero).v  # noqa: E731
+            one = lambda mu: self.solve(operators, f, weights, regularisation._replace(mu=mu, lower=None), zero).v  # noqa: E731
         return jax.lax.map(one, dampings)
 
     def method_for(self, drawn: int) -> str:
@@ -141,7 +141,7 @@ class LinearSolver:
 
         solution = pcg.solve(
             pcg.System(product, root * f.reshape(-1), vectors.dots),
-            kernel.preconditioner(regularisation.factor, mu, AXIS),
+            kernel.preconditioner(regularisation.factor, mu, AXIS, regularisation.lower),
             guess,
             self.stopping_rule(regularisation.iteration_limit),
         )

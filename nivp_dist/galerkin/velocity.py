@@ -104,6 +104,7 @@ class Galerkin:
         results = Velocity._make(every for _ in Velocity._fields)._replace(rate=P(AXIS), next_guess=guess)
         self.velocity = compiled(self._velocity, every, every, split, shared, guess, out_specs=results)
         self.correction = compiled(self._correction, every, split, P(AXIS), shared, every)
+        self._cholesky = compiled(kernel.cholesky, every, every)
         self._zero_samples = compiled(self._zeros, split, out_specs=P(AXIS))
 
     def _define_norms(self):
@@ -168,6 +169,11 @@ class Galerkin:
         of the network.
         """
         return self.preparation(rank, adapted_basis)(theta, points, key)
+
+    def with_mu(self, regularisation: Regularisation, mu) -> Regularisation:
+        """Another absolute mu, with what all solves with it share."""
+        lower = None if regularisation.factor is None else self._cholesky(regularisation.factor.gram, mu)
+        return regularisation._replace(mu=mu, lower=lower)
 
     def preparation(self, rank: int, adapted_basis: bool = True):
         """The compiled program of ``prepare``: (theta, points, key) -> Regularisation."""

@@ -157,4 +157,4 @@ class Stages:
     def _sketch(self, theta):
         """A new sketch at this stage; mu stays that of the step, so that the ODE does not change within it."""
         fresh = self.galerkin.prepare(theta, self.points, self.system.key, self.rank)
-        self.regularisation = fresh._replace(mu=self.regularisation.mu)
+        self.regularisation = self.galerkin.with_mu(fresh, self.regularisation.mu)
