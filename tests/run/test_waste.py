@@ -1,4 +1,4 @@
-"""A step compiles nothing after the first ones, starts few programs, and the host reads one vector of numbers a stage."""
+"""A step compiles nothing after the first ones, starts few programs, and the host reads one vector a stage."""
 
 from collections import Counter
 
