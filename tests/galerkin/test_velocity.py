@@ -366,6 +366,45 @@ def test_coarse_search_directions_do_not_limit_the_accuracy(wave, precision, mu,
     assert result.quality.iterations > double.quality.iterations  # the directions are coarser indeed
 
 
+def equations(jaxpr):
+    """The operations of a traced program, those of its loops and branches included."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            for part in value if isinstance(value, (tuple, list)) else [value]:
+                part = getattr(part, "jaxpr", part)
+                if hasattr(part, "eqns"):
+                    yield from equations(part)
+
+
+@pytest.mark.parametrize("method, of_the_preconditioner", [("pcg", 0), ("dual_pcg", 2)])
+def test_with_float32_no_iteration_branches_or_multiplies_by_j_in_float64(method, of_the_preconditioner):
+    """The measured residuals, which do the latter, are outside of the loop of the iterations."""
+    network = build_network(NetworkSettings(width=6, depth=1), Drifted())
+    discretisation = Discretisation(network, Drifted(), SamplingSettings(points=POINTS), make_mesh(1))
+    galerkin = Galerkin(discretisation, SolverSettings(method=method, precision="float32"))
+    theta, *points = (jax.ShapeDtypeStruct(shape, "float64") for shape in ((network.size,), (POINTS, 2), (POINTS,)))
+    points = Points(points[0], points[1], points[1])
+    shared = jax.eval_shape(galerkin.preparation(RANK), theta, points, jax.random.key(5))
+    guess = points.weights if method == "dual_pcg" else theta
+    traced = jax.make_jaxpr(galerkin.velocity)(theta, TIME, points, shared, guess).jaxpr
+
+    def loops(jaxpr):
+        found = [each.params["body_jaxpr"].jaxpr for each in equations(jaxpr) if each.primitive.name == "while"]
+        return sorted(found, key=lambda body: -len([*equations(body)]))
+
+    def products(jaxpr):
+        """Those of float64 matrices with a row or column for each point of this device."""
+        found = [each for each in equations(jaxpr) if each.primitive.name == "dot_general"]
+        shapes = [(variable.aval.shape, variable.aval.dtype) for each in found for variable in each.invars]
+        return len([shape for shape, dtype in shapes if len(shape) > 1 and POINTS in shape and dtype == jnp.float64])
+
+    outer = loops(traced)[0]
+    inner = loops(outer)[0]
+    assert not [each for each in equations(inner) if each.primitive.name == "cond"]
+    assert products(inner) == of_the_preconditioner < products(outer) - products(inner)
+
+
 def test_the_iteration_limit_is_reported(drifted):
     shared, result = drifted.velocity(drifted.galerkin("pcg", precision="float32", max_iterations=400))
     true, rounding = drifted.residual(result.v, float(shared.mu))
