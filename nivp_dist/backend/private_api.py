@@ -15,10 +15,8 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-CACHE_ENTRY, UNFINISHED_ENTRY = (
-    "-cache",
-    "-unfinished",
-)  # ends of file names in the compilation cache; the first is JAX's
+# The ends of the names of files in the compilation cache. The first is JAX's.
+CACHE_ENTRY, UNFINISHED_ENTRY = "-cache", "-unfinished"
 
 
 def coordination_client():

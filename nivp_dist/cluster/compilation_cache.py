@@ -10,7 +10,7 @@ from pathlib import Path
 from nivp_dist.cluster.topology import Topology
 from nivp_dist.settings.model import ClusterSettings
 
-MOST_BYTES = 2**30  # of the programs in the folder of "auto"; a run has 5 to 30 MB of them
+MOST_BYTES = 2**30  # of the programs in the folder of "auto"; a small run (heat in 2 dimensions) has 84 in 2 MB
 ABANDONED_SECONDS = 86_400.0  # after which an incomplete file is taken for that of a killed process
 MEND = 'name another folder, or set cluster.compilation_cache = "off"'
 _folder_in_use = ""  # the folder that `enable` has given to jax

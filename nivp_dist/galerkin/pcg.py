@@ -150,30 +150,30 @@ def solve(system: System, preconditioner: Callable, guess, stop: StoppingRule, r
     norm_b = jnp.sqrt(system.dots((b, b))[0])
     target = stop.rtol * norm_b
 
-    def measures(s: _State):
+    def is_due(s: _State):
         """Whether the next product is for the residual."""
         small = (s.norm_r <= target) | _energy_error_is_small(s, stop)
         return (s.since_refresh >= refresh) | small | (s.iterations == 0)
 
-    def iterate(s: _State, product: Callable, measure) -> _State:
-        return _iterate(s, product, measure, system, preconditioner, stop, (norm_b, target))
+    def iterate(s: _State, product: Callable, measured) -> _State:
+        return _iterate(s, product, measured, system, preconditioner, stop, (norm_b, target))
 
     def measure(s: _State) -> _State:
-        """The residual of an iterate with which it has not ended."""
-        due = measures(s._replace(since_refresh=jnp.asarray(refresh, jnp.int64)))
-        end = iterate(s, system.exact_product or system.product, due)
+        """The state with the residual of its iterate, unless it has ended."""
+        now = is_due(s._replace(since_refresh=jnp.asarray(refresh, jnp.int64)))
+        end = iterate(s, system.exact_product or system.product, now)
         return jax.tree.map(lambda new, old: jnp.where(s.code < 0, new, old), end, s)
 
     def refine(s: _State) -> _State:
         """Iterations with coarse products alone, and a measurement."""
         step = lambda s: iterate(s, system.product, jnp.asarray(False))  # noqa: E731
-        return measure(jax.lax.while_loop(lambda s: continues(s) & ~measures(s), step, s))
+        return measure(jax.lax.while_loop(lambda s: continues(s) & ~is_due(s), step, s))
 
     # The last product is kept for a measured residual.
     continues = lambda s: (s.code < 0) & (s.iterations < limit - 1)  # noqa: E731
     start = _begin(b, norm_b, guess, stop.max_iterations)
     if system.exact_product is None:
-        end = measure(jax.lax.while_loop(continues, lambda s: iterate(s, system.product, measures(s)), start))
+        end = measure(jax.lax.while_loop(continues, lambda s: iterate(s, system.product, is_due(s)), start))
     else:
         end = jax.lax.while_loop(lambda s: (s.code < 0) & (s.iterations < limit), refine, start)
     code = jnp.where(end.code < 0, ITERATION_LIMIT, end.code)
