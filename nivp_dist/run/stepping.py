@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend import random_keys
 from nivp_dist.backend.host_numbers import packed
@@ -59,7 +60,7 @@ class Stepping(ABC):
         self.sampling, self.restart, self.output_times = config.sampling, config.restart, output_times
         self._first_is_guessed = config.integrator.initial_step == "auto"
         self.points = StepPoints(config.sampling, sampler, galerkin, config.integrator.t_start)
-        self._single_numbers = whole_program(galerkin.mesh, packed(single_numbers))
+        self._single_numbers = whole_program(galerkin.mesh, packed(single_numbers), P())
 
     @abstractmethod
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:

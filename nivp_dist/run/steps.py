@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend.host_numbers import pack
 from nivp_dist.backend.mesh import to_host, whole_program
@@ -69,7 +70,7 @@ class Stepper(Stepping):
         stages = len(self.integrator.tableau.b)
         self.choice = SolverChoice(galerkin, direct, stages)
         self.spectrum = SpectrumWatch(config, galerkin, stages)
-        self._describe = whole_program(galerkin.mesh, _describe)
+        self._describe = whole_program(galerkin.mesh, _describe, P())
 
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:
         """One accepted step. `poll` is called between stages and may raise to interrupt.
