@@ -6,6 +6,7 @@ key on every process and after a resume, so that a run repeats to the last bit. 
 """
 
 import enum
+from typing import NamedTuple
 
 import jax
 
@@ -160,6 +161,15 @@ def fit_sketch_key(fit_round):
 # Steps ----------------------------------------------------------------------------------------------------------------
 
 
+class StepKeys(NamedTuple):
+    """Those of the functions below: of a step's points, of the selection among them, its sketches and its check."""
+
+    points: jax.Array
+    selection: jax.Array
+    sketch: jax.Array
+    check: jax.Array
+
+
 def step_points_key(run, draw: int):
     """Of the collocation points of a step. draw: the number of the draw; several steps may share one."""
     return _derive(run, Purpose.STEP_POINTS, draw)
@@ -173,6 +183,14 @@ def step_sketch_key(run, step: int):
 def step_check_key(run, step: int):
     """Of the fresh points on which the residual of a step's velocity is checked."""
     return _derive(run, Purpose.STEP_CHECK, step)
+
+
+@jax.jit
+def step_keys(data, draw, step) -> StepKeys:
+    """The keys of a step by one program, from the raw data of the key of the run."""
+    run = from_data(data)
+    selection = residual_selection_key(run, draw)
+    return StepKeys(step_points_key(run, draw), selection, step_sketch_key(run, step), step_check_key(run, step))
 
 
 def spectrum_probes_key(run, step: int):

@@ -73,7 +73,7 @@ class LinearSolver:
         every = P()
         sketch = nystrom.Sketch._make((self.vectors.spec, every))
         factor = kernel.Factor._make((P(None, AXIS), every, every)) if self.method == "dual_pcg" else every
-        return Regularisation._make((every, every, sketch, every, every, factor))
+        return Regularisation._make((every, every, sketch, every, every, factor, every))
 
     def solve(self, operators, f, weights, regularisation, guess) -> Solved:
         """v for the right-hand side f.
@@ -102,7 +102,7 @@ class LinearSolver:
 
         def solve(mu, f):
             zero = jnp.zeros(f.size) + 0 * f.reshape(-1) if method == "dual_pcg" else jnp.zeros(self.network.size)
-            return self.solve(operators, f, weights, regularisation._replace(mu=mu), zero).v
+            return self.solve(operators, f, weights, regularisation._replace(mu=mu, lower=None), zero).v
 
         return lambda mu: partial(solve, mu)
 
@@ -118,14 +118,13 @@ class LinearSolver:
     # Conjugate gradients --------------------------------------------------------------------------
 
     def _pcg(self, operators, f, regularisation, guess):
-        (exact, operator), vectors, mu = operators, self.vectors, regularisation.mu
+        exact, vectors, mu = operators[0], self.vectors, regularisation.mu
 
-        def product(v, in_float64):
-            whole = vectors.whole(v)
-            return vectors.sum(_either(in_float64, exact, operator, lambda each: each.normal(whole))) + mu * v
+        def product(operator, v):
+            return vectors.sum(operator.normal(vectors.whole(v))) + mu * v
 
         solution = pcg.solve(
-            pcg.System(product, vectors.sum(exact.transpose(f)), vectors.dots),
+            _system(product, operators, vectors.sum(exact.transpose(f)), vectors.dots),
             nystrom.preconditioner(vectors, regularisation.sketch, mu),
             vectors.part(guess),
             self.stopping_rule(regularisation.iteration_limit),
@@ -136,19 +135,17 @@ class LinearSolver:
     def _dual_pcg(self, operators, f, weights, regularisation, guess):
         """CG for the samples. The residual is s - S v - mu alpha with s = W^(1/2) f, and up to mu |alpha* - alpha| it
         equals the error of the rate, |S (v* - v)| = |K (alpha* - alpha)|: no estimate of the error is needed."""
-        (exact, operator), mu = operators, regularisation.mu
+        exact, mu = operators[0], regularisation.mu
         outputs, root = self.network.outputs, kernel.roots(weights, self.network.outputs)
         vectors = Samples(AXIS)
 
-        def product(alpha, in_float64):
-            r = kernel.unweighted(alpha, root, outputs)
-            v = sum_over_devices(_either(in_float64, exact, operator, lambda each: each.transpose(r)))
-            rate = _either(in_float64, exact, operator, lambda each: each.apply(v))
-            return root * rate.reshape(-1) + mu * alpha
+        def product(operator, alpha):
+            v = sum_over_devices(operator.transpose(kernel.unweighted(alpha, root, outputs)))
+            return root * operator.apply(v).reshape(-1) + mu * alpha
 
         solution = pcg.solve(
-            pcg.System(product, root * f.reshape(-1), vectors.dots),
-            kernel.preconditioner(regularisation.factor, mu, AXIS),
+            _system(product, operators, root * f.reshape(-1), vectors.dots),
+            kernel.preconditioner(regularisation.factor, mu, AXIS, regularisation.lower),
             guess,
             self.stopping_rule(regularisation.iteration_limit),
         )
@@ -193,8 +190,8 @@ class LinearSolver:
         return factored
 
 
-def _either(in_float64, exact, operator, product):
-    """product(exact) where in_float64, else product(operator). product must not communicate: it is in a branch."""
-    if operator is exact:
-        return product(exact)
-    return jax.lax.cond(in_float64, lambda: product(exact), lambda: product(operator))
+def _system(product, operators, right_hand_side, dots) -> pcg.System:
+    """The system of product(operator, v), of which operators[0] is exact and operators[1] may be coarser."""
+    exact, operator = operators
+    exact_product = None if operator is exact else partial(product, exact)
+    return pcg.System(partial(product, operator), right_hand_side, dots, exact_product)

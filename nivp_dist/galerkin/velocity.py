@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend.fixed_order import sum_over_devices
+from nivp_dist.backend.host_numbers import pack, packed, read
 from nivp_dist.backend.mesh import AXIS, program
 from nivp_dist.galerkin import kernel, norms, not_finite, nystrom, taylor
 from nivp_dist.galerkin.discretisation import Discretisation
@@ -36,20 +37,36 @@ class Velocity(NamedTuple):
 
     Attributes:
         v: theta' (p,). rate: the field's rate J v on the points (n, m).
-        residual: |J v - f| / |f| on the points. rhs_norm: |f|.
-        iterations, solver_residual, code: of the linear solver, with its true relative residual and a result code
-            (``pcg.CODE_NAMES``).
         next_guess: the initial guess of the next solve on the same points, see ``Galerkin.initial_guess``.
+        numbers: a ``Quality``, packed for the host.
     """
 
     v: jax.Array
     rate: jax.Array
-    residual: jax.Array
-    rhs_norm: jax.Array
-    iterations: jax.Array
-    solver_residual: jax.Array
-    code: jax.Array
     next_guess: jax.Array
+    numbers: jax.Array
+
+    @property
+    def quality(self) -> "Quality":
+        """How good it is: one transfer from the device, which waits for the velocity."""
+        found = read(Quality, self.numbers)
+        return found._replace(iterations=int(found.iterations), code=int(found.code))
+
+
+class Quality(NamedTuple):
+    """How good a velocity is, in numbers of the host.
+
+    Attributes:
+        residual: |J v - f| / |f| on the points. rhs_norm: |f|.
+        iterations, solver_residual, code: of the linear solver, with its true relative residual and a result code
+            (``pcg.CODE_NAMES``).
+    """
+
+    residual: float
+    rhs_norm: float
+    iterations: int
+    solver_residual: float
+    code: int
 
 
 class Galerkin:
@@ -64,7 +81,8 @@ class Galerkin:
     Attributes, all compiled programs on global arrays:
         velocity: (theta, t, points, regularisation, initial guess) -> ``Velocity``.
         rate: (theta, v, points) -> J v (n, m). field, values: (theta, x) -> the field or u (n, m).
-        step_norms, check_residual, residual_squares, unresolved_data: the functions of ``norms``.
+        step_norms, check_residual: the functions of ``norms``, their numbers packed (``backend.host_numbers``).
+        residual_squares, unresolved_data: those of ``norms`` too.
     """
 
     def __init__(
@@ -86,6 +104,7 @@ class Galerkin:
         guess = P(AXIS) if self.method == "dual_pcg" else every
         results = Velocity._make(every for _ in Velocity._fields)._replace(rate=P(AXIS), next_guess=guess)
         self.velocity = compiled(self._velocity, every, every, split, shared, guess, out_specs=results)
+        self._cholesky = compiled(kernel.cholesky, every, every)
         self._zero_samples = compiled(self._zeros, split, out_specs=P(AXIS))
 
     def _define_norms(self):
@@ -93,7 +112,7 @@ class Galerkin:
         self.rate = compiled(it.rate, every, every, split, out_specs=P(AXIS))
         self.field = compiled(it.field, every, P(AXIS), out_specs=P(AXIS))
         self.values = compiled(it.values, every, every, P(AXIS), out_specs=P(AXIS))
-        step_norms, check_residual = partial(norms.step_norms, it), partial(norms.check_residual, it)
+        step_norms, check_residual = (packed(partial(each, it)) for each in (norms.step_norms, norms.check_residual))
         self.step_norms = compiled(step_norms, every, every, every, every, P(AXIS), P(AXIS), split)
         self.check_residual = compiled(check_residual, every, every, every, split)
         self.unresolved_data = compiled(partial(norms.unresolved_data, it), every, every, split)
@@ -151,6 +170,11 @@ class Galerkin:
         """
         return self.preparation(rank, adapted_basis)(theta, points, key)
 
+    def with_mu(self, regularisation: Regularisation, mu) -> Regularisation:
+        """Another absolute mu, with what all solves with it share."""
+        lower = None if regularisation.factor is None else self._cholesky(regularisation.factor.gram, mu)
+        return regularisation._replace(mu=mu, lower=lower)
+
     def preparation(self, rank: int, adapted_basis: bool = True):
         """The compiled program of ``prepare``: (theta, points, key) -> Regularisation."""
         if (rank, adapted_basis) not in self._prepare:
@@ -203,7 +227,8 @@ class Galerkin:
         misfit, f_square = sum_over_devices(squares)
         residual = jnp.sqrt(misfit / jnp.where(f_square > 0, f_square, 1.0))
         guess = solved.next_guess if self.method == "dual_pcg" else v
-        return Velocity(v, rate, residual, jnp.sqrt(f_square), solved.iterations, solved.residual, solved.code, guess)
+        numbers = (residual, jnp.sqrt(f_square), solved.iterations, solved.residual, solved.code)
+        return Velocity(v, rate, guess, pack(numbers))
 
     def corrections(self, order: int):
         """The compiled program (theta, points, misfit, regularisation, dampings) -> (c, order, p): for several mu_i at

@@ -1,12 +1,17 @@
 """One accepted explicit step of a run, from State to State. The numerics are in ``integration``; its effects on what
 the run monitors are in ``run.observation``."""
 
+import math
 from collections.abc import Callable
+from itertools import islice
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend.host_numbers import pack
+from nivp_dist.backend.mesh import to_host, whole_program
 from nivp_dist.errors import RunFailed
 from nivp_dist.fitting.restart import step_end
 from nivp_dist.galerkin.norms import ResidualCheck
@@ -19,8 +24,33 @@ from nivp_dist.points.mixture import Density
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.run.spectrum import SpectrumWatch
 from nivp_dist.run.state import State
-from nivp_dist.run.stepping import Accepted, Stepping
+from nivp_dist.run.stepping import Accepted, SingleNumbers, Stepping, single_numbers
 from nivp_dist.settings.model import Config
+
+
+class Described(NamedTuple):
+    """An accepted step in numbers.
+
+    Attributes:
+        check, single: see there; check is of the velocity at the start. mu, trace: of the start too.
+        motion: |theta after it - theta before it|. products: (s, s), of the velocities at its s stages, as scalars.
+    """
+
+    check: ResidualCheck
+    single: SingleNumbers
+    mu: float
+    trace: float
+    motion: float
+    products: np.ndarray
+
+    @classmethod
+    def of(cls, vector: np.ndarray) -> "Described":
+        """From one vector, in which the host reads all of them at once."""
+        numbers = iter(vector.tolist())
+        check = ResidualCheck._make(islice(numbers, len(ResidualCheck._fields)))
+        single = SingleNumbers._make(islice(numbers, len(SingleNumbers._fields)))
+        mu, trace, motion, *products = numbers
+        return cls(check, single, mu, trace, motion, np.array(products).reshape(2 * (math.isqrt(len(products)),)))
 
 
 class Stepper(Stepping):
@@ -40,7 +70,7 @@ class Stepper(Stepping):
         stages = len(self.integrator.tableau.b)
         self.choice = SolverChoice(galerkin, direct, stages)
         self.spectrum = SpectrumWatch(config, galerkin, stages)
-        self._motion = jax.jit(_motion)
+        self._describe = whole_program(galerkin.mesh, _describe, P())
 
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:
         """One accepted step. `poll` is called between stages and may raise to interrupt.
@@ -61,9 +91,9 @@ class Stepper(Stepping):
         taken = self.integrator.take(start, end, stages, last, direct_stages)
 
         density = self.density_after(state, at.points, taken.step.theta, taken.t)
-        check = self._check(state, taken)
-        new = self._state_after(state, taken, density, check)
-        metrics = self._metrics(state, new, taken, check)
+        found = self._described(state, taken)
+        new = self._state_after(state, taken, density, found.check)
+        metrics = self._metrics(new, taken, found)
         if self.spectrum.due(state, new.t, self.next_output(state)):
             metrics |= self.spectrum.measure(state, taken.stages)
         return Accepted(new, metrics, sorted(set(taken.stages.warnings)), [])
@@ -85,18 +115,23 @@ class Stepper(Stepping):
 
     # After the step -------------------------------------------------------------------------------
 
-    def _check(self, state: State, taken: Taken) -> ResidualCheck:
-        """The velocity at the start of the step, on points that it was not fitted to."""
-        fresh = self.points_of_check(state)
-        galerkin, velocity = taken.stages.galerkin, taken.stages.first_velocity
+    def _described(self, state: State, taken: Taken) -> Described:
+        """The step in numbers. The velocity at its start is checked on points that it was not fitted to."""
+        fresh, stages = self.points_of_check(state), taken.stages
+        galerkin, velocity, shared = stages.galerkin, stages.first_velocity, stages.at_start
         check = galerkin.check_residual(state.theta, state.t, velocity, fresh)
-        if not np.isfinite(float(check.residual)) and (rhs := galerkin.rhs_not_finite(state.theta, state.t, fresh)):
+        thetas, velocities = (taken.step.theta, state.theta), (velocity, state.velocity)
+        scalars = shared.mu, shared.trace
+        vector = self._describe(thetas, velocities, stages.points.weights, taken.step.velocities, scalars, check)
+        found = Described.of(to_host(vector))
+        residual = found.check.residual
+        if not np.isfinite(residual) and (rhs := galerkin.rhs_not_finite(state.theta, state.t, fresh)):
             raise RunFailed(rhs)  # at points where the velocity has not met it
-        return check
+        return found
 
     def _state_after(self, state: State, taken: Taken, density: Density, check: ResidualCheck) -> State:
         stages, step_error = taken.stages, taken.error * self.integrator.settings.rtol
-        residual_rate = float(check.residual_rate)
+        residual_rate = check.residual_rate
         if stages.size < state.size_floor:  # the check has divided by |u|, or by one where that is zero
             residual_rate *= (stages.size or 1.0) / state.size_floor
         return state._replace(
@@ -115,11 +150,9 @@ class Stepper(Stepping):
             estimate=state.estimate.after_step(taken.h, residual_rate, step_error),
         )
 
-    def _metrics(self, state: State, new: State, taken: Taken, check: ResidualCheck) -> dict:
+    def _metrics(self, new: State, taken: Taken, found: Described) -> dict:
         """A line of metrics.jsonl: numbers that describe the step (guide: files and formats)."""
         stages = taken.stages
-        velocities, regularisation = (stages.first_velocity, state.velocity), stages.at_start
-        numbers = self.single_numbers(new.theta, *velocities, stages.points.weights)
         metrics = {
             "step": new.step,
             "t": new.t,
@@ -129,26 +162,24 @@ class Stepper(Stepping):
             "implicit": 0,
             "rejected": taken.rejected,
             "residual": stages.first_residual,
-            "residual_fresh": float(check.residual),
+            "residual_fresh": found.check.residual,
             "cg_iterations": stages.iterations,
             "cg_wasted": stages.wasted,
             "cg_residual": stages.worst,
             "evaluations": stages.evaluations,
             "rank": new.rank or None,
-            "mu": float(regularisation.mu),
-            "trace": float(regularisation.trace),
+            "mu": found.mu,
+            "trace": found.trace,
             "points": self.number_of_points(new),
-            "coverage": float(check.coverage),
+            "coverage": found.check.coverage,
         }
-        numbers = {name: float(value) for name, value in numbers.items()}
-        return metrics | numbers | self._bounds(state, taken) | new.estimate.entries()
+        return metrics | found.single._asdict() | self._bounds(taken, found) | new.estimate.entries()
 
-    def _bounds(self, state: State, taken: Taken) -> dict:
+    def _bounds(self, taken: Taken, found: Described) -> dict:
         """What may bound the size of the step: the motion of theta, the change of J, and stability."""
-        motion, products = self._motion(state.theta, taken.step.theta, taken.step.velocities)
-        met = stiffness(self.integrator.tableau, products)
+        met = stiffness(self.integrator.tableau, found.products)
         return {
-            "theta_step": float(motion),
+            "theta_step": found.motion,
             "jacobian_share": taken.stages.jacobian_share,
             "h_rho": met.h_rho,
             "h_rho_angle": met.angle,
@@ -163,7 +194,13 @@ def last_step(state: State) -> LastStep:
     return LastStep(state.step, state.rank, state.reuse_sketch, iterations)
 
 
-def _motion(theta, new, velocities):
-    """|new - theta|, and the scalar products (s, s) of the velocities at the s stages."""
-    stacked = jnp.stack(velocities)
-    return jnp.linalg.norm(new - theta), stacked @ stacked.T
+def _describe(thetas, velocities, weights, stages, scalars, check):
+    """The vector of ``Described.of``.
+
+    Args:
+        thetas: (p,), after the step and before it. velocities: (p,), at its start and before that. stages: (p,) each.
+        weights: of the points. scalars: mu and the trace. check: packed.
+    """
+    single, motion = single_numbers(thetas[0], *velocities, weights), jnp.linalg.norm(thetas[0] - thetas[1])
+    stacked = jnp.stack(stages)
+    return jnp.concatenate([check, pack((*single, *scalars, motion)), (stacked @ stacked.T).reshape(-1)])

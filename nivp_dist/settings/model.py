@@ -255,8 +255,8 @@ class ClusterSettings(Section):
     silence_seconds: float = Field(default=30.0, ge=1.0, le=86_400.0)
     # Seconds that the other processes wait at the end for process 0, which draws the pictures.
     shutdown_seconds: float = Field(default=600.0, ge=1.0)
-    # Directory in which compiled programs are kept for the next start. off: none. auto: ~/.cache/nivp for runs of
-    # several processes, none for one.
+    # Directory in which compiled programs are kept for later runs. off: none. auto: ~/.cache/nivp, of which a run
+    # keeps the latest gigabyte when it starts.
     compilation_cache: str = "auto"
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from nivp_dist.backend import random_keys
+from nivp_dist.backend.host_numbers import pack
 from nivp_dist.errors import RunFailed
 from nivp_dist.fitting.restart import Health
 from nivp_dist.galerkin import pcg
@@ -174,8 +175,14 @@ def test_min_step_ends_the_run_with_advice(exact):
         stepper.step(exact.state._replace(h=0.1), lambda: None)
 
 
+def but(velocity, **changes):
+    """The velocity with other numbers of its quality."""
+    return velocity._replace(numbers=pack(velocity.quality._replace(**changes)))
+
+
 def nan_after(limit):
-    return lambda t, velocity: velocity if t <= limit else velocity._replace(residual=jnp.nan, v=jnp.nan * velocity.v)
+    spoilt = lambda velocity: but(velocity, residual=np.nan)._replace(v=jnp.nan * velocity.v)  # noqa: E731
+    return lambda t, velocity: velocity if t <= limit else spoilt(velocity)
 
 
 def test_a_velocity_that_is_not_finite_rejects_the_step(exact):
@@ -200,10 +207,9 @@ def test_velocities_that_stay_bad_end_the_run(exact):
 
 
 def test_conjugate_gradients_that_failed(exact):
-    limit = jnp.asarray(pcg.ITERATION_LIMIT)
     bad = Recorder(
         exact.simulation.galerkin,
-        lambda t, v: v._replace(solver_residual=jnp.asarray(1e-2 if t > 0.021 else 1e-6), code=limit),
+        lambda t, v: but(v, solver_residual=1e-2 if t > 0.021 else 1e-6, code=pcg.ITERATION_LIMIT),
     )
     result = exact.stepper(bad).step(exact.state._replace(h=0.1), lambda: None)
     # Useless beyond t = 0.021: rejected. Poor but usable before: accepted, with a warning in words.
