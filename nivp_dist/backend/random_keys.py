@@ -44,6 +44,7 @@ class Purpose(enum.IntEnum):
     PATH_NOISE = 29
     SPECTRUM_PROBES = 30
     STABILITY_DIRECTION = 31
+    RESIDUAL_CANDIDATES = 32
 
 
 def run_key(seed: int):
@@ -185,9 +186,14 @@ def stability_direction_key(run, step: int):
     return _derive(run, Purpose.STABILITY_DIRECTION, step)
 
 
-def residual_selection_key(run, draw: int):
-    """Of the selection of a step's points among candidates by their residual."""
-    return _derive(run, Purpose.RESIDUAL_SELECTION, draw)
+def residual_candidates_key(run, step: int):
+    """Of the candidates among which a step's points are selected by their residual."""
+    return _derive(run, Purpose.RESIDUAL_CANDIDATES, step)
+
+
+def residual_selection_key(points):
+    """Of the selection of points among candidates by their residual. points: the key of the candidates."""
+    return _derive(points, Purpose.RESIDUAL_SELECTION)
 
 
 def solution_selection_key(points):

@@ -21,11 +21,10 @@ DENSITY_SWEEPS = 3  # of expectation-maximisation at a step: the density moves l
 
 
 class Present(NamedTuple):
-    """The solution that points are drawn for: theta (p,) at t, its last velocity (p,), its density and that of u0."""
+    """The solution that points are drawn for: theta (p,) at t, its density and that of u0."""
 
     theta: jax.Array
     t: float
-    velocity: jax.Array
     density: Density
     initial_density: Density
 
@@ -41,22 +40,31 @@ class StepPoints:
         self._at_ends = whole_program(mesh, _at_ends, split)
         self.paths = Paths(galerkin.problem, sampler, t_start) if settings.method == "paths" else None
 
-    def draw(self, present: Present, key, n: int, selection_key=None) -> Points:
-        """n points for a step.
+    def draw(self, present: Present, key, n: int) -> Points:
+        """n points by the density, by the network itself ('solution'), or at the ends of paths ('paths')."""
+        if self.paths is not None:
+            ends = self.paths.draw(key, present.initial_density, present.t, n)
+            return self._at_ends(ends, self.galerkin.field(present.theta, ends.x))
+        if self.settings.method != "solution":
+            return self.sampler.draw(key, present.density, n)
+        candidates = self._candidates(present, key, n)
+        field = self.galerkin.field(present.theta, candidates.x)
+        return self._select_by_solution(random_keys.solution_selection_key(key), candidates, field, n=n)
 
-        selection_key: of the choice by the residual, with sampling.method = 'residual'; None as long as there is no
-        velocity whose residual could be known.
+    def draw_by_residual(self, present: Present, velocity, key, n: int) -> Points:
+        """n points where a velocity (p,) violates the equation most.
+
+        The velocity must not have been fitted to the candidates, on which it would look better than elsewhere: `key` is
+        none of those of ``draw``.
         """
-        if self.settings.method != "residual" or selection_key is None:
-            return self._without_residual(present, key, n)
-        candidates = self.sampler.draw(key, present.density, n * self.settings.oversampling)
-        squares = self.galerkin.residual_squares(present.theta, present.t, present.velocity, candidates)
-        return self._select_by_residual(selection_key, candidates, squares, n=n)
+        candidates = self._candidates(present, key, n)
+        squares = self.galerkin.residual_squares(present.theta, present.t, velocity, candidates)
+        return self._select_by_residual(random_keys.residual_selection_key(key), candidates, squares, n=n)
 
     def draw_for_check(self, present: Present, key) -> Points:
         """Points that no velocity was fitted to: a quarter of sampling.points, or up to 1000 of them."""
         n = number_of_points(self.settings)
-        return self._without_residual(present, key, min(n, max(1000, n // 4)))
+        return self.draw(present, key, min(n, max(1000, n // 4)))
 
     def follow(self, density: Density, points: Points, theta, t: float) -> Density:
         """The density moved to the solution that theta represents at time t, by its values on the points."""
@@ -64,16 +72,8 @@ class StepPoints:
             return density
         return self.sampler.fit(density, points, self.galerkin.values(theta, t, points.x), sweeps=DENSITY_SWEEPS)
 
-    def _without_residual(self, present: Present, key, n: int) -> Points:
-        """n points by the density, by the network itself ('solution'), or at the ends of paths ('paths')."""
-        if self.paths is not None:
-            ends = self.paths.draw(key, present.initial_density, present.t, n)
-            return self._at_ends(ends, self.galerkin.field(present.theta, ends.x))
-        if self.settings.method != "solution":
-            return self.sampler.draw(key, present.density, n)
-        candidates = self.sampler.draw(key, present.density, n * self.settings.oversampling)
-        field = self.galerkin.field(present.theta, candidates.x)
-        return self._select_by_solution(random_keys.solution_selection_key(key), candidates, field, n=n)
+    def _candidates(self, present: Present, key, n: int) -> Points:
+        return self.sampler.draw(key, present.density, n * self.settings.oversampling)
 
     def _by_residual(self, key, candidates, squares, *, n):
         return selection.select_by_residual(key, candidates, squares, n, self.galerkin.mesh)

@@ -67,9 +67,8 @@ class Stepping(ABC):
     def discretisation(self, state: State) -> Discretisation:
         """Points, key and factor on mu of the step. The points depend on the key, the draw's number and the density."""
         draw, run = state.step // self.sampling.redraw_every, state.run_key
-        selection = random_keys.residual_selection_key(run, draw) if state.step > 0 else None
         key = random_keys.step_points_key(run, draw)
-        points = self.points.draw(present(state), key, self.number_of_points(state), selection)
+        points = self.points.draw(present(state), key, self.number_of_points(state))
         sketch = random_keys.step_sketch_key(run, state.step)
         return Discretisation(state.theta, points, sketch, state.mu_adaptation.factor)
 
@@ -90,7 +89,7 @@ class Stepping(ABC):
 
 def present(state: State) -> Present:
     """What the points of the next step are drawn for."""
-    return Present(state.theta, state.t, state.velocity, state.density, state.initial_density)
+    return Present(state.theta, state.t, state.density, state.initial_density)
 
 
 def _single_numbers(theta, velocity, before, weights) -> dict:

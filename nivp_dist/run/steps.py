@@ -7,19 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nivp_dist.backend import random_keys
 from nivp_dist.errors import RunFailed
 from nivp_dist.fitting.restart import step_end
 from nivp_dist.galerkin.norms import ResidualCheck
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.attempts import Integrator, Taken
-from nivp_dist.integration.solver_choice import LastStep, SolverChoice, System
+from nivp_dist.integration.solver_choice import Discretisation, LastStep, SolverChoice, System
 from nivp_dist.integration.stability import stiffness
-from nivp_dist.integration.stages import Stages
+from nivp_dist.integration.stages import StageFailed, Stages
 from nivp_dist.points.mixture import Density
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.run.spectrum import SpectrumWatch
 from nivp_dist.run.state import State
-from nivp_dist.run.stepping import Accepted, Stepping
+from nivp_dist.run.stepping import Accepted, Stepping, present
 from nivp_dist.settings.model import Config
 
 
@@ -48,10 +49,13 @@ class Stepper(Stepping):
         Raises RunFailed when the step size falls below integrator.min_step, when there is no velocity at its start, and
         when the problem's rhs is not finite there.
         """
-        at = self.discretisation(state)
-        last = last_step(state)
+        at, last, pilot = self.discretisation(state), last_step(state), None
+        if self.sampling.method == "residual":
+            at, pilot = self._where_residual_is_large(state, at, last, poll)
         system = self.choice.system(at, last)
         stages = self._stages(state, system, poll)
+        if pilot is not None:
+            stages.begin_after(pilot)
 
         direct_stages = None
         if self.direct is not None and system.galerkin is not self.direct:
@@ -73,6 +77,24 @@ class Stepper(Stepping):
         return self.choice.method(state.rank, self.number_of_points(state))
 
     # Before the step ------------------------------------------------------------------------------
+
+    def _where_residual_is_large(
+        self, state: State, at: Discretisation, last: LastStep, poll
+    ) -> tuple[Discretisation, Stages]:
+        """The step on points that follow the residual of a pilot, the velocity at its start on the points of `at`.
+
+        Where there is no such velocity, the points of `at` stay: on them the step finds that out too, and fails or
+        solves directly.
+        """
+        pilot = Stages(self.choice.system(at, last), state.velocity, state.t, poll)
+        try:
+            velocity = pilot(state.theta, state.t)
+        except StageFailed as failure:
+            pilot.warnings.append(f"the points do not follow the residual: {failure}")
+            return at, pilot
+        key = random_keys.residual_candidates_key(state.run_key, state.step)
+        points = self.points.draw_by_residual(present(state), velocity, key, self.number_of_points(state))
+        return at._replace(points=points), pilot
 
     def _stages(self, state: State, system: System, poll) -> Stages:
         """The stages of the step. On the points of the step before, its last stage is the first one, if the pair is
