@@ -44,7 +44,7 @@ class Purpose(enum.IntEnum):
     PATH_NOISE = 29
     SPECTRUM_PROBES = 30
     STABILITY_DIRECTION = 31
-    RESIDUAL_CANDIDATES = 32
+    RESIDUAL_POINTS = 32
 
 
 def run_key(seed: int):
@@ -186,9 +186,9 @@ def stability_direction_key(run, step: int):
     return _derive(run, Purpose.STABILITY_DIRECTION, step)
 
 
-def residual_candidates_key(run, step: int):
-    """Of the candidates among which a step's points are selected by their residual."""
-    return _derive(run, Purpose.RESIDUAL_CANDIDATES, step)
+def residual_points_key(run, step: int):
+    """Of the points of a step that follow the residual of its pilot, which has those of ``step_points_key``."""
+    return _derive(run, Purpose.RESIDUAL_POINTS, step)
 
 
 def residual_selection_key(points):

@@ -21,26 +21,51 @@ DENSITY_SWEEPS = 3  # of expectation-maximisation at a step: the density moves l
 
 
 class Present(NamedTuple):
-    """The solution that points are drawn for: theta (p,) at t, its density and that of u0."""
+    """The solution that points are drawn for: theta (p,) at t, a velocity (p,) whose residual they follow, or zeros, its
+    density and that of u0."""
 
     theta: jax.Array
     t: float
+    velocity: jax.Array
     density: Density
     initial_density: Density
 
 
 class StepPoints:
-    """Draws the points of the steps of one run, as sampling.method says."""
+    """Draws the points of the steps of one run, as sampling.method says.
+
+    Attributes, compiled programs:
+        select_by_residual, select_by_solution: (key, candidates, squares (N,) or field (N, m), n) -> Points, n of them.
+    """
 
     def __init__(self, settings: SamplingSettings, sampler: Sampler, galerkin: Galerkin, t_start: float = 0.0):
         self.settings, self.sampler, self.galerkin = settings, sampler, galerkin
         mesh, split = galerkin.mesh, P(AXIS)
-        self._select_by_residual = whole_program(mesh, self._by_residual, split, static_argnames="n")
-        self._select_by_solution = whole_program(mesh, self._by_solution, split, static_argnames="n")
+        self.select_by_residual = whole_program(mesh, self._by_residual, split, static_argnames="n")
+        self.select_by_solution = whole_program(mesh, self._by_solution, split, static_argnames="n")
         self._at_ends = whole_program(mesh, _at_ends, split)
         self.paths = Paths(galerkin.problem, sampler, t_start) if settings.method == "paths" else None
 
     def draw(self, present: Present, key, n: int) -> Points:
+        """n points for a step, as sampling.method says."""
+        if self.settings.method != "residual":
+            return self._without_residual(present, key, n)
+        candidates = self._candidates(present, key, n)
+        squares = self.galerkin.residual_squares(present.theta, present.t, present.velocity, candidates)
+        return self.select_by_residual(random_keys.residual_selection_key(key), candidates, squares, n=n)
+
+    def draw_for_check(self, present: Present, key) -> Points:
+        """Points that no velocity was fitted to: a quarter of sampling.points, or up to 1000 of them."""
+        n = number_of_points(self.settings)
+        return self._without_residual(present, key, min(n, max(1000, n // 4)))
+
+    def follow(self, density: Density, points: Points, theta, t: float) -> Density:
+        """The density moved to the solution that theta represents at time t, by its values on the points."""
+        if self.settings.method == "uniform":
+            return density
+        return self.sampler.fit(density, points, self.galerkin.values(theta, t, points.x), sweeps=DENSITY_SWEEPS)
+
+    def _without_residual(self, present: Present, key, n: int) -> Points:
         """n points by the density, by the network itself ('solution'), or at the ends of paths ('paths')."""
         if self.paths is not None:
             ends = self.paths.draw(key, present.initial_density, present.t, n)
@@ -49,28 +74,7 @@ class StepPoints:
             return self.sampler.draw(key, present.density, n)
         candidates = self._candidates(present, key, n)
         field = self.galerkin.field(present.theta, candidates.x)
-        return self._select_by_solution(random_keys.solution_selection_key(key), candidates, field, n=n)
-
-    def draw_by_residual(self, present: Present, velocity, key, n: int) -> Points:
-        """n points where a velocity (p,) violates the equation most.
-
-        The velocity must not have been fitted to the candidates, on which it would look better than elsewhere: `key` is
-        none of those of ``draw``.
-        """
-        candidates = self._candidates(present, key, n)
-        squares = self.galerkin.residual_squares(present.theta, present.t, velocity, candidates)
-        return self._select_by_residual(random_keys.residual_selection_key(key), candidates, squares, n=n)
-
-    def draw_for_check(self, present: Present, key) -> Points:
-        """Points that no velocity was fitted to: a quarter of sampling.points, or up to 1000 of them."""
-        n = number_of_points(self.settings)
-        return self.draw(present, key, min(n, max(1000, n // 4)))
-
-    def follow(self, density: Density, points: Points, theta, t: float) -> Density:
-        """The density moved to the solution that theta represents at time t, by its values on the points."""
-        if self.settings.method == "uniform":
-            return density
-        return self.sampler.fit(density, points, self.galerkin.values(theta, t, points.x), sweeps=DENSITY_SWEEPS)
+        return self.select_by_solution(random_keys.solution_selection_key(key), candidates, field, n=n)
 
     def _candidates(self, present: Present, key, n: int) -> Points:
         return self.sampler.draw(key, present.density, n * self.settings.oversampling)

@@ -89,7 +89,7 @@ class Stepping(ABC):
 
 def present(state: State) -> Present:
     """What the points of the next step are drawn for."""
-    return Present(state.theta, state.t, state.density, state.initial_density)
+    return Present(state.theta, state.t, state.velocity, state.density, state.initial_density)
 
 
 def _single_numbers(theta, velocity, before, weights) -> dict:

@@ -46,7 +46,7 @@ def every_key(count: int):
     sketches = each(keys.step_sketch_key, run)
     for derive in (keys.step_check_key, keys.evaluation_key):
         yield from each(derive, run)
-    candidates = each(keys.residual_candidates_key, run)
+    candidates = each(keys.residual_points_key, run)
     yield from (*points, *jax.vmap(keys.solution_selection_key)(points), *sketches)
     yield from (*candidates, *jax.vmap(keys.residual_selection_key)(candidates))
     yield from jax.vmap(keys.path_part_key)(points)

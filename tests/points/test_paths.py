@@ -66,7 +66,7 @@ def points(problem, devices, n):
     galerkin: Any = SimpleNamespace(mesh=make_mesh(devices), problem=problem, field=log_initial)
     drawing = sampler(problem, devices)
     step_points = StepPoints(drawing.settings, drawing, galerkin)
-    present = Present(jnp.zeros(1), 0.0, gaussian(problem), gaussian(problem))
+    present = Present(jnp.zeros(1), 0.0, jnp.zeros(1), gaussian(problem), gaussian(problem))
     return step_points.draw(present, jax.random.key(5), n)
 
 
