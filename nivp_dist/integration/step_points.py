@@ -21,8 +21,10 @@ DENSITY_SWEEPS = 3  # of expectation-maximisation at a step: the density moves l
 
 
 class Present(NamedTuple):
-    """The solution that points are drawn for: theta (p,) at t, a velocity (p,) whose residual they follow, or zeros, its
-    density and that of u0."""
+    """The solution that points are drawn for: theta (p,) at t, its density and that of u0.
+
+    velocity: (p,), whose residual the points follow; zeros where none is known.
+    """
 
     theta: jax.Array
     t: float

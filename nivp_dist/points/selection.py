@@ -33,8 +33,9 @@ def select_by_residual(key, candidates: Points, squares, n: int, mesh: Mesh) -> 
     """n of N candidates, with a probability that is half their weight and half their share of the residual's size.
 
     With probabilities in proportion to |residual|, and not to its square, the sums of a least-squares fit have the
-    least variance (Kahn and Marshall 1953), and no few points take all of them. Systematic resampling. Weights and measure are divided by the probability, so that sums over the selection
-    estimate the same integrals as sums over the candidates; the half by weight bounds the quotients.
+    least variance (Kahn and Marshall 1953), and no few points take all of them. Systematic resampling. Weights and
+    measure are divided by the probability, so that sums over the selection estimate the same integrals as sums over the
+    candidates; the half by weight bounds the quotients.
 
     Args:
         squares: (N,), the squared residual at the candidates.

@@ -23,6 +23,7 @@ from nivp_dist.monitoring.adaptation import MuAdaptation
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.base import evaluate_reference
 from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
+from nivp_dist.run import whole_vectors
 from nivp_dist.run.simulation import Simulation
 from nivp_dist.run.state import EVOLVE, REFIT, replicated
 from nivp_dist.run.steps import Stepper, last_step
@@ -497,6 +498,23 @@ def test_metrics_describe_the_step(exact):
     assert 0 < metrics["residual"] < 1e-5 and 0 < metrics["residual_fresh"] < 1e-5
     np.testing.assert_allclose(metrics["error"], 1e-5 * state.previous_error)
     assert state.velocity.shape == state.theta.shape
+
+
+def test_the_vectors_that_a_step_holds_are_those_that_are_counted(exact):
+    """Before each velocity, and before the products of all of them, which take a second copy of each."""
+    p, before = exact.network.size, live_vectors(exact)
+    counted, found = whole_vectors.count(settings(), p), []
+    stepper = exact.stepper()
+    motion = stepper._motion
+    stepper._motion = lambda *arguments: (found.append(live_vectors(exact) - before), motion(*arguments))[1]
+    stepper.step(exact.state, lambda: found.append(live_vectors(exact) - before))
+    *at_velocities, at_end = (2 + number for number in found)  # with theta and velocity of the state
+    assert max(at_velocities) == counted.beside_a_program + 2  # its arguments: theta of the stage and a guess
+    assert at_end + len(TABLEAUS["dormand_prince"].b) == counted.step
+
+
+def live_vectors(case):
+    return sum(array.shape == (case.network.size,) for array in jax.live_arrays())
 
 
 def test_the_factor_on_mu_changes_with_a_message(exact, monkeypatch):
