@@ -55,13 +55,14 @@ class Program(NamedTuple):
 
     Attributes:
         name: what it does. seconds: of its compilation here. memory: bytes on a GPU, arguments and results included.
-        contents: its collectives, loops and calls.
+        contents: its collectives, loops and calls. failure: what XLA says where it cannot compile the program.
     """
 
     name: str
     seconds: float
     memory: int
     contents: hlo.Contents
+    failure: str = ""
 
 
 class Report(NamedTuple):
@@ -110,6 +111,8 @@ def with_chunk(config: Config, network: Network, gpu: str) -> Config:
 
 def line(program: Program) -> str:
     """A program in one line of text."""
+    if program.failure:
+        return f"{program.name}: not compiled"
     found = program.contents
     sent = [f"{count} {name} of {size_text(size)}" for name, (count, size) in sorted(found.collectives.items())]
     text = f"{program.name}: {size_text(program.memory)}, sends {', '.join(sent) or 'nothing'}"
@@ -130,6 +133,8 @@ def lines(report: Report) -> list[str]:
 
 
 def _problems(program: Program, memory: int) -> Iterator[str]:
+    if program.failure:
+        yield f"{program.name}: XLA cannot compile it ({program.failure}): try another sampling.points or network.width"
     if program.memory > memory:
         mend = "more GPUs, a smaller sampling.chunk, or solver.shard_vectors"
         free = f"of the {size_text(memory)} that a GPU has beside whole vectors of p numbers"
@@ -219,7 +224,11 @@ def _of_fits(galerkin: Galerkin, shapes: "_Shapes", points: Points) -> Iterator[
 
 def _compiled(name: str, program, *arguments, **static) -> Program:
     started = time.perf_counter()
-    compiled = program.lower(*arguments, **static).compile()
+    lowered = program.lower(*arguments, **static)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        return Program(name, time.perf_counter() - started, 0, hlo.contents(""), str(error).splitlines()[0])
     memory = compiled.memory_analysis()
     total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     return Program(name, time.perf_counter() - started, total, hlo.contents(compiled.as_text() or ""))

@@ -111,6 +111,20 @@ def test_a_run_that_does_not_fit_is_a_problem():
     assert [*compile_check._warnings(program)] == ["velocity: a loop of 100 trips, more than 64"]
 
 
+def test_a_program_that_xla_cannot_compile_is_a_problem():
+    class Broken:
+        def lower(self, *_):
+            return self
+
+        def compile(self):
+            raise jax.errors.JaxRuntimeError("INTERNAL: no tiles\n  further lines")
+
+    program = compile_check._compiled("velocity", Broken())
+    assert compile_check.line(program) == "velocity: not compiled"
+    (problem,) = compile_check._problems(program, 10**9)
+    assert problem.startswith("velocity: XLA cannot compile it (INTERNAL: no tiles): try another sampling.points")
+
+
 @pytest.mark.parametrize(
     "gpu, count, line",
     [("a1", 8, "--compile-for a1: known are h100, h200"), ("h100", 12, "--gpus 12: more than 8 must")],
