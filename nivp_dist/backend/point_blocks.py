@@ -16,10 +16,10 @@ from jax.extend.core import Literal
 from nivp_dist.backend.fixed_order import map_parts, sum_over_parts
 
 # Of the intermediate results of a function of points on one device. Larger blocks are not faster: a GPU is busy with a
-# hundredth of it. All shipped configurations stay below it, in one block.
+# hundredth of it. The shipped configurations for a core stay below it, in one block.
 MOST_BYTES = 2**32
-# Points in a block are a multiple of this where that leaves them within their bound. XLA (jax 0.10.2) finds no tiles for
-# products of some odd numbers of rows on a GPU: a right-hand side at 10,923 points in 50 dimensions does not compile.
+# Points in a block are a multiple of this where the bound allows it. XLA (jax 0.10.2) finds no tiles for products of
+# some odd numbers of rows on a GPU: a right-hand side at 10,923 points in 50 dimensions does not compile.
 EVEN = 128
 
 
