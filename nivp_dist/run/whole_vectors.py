@@ -23,9 +23,11 @@ class WholeVectors(NamedTuple):
     """How many there are at most, without those inside of a compiled program.
 
     Attributes:
-        size: p. step: at the end of a step: theta before and after it, the error, and the velocities of all stages, of
-            which the products are taken. fit: in a round of a fit, at its candidates. beside_a_program: while a
-            program of a step runs, besides its arguments.
+        size: p.
+        step: at the end of a step: theta before and after it, its error, a guess, the velocity of the step before, and
+            the velocities of all stages twice, for their products.
+        fit: in a round of a fit, with its corrections and candidates.
+        beside_a_program: while a program of a step runs, besides its arguments.
     """
 
     size: int
