@@ -60,7 +60,7 @@ def measured(processes):
     (processes.folder / "measured.py").write_text(MEASURED)
 
     def measured(*words):
-        processes.finish([*local(2), "--", sys.executable, "measured.py"], *words)
+        processes.finish([*local(2), "--", sys.executable, "measured.py"], *words, seconds=600)
 
     return measured
 
