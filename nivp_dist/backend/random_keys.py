@@ -45,6 +45,7 @@ class Purpose(enum.IntEnum):
     PATH_NOISE = 29
     SPECTRUM_PROBES = 30
     STABILITY_DIRECTION = 31
+    RESIDUAL_POINTS = 32
 
 
 def run_key(seed: int):
@@ -162,10 +163,9 @@ def fit_sketch_key(fit_round):
 
 
 class StepKeys(NamedTuple):
-    """Those of the functions below: of a step's points, of the selection among them, its sketches and its check."""
+    """Those of the functions below: of a step's points, its sketches and its check."""
 
     points: jax.Array
-    selection: jax.Array
     sketch: jax.Array
     check: jax.Array
 
@@ -189,8 +189,7 @@ def step_check_key(run, step: int):
 def step_keys(data, draw, step) -> StepKeys:
     """The keys of a step by one program, from the raw data of the key of the run."""
     run = from_data(data)
-    selection = residual_selection_key(run, draw)
-    return StepKeys(step_points_key(run, draw), selection, step_sketch_key(run, step), step_check_key(run, step))
+    return StepKeys(step_points_key(run, draw), step_sketch_key(run, step), step_check_key(run, step))
 
 
 def spectrum_probes_key(run, step: int):
@@ -203,9 +202,14 @@ def stability_direction_key(run, step: int):
     return _derive(run, Purpose.STABILITY_DIRECTION, step)
 
 
-def residual_selection_key(run, draw: int):
-    """Of the selection of a step's points among candidates by their residual."""
-    return _derive(run, Purpose.RESIDUAL_SELECTION, draw)
+def residual_points_key(run, step: int):
+    """Of the points of a step that follow the residual of its pilot, which has those of ``step_points_key``."""
+    return _derive(run, Purpose.RESIDUAL_POINTS, step)
+
+
+def residual_selection_key(points):
+    """Of the selection of points among candidates by their residual. points: the key of the candidates."""
+    return _derive(points, Purpose.RESIDUAL_SELECTION)
 
 
 def solution_selection_key(points):

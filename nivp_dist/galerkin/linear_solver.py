@@ -100,11 +100,15 @@ class LinearSolver:
         if method in ("primal", "dual"):
             return self._direct(method, operators, weights)
 
-        def solve(mu, f):
+        def solve(regularisation, f):
             zero = jnp.zeros(f.size) + 0 * f.reshape(-1) if method == "dual_pcg" else jnp.zeros(self.network.size)
-            return self.solve(operators, f, weights, regularisation._replace(mu=mu, lower=None), zero).v
+            return self.solve(operators, f, weights, regularisation, zero).v
 
-        return lambda mu: partial(solve, mu)
+        def at_mu(mu):
+            lower = kernel.cholesky(regularisation.factor.gram, mu) if method == "dual_pcg" else None
+            return partial(solve, regularisation._replace(mu=mu, lower=lower))
+
+        return at_mu
 
     def method_for(self, drawn: int) -> str:
         """The method for so many points.

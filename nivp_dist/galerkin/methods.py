@@ -77,7 +77,7 @@ def choose_method(
     work = _work(network, points, mu, solves, rank, max(1, fit_order))
     possible = [method for method in work if _fits_into_memory(method, network, points, devices)]
     possible = [method for method in possible if not (ordered and method == "dual_pcg")]
-    solved = [method for method in possible if _iterations(method, mu) <= solver.max_iterations]
+    solved = [method for method in possible if assumed_iterations(method, mu) <= solver.max_iterations]
     return min(solved or possible, key=work.__getitem__)
 
 
@@ -93,7 +93,7 @@ def _fits_into_memory(method: str, network: Network, points: int, devices: int) 
     return method == "pcg" or rows / devices * FIRST_RANK <= kernel.MAX_ENTRIES
 
 
-def _iterations(method: str, mu: float) -> float:
+def assumed_iterations(method: str, mu: float) -> float:
     """The iterations that are assumed for a velocity (``choose_method`` has the measurements); 0 for direct solves."""
     return {"pcg": 8 * mu**-0.15, "dual_pcg": max(10.0, 100 * (mu / 1e-9) ** -0.3)}.get(method, 0.0)
 
@@ -133,7 +133,7 @@ def _work(network: Network, points: int, mu: float, solves: int, rank: int, orde
     shared = {"pcg": _approximation("pcg", network, min(400, p)) / 3}  # a velocity's share of the step's sketch
     shared["dual_pcg"] = _approximation("dual_pcg", network, rank)
     for method in ITERATIVE:
-        iterations = solves * order * _iterations(method, mu)
+        iterations = solves * order * assumed_iterations(method, mu)
         work[method] = rows * (shared[method] + iterations * _iteration(method, network, rank))
     return work
 

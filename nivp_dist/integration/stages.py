@@ -80,6 +80,12 @@ class Stages:
         """Count the velocities of stages that failed, and whose place these take; their iterations are wasted."""
         self.counts, self.wasted = [*failed.counts], failed.iterations
 
+    def begin_after(self, pilot: "Stages"):
+        """Begin from the velocity of a pilot at the same (theta, t) on other points, and count what it took."""
+        self.counts, self.wasted, self.warnings = [*pilot.counts], pilot.wasted, [*pilot.warnings]
+        if pilot.first is not None:
+            self.guess = self.galerkin.initial_guess(pilot.first, self.points)
+
     def begin(self, reuse: bool):
         """Another attempt, with the sketch of the start: it may serve a shorter step where it failed a longer one."""
         self.regularisation, self.reuse, self.failure = self.at_start, reuse, None

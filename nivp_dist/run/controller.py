@@ -62,7 +62,7 @@ def evolve(
     # With JAX_DEBUG_NANS=1 jax raises at the first NaN. Here NaNs are values that decide: a fit or a step tries
     # something else, and a right-hand side that is not finite is reported with its place (galerkin/not_finite.py).
     with CompileClock() as clock, StopRequest() as request, jax.debug_nans(False), jax.debug_infs(False):
-        simulation = Simulation(config, problem)
+        simulation = Simulation(config, problem, reporter.note)
         record = Record(config, directory, simulation, clock)
         control = Control(config.checkpoint, request)
         called = Callbacks(config.callbacks, callbacks, simulation, record.directory, record.callbacks)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from nivp_dist.backend import random_keys
-from nivp_dist.backend.mesh import make_mesh
+from nivp_dist.backend.mesh import make_mesh, memory_limit
 from nivp_dist.errors import InputError
 from nivp_dist.fitting.restart import reason_to_refit
 from nivp_dist.integration.bdf import Multistep
@@ -19,6 +19,7 @@ from nivp_dist.network.forms import with_gaussians
 from nivp_dist.network.network import network_of
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.base import Problem
+from nivp_dist.run import whole_vectors
 from nivp_dist.run.auto_steps import AutoStepper
 from nivp_dist.run.fits import Fits
 from nivp_dist.run.implicit_steps import ImplicitStepper
@@ -35,6 +36,9 @@ from nivp_dist.settings.output_times import is_at, output_times
 class Simulation:
     """A problem and its settings on a mesh, as functions from State to State.
 
+    Args:
+        note: called with a line for the reader where p is large for the memory of a device.
+
     Attributes:
         fits: the initial fit and refits (``run.fits``). stepper: accepted steps (``run.steps``).
         scorer: errors and integrals at output times. output_times: in order, t_start and t_end among them.
@@ -42,7 +46,7 @@ class Simulation:
     Raises InputError if the settings do not suit the problem or the devices.
     """
 
-    def __init__(self, config: Config, problem: Problem):
+    def __init__(self, config: Config, problem: Problem, note: Callable[[str], None] = lambda line: None):
         config = with_gaussians(config, problem)
         self.network = network = network_of(config, problem)
         own_checks.check(network)
@@ -59,6 +63,8 @@ class Simulation:
         self.galerkin = solvers.of_steps(network)
         self.fits = Fits(solvers, network, self.sampler, self.galerkin.initial_rank)
         self.stepper = self._stepper(solvers)
+        whole = whole_vectors.count(config, network.size, self.stepper.earlier)
+        whole_vectors.require_room(whole, memory_limit(self.mesh), note)
         self.scorer = Scorer(problem, network, self.sampler, config.output.evaluation_points, config.seed)
 
     def _stepper(self, solvers: Solvers) -> Stepping:

@@ -82,8 +82,7 @@ class Stepping(ABC):
     def discretisation(self, state: State) -> Discretisation:
         """Points, key and factor on mu of the step. The points depend on the key, the draw's number and the density."""
         keys = self._keys(state)
-        selection = keys.selection if state.step > 0 else None
-        points = self.points.draw(present(state), keys.points, self.number_of_points(state), selection)
+        points = self.points.draw(present(state), keys.points, self.number_of_points(state))
         return Discretisation(state.theta, points, keys.sketch, state.mu_adaptation.factor)
 
     def points_of_check(self, state: State) -> Points:

@@ -92,8 +92,8 @@ class SamplingSettings(Section):
 
     # How points are drawn. uniform: uniformly in the domain. density: from Gaussians fitted to |u|. solution: from
     # |u| itself, by resampling candidates of the Gaussians. residual: where the equation is violated most, by
-    # resampling candidates in the same way. paths: at the ends of simulated paths of particles, which are samples of
-    # u; for densities on the whole space whose problem defines drift.
+    # resampling candidates in the same way, at the cost of one more velocity a step. paths: at the ends of simulated
+    # paths of particles, which are samples of u; for densities on the whole space whose problem defines drift.
     method: Literal["uniform", "density", "solution", "residual", "paths"] = "density"
     # Number n of points, over all devices. auto: five times as many as the network has parameters, at least 2,000.
     points: PositiveInt | Literal["auto"] = "auto"
