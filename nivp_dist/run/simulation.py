@@ -12,7 +12,7 @@ from nivp_dist.integration.bdf import Multistep
 from nivp_dist.integration.switching import Switching
 from nivp_dist.monitoring.adaptation import MuAdaptation, PointRefinement
 from nivp_dist.monitoring.estimate import Estimate
-from nivp_dist.monitoring.evaluation import Score, Scorer
+from nivp_dist.monitoring.evaluation import Score, Scorer, lost_mass
 from nivp_dist.monitoring.signatures import StepHistory
 from nivp_dist.network import own_checks
 from nivp_dist.network.forms import with_gaussians
@@ -163,6 +163,10 @@ class Simulation:
     def score(self, state: State) -> Score:
         """Errors and moments at the output time that is due."""
         return self.scorer.score(state.theta, state.density, state.t, state.outputs_written)
+
+    def lost_mass(self, state: State, score: Score) -> str | None:
+        """A message if the mass of a density is not one (``monitoring.evaluation``), else None."""
+        return lost_mass(self.problem, score, state.estimate.total)
 
     def after_output(self, state: State) -> State:
         """The state after an output: waiting for the next one, or finished."""
