@@ -193,7 +193,7 @@ def _run_to_the_end(row: Row, directory: Path, spent: float) -> str | None:
     words = ["resume", str(directory)] if (directory / RECORD).exists() else shlex.split(command(row, directory))[1:]
     limit = TIME_FACTOR * row.minutes if row.limit is None else row.limit
     left = 60 * limit - spent
-    reason = evolve(words, directory.with_suffix(".log"), left) if left > 0 else None
+    reason = evolve(words, directory.with_name(f"{directory.name}.log"), left) if left > 0 else None
     if (_summary(directory) or {}).get("status") == "finished":
         return reason
     return reason or f"not finished within {limit:g} minutes"

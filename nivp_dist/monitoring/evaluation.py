@@ -126,13 +126,31 @@ class Scorer:
         integrals = {"log_normalisation": log_mass, "entropy": entropy, "invariants": invariants}
         return Score(**errors, mass=mass, mass_error=mass_error, mean=mean, covariance=covariance, **integrals)
 
+    def error_at_start(self, theta, density: Density, t: float) -> float:
+        """The relative L2 error of theta (p,) at the start, by the reference if there is one, else by u0.
+
+        It is measured on other points than that of the first output. NaN where the solution is zero.
+        """
+        key = random_keys.start_evaluation_key(self.key)
+        evaluated = jax.tree.map(to_host, self._evaluate(key, density, theta, t))
+        x, measure, u = (np.asarray(part, np.float64)[: self.points] for part in evaluated[:3])
+        known = has_reference(self.problem, t)
+        solution = evaluate_reference(self.problem, x, t) if known else jax.vmap(self.problem.initial)(x)
+        solution = np.asarray(solution, np.float64).reshape(self.points, -1)
+        return self._plain_error(measure, u, solution)[0]
+
+    def _plain_error(self, measure, u, reference) -> tuple[float, np.ndarray]:
+        """The relative L2 error of the outputs that the reference gives, and the weights (n, k) of its norm."""
+        weight = measure[:, None] * np.abs(reference if self.unbounded else 1.0)
+        return _relative(u[:, : reference.shape[1]], reference, weight), weight
+
     def _errors(self, measure, u, log, mass, reference) -> dict:
         """The fields of a Score that depend on the reference."""
+        plain, weight = self._plain_error(measure, u, reference)
         u, measure = u[:, : reference.shape[1]], measure[:, None]
-        weight = measure * np.abs(reference if self.unbounded else 1.0)
         parts = np.sum(weight * (u - reference) ** 2, axis=1)
         errors = {
-            "relative_l2": _relative(u, reference, weight),
+            "relative_l2": plain,
             "compared_outputs": reference.shape[1],
             "effective_points": np.sum(parts) ** 2 / max(np.sum(parts**2), np.finfo(float).tiny),
         }

@@ -168,10 +168,10 @@ class MainLoop:
         """The end of the initial fit or of a refit: back to the evolution."""
         fits = self.simulation.fits
         if state.phase == FIT:
-            state, error = fits.finish_initial(state)
+            state, error, warnings = self.simulation.finish_initial(state)
             self.say(state, "fit", f"initial condition fitted to a relative error of {error:.2e}")
-            if error > self.config.fit.target:
-                self.say(state, "warning", f"the initial fit missed fit.target = {self.config.fit.target:g}", warn=True)
+            for warning in warnings:
+                self.say(state, "warning", warning, warn=True)
         else:
             bound = fits.refit_bound(state)
             state, error, accepted = fits.finish_refit(state)

@@ -24,6 +24,7 @@ from nivp_dist.run.fits import Fits
 from nivp_dist.run.implicit_steps import ImplicitStepper
 from nivp_dist.run.observation import observe
 from nivp_dist.run.solvers import Solvers
+from nivp_dist.run.start import judge
 from nivp_dist.run.state import EVOLVE, FINISHED, FIT, State, replicated
 from nivp_dist.run.stepping import Accepted, Stepping
 from nivp_dist.run.steps import Stepper
@@ -73,6 +74,11 @@ class Simulation:
         return explicit
 
     # Beginning ------------------------------------------------------------------------------------
+
+    def finish_initial(self, state: State) -> tuple[State, float, list[str]]:
+        """``Fits.finish_initial``, with warnings about the start (``run.start``). Raises RunFailed as both do."""
+        state, error = self.fits.finish_initial(state)
+        return state, error, judge(self.config, self.scorer, state, error)
 
     def begin(self, seed: int | None = None) -> State:
         """The state before the first round of the initial fit. seed: that of the settings, or another one."""

@@ -46,6 +46,7 @@ def every_key(count: int):
     sketches = each(keys.step_sketch_key, run)
     for derive in (keys.step_check_key, keys.residual_selection_key, keys.evaluation_key):
         yield from each(derive, run)
+    yield keys.start_evaluation_key(run)
     yield from (*points, *jax.vmap(keys.solution_selection_key)(points), *sketches)
     yield from jax.vmap(keys.path_part_key)(points)
     for row in (0, 1):
