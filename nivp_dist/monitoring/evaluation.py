@@ -36,8 +36,8 @@ class Score(NamedTuple):
         relative_l2: on a bounded domain that of L2 over the domain; with a real axis both norms are weighted by the
             reference r, sqrt(E_r |u - r|^2 / E_r r^2). NaN where r is zero at all points.
         compared_outputs: the errors are those of so many outputs, which the reference gives: the first ones.
-        relative_l2_normalised: the same of u over its mass. log_rms: sqrt(E_r |log u - log r|^2). kl: the
-            Kullback-Leibler divergence of u over its mass from r, in nats. Densities only.
+        relative_l2_normalised: the same of u with the mass of r. log_rms: sqrt(E_r |log u - log r|^2). kl: the
+            Kullback-Leibler divergence of u with the mass of r from r, in nats. Densities only.
         relative_l2_unweighted: |u - r| / |r| in L2 over the domain, for densities with a real axis: it sees tails that
             the weight hides.
         effective_points: how many points the relative error rests on (Kish 1965).
@@ -119,7 +119,7 @@ class Scorer:
         errors: dict = dict.fromkeys(("relative_l2", *ERRORS_OF_DENSITIES), np.nan)
         errors |= {"compared_outputs": 0, "effective_points": 0.0}
         if has_reference(self.problem, t):
-            errors |= self._errors(measure, u, log, mass, evaluate_reference(self.problem, x, t))
+            errors |= self._errors(measure, u, log, evaluate_reference(self.problem, x, t))
         mean = mass_at @ x / np.sum(mass_at)
         centred = x - mean
         covariance = (mass_at[:, None] * centred).T @ centred / np.sum(mass_at)
@@ -144,7 +144,7 @@ class Scorer:
         weight = measure[:, None] * np.abs(reference if self.unbounded else 1.0)
         return _relative(u[:, : reference.shape[1]], reference, weight), weight
 
-    def _errors(self, measure, u, log, mass, reference) -> dict:
+    def _errors(self, measure, u, log, reference) -> dict:
         """The fields of a Score that depend on the reference."""
         plain, weight = self._plain_error(measure, u, reference)
         u, measure = u[:, : reference.shape[1]], measure[:, None]
@@ -158,8 +158,10 @@ class Scorer:
             return errors
         known = reference[:, 0] > 0
         difference, masses = (log - _log(reference[:, 0]))[known], (measure * reference)[known, 0]
-        # Of normalised densities the mean of exp(d) - 1 is zero, so that it may be added to that of -d. Every term is
-        # then positive, and of second order in d.
+        # Both masses by the same points: their noise cancels, which is larger than many an error.
+        mass = np.sum(measure * u) / np.sum(measure * reference)
+        # Of two densities of one mass the mean of exp(d) - 1 is zero, so that it may be added to that of -d. Every term
+        # is then positive, and of second order in d.
         normalised = difference - _log(mass)
         with np.errstate(over="ignore"):
             kl = _mean(np.expm1(normalised) - normalised, masses)
