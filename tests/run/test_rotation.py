@@ -37,6 +37,7 @@ def test_a_quarter_of_a_turn_with_the_accuracy_asked_for(tmp_path):
     """4.3e-4 in 6 steps; with sampling.uniform_fraction = 0.02 as many steps come to t = 0.04."""
     config = {
         "accuracy": 3e-2,
+        "devices": 1,
         "network": {"width": 8, "depth": 2, "frequencies": 3},
         "fit": {"points": 1000},
         "integrator": {"t_end": 0.25},
