@@ -46,6 +46,7 @@ class Purpose(enum.IntEnum):
     SPECTRUM_PROBES = 30
     STABILITY_DIRECTION = 31
     RESIDUAL_POINTS = 32
+    START_EVALUATION = 33
 
 
 def run_key(seed: int):
@@ -233,6 +234,11 @@ def path_noise_key(points, step, row):
 def evaluation_key(run, output: int):
     """Of the points on which the errors of an output are computed: no points of a fit or a step."""
     return _derive(run, Purpose.EVALUATION, output)
+
+
+def start_evaluation_key(run):
+    """Of the points on which the fitted initial condition is compared with the accuracy asked for."""
+    return _derive(run, Purpose.START_EVALUATION)
 
 
 # Inside of compiled programs ------------------------------------------------------------------------------------------

@@ -82,7 +82,8 @@ class Fitter:
             cheaper, or None.
         target: (context, x (n, d)) -> (n, m); the context is any pytree, or None.
         scored: outputs that the final error counts; None for all (see ``fitting.time_derivative_targets``).
-        goal: the error that the fit has to reach; None: fit.target.
+        goal: the error that the fit has to reach; None: fit.target. aim: an initial fit that still gains goes on above
+            this error; None: above fit.target.
     """
 
     def __init__(
@@ -94,10 +95,12 @@ class Fitter:
         scored: int | None = None,
         iterative: Galerkin | None = None,
         goal: float | None = None,
+        aim: float | None = None,
     ):
         self.galerkin, self.sampler, self.settings, self.iterative = galerkin, sampler, settings, iterative
         self.network = network = galerkin.network
         self.goal = settings.target if goal is None else goal
+        self.aim = min(TARGET_MARGIN * settings.target, np.inf if aim is None else aim)
         self._target = pointwise(galerkin.mesh, target, galerkin.discretisation.chunk)
         self._errors, self._final = relative_errors(galerkin), relative_errors(galerkin, scored)
         self._optimiser = None
@@ -207,7 +210,7 @@ class Fitter:
     def _last_iteration(self, error: float, since_least: int) -> int:
         """The last round of Gauss-Newton: a later one for an initial fit that still gains but would end the run now."""
         settings, gains = self.settings, since_least < LONG_PATIENCE
-        extended = gains and settings.on_miss == "error" and error > TARGET_MARGIN * settings.target
+        extended = gains and settings.on_miss == "error" and error > self.aim
         return self.stages.last_extended if extended else self.stages.last_iteration
 
     def _after_trial(self, state: FitState, candidates, errors) -> FitState:

@@ -12,7 +12,7 @@ from nivp_dist.integration.bdf import Multistep
 from nivp_dist.integration.switching import Switching
 from nivp_dist.monitoring.adaptation import MuAdaptation, PointRefinement
 from nivp_dist.monitoring.estimate import Estimate
-from nivp_dist.monitoring.evaluation import Score, Scorer
+from nivp_dist.monitoring.evaluation import Score, Scorer, lost_mass
 from nivp_dist.monitoring.signatures import StepHistory
 from nivp_dist.network import own_checks
 from nivp_dist.network.forms import with_gaussians
@@ -25,6 +25,7 @@ from nivp_dist.run.fits import Fits
 from nivp_dist.run.implicit_steps import ImplicitStepper
 from nivp_dist.run.observation import observe
 from nivp_dist.run.solvers import Solvers
+from nivp_dist.run.start import judge
 from nivp_dist.run.state import EVOLVE, FINISHED, FIT, State, replicated
 from nivp_dist.run.stepping import Accepted, Stepping
 from nivp_dist.run.steps import Stepper
@@ -79,6 +80,11 @@ class Simulation:
         return explicit
 
     # Beginning ------------------------------------------------------------------------------------
+
+    def finish_initial(self, state: State) -> tuple[State, float, list[str]]:
+        """``Fits.finish_initial``, with warnings about the start (``run.start``). Raises RunFailed as both do."""
+        state, error = self.fits.finish_initial(state)
+        return state, error, judge(self.config, self.scorer, state, error)
 
     def begin(self, seed: int | None = None) -> State:
         """The state before the first round of the initial fit. seed: that of the settings, or another one."""
@@ -169,6 +175,10 @@ class Simulation:
     def score(self, state: State) -> Score:
         """Errors and moments at the output time that is due."""
         return self.scorer.score(state.theta, state.density, state.t, state.outputs_written)
+
+    def lost_mass(self, state: State, score: Score) -> str | None:
+        """A message if the mass of a density is not one (``monitoring.evaluation``), else None."""
+        return lost_mass(self.problem, score, state.estimate.total)
 
     def after_output(self, state: State) -> State:
         """The state after an output: waiting for the next one, or finished."""

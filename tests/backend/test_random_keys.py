@@ -46,6 +46,7 @@ def every_key(count: int):
     sketches = each(keys.step_sketch_key, run)
     for derive in (keys.step_check_key, keys.evaluation_key):
         yield from each(derive, run)
+    yield keys.start_evaluation_key(run)
     candidates = each(keys.residual_points_key, run)
     yield from (*points, *jax.vmap(keys.solution_selection_key)(points), *sketches)
     yield from (*candidates, *jax.vmap(keys.residual_selection_key)(candidates))

@@ -245,15 +245,17 @@ def test_gains_on_the_choosing_points_alone_end_a_fit(box, error, rounds):
 
 
 @pytest.mark.parametrize(
-    "start, on_miss, rounds",
+    "start, on_miss, aim, rounds",
     [
-        (0.02, "error", 31),  # 0.02 x 0.97^30 = 8.0e-3 is the first error below TARGET_MARGIN = 0.8 times the target
-        (0.02, "continue", 20),
-        (2.0, "error", 4 * 20),
+        # 0.02 x 0.97^30 = 8.0e-3 is the first error below TARGET_MARGIN = 0.8 times the target
+        (0.02, "error", None, 31),
+        (0.02, "error", 4e-3, 53),  # 0.02 x 0.97^53 = 3.98e-3
+        (0.02, "continue", 4e-3, 20),
+        (2.0, "error", None, 4 * 20),
     ],
 )
-def test_a_fit_that_gains_is_extended_until_it_reaches_its_target(box, start, on_miss, rounds):
-    fitter = box.fitter(lambda context, x: x, target=1e-2, iterations=20, on_miss=on_miss)
+def test_a_fit_that_gains_is_extended_until_it_reaches_its_target(box, start, on_miss, aim, rounds):
+    fitter = box.fitter(lambda context, x: x, target=1e-2, iterations=20, on_miss=on_miss, aim=aim)
     state = fitter.start(box.theta)._replace(damping=jnp.asarray(1e-4))
     candidates, dampings = jnp.tile(box.theta, (4, 1)), 1e-4 * np.array(DAMPING_FACTORS)
     while int(state.stage) != DONE:
