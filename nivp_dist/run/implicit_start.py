@@ -1,9 +1,9 @@
 """The start of implicit steps: the initial fit, made better in the norm that their equations are solved in.
 
-An implicit step solves q - gamma f(q) = target by least squares. A fit of q = u0 in L2 leaves errors of high wavenumber,
-which f, with its derivatives, makes large: the first step then solves its equation for what the fit has missed. Measured
-with kdv_1d (a fit to 1.9e-6, and nine times that in the norm of q - gamma f): the first step needs 24 corrections and
-leaves an error of 1.1e-4, which stays; it needs 14, with an error of 3e-6, after this.
+An implicit step solves q - gamma f(q) = target by least squares. A fit of q = u0 in L2 leaves errors of high
+wavenumber, which f, with its derivatives, makes large: the first step then solves its equation for what the fit has
+missed. Measured with kdv_1d (a fit to 1.9e-6, and ten times that in the norm of q - gamma f): the first step needs 24
+corrections and leaves an error of 1.1e-4, which stays; it needs 14, with an error of 3e-6, after this.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ class ImplicitStart:
         self._target = pointwise(it.mesh, self._left_side, it.chunk)
 
     def corrected(self, state: State, poll: Callable[[], None]) -> State:
-        """The state with the best theta on fresh points, in the norm of q - gamma f, and with its error in the estimate.
+        """The state with a theta whose error on fresh points, in the norm of q - gamma f, is smaller.
 
         gamma is the first step size. poll: as of ``Stepping.step``.
         """

@@ -42,7 +42,7 @@ def test_corrections_are_pulled_to_the_anchor_and_larger_dampings_to_the_present
 
 
 def test_the_anchor_follows_a_part_of_the_velocity():
-    """Directions that the equation does not see are so brought to rest, and the others are held back by a fifth."""
+    """Directions that the equation does not see are so brought to rest, and the others are held back by a tenth."""
     integrator: ImplicitIntegrator = SdirkIntegrator(IntegratorSettings(method="sdirk"), None)
     theta, velocity, seen = np.zeros(2), np.array([1.0, 1.0]), []
     for _ in range(20):  # the equation asks for the velocity (1, .) in every step of length 0.1
