@@ -47,26 +47,22 @@ class ImplicitStart:
 
         gamma is the first step size. poll: as of ``Stepping.step``.
         """
-        theta, damping, draws = state.theta, FIRST_DAMPING, iter(range(2 * ROUNDS + 1))
+        theta, damping, draws, rounds = state.theta, FIRST_DAMPING, iter(range(2 * ROUNDS + 2)), 0
         size = float(self.programs.size(theta, state.t, self._draw(state, next(draws)))) or 1.0
-        for _ in range(ROUNDS):
+        for rounds in range(1, ROUNDS + 1):
             poll()
             equation, fresh = (self._equation(state, theta, state.h, self._draw(state, next(draws))) for _ in "ab")
             delta = self.programs.correction(theta, equation, damping).delta
             candidates = [theta, *(theta + length * delta for length in LENGTHS)]
             errors = np.array([self._error(each, fresh) for each in candidates]) / size
-            best = int(np.nanargmin(errors))
+            best = int(np.argmin(np.where(np.isfinite(errors), errors, np.inf)))
             theta, damping = candidates[best], damping * (DAMPING_FALLS if best else DAMPING_GROWS)
             if errors[best] < GOAL * self.settings.rtol:
                 break
-        return self._with_error(state, theta, size)
-
-    def _with_error(self, state: State, theta, size: float) -> State:
-        """The state with that theta; its error in L2 stands in the estimate where it is larger than that of the fit."""
-        equation = self._equation(state, theta, 0.0, self._draw(state, 2 * ROUNDS + 1))
-        misfit = max(self._error(theta, equation) / size, state.estimate.initial)
-        estimate = state.estimate._replace(initial=misfit)
-        return state._replace(theta=theta, estimate=estimate)
+        # The error in L2 may have become larger than that of the fit.
+        error = self._error(theta, self._equation(state, theta, 0.0, self._draw(state, next(draws)))) / size
+        estimate = state.estimate._replace(initial=max(error, state.estimate.initial))
+        return state._replace(theta=theta, estimate=estimate, evaluations=state.evaluations + rounds)
 
     def _equation(self, state: State, theta, gamma: float, points: Points) -> Equation:
         return Equation(gamma, state.t, self._target((gamma, state.t), points.x), points, theta)

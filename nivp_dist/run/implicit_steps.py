@@ -65,6 +65,7 @@ class ImplicitStepper(Stepping):
 
         Raises RunFailed when the step size falls below integrator.min_step, and when the problem's rhs is not finite.
         """
+        before_step = state
         if state.step == 0 and not self._by_cg(state):
             state = self.beginning.corrected(state, poll)
         at = self.discretisation(state)
@@ -76,7 +77,7 @@ class ImplicitStepper(Stepping):
         taken = self.integrator.take(before, end, solve)
         checks = self._checks(state, taken)
         new = self._state_after(state, solve, taken, checks)
-        metrics = self._metrics(state, new, solve, taken, checks[-1])
+        metrics = self._metrics(before_step, new, solve, taken, checks[-1])
         return Accepted(new, metrics, sorted(set(systems.warnings)), [])
 
     def method(self, state: State) -> str:
@@ -141,7 +142,7 @@ class ImplicitStepper(Stepping):
             "cg_iterations": systems.iterations,
             "cg_wasted": systems.wasted,
             "cg_residual": systems.worst,
-            "evaluations": taken.evaluations,
+            "evaluations": new.evaluations - state.evaluations,
             "rank": systems.rank or None,
             "mu": np.nan,  # the damping of a correction is relative to the trace of A^T W A, and not of M
             "trace": np.nan,
