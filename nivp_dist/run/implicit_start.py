@@ -49,8 +49,9 @@ class ImplicitStart:
         """
         theta, damping, draws, rounds = state.theta, FIRST_DAMPING, iter(range(2 * ROUNDS + 2)), 0
         size = float(self.programs.size(theta, state.t, self._draw(state, next(draws)))) or 1.0
-        for rounds in range(1, ROUNDS + 1):
+        while rounds < ROUNDS:
             poll()
+            rounds += 1
             equation, fresh = (self._equation(state, theta, state.h, self._draw(state, next(draws))) for _ in "ab")
             delta = self.programs.correction(theta, equation, damping).delta
             candidates = [theta, *(theta + length * delta for length in LENGTHS)]
