@@ -128,7 +128,7 @@ class IterativeCorrections:
             change = linearised.apply(vectors.whole(v))
             return vectors.sum(linearised.transpose(change)) + mu * v
 
-        right = vectors.sum(linearised.transpose(misfit))
+        right = vectors.sum(linearised.transpose(misfit)) + mu * vectors.part(equation.anchor - theta)
         stop = self.galerkin.linear_solver.stopping_rule(limit)
         if self.galerkin.solver.rtol == "auto":
             stop = stop._replace(energy_rtol=accuracy)

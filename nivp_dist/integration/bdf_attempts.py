@@ -13,6 +13,7 @@ from nivp_dist.points.points import Points
 from nivp_dist.settings.model import IntegratorSettings
 
 FIELDS = bdf.LARGEST_ORDER + 2  # the new one, that at the start, and the earlier ones
+HIGHEST_GUESS = 3  # the degree of the polynomials in time through the last theta, from which corrections start
 NORMS = 5  # the field, its change by the formula, and its distances from the predictions of three orders
 
 
@@ -23,7 +24,7 @@ class BdfIntegrator(ImplicitIntegrator):
 
     def __init__(self, settings: IntegratorSettings, programs: ImplicitSteps):
         super().__init__(settings, programs)
-        self._extrapolated = jax.jit(lambda thetas, ratio: thetas[0] + ratio * (thetas[0] - thetas[1]))
+        self._combined = jax.jit(lambda coefficients, thetas: coefficients @ thetas)
 
     def _size(self, before: Before, solve: ImplicitSolve) -> float:
         return self._norms(before.start.theta, before.thetas, [], solve.points)[0]
@@ -34,12 +35,13 @@ class BdfIntegrator(ImplicitIntegrator):
     def _attempt(self, before: Before, choice: Choice, solve: ImplicitSolve, tolerance: float) -> Solved:
         start, thetas, multistep = before.start, before.thetas, before.multistep
         order, h = choice
-        formula = bdf.formula(multistep.times(h), order)
+        times = multistep.times(h)
+        formula = bdf.formula(times, order)
         target = self.programs.combination(thetas, formula.earlier, solve.points)
-        equation = Equation(formula.gamma, start.t + h, target, solve.points)
-        guesses = [start.theta]
-        if multistep.known:
-            guesses.append(self._extrapolated(thetas, h / multistep.steps[0]))
+        anchor = self.inert(start.theta, before.velocity, h)
+        equation = Equation(formula.gamma, start.t + h, target, solve.points, anchor)
+        polynomials = [bdf.predictor(times, each) for each in range(1, min(multistep.known, HIGHEST_GUESS) + 1)]
+        guesses = [start.theta, *(self._combined(each.earlier, thetas) for each in polynomials)]
         theta, misfit = solve.solve(guesses, equation, tolerance)
         fitted = Fitted(theta, thetas, formula, start.t + h, misfit, 1.0)
         return self._with_errors(fitted, before, choice, solve.points)

@@ -10,7 +10,7 @@ from nivp_dist.errors import RunFailed
 from nivp_dist.galerkin.implicit import ImplicitSteps
 from nivp_dist.integration.attempts import Start
 from nivp_dist.integration.bdf import Choice, Formula, Multistep
-from nivp_dist.integration.implicit_solve import ImplicitSolve
+from nivp_dist.integration.implicit_solve import INERTIA, ImplicitSolve
 from nivp_dist.integration.stages import LARGER_MU, SMOOTHER_DATA, StageFailed
 from nivp_dist.integration.step_size import fit_to_end
 from nivp_dist.points.points import Points
@@ -91,12 +91,15 @@ class ImplicitIntegrator(ABC):
 
     Attributes:
         earlier: how many solutions before the present one a step starts from.
+        inert: (theta (p,), velocity (p,), time) -> theta after that time at a part of that velocity
+            (``implicit_solve.INERTIA``).
     """
 
     earlier: int
 
     def __init__(self, settings: IntegratorSettings, programs: ImplicitSteps):
         self.settings, self.programs = settings, programs
+        self.inert = jax.jit(lambda theta, velocity, time: theta + INERTIA * time * velocity)
 
     def take(self, before: Before, end: float, solve: ImplicitSolve) -> TakenImplicit:
         """One accepted step towards the time `end` of an output or a refit, which is met exactly.

@@ -54,7 +54,8 @@ class SdirkIntegrator(ImplicitIntegrator):
         for i, weight in enumerate(self.pair.b):
             formula, known = self.pair.stage(i, h), self._stack(thetas)
             t = before.start.t + self.pair.times[i + 1] * h
-            equation = Equation(formula.gamma, t, self._target(known, formula, solve), solve.points)
+            anchor = self.inert(before.start.theta, before.velocity, self.pair.times[i + 1] * h)
+            equation = Equation(formula.gamma, t, self._target(known, formula, solve), solve.points, anchor)
             guesses = self._guesses(thetas, before.velocity, h)
             theta, misfit = solve.solve(guesses, equation, SHARE * tolerance)
             stages.append(Fitted(theta, known, formula, t, misfit, abs(weight)))

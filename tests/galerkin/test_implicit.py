@@ -24,6 +24,7 @@ from nivp_dist.settings.model import NetworkSettings, SamplingSettings, SolverSe
 
 POINTS = 45  # not a multiple of the devices
 TIME, GAMMA, DAMPING = 0.7, 0.3, 1e-5
+PULLED = 0.7  # the anchor over theta
 COEFFICIENTS = np.array([1.5, -0.8, 0.3])
 
 
@@ -65,8 +66,8 @@ def case(mesh, make_points):
 
 
 def equation(case):
-    programs, points, _, earlier, *_ = case
-    return Equation(GAMMA, TIME, programs.combination(earlier, COEFFICIENTS, points), points)
+    programs, points, theta, earlier, *_ = case
+    return Equation(GAMMA, TIME, programs.combination(earlier, COEFFICIENTS, points), points, PULLED * theta)
 
 
 def test_earlier_fields_at_the_present_points(case):
@@ -79,7 +80,9 @@ def test_a_correction_is_that_of_dense_least_squares(case):
     rows, misfit = np.asarray(jax.jacobian(left)(theta)), target.reshape(-1) - np.asarray(left(theta))
     weights = np.repeat(np.asarray(points.weights), 2)
     matrix = rows.T @ (weights[:, None] * rows)
-    delta = np.linalg.solve(matrix + DAMPING * np.trace(matrix) * np.eye(len(theta)), rows.T @ (weights * misfit))
+    mu = DAMPING * np.trace(matrix)
+    right = rows.T @ (weights * misfit) + mu * (PULLED - 1) * np.asarray(theta)
+    delta = np.linalg.solve(matrix + mu * np.eye(len(theta)), right)
     np.testing.assert_allclose(correction.delta, delta, rtol=1e-7, atol=1e-9 * np.abs(delta).max())
     np.testing.assert_allclose(np.ravel(correction.predicted), misfit - rows @ delta, atol=1e-8 * np.abs(misfit).max())
 
@@ -157,8 +160,9 @@ def test_a_correction_by_conjugate_gradients_is_that_of_the_matrix(case, dense, 
     rows, matrix, misfit, weights = dense
     _, approximation, solve = iterative
     np.testing.assert_allclose(approximation.trace, np.trace(matrix))
-    correction, right = solve(100, 0.0), rows.T @ (weights * misfit)
-    shifted = matrix + DAMPING * np.trace(matrix) * np.eye(len(matrix))
+    mu = DAMPING * np.trace(matrix)
+    correction, right = solve(100, 0.0), rows.T @ (weights * misfit) + mu * (PULLED - 1) * np.asarray(case[2])
+    shifted = matrix + mu * np.eye(len(matrix))
     assert int(correction.code) == pcg.CONVERGED and int(correction.iterations) < 2 * RANK
     residual = np.linalg.norm(shifted @ np.asarray(correction.delta) - right) / np.linalg.norm(right)
     assert residual < 1.01 * LEAST_RESIDUAL and float(correction.residual) == pytest.approx(residual, rel=1e-2)
@@ -167,7 +171,7 @@ def test_a_correction_by_conjugate_gradients_is_that_of_the_matrix(case, dense, 
 
 
 @pytest.mark.devices
-def test_conjugate_gradients_stop_where_they_are_told_to(dense, iterative):
+def test_conjugate_gradients_stop_where_they_are_told_to(case, dense, iterative):
     """By a number of products, or by the error of A delta."""
     rows, matrix, misfit, weights = dense
     limited, coarse, fine = (iterative[2](*each) for each in ((4, 0.0), (100, 0.1), (100, 0.0)))
@@ -175,7 +179,8 @@ def test_conjugate_gradients_stop_where_they_are_told_to(dense, iterative):
     assert int(coarse.code) == pcg.CONVERGED and int(coarse.iterations) < int(fine.iterations)
     shifted = matrix + DAMPING * np.trace(matrix) * np.eye(len(matrix))
     size = lambda v: np.sqrt(v @ shifted @ v)  # noqa: E731
-    exact = np.linalg.solve(shifted, rows.T @ (weights * misfit))
+    pull = DAMPING * np.trace(matrix) * (PULLED - 1) * np.asarray(case[2])
+    exact = np.linalg.solve(shifted, rows.T @ (weights * misfit) + pull)
     assert size(np.asarray(coarse.delta) - exact) <= 0.1 * size(exact)
 
 

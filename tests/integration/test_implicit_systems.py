@@ -49,7 +49,7 @@ def systems(script, direct=False, cg_iterations=None):
 
 
 def solve(found, gamma=0.1):
-    return found(np.zeros(3), Equation(gamma, 0.5, None, None), DAMPING, 0.1)
+    return found(np.zeros(3), Equation(gamma, 0.5, None, None, None), DAMPING, 0.1)
 
 
 def test_an_approximation_serves_until_a_new_one_would_cost_less():
