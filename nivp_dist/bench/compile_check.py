@@ -35,7 +35,7 @@ from nivp_dist.settings.automatic import number_of_points, with_points
 from nivp_dist.settings.model import Config
 
 MOST_TRIPS = 64  # of a loop of known length: each trip starts kernels, and many short ones leave a GPU idle
-# Products by cuBLAS. Those of Triton do not compile for the right-hand side of fokker_planck_production_50d (jax 0.10.2).
+# Products by cuBLAS. Those of Triton do not compile for the rhs of fokker_planck_production_50d (jax 0.10.2).
 WITHOUT_TRITON = "--xla_gpu_enable_triton_gemm=false"
 # What XLA may call: products, factorisations and sorting of NVIDIA's libraries, and Triton.
 KNOWN_CALLS = (
