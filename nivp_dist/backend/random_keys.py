@@ -44,7 +44,6 @@ class Purpose(enum.IntEnum):
     PATH_NOISE = 29
     SPECTRUM_PROBES = 30
     STABILITY_DIRECTION = 31
-    START_POINTS = 32
 
 
 def run_key(seed: int):
@@ -184,11 +183,6 @@ def spectrum_probes_key(run, step: int):
 def stability_direction_key(run, step: int):
     """Of the direction from which the spectral radius of d velocity / d theta is found between implicit steps."""
     return _derive(run, Purpose.STABILITY_DIRECTION, step)
-
-
-def start_points_key(run, draw: int):
-    """Of the points on which the initial fit is corrected for implicit steps. draw: its number."""
-    return _derive(run, Purpose.START_POINTS, draw)
 
 
 def residual_selection_key(run, draw: int):

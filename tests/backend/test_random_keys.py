@@ -44,7 +44,7 @@ def every_key(count: int):
         yield derive(pilot)
     points = each(keys.step_points_key, run)
     sketches = each(keys.step_sketch_key, run)
-    for derive in (keys.step_check_key, keys.residual_selection_key, keys.evaluation_key, keys.start_points_key):
+    for derive in (keys.step_check_key, keys.residual_selection_key, keys.evaluation_key):
         yield from each(derive, run)
     yield from (*points, *jax.vmap(keys.solution_selection_key)(points), *sketches)
     yield from jax.vmap(keys.path_part_key)(points)
