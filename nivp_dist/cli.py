@@ -30,7 +30,7 @@ from nivp_dist.settings.command_line import split
 from nivp_dist.settings.files import name_of, read_config, resume_config, shipped_configs
 from nivp_dist.settings.model import ClusterSettings, Config
 from nivp_dist.storage import run_directory
-from nivp_dist.studies.command_line import study, sweep
+from nivp_dist.studies.command_line import size, study, sweep
 
 # Seconds that a process other than 0 waits before it prints a mistake, which process 0 has most likely made too and
 # prints: srun and launch/local end the others within five seconds of the first exit.
@@ -198,6 +198,7 @@ def guide(topic):
         click.echo(content, nl=False)
 
 
+bench.add_command(size)
 nivp.add_command(bench)
 
 

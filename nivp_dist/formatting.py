@@ -38,6 +38,12 @@ def count(amount: int, noun: str) -> str:
     return f"{amount} {noun}" + ("" if amount == 1 else "s")
 
 
+def size(count: float) -> str:
+    """Bytes with three digits: 81.3 kB, 2.04 MB, 151 GB."""
+    unit = "GB" if count >= 1e9 else "MB" if count >= 1e6 else "kB"
+    return f"{count / {'GB': 1e9, 'MB': 1e6, 'kB': 1e3}[unit]:.3g} {unit}"
+
+
 def describe_error(relative_l2: float | None, estimate: float | None) -> str:
     """The error at an output in words: against the reference where there is one, and as the run estimates it."""
     known = scientific(relative_l2) != MISSING

@@ -2,6 +2,8 @@
 
 import gc
 import os
+import shutil
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +21,11 @@ QUICK = " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_c
 if version("jaxlib").startswith("0.10.") and os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + QUICK
 
+# Runs keep their compiled programs. Those of tests lie in a folder that the workers of a session share and that its end
+# removes, as the home of whoever runs the tests is not theirs to fill.
+CACHES = Path(tempfile.gettempdir()) / f"nivp-tests-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+os.environ["XDG_CACHE_HOME"] = str(CACHES)
+
 # Tracing makes millions of objects that live long. With Python's default thresholds the garbage collector inspects them
 # so often that it takes a tenth of the time of the suite.
 gc.set_threshold(200_000, 20, 100)
@@ -28,6 +35,11 @@ import pytest  # noqa: E402
 from disks import disk  # noqa: E402, F401  a fixture
 
 import nivp_dist.backend  # noqa: E402, F401
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):  # the last one to end
+        shutil.rmtree(CACHES, ignore_errors=True)
 
 
 def pytest_collection_finish():

@@ -21,6 +21,10 @@ def test_numbers(value, text):
     assert formatting.number(value) == text
 
 
+def test_sizes():
+    assert [formatting.size(count) for count in (81_300, 2_040_000, 1.5075e11)] == ["81.3 kB", "2.04 MB", "151 GB"]
+
+
 def test_errors_in_words():
     assert formatting.describe_error(1e-3, 2e-3) == "relative L2 error 1.00e-03, estimated 2.00e-03"
     assert formatting.describe_error(float("nan"), 2e-3) == "no reference, estimated relative error 2.00e-03"

@@ -71,10 +71,15 @@ def memory_of(mesh: Mesh) -> int:
     Decisions that depend on it are then the same on all cards of a kind, whatever else takes a little of their memory.
     The devices of a CPU share the memory of their host, which differs from host to host: CPU_MEMORY is assumed.
     """
+    least = memory_limit(mesh)
+    return 2 ** (least.bit_length() - 1) if least else CPU_MEMORY
+
+
+def memory_limit(mesh: Mesh) -> int:
+    """The bytes that jax may use on each device of this process, the least of them; 0 for those of a CPU."""
     devices = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
     limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in devices if device.platform != "cpu"]
-    least = min(limits, default=0)
-    return 2 ** (least.bit_length() - 1) if least else CPU_MEMORY
+    return min(limits, default=0)
 
 
 def program(mesh: Mesh, function: Callable, *in_specs, out_specs: Any = P()) -> Callable:

@@ -5,12 +5,18 @@ their docstrings say what is then lost; only `coordination_client` raises. tests
 a library changes one of these names or what it does.
 """
 
+import contextlib
 import functools
 import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger(__name__)
+
+# The ends of the names of files in the compilation cache. The first is JAX's.
+CACHE_ENTRY, UNFINISHED_ENTRY = "-cache", "-unfinished"
 
 
 def coordination_client():
@@ -91,10 +97,49 @@ def delete_unreadable_cache_entries() -> None:
             return read(key, *arguments, **keywords)
         except Exception:  # noqa: BLE001  decompression and deserialisation raise many types; all mean an unusable file
             folder = jax.config.values["jax_compilation_cache_dir"]
-            (Path(folder) / f"{key}-cache").unlink(missing_ok=True)
+            (Path(folder) / f"{key}{CACHE_ENTRY}").unlink(missing_ok=True)
             return None, None
 
     compilation_cache.get_executable_and_time = read_or_delete
+
+
+def write_whole_cache_entries(failed: Callable[[OSError], object]) -> None:
+    """Write an entry of the compilation cache to another file first, and nothing more after one that fails.
+
+    JAX writes an entry in place, so that a run could read, or mix with its own, what another one has half written; and
+    where the disk is full it warns at every program. failed: called with the error of the first entry that cannot be
+    written. Where the private name is missing, JAX does as it does.
+    """
+    try:
+        from jax._src.lru_cache import LRUCache
+
+        put = LRUCache.put
+    except (ImportError, AttributeError):
+        logger.debug("JAX has changed: entries of the compilation cache are written in place")
+        return
+    if hasattr(put, "__wrapped__"):  # a second call
+        return
+    given_up = False
+
+    @functools.wraps(put)
+    def put_whole(cache, key, value):
+        nonlocal given_up
+        if cache.eviction_enabled or "://" in str(cache.path):  # bounded by JAX's own setting, or in no file system
+            return put(cache, key, value)
+        entry = Path(cache.path) / f"{key}{CACHE_ENTRY}"
+        if given_up or entry.exists():
+            return None
+        unfinished = entry.with_name(f"{key}-{os.getpid()}{UNFINISHED_ENTRY}")
+        try:
+            unfinished.write_bytes(value)
+            unfinished.replace(entry)
+        except OSError as error:
+            given_up = True
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+            failed(error)
+
+    LRUCache.put = put_whole
 
 
 def write_checkpoints_without_file_locks() -> None:

@@ -6,6 +6,7 @@ key on every process and after a resume, so that a run repeats to the last bit. 
 """
 
 import enum
+from typing import NamedTuple
 
 import jax
 
@@ -44,6 +45,8 @@ class Purpose(enum.IntEnum):
     PATH_NOISE = 29
     SPECTRUM_PROBES = 30
     STABILITY_DIRECTION = 31
+    RESIDUAL_POINTS = 32
+    START_EVALUATION = 33
 
 
 def run_key(seed: int):
@@ -160,6 +163,14 @@ def fit_sketch_key(fit_round):
 # Steps ----------------------------------------------------------------------------------------------------------------
 
 
+class StepKeys(NamedTuple):
+    """Those of the functions below: of a step's points, its sketches and its check."""
+
+    points: jax.Array
+    sketch: jax.Array
+    check: jax.Array
+
+
 def step_points_key(run, draw: int):
     """Of the collocation points of a step. draw: the number of the draw; several steps may share one."""
     return _derive(run, Purpose.STEP_POINTS, draw)
@@ -175,6 +186,13 @@ def step_check_key(run, step: int):
     return _derive(run, Purpose.STEP_CHECK, step)
 
 
+@jax.jit
+def step_keys(data, draw, step) -> StepKeys:
+    """The keys of a step by one program, from the raw data of the key of the run."""
+    run = from_data(data)
+    return StepKeys(step_points_key(run, draw), step_sketch_key(run, step), step_check_key(run, step))
+
+
 def spectrum_probes_key(run, step: int):
     """Of the vectors with which the spectrum of a step's matrix is measured."""
     return _derive(run, Purpose.SPECTRUM_PROBES, step)
@@ -185,9 +203,14 @@ def stability_direction_key(run, step: int):
     return _derive(run, Purpose.STABILITY_DIRECTION, step)
 
 
-def residual_selection_key(run, draw: int):
-    """Of the selection of a step's points among candidates by their residual."""
-    return _derive(run, Purpose.RESIDUAL_SELECTION, draw)
+def residual_points_key(run, step: int):
+    """Of the points of a step that follow the residual of its pilot, which has those of ``step_points_key``."""
+    return _derive(run, Purpose.RESIDUAL_POINTS, step)
+
+
+def residual_selection_key(points):
+    """Of the selection of points among candidates by their residual. points: the key of the candidates."""
+    return _derive(points, Purpose.RESIDUAL_SELECTION)
 
 
 def solution_selection_key(points):
@@ -211,6 +234,11 @@ def path_noise_key(points, step, row):
 def evaluation_key(run, output: int):
     """Of the points on which the errors of an output are computed: no points of a fit or a step."""
     return _derive(run, Purpose.EVALUATION, output)
+
+
+def start_evaluation_key(run):
+    """Of the points on which the fitted initial condition is compared with the accuracy asked for."""
+    return _derive(run, Purpose.START_EVALUATION)
 
 
 # Inside of compiled programs ------------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ from nivp_dist.storage.files import write_whole
 from nivp_dist.storage.metrics import plain
 
 SHEET = "accuracy.json"
-TIME_FACTOR = 3.0  # a run is stopped, with a checkpoint, when it has taken this many times the minutes of its row
+# A run is stopped, with a checkpoint, when it has taken this many times the minutes of its row, if that has no limit.
+TIME_FACTOR = 3.0
 # The entries of summary.json that are copied into the sheet.
 COPIED = (
     "status wall_seconds compile_seconds velocity_evaluations steps rejected refits cg_iterations parameters points "
@@ -37,17 +38,19 @@ def run(
     write: Callable[[str], None],
     rows: tuple[Row, ...] = ROWS,
     seeds: int = 1,
+    words: Callable[[dict], str] = in_words,
 ) -> dict:
     """Run the rows of these names (patterns with * and ?; none: all rows), and keep OUTPUT/accuracy.json up to date.
 
     The run directory of a row is OUTPUT/NAME, and OUTPUT/NAME-seed-K for the K-th further seed. A finished run
     there is only read, an unfinished one is resumed. Rows that were measured before and are not selected stay in the
-    file. write: takes lines of progress. seeds: runs of every row; its error is their median (``with_seeds``).
+    file. write: takes lines of progress. seeds: runs of every row; its error is their median (``with_seeds``). words:
+    an entry in one of these lines.
 
     Returns the sheet of the selected rows: the machine, the versions, and an entry for each row.
     Raises InputError for an unknown name, and for a folder that cannot be written.
     """
-    selected, folder = select(names, rows), Path(output).expanduser().resolve()
+    selected, folder = select(names, rows), sheet_folder(output)
     entries = {entry["name"]: entry for entry in _earlier_entries(folder)}
     head = {"machine": machine.describe(), "versions": run_directory.versions()}
     for row in selected:
@@ -62,8 +65,9 @@ def run(
                 found.append(describe(one, directory) | {"failed": " ".join(str(error).split())})
         entry = with_seeds(row, found)
         entries[row.name] = plain(entry)
-        write(f"  {in_words(entry)}")
-        ordered = [entries[other.name] for other in rows if other.name in entries]
+        write(f"  {words(entry)}")
+        names_in_order = dict.fromkeys([other.name for other in rows if other.name in entries] + list(entries))
+        ordered = [entries[name] for name in names_in_order]
         write_whole(folder / SHEET, json.dumps(head | {"rows": ordered}, indent=1, allow_nan=False) + "\n")
     return head | {"rows": [entries[row.name] for row in selected]}
 
@@ -91,13 +95,22 @@ def command(row: Row, directory: str | Path | None = None) -> str:
     return shlex.join(words + [word for key, value in row.overrides.items() for word in (f"--{key}", value)])
 
 
-def _earlier_entries(folder: Path) -> list[dict]:
-    """The entries of the sheet in a folder, which is made if it does not exist."""
+def sheet_folder(output: str | Path) -> Path:
+    """The folder of a sheet, which is made if it does not exist. Raises InputError if it cannot be."""
+    folder = Path(output).expanduser().resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return json.loads((folder / SHEET).read_bytes())["rows"] if (folder / SHEET).exists() else []
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}; choose another with --output") from None
+    return folder
+
+
+def _earlier_entries(folder: Path) -> list[dict]:
+    """The entries of the sheet in a folder."""
+    try:
+        return json.loads((folder / SHEET).read_bytes())["rows"] if (folder / SHEET).exists() else []
+    except OSError as error:
+        raise InputError(f"{folder / SHEET}: cannot be read: {error.strerror}; choose another --output") from None
     except (ValueError, KeyError):
         raise InputError(f"{folder / SHEET}: damaged, or not a score sheet: move it away") from None
 
@@ -121,6 +134,8 @@ def measure(row: Row, directory: Path) -> dict:
     entry = describe(row, directory) | read(directory, summary or {}, config.integrator.t_end)
     if reason is None and row.score == "sampled":
         entry["error"] = sampled_error(directory, entry["t"])
+    if reason is None and row.score == "largest":
+        entry["error"] = max(filter(None, (output.get("relative_l2") for output in entry["outputs"])), default=None)
     return entry | {"failed": reason, "met": verdict(row, entry)}
 
 
@@ -176,11 +191,12 @@ def read(directory: Path, summary: dict, t_end: float) -> dict:
 def _run_to_the_end(row: Row, directory: Path, spent: float) -> str | None:
     """Start or resume the run of a row, which has taken `spent` seconds so far. The reason of a failure, or None."""
     words = ["resume", str(directory)] if (directory / RECORD).exists() else shlex.split(command(row, directory))[1:]
-    left = TIME_FACTOR * 60 * row.minutes - spent
-    reason = evolve(words, directory.with_suffix(".log"), left) if left > 0 else None
+    limit = TIME_FACTOR * row.minutes if row.limit is None else row.limit
+    left = 60 * limit - spent
+    reason = evolve(words, directory.with_name(f"{directory.name}.log"), left) if left > 0 else None
     if (_summary(directory) or {}).get("status") == "finished":
         return reason
-    return reason or f"not finished within {TIME_FACTOR:g} times its {row.minutes:g} minutes"
+    return reason or f"not finished within {limit:g} minutes"
 
 
 def _require_same_settings(config: Config, directory: Path) -> None:

@@ -74,6 +74,40 @@ def accuracy(names, output, markdown, list_, seeds):
     return FAILED if any(row["failed"] for row in sheet["rows"]) else FINISHED
 
 
+@bench.command(epilog="Example: nivp bench held heat_2d 'burgers*' --accuracy 1e-2 --accuracy 1e-3 --minutes 5")
+@click.argument("names", nargs=-1)
+@click.option(
+    "--accuracy",
+    "accuracies",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    multiple=True,
+    metavar="A",
+    help="An accuracy to ask for, and another one. Default: 1e-2, 1e-3 and 1e-4.",
+)
+@click.option("--seeds", type=click.IntRange(1), default=1, metavar="N", help="Runs of every case. Default: 1.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=10.0,
+    metavar="M",
+    help="Wall time after which a run is stopped. Default: 10.",
+)
+@click.option("--output", metavar="DIR", default="held", help="Runs and accuracy.json; finished runs there are read.")
+@click.option("--markdown", is_flag=True, help="Print the table in Markdown.")
+def held(names, accuracies, seeds, minutes, output, markdown):
+    """Run the problems of the score sheet called NAMES (default: all) with `accuracy` and their physics alone.
+
+    The table has the largest error at any output over the accuracy asked for. A run that fails or is stopped by
+    --minutes is a finding; the next call goes on with it where there is time left.
+    """
+    from nivp_dist.bench import held
+
+    asked = tuple(dict.fromkeys(accuracies)) or held.ACCURACIES
+    sheet = held.run(names, output, click.echo, asked, minutes, seeds)
+    for line in held.markdown(sheet) if markdown else held.lines(sheet):
+        click.echo(line)
+
+
 @bench.command(epilog="Example: nivp bench faults --number 24 metrics kill --seed 3")
 @click.argument("kinds", nargs=-1)
 @click.option(

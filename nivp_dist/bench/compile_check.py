@@ -17,9 +17,11 @@ from nivp_dist.backend.mesh import AXIS, multiple_of_points
 from nivp_dist.bench import gpu_targets, hlo
 from nivp_dist.fitting.fit import DAMPING_FACTORS
 from nivp_dist.formatting import count as count_of
+from nivp_dist.formatting import size as size_text
 from nivp_dist.galerkin.jacobian import largest_chunk
 from nivp_dist.galerkin.methods import ITERATIVE, decomposes
 from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.integration.step_points import StepPoints
 from nivp_dist.network.forms import with_gaussians
 from nivp_dist.network.network import Network, network_of
 from nivp_dist.points.mixture import Density
@@ -27,6 +29,7 @@ from nivp_dist.points.points import Points
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems import registry
 from nivp_dist.problems.base import Problem
+from nivp_dist.run import whole_vectors
 from nivp_dist.run.solvers import Solvers
 from nivp_dist.settings.automatic import number_of_points, with_points
 from nivp_dist.settings.model import Config
@@ -52,22 +55,23 @@ class Program(NamedTuple):
 
     Attributes:
         name: what it does. seconds: of its compilation here. memory: bytes on a GPU, arguments and results included.
-        contents: its collectives, loops and calls.
+        contents: its collectives, loops and calls. failure: what XLA says where it cannot compile the program.
     """
 
     name: str
     seconds: float
     memory: int
     contents: hlo.Contents
+    failure: str = ""
 
 
 class Report(NamedTuple):
-    """What was compiled. heading: the run in one line. problems: one line each, what would not work.
+    """What was compiled. heading: the run, and what of it is whole on every GPU, a line each.
 
-    warnings: one line each, what would be slow.
+    problems: one line each, what would not work. warnings: one line each, what would be slow.
     """
 
-    heading: str
+    heading: list[str]
     programs: list[Program]
     problems: list[str]
     warnings: list[str]
@@ -76,21 +80,25 @@ class Report(NamedTuple):
 def examine(config: Config, gpu: str, count: int, report: Callable[[Program], Any] = lambda program: None) -> Report:
     """Compile the programs of the configuration for so many GPUs.
 
-    report: called with each program as soon as it is compiled. Raises InputError as ``gpu_targets.mesh_of``.
+    report: called with each program as soon as it is compiled. Raises InputError as ``gpu_targets.mesh_of``, and
+    where theta alone is too long for such a GPU.
     """
     mesh, problem = gpu_targets.mesh_of(gpu, count, config.cluster.reproducible), registry.load(config.problem)
     config = with_gaussians(config, problem)
     network = network_of(config, problem)
     config, programs = with_chunk(with_points(config, network.size), network, gpu), []
+    memory, whole = gpu_targets.TARGETS[gpu].memory, whole_vectors.count(config, network.size)
+    whole_vectors.require_room(whole, memory)
     for program in _programs(config, problem, network, mesh):
         report(program)
         programs.append(program)
     method = Solvers(config, problem, mesh).of_steps(network).method
     n = number_of_points(config.sampling)
     heading = f"{count} x {gpu.upper()}: p = {network.size:,}, n = {n:,}, method {method}"
-    memory = gpu_targets.TARGETS[gpu].memory
-    problems = [line for program in programs for line in _problems(program, memory)]
-    return Report(heading, programs, problems, [line for program in programs for line in _warnings(program)])
+    room = memory - whole.bytes_beside_a_program
+    problems = [line for program in programs for line in _problems(program, room)]
+    warnings = [line for program in programs for line in _warnings(program)]
+    return Report([heading, str(whole)], programs, problems, warnings)
 
 
 def with_chunk(config: Config, network: Network, gpu: str) -> Config:
@@ -103,9 +111,11 @@ def with_chunk(config: Config, network: Network, gpu: str) -> Config:
 
 def line(program: Program) -> str:
     """A program in one line of text."""
+    if program.failure:
+        return f"{program.name}: not compiled"
     found = program.contents
-    sent = [f"{count} {name} of {_size(size)}" for name, (count, size) in sorted(found.collectives.items())]
-    text = f"{program.name}: {_size(program.memory)}, sends {', '.join(sent) or 'nothing'}"
+    sent = [f"{count} {name} of {size_text(size)}" for name, (count, size) in sorted(found.collectives.items())]
+    text = f"{program.name}: {size_text(program.memory)}, sends {', '.join(sent) or 'nothing'}"
     for loop in found.loops:
         if loop.trips is None and loop.collectives:
             each = " and ".join(f"{count} {name}" for name, count in sorted(loop.collectives.items()))
@@ -119,19 +129,16 @@ def lines(report: Report) -> list[str]:
     """What follows the lines of the programs."""
     text = [f"warning: {warning}" for warning in report.warnings]
     text += [f"problem: {problem}" for problem in report.problems] or ["no problem found"]
-    return [report.heading, *text]
-
-
-def _size(count: int) -> str:
-    """Bytes as text, with three digits."""
-    unit = "GB" if count >= 1e9 else "MB" if count >= 1e6 else "kB"
-    return f"{count / {'GB': 1e9, 'MB': 1e6, 'kB': 1e3}[unit]:.3g} {unit}"
+    return [*report.heading, *text]
 
 
 def _problems(program: Program, memory: int) -> Iterator[str]:
+    if program.failure:
+        yield f"{program.name}: XLA cannot compile it ({program.failure}): try another sampling.points or network.width"
     if program.memory > memory:
         mend = "more GPUs, a smaller sampling.chunk, or solver.shard_vectors"
-        yield f"{program.name}: takes {_size(program.memory)} of the {_size(memory)} of a GPU: {mend}"
+        free = f"of the {size_text(memory)} that a GPU has beside whole vectors of p numbers"
+        yield f"{program.name}: takes {size_text(program.memory)} {free}: {mend}"
     for call in sorted(program.contents.custom_calls):
         if "callback" in call:
             yield f"{program.name}: calls back to the host ({call}): the problem's rhs must be of jax operations alone"
@@ -150,14 +157,36 @@ def _programs(config: Config, problem: Problem, network: Network, mesh: Mesh) ->
     shapes = _Shapes(mesh, network)
     sampler = Sampler(config.sampling, problem.domain, network.log_density, mesh, squares=network.form == "direct")
     solvers, n = Solvers(config, problem, mesh), number_of_points(config.sampling)
+    galerkin = solvers.of_steps(network)
+    yield from _of_points(StepPoints(config.sampling, sampler, galerkin, config.integrator.t_start), shapes, n)
     density, points = shapes.density(config.sampling.components), shapes.points(n)
-    yield _compiled("points", sampler.program(n), shapes.key(), density)
     values = shapes.sharded(n, problem.outputs)
     yield _compiled("density", sampler.fit, density, points, values, sweeps=1)
-    galerkin = solvers.of_steps(network)
     yield from _of_steps(galerkin, shapes, points)
     fits = solvers.of_fits(network, config.fit.points)
-    yield from _of_fits(fits, shapes, shapes.points(config.fit.points))
+    yield from _of_fits(fits, config.fit.order, shapes, shapes.points(config.fit.points))
+
+
+def _of_points(drawn: StepPoints, shapes: "_Shapes", n: int) -> Iterator[Program]:
+    """The programs that draw the points of a step, as sampling.method says."""
+    settings, galerkin, key = drawn.settings, drawn.galerkin, shapes.key()
+    count = n * settings.oversampling if settings.method in ("solution", "residual", "paths") else n
+    yield _compiled("points", drawn.sampler.program(count), key, shapes.density(settings.components))
+    candidates = shapes.points(count)
+    theta, field = shapes.theta(), shapes.sharded(len(candidates.x), galerkin.network.outputs)
+    if settings.method == "solution":
+        yield _compiled("field at candidates", galerkin.field, theta, candidates.x)
+        yield _compiled("points by the solution", drawn.select_by_solution, key, candidates, field, n=n)
+    if settings.method == "residual":
+        yield _compiled("residual at candidates", galerkin.residual_squares, theta, shapes.whole(), theta, candidates)
+        squares = shapes.sharded(len(candidates.x))
+        yield _compiled("points by the residual", drawn.select_by_residual, key, candidates, squares, n=n)
+    if drawn.paths is not None:
+        starts = shapes.sharded(len(candidates.x))
+        yield _compiled("starts of paths", drawn.paths.starts, key, candidates, starts, n=n)
+        x = shapes.points(n).x
+        is_sample = shapes.sharded(len(x), dtype=bool)
+        yield _compiled("paths", drawn.paths.walk, key, shapes.whole(), x, is_sample)
 
 
 def _of_steps(galerkin: Galerkin, shapes: "_Shapes", points: Points) -> Iterator[Program]:
@@ -184,18 +213,22 @@ def _of_spectrum(galerkin: Galerkin, shapes: "_Shapes", at: tuple, shared) -> It
         yield _compiled("spectrum by probes", programs.probes, theta, points, shared, shapes.key())
 
 
-def _of_fits(galerkin: Galerkin, shapes: "_Shapes", points: Points) -> Iterator[Program]:
+def _of_fits(galerkin: Galerkin, order: int, shapes: "_Shapes", points: Points) -> Iterator[Program]:
     theta, rank = shapes.theta(), galerkin.initial_rank if galerkin.method in ITERATIVE else 0
     preparation = galerkin.preparation(rank, adapted_basis=False)
     yield _compiled(f"approximation in a fit, rank {rank}", preparation, theta, points, shapes.key())
     shared = shapes.of(jax.eval_shape(preparation, theta, points, shapes.key()), galerkin.shared_spec)
     misfit, dampings = shapes.sharded(len(points.x), galerkin.network.outputs), shapes.whole(len(DAMPING_FACTORS))
-    yield _compiled("round of a fit", galerkin.correction, theta, points, misfit, shared, dampings)
+    yield _compiled("round of a fit", galerkin.corrections(order), theta, points, misfit, shared, dampings)
 
 
 def _compiled(name: str, program, *arguments, **static) -> Program:
     started = time.perf_counter()
-    compiled = program.lower(*arguments, **static).compile()
+    lowered = program.lower(*arguments, **static)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        return Program(name, time.perf_counter() - started, 0, hlo.contents(""), str(error).splitlines()[0])
     memory = compiled.memory_analysis()
     total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     return Program(name, time.perf_counter() - started, total, hlo.contents(compiled.as_text() or ""))
@@ -210,8 +243,8 @@ class _Shapes:
     def whole(self, *shape: int, dtype=jnp.float64) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(self.mesh, P()))
 
-    def sharded(self, *shape: int) -> Any:
-        return jax.ShapeDtypeStruct(shape, jnp.float64, sharding=NamedSharding(self.mesh, P(AXIS)))
+    def sharded(self, *shape: int, dtype=jnp.float64) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(self.mesh, P(AXIS)))
 
     def theta(self):
         return self.whole(self.network.size)

@@ -22,8 +22,9 @@ class Row:
         minutes: the wall time within which the run must end, on two cores.
         t: the end of the run; None: that of the configuration.
         settings: further keys and values for the command line.
-        score: the kind of error. relative_l2 is what the run reports itself; sampled is taken on samples of the
-            problem (``bench.scores``).
+        score: the kind of error. relative_l2 is what the run reports itself at its end, largest the largest of what it
+            reports at its outputs; sampled is taken on samples of the problem (``bench.scores``).
+        limit: minutes after which the run is stopped; None: a multiple of `minutes`.
     """
 
     name: str
@@ -34,7 +35,8 @@ class Row:
     minutes: float
     t: float | None = None
     settings: dict[str, str] = dataclasses.field(default_factory=dict)
-    score: Literal["relative_l2", "sampled"] = "relative_l2"
+    score: Literal["relative_l2", "largest", "sampled"] = "relative_l2"
+    limit: float | None = None
 
     @property
     def overrides(self) -> dict[str, str]:

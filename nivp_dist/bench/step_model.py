@@ -9,7 +9,12 @@ from typing import NamedTuple
 
 from nivp_dist.bench import cost_model
 from nivp_dist.bench.cost_model import DUAL, FLOAT64, H200, PRIMAL, Machine, Work, all_reduce, rhs_passes, time_text
+from nivp_dist.galerkin.methods import ITERATIVE, assumed_iterations, choose_method, initial_rank
 from nivp_dist.integration.step_points import DENSITY_SWEEPS
+from nivp_dist.network.network import Network
+from nivp_dist.problems.base import Problem
+from nivp_dist.settings.automatic import number_of_points
+from nivp_dist.settings.model import Config
 
 # Seconds in which the host starts the programs of a step of six velocities and reads their numbers: the least of 20
 # steps whose programs have next to nothing to compute, on one core of a CPU.
@@ -106,6 +111,21 @@ def where_it_ends(work: Work, machine: Machine = H200) -> tuple[int, str]:
     before = costs(work, GROUP, machine)
     after = costs(work._replace(n=2 * work.n * devices // GROUP), 2 * devices, machine)
     return devices, max(after, key=lambda cause: after[cause] - before[cause])
+
+
+def work_of(config: Config, problem: Problem, network: Network, devices: int) -> Work:
+    """A velocity of the configuration, by the method and with the iterations that it begins with by assumption.
+
+    Raises ValueError for a direct method, which the model does not have.
+    """
+    solver, n = config.solver, number_of_points(config.sampling)
+    method = choose_method(solver, network, n, devices=devices)
+    if method not in ITERATIVE:
+        raise ValueError(f"the model has conjugate gradients alone, and the method is {method}")
+    iterations = round(assumed_iterations(method, solver.mu))
+    rank = initial_rank(method, network, solver.mu, solver.max_rank)
+    sides = sum(layer.rows + layer.columns for layer in network.layers) if method == "dual_pcg" else 0
+    return Work(network.size, n, iterations, rank, network.dimension, network.outputs, sides)
 
 
 def rows(works: Sequence[Work] = (*PRIMAL, *DUAL), machine: Machine = H200) -> list[dict]:

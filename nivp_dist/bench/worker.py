@@ -53,7 +53,7 @@ def _measure(wanted: dict) -> tuple[list[float], int]:
     for _ in range(wanted["rounds"] + 1):
         started = time.perf_counter()
         result = galerkin.velocity(theta, 0.0, points, shared, guess)
-        iterations = int(result.iterations)  # waits for the program
+        iterations = result.quality.iterations  # waits for the program
         jax.block_until_ready(result.v)
         seconds.append(time.perf_counter() - started)
     return seconds[1:], iterations

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend.fixed_order import sum_over_devices
+from nivp_dist.backend.host_numbers import packed
 from nivp_dist.backend.mesh import AXIS, program
 from nivp_dist.backend.point_blocks import sum_in_blocks
 from nivp_dist.galerkin import pcg
@@ -78,8 +79,8 @@ class Misfit(NamedTuple):
         size: its norm. unpredicted: the norm of its difference from the misfit that was predicted.
     """
 
-    size: jax.Array
-    unpredicted: jax.Array
+    size: Any
+    unpredicted: Any
 
 
 def own_theta(theta, equation: Equation):
@@ -94,12 +95,12 @@ class ImplicitSteps:
     Attributes, all compiled programs on global arrays:
         combination: (thetas (k, p), coefficients (k,), points) -> sum_j c_j q(x; theta_j) (n, m).
         correction: (theta, equation, damping) -> ``Correction``; damping: relative to the trace of A^T W A.
-        misfit: (theta, equation, predicted (n, m)) -> ``Misfit``.
+        misfit: (theta, equation, predicted (n, m)) -> ``Misfit``, packed (``backend.host_numbers``).
         differences: (thetas (k, p), coefficients (r, k), points) -> the norms of r such combinations (r,).
         first_difference: (new, theta, t, h, points) -> norm of q_new - q - h f, the error of an explicit Euler step.
         size: (theta, t, points) -> the norm of the solution, which is that of the field where there is no lifting.
         unresolved_data: (t, h, points), see ``norms``.
-        check: (new, thetas (k, p), coefficients (k,), gamma, t, points) -> ``ResidualCheck``, see ``_check``.
+        check: (new, thetas (k, p), coefficients (k,), gamma, t, points) -> ``ResidualCheck``, packed; see ``_check``.
     """
 
     def __init__(self, discretisation: Discretisation):
@@ -112,12 +113,12 @@ class ImplicitSteps:
 
         self.combination = compiled(self._combination, every, every, split, out_specs=P(AXIS))
         self.correction = compiled(self._correction, every, equation, every, out_specs=CORRECTION_SPEC)
-        self.misfit = compiled(self._misfit, every, equation, P(AXIS))
+        self.misfit = compiled(packed(self._misfit), every, equation, P(AXIS))
         self.differences = compiled(self._differences, every, every, split)
         self.first_difference = compiled(self._first_difference, every, every, every, every, split)
         self.size = compiled(self._size, every, every, split)
         self.unresolved_data = compiled(partial(unresolved_data, it), every, every, split)
-        self.check = compiled(self._check, every, every, every, every, every, split)
+        self.check = compiled(packed(self._check), every, every, every, every, every, split)
 
     # The functions of one device --------------------------------------------------------------------
 

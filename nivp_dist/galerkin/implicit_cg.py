@@ -124,7 +124,7 @@ class IterativeCorrections:
         linearised = self.linearised(theta, equation)
         misfit = equation.target - linearised.values
 
-        def product(v, _):
+        def product(v):
             change = linearised.apply(vectors.whole(v))
             return vectors.sum(linearised.transpose(change)) + mu * v
 

@@ -145,9 +145,17 @@ def _eliminate(rows, samples, diagonal):
     return jnp.where(jnp.all(jnp.isfinite(lower)), rows, 0.0)
 
 
-def preconditioner(factor: Factor, mu, axis: str):
-    """r -> (F F^T + mu I)^-1 r for a vector (n m,) of this device's samples (Woodbury)."""
-    lower = jnp.linalg.cholesky(factor.gram + mu * jnp.eye(len(factor.gram)))
+def cholesky(gram, mu):
+    """The lower Cholesky factor of F^T F + mu I: (l, l)."""
+    return jnp.linalg.cholesky(gram + mu * jnp.eye(len(gram)))
+
+
+def preconditioner(factor: Factor, mu, axis: str, lower=None):
+    """r -> (F F^T + mu I)^-1 r for a vector (n m,) of this device's samples (Woodbury).
+
+    lower: from ``cholesky`` with that mu; None: it is made.
+    """
+    lower = cholesky(factor.gram, mu) if lower is None else lower
 
     def apply(r):
         coefficients = jax.scipy.linalg.cho_solve((lower, True), jax.lax.psum(factor.rows @ r, axis))

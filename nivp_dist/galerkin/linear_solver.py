@@ -4,6 +4,8 @@ Each is available for the p parameters, with M = S^T S and S = W^(1/2) J, and fo
 (S S^T + mu I) alpha = W^(1/2) f. All are exact up to rounding or the tolerance of CG, and agree with each other.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -51,10 +53,10 @@ class LinearSolver:
         method: "pcg", "dual_pcg", "primal" or "dual". vectors: how those of "pcg" lie on the devices.
     """
 
-    def __init__(self, discretisation: Discretisation, solver: SolverSettings, fitting: bool, rate_rtol: float):
+    def __init__(self, discretisation: Discretisation, solver: SolverSettings, fit_order: int, rate_rtol: float):
         self.network, mesh = discretisation.network, discretisation.mesh
         self.solver, self.points, self.devices = solver, number_of_points(discretisation.sampling), mesh.size
-        self.method = choose_method(solver, self.network, self.points, fitting, self.devices, is_ordered(mesh))
+        self.method = choose_method(solver, self.network, self.points, fit_order, self.devices, is_ordered(mesh))
         self.padding = multiple_of_points(mesh)
         self.rtol, self.rate_rtol = (LEAST_RESIDUAL, rate_rtol) if solver.rtol == "auto" else (solver.rtol, 0.0)
         size, sharded = self.network.size, solver.shard_vectors
@@ -71,7 +73,7 @@ class LinearSolver:
         every = P()
         sketch = nystrom.Sketch._make((self.vectors.spec, every))
         factor = kernel.Factor._make((P(None, AXIS), every, every)) if self.method == "dual_pcg" else every
-        return Regularisation._make((every, every, sketch, every, every, factor))
+        return Regularisation._make((every, every, sketch, every, every, factor, every))
 
     def solve(self, operators, f, weights, regularisation, guess) -> Solved:
         """v for the right-hand side f.
@@ -85,19 +87,28 @@ class LinearSolver:
             return self._pcg(operators, f, regularisation, guess)
         if method == "dual_pcg":
             return self._dual_pcg(operators, f, weights, regularisation, guess)
-        v = self._direct(method, operators, f, weights)(regularisation.mu)
+        v = self._direct(method, operators, weights)(regularisation.mu)(f)
         code = jnp.where(jnp.all(jnp.isfinite(v)), pcg.CONVERGED, pcg.BROKEN)
         return Solved(v, v, jnp.zeros((), jnp.int64), jnp.zeros(()), code)
 
-    def solve_for_dampings(self, operators, f, weights, regularisation, dampings):
-        """v (c, p) for several mu (c,)."""
+    def at_dampings(self, operators, weights, regularisation) -> Callable[[Any], Callable]:
+        """mu -> (f (n, m) -> v (p,)), for many mu and many right-hand sides.
+
+        A direct solve forms its matrix once for all, and factorises it once for each mu.
+        """
         method = self.method_for(len(weights) * self.devices)
         if method in ("primal", "dual"):
-            one = self._direct(method, operators, f, weights)
-        else:
+            return self._direct(method, operators, weights)
+
+        def solve(regularisation, f):
             zero = jnp.zeros(f.size) + 0 * f.reshape(-1) if method == "dual_pcg" else jnp.zeros(self.network.size)
-            one = lambda mu: self.solve(operators, f, weights, regularisation._replace(mu=mu), zero).v  # noqa: E731
-        return jax.lax.map(one, dampings)
+            return self.solve(operators, f, weights, regularisation, zero).v
+
+        def at_mu(mu):
+            lower = kernel.cholesky(regularisation.factor.gram, mu) if method == "dual_pcg" else None
+            return partial(solve, regularisation._replace(mu=mu, lower=lower))
+
+        return at_mu
 
     def method_for(self, drawn: int) -> str:
         """The method for so many points.
@@ -111,14 +122,13 @@ class LinearSolver:
     # Conjugate gradients --------------------------------------------------------------------------
 
     def _pcg(self, operators, f, regularisation, guess):
-        (exact, operator), vectors, mu = operators, self.vectors, regularisation.mu
+        exact, vectors, mu = operators[0], self.vectors, regularisation.mu
 
-        def product(v, in_float64):
-            whole = vectors.whole(v)
-            return vectors.sum(_either(in_float64, exact, operator, lambda each: each.normal(whole))) + mu * v
+        def product(operator, v):
+            return vectors.sum(operator.normal(vectors.whole(v))) + mu * v
 
         solution = pcg.solve(
-            pcg.System(product, vectors.sum(exact.transpose(f)), vectors.dots),
+            _system(product, operators, vectors.sum(exact.transpose(f)), vectors.dots),
             nystrom.preconditioner(vectors, regularisation.sketch, mu),
             vectors.part(guess),
             self.stopping_rule(regularisation.iteration_limit),
@@ -129,19 +139,17 @@ class LinearSolver:
     def _dual_pcg(self, operators, f, weights, regularisation, guess):
         """CG for the samples. The residual is s - S v - mu alpha with s = W^(1/2) f, and up to mu |alpha* - alpha| it
         equals the error of the rate, |S (v* - v)| = |K (alpha* - alpha)|: no estimate of the error is needed."""
-        (exact, operator), mu = operators, regularisation.mu
+        exact, mu = operators[0], regularisation.mu
         outputs, root = self.network.outputs, kernel.roots(weights, self.network.outputs)
         vectors = Samples(AXIS)
 
-        def product(alpha, in_float64):
-            r = kernel.unweighted(alpha, root, outputs)
-            v = sum_over_devices(_either(in_float64, exact, operator, lambda each: each.transpose(r)))
-            rate = _either(in_float64, exact, operator, lambda each: each.apply(v))
-            return root * rate.reshape(-1) + mu * alpha
+        def product(operator, alpha):
+            v = sum_over_devices(operator.transpose(kernel.unweighted(alpha, root, outputs)))
+            return root * operator.apply(v).reshape(-1) + mu * alpha
 
         solution = pcg.solve(
-            pcg.System(product, root * f.reshape(-1), vectors.dots),
-            kernel.preconditioner(regularisation.factor, mu, AXIS),
+            _system(product, operators, root * f.reshape(-1), vectors.dots),
+            kernel.preconditioner(regularisation.factor, mu, AXIS, regularisation.lower),
             guess,
             self.stopping_rule(regularisation.iteration_limit),
         )
@@ -150,36 +158,44 @@ class LinearSolver:
 
     # Direct solves --------------------------------------------------------------------------------
 
-    def _direct(self, method, operators, f, weights):
-        """mu -> v by one of two matrices, which is formed once for all mu."""
+    def _direct(self, method, operators, weights):
+        """mu -> (f -> v) by one of two matrices, which is formed once for all mu, and factorised once for each."""
         if method == "dual":
-            return self._dual(operators, f, weights)
+            return self._dual(operators, weights)
         exact, operator = operators
-        # One all-reduce carries the parts of the matrix and the right-hand side.
-        parts, b = sum_over_devices((operator.matrix_parts(), exact.transpose(f)))
-        matrix = operator.assemble(parts)
-        return lambda mu: direct.solve_positive(matrix, mu, b)
+        matrix = operator.assemble(sum_over_devices(operator.matrix_parts()))
 
-    def _dual(self, operators, f, weights):
+        def factored(mu):
+            solve = direct.factored(matrix, mu)
+            return lambda f: solve(sum_over_devices(exact.transpose(f)))
+
+        return factored
+
+    def _dual(self, operators, weights):
         (exact, operator), outputs = operators, self.network.outputs
         root = kernel.roots(weights, outputs)
         # Factors of all samples at once: chunks do not bound the dual matrix.
         everywhere = jax.tree.map(lambda leaf: kernel.gather(leaf, AXIS), operator.point_factors())
-        root_all, s = kernel.gather(root, AXIS), kernel.gather(root * f.reshape(-1), AXIS)
+        root_all = kernel.gather(root, AXIS)
         columns = operator.kernel(everywhere).astype(jnp.float64)
         matrix = kernel.gather(root[:, None] * columns.T * root_all, AXIS)
 
-        def solve(mu):
+        def factored(mu):
             # Padding has a zero row and column: mu on the diagonal keeps it positive definite.
-            alpha = direct.solve_positive(matrix, mu, s)
-            own = jax.lax.dynamic_slice_in_dim(alpha, jax.lax.axis_index(AXIS) * len(root), len(root))
-            return sum_over_devices(exact.transpose(kernel.unweighted(own, root, outputs)))
+            solve = direct.factored(matrix, mu)
 
-        return solve
+            def velocity(f):
+                alpha = solve(kernel.gather(root * f.reshape(-1), AXIS))
+                own = jax.lax.dynamic_slice_in_dim(alpha, jax.lax.axis_index(AXIS) * len(root), len(root))
+                return sum_over_devices(exact.transpose(kernel.unweighted(own, root, outputs)))
+
+            return velocity
+
+        return factored
 
 
-def _either(in_float64, exact, operator, product):
-    """product(exact) where in_float64, else product(operator). product must not communicate: it is in a branch."""
-    if operator is exact:
-        return product(exact)
-    return jax.lax.cond(in_float64, lambda: product(exact), lambda: product(operator))
+def _system(product, operators, right_hand_side, dots) -> pcg.System:
+    """The system of product(operator, v), of which operators[0] is exact and operators[1] may be coarser."""
+    exact, operator = operators
+    exact_product = None if operator is exact else partial(product, exact)
+    return pcg.System(partial(product, operator), right_hand_side, dots, exact_product)

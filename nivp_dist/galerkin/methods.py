@@ -48,7 +48,7 @@ CORRECTION = 4.0
 
 
 def choose_method(
-    solver: SolverSettings, network: Network, points: int, fitting: bool = False, devices: int = 1, ordered=False
+    solver: SolverSettings, network: Network, points: int, fit_order: int = 0, devices: int = 1, ordered=False
 ) -> str:
     """The method of the settings; for "auto" the one with the fewest operations for a velocity.
 
@@ -65,16 +65,19 @@ def choose_method(
     than solver.max_iterations, unless nothing else is left.
 
     Args:
-        points: over all devices. fitting: for a round of a fit, which solves for FIT_SOLVES dampings.
+        points: over all devices.
+        fit_order: 0 for a velocity; else for a round of a fit, which solves for FIT_SOLVES dampings, with so many
+            right-hand sides each (``taylor.curve``).
         ordered: on an ordered mesh (``backend.mesh``), which "dual_pcg" does not support.
     """
     if solver.method != "auto":
         return solver.method
-    solves, mu = (FIT_SOLVES, FIT_MU) if fitting else (1, solver.mu)
-    work = _work(network, points, mu, solves, initial_rank("dual_pcg", network, solver.mu, solver.max_rank))
+    rank = initial_rank("dual_pcg", network, solver.mu, solver.max_rank)
+    solves, mu = (FIT_SOLVES, FIT_MU) if fit_order else (1, solver.mu)
+    work = _work(network, points, mu, solves, rank, max(1, fit_order))
     possible = [method for method in work if _fits_into_memory(method, network, points, devices)]
     possible = [method for method in possible if not (ordered and method == "dual_pcg")]
-    solved = [method for method in possible if _iterations(method, mu) <= solver.max_iterations]
+    solved = [method for method in possible if assumed_iterations(method, mu) <= solver.max_iterations]
     return min(solved or possible, key=work.__getitem__)
 
 
@@ -90,7 +93,7 @@ def _fits_into_memory(method: str, network: Network, points: int, devices: int) 
     return method == "pcg" or rows / devices * FIRST_RANK <= kernel.MAX_ENTRIES
 
 
-def _iterations(method: str, mu: float) -> float:
+def assumed_iterations(method: str, mu: float) -> float:
     """The iterations that are assumed for a velocity (``choose_method`` has the measurements); 0 for direct solves."""
     return {"pcg": 8 * mu**-0.15, "dual_pcg": max(10.0, 100 * (mu / 1e-9) ** -0.3)}.get(method, 0.0)
 
@@ -105,13 +108,13 @@ def largest_rank(method: str, network: Network, rows: int, parts: int) -> int:
     return max(1, entries // each)
 
 
-def dual_pcg_suits_fit(network: Network, points: int, damping: float) -> bool:
+def dual_pcg_suits_fit(network: Network, points: int, damping: float, order: int) -> bool:
     """Whether "dual_pcg" is much cheaper than a direct solve in a round of a fit at that damping.
 
     A tenth of the damping is counted with, which the round tries too. Fits begin with large dampings, at which few
-    iterations suffice.
+    iterations suffice. order: of the corrections.
     """
-    work = _work(network, points, damping / 10, FIT_SOLVES, fit_rank(network, damping))
+    work = _work(network, points, damping / 10, FIT_SOLVES, fit_rank(network, damping), order)
     return work["dual_pcg"] + WORTH_COMPILING < min(work["primal"], work["dual"])
 
 
@@ -120,14 +123,18 @@ def fit_rank(network: Network, damping: float) -> int:
     return min(network.size, 2 ** round(math.log2(initial_rank("dual_pcg", network, damping / 10, network.size))))
 
 
-def _work(network: Network, points: int, mu: float, solves: int, rank: int) -> dict[str, float]:
-    """Operations by method of so many solves with one regularisation."""
+def _work(network: Network, points: int, mu: float, solves: int, rank: int, order: int = 1) -> dict[str, float]:
+    """Operations by method of so many solves on the same points, for `order` right-hand sides each.
+
+    Once a matrix is factorised, another right-hand side costs next to nothing.
+    """
     p, rows = network.size, points * network.outputs
     work = direct_work(network, points, solves)
     shared = {"pcg": _approximation("pcg", network, min(400, p)) / 3}  # a velocity's share of the step's sketch
     shared["dual_pcg"] = _approximation("dual_pcg", network, rank)
     for method in ITERATIVE:
-        work[method] = rows * (shared[method] + solves * _iterations(method, mu) * _iteration(method, network, rank))
+        iterations = solves * order * assumed_iterations(method, mu)
+        work[method] = rows * (shared[method] + iterations * _iteration(method, network, rank))
     return work
 
 

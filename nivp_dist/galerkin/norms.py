@@ -1,6 +1,7 @@
 """Norms that judge a step: its error, and the residual of a velocity on points that it was not fitted to.
 
 All functions are called inside of `shard_map` by all devices, on their own points, and return sums over all devices.
+Single numbers are arrays there, and floats once the host has read them (``backend.host_numbers``).
 """
 
 from typing import Any, NamedTuple
@@ -25,9 +26,9 @@ class StepNorms(NamedTuple):
             step.
     """
 
-    error: jax.Array
-    scale: jax.Array
-    embedded: jax.Array
+    error: Any
+    scale: Any
+    embedded: Any
 
 
 class ResidualCheck(NamedTuple):
@@ -40,9 +41,9 @@ class ResidualCheck(NamedTuple):
             m = |u| x measure (Kish 1965).
     """
 
-    residual: jax.Array
-    residual_rate: jax.Array
-    coverage: jax.Array
+    residual: Any
+    residual_rate: Any
+    coverage: Any
 
 
 def square(points, values):

@@ -16,7 +16,8 @@ class Regularisation(NamedTuple):
         sketch: of M, of rank 0 with direct solves and with "dual_pcg".
         iteration_limit: products that CG may take.
         basis: in which the parameters are solved for; None: that of the network's own parameters.
-        factor: with "dual_pcg" the approximation of K.
+        factor: with "dual_pcg" the approximation of K. lower: with it, the Cholesky factor that belongs to mu
+            (``Galerkin.with_mu``); None: each solve makes it.
     """
 
     mu: jax.Array
@@ -25,3 +26,4 @@ class Regularisation(NamedTuple):
     iteration_limit: jax.Array
     basis: Basis | None = None
     factor: kernel.Factor | None = None
+    lower: jax.Array | None = None

@@ -152,7 +152,7 @@ class SpectrumPrograms:
         root = kernel.roots(operator.weights, outputs)
         back = lambda alpha: sum_over_devices(operator.transpose(kernel.unweighted(alpha, root, outputs)))  # noqa: E731
         samples = lambda v: root * operator.apply(v).reshape(-1)  # noqa: E731
-        applied = kernel.preconditioner(regularisation.factor, mu, AXIS)
+        applied = kernel.preconditioner(regularisation.factor, mu, AXIS, regularisation.lower)
         product = lambda alpha: samples(back(alpha)) + mu * alpha  # noqa: E731
         coefficients, alpha = conjugate_gradients(product, applied, Samples(AXIS).dots, samples(z), PROBE_STEPS)
         return coefficients, z - back(alpha)

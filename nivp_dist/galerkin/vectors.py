@@ -3,7 +3,8 @@
 The solve's iterates and the sketch are sharded, about 6 p + p x rank numbers. In place of the all-reduce of a product,
 an all-gather of v precedes J v and a reduce-scatter follows: the same number of bytes. Dot products and the
 preconditioner add three all-reduces of a few numbers, and one of `rank`, to an iteration. Sharding saves memory, not
-time. theta and its velocity, p numbers each, stay whole.
+time. theta and the velocities of a step, p numbers each, stay whole: every point of every device needs all of theta
+(``run.whole_vectors`` counts them).
 
 Everything here is called inside of `shard_map`, by all devices.
 """
@@ -15,7 +16,9 @@ from jax.sharding import PartitionSpec as P
 from nivp_dist.backend import random_keys
 from nivp_dist.backend.fixed_order import sum_over_devices, sum_over_parts
 
-COLUMNS = 64  # of a sharded sketch that are gathered on a device at once: they bound its memory to 64 p numbers
+# Columns of a sharded sketch that are gathered on a device at once, and numbers in them (4 GiB) where p is in the tens
+# of millions. Compiled for GPUs (p = 9.8e7, rank 128), a sketch takes 5.3 times the memory of these columns.
+COLUMNS, COLUMN_ENTRIES = 64, 2**29
 
 
 def local_dots(*pairs):
@@ -99,8 +102,8 @@ class Sharded(Whole):
         return jax.lax.all_gather(part, self.axis, tiled=True, to="invarying")[: self.size]
 
     def columns(self, product, matrix):
-        """As in ``Whole``, but COLUMNS at a time, so that no device ever holds all of V."""
-        count = -(-matrix.shape[1] // COLUMNS)
+        """As in ``Whole``, but a few columns at a time, so that no device ever holds all of V."""
+        count = -(-matrix.shape[1] // min(COLUMNS, max(1, COLUMN_ENTRIES // self.size)))
         width = -(-matrix.shape[1] // count)
         padded = jnp.pad(matrix, ((0, 0), (0, count * width - matrix.shape[1])))
         groups = jnp.moveaxis(padded.reshape(self.length, count, width), 1, 0)

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend.fixed_order import sum_over_devices
+from nivp_dist.backend.host_numbers import pack, packed, read
 from nivp_dist.backend.mesh import AXIS, program
-from nivp_dist.galerkin import kernel, norms, not_finite, nystrom
+from nivp_dist.galerkin import kernel, norms, not_finite, nystrom, taylor
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.energy import EnergyOperator
 from nivp_dist.galerkin.linear_solver import LinearSolver
@@ -36,47 +37,65 @@ class Velocity(NamedTuple):
 
     Attributes:
         v: theta' (p,). rate: the field's rate J v on the points (n, m).
-        residual: |J v - f| / |f| on the points. rhs_norm: |f|.
-        iterations, solver_residual, code: of the linear solver, with its true relative residual and a result code
-            (``pcg.CODE_NAMES``).
         next_guess: the initial guess of the next solve on the same points, see ``Galerkin.initial_guess``.
+        numbers: a ``Quality``, packed for the host.
     """
 
     v: jax.Array
     rate: jax.Array
-    residual: jax.Array
-    rhs_norm: jax.Array
-    iterations: jax.Array
-    solver_residual: jax.Array
-    code: jax.Array
     next_guess: jax.Array
+    numbers: jax.Array
+
+    @property
+    def quality(self) -> "Quality":
+        """How good it is: one transfer from the device, which waits for the velocity."""
+        found = read(Quality, self.numbers)
+        return found._replace(iterations=int(found.iterations), code=int(found.code))
+
+
+class Quality(NamedTuple):
+    """How good a velocity is, in numbers of the host.
+
+    Attributes:
+        residual: |J v - f| / |f| on the points. rhs_norm: |f|.
+        iterations, solver_residual, code: of the linear solver, with its true relative residual and a result code
+            (``pcg.CODE_NAMES``).
+    """
+
+    residual: float
+    rhs_norm: float
+    iterations: int
+    solver_residual: float
+    code: int
 
 
 class Galerkin:
     """The programs of one configuration on one mesh; each is compiled once.
 
     Args:
-        fitting: whether the solves are the rounds of a fit; only the choice of an automatic method depends on it.
+        fit_order: 0 for velocities, in a fit the order of its corrections; only the choice of an automatic method
+            depends on it.
         rate_rtol: with solver.rtol = "auto" the relative error of J v at which CG stops; zero: CG stops by its
             residual alone.
 
     Attributes, all compiled programs on global arrays:
         velocity: (theta, t, points, regularisation, initial guess) -> ``Velocity``.
-        correction: (theta, points, misfit, regularisation, dampings) -> (c, p), see ``_correction``.
         rate: (theta, v, points) -> J v (n, m). field, values: (theta, x) -> the field or u (n, m).
-        step_norms, check_residual, residual_squares, unresolved_data: the functions of ``norms``.
+        step_norms, check_residual: the functions of ``norms``, their numbers packed (``backend.host_numbers``).
+        residual_squares, unresolved_data: those of ``norms`` too.
     """
 
     def __init__(
-        self, discretisation: Discretisation, solver: SolverSettings, fitting: bool = False, rate_rtol: float = 0.0
+        self, discretisation: Discretisation, solver: SolverSettings, fit_order: int = 0, rate_rtol: float = 0.0
     ):
         self.discretisation, self.solver, self.axis = discretisation, solver, AXIS
         self.network, self.problem, self.mesh = discretisation.network, discretisation.problem, discretisation.mesh
-        self.linear_solver = LinearSolver(discretisation, solver, fitting, rate_rtol)
+        self.linear_solver = LinearSolver(discretisation, solver, fit_order, rate_rtol)
         self.method = self.linear_solver.method
         self.points_spec = Points._make((P(AXIS), P(AXIS), P(AXIS)))
         self.shared_spec = self.linear_solver.regularisation_spec()
         self._prepare: dict = {}  # by rank and adapted_basis
+        self._corrections: dict = {}  # by order
         self._define_solves()
         self._define_norms()
 
@@ -85,7 +104,7 @@ class Galerkin:
         guess = P(AXIS) if self.method == "dual_pcg" else every
         results = Velocity._make(every for _ in Velocity._fields)._replace(rate=P(AXIS), next_guess=guess)
         self.velocity = compiled(self._velocity, every, every, split, shared, guess, out_specs=results)
-        self.correction = compiled(self._correction, every, split, P(AXIS), shared, every)
+        self._cholesky = compiled(kernel.cholesky, every, every)
         self._zero_samples = compiled(self._zeros, split, out_specs=P(AXIS))
 
     def _define_norms(self):
@@ -93,7 +112,7 @@ class Galerkin:
         self.rate = compiled(it.rate, every, every, split, out_specs=P(AXIS))
         self.field = compiled(it.field, every, P(AXIS), out_specs=P(AXIS))
         self.values = compiled(it.values, every, every, P(AXIS), out_specs=P(AXIS))
-        step_norms, check_residual = partial(norms.step_norms, it), partial(norms.check_residual, it)
+        step_norms, check_residual = (packed(partial(each, it)) for each in (norms.step_norms, norms.check_residual))
         self.step_norms = compiled(step_norms, every, every, every, every, P(AXIS), P(AXIS), split)
         self.check_residual = compiled(check_residual, every, every, every, split)
         self.unresolved_data = compiled(partial(norms.unresolved_data, it), every, every, split)
@@ -151,6 +170,11 @@ class Galerkin:
         """
         return self.preparation(rank, adapted_basis)(theta, points, key)
 
+    def with_mu(self, regularisation: Regularisation, mu) -> Regularisation:
+        """Another absolute mu, with what all solves with it share."""
+        lower = None if regularisation.factor is None else self._cholesky(regularisation.factor.gram, mu)
+        return regularisation._replace(mu=mu, lower=lower)
+
     def preparation(self, rank: int, adapted_basis: bool = True):
         """The compiled program of ``prepare``: (theta, points, key) -> Regularisation."""
         if (rank, adapted_basis) not in self._prepare:
@@ -203,19 +227,34 @@ class Galerkin:
         misfit, f_square = sum_over_devices(squares)
         residual = jnp.sqrt(misfit / jnp.where(f_square > 0, f_square, 1.0))
         guess = solved.next_guess if self.method == "dual_pcg" else v
-        return Velocity(v, rate, residual, jnp.sqrt(f_square), solved.iterations, solved.residual, solved.code, guess)
+        numbers = (residual, jnp.sqrt(f_square), solved.iterations, solved.residual, solved.code)
+        return Velocity(v, rate, guess, pack(numbers))
 
-    def _correction(self, theta, points, misfit, regularisation, dampings):
-        """Gauss-Newton corrections (M + mu_i I) delta_i = J^T W misfit for several mu_i at once.
+    def corrections(self, order: int):
+        """The compiled program (theta, points, misfit, regularisation, dampings) -> (c, order, p): for several mu_i at
+        once the Gauss-Newton correction (M + mu_i I)^-1 J^T W misfit, and the terms of higher order that continue it
+        (``taylor.curve``).
 
-        Args:
-            misfit: (n, m), target minus field. dampings: (c,), mu_i relative to tr M.
-        Returns: (c, p).
+        misfit: (n, m), target minus field. dampings: (c,), mu_i relative to tr M.
         """
-        operators = self.operators(theta, points, regularisation.basis)
-        dampings = dampings * regularisation.trace
-        solutions = self.linear_solver.solve_for_dampings(operators, misfit, points.weights, regularisation, dampings)
-        return jax.vmap(lambda v: self.network.from_basis(v, regularisation.basis))(solutions)
+        if order not in self._corrections:
+            specs = P(), self.points_spec, P(AXIS), self.shared_spec, P()
+            self._corrections[order] = self.program(partial(self._curves, order=order), *specs)
+        return self._corrections[order]
+
+    def _curves(self, theta, points, misfit, regularisation, dampings, *, order):
+        it, basis = self.discretisation, regularisation.basis
+        at_damping = self.linear_solver.at_dampings(
+            self.operators(theta, points, basis), points.weights, regularisation
+        )
+
+        field = lambda theta: it.field(theta, points.x)  # noqa: E731
+
+        def one(mu):
+            solve = at_damping(mu)
+            return taylor.curve(lambda f: self.network.from_basis(solve(f), basis), field, theta, misfit, order)
+
+        return jax.lax.map(one, dampings * regularisation.trace)
 
     def operators(self, theta, points, basis):
         """J in float64, for rates, right-hand sides and true residuals, and J in solver.precision."""

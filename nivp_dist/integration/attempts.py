@@ -6,7 +6,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from nivp_dist.backend.host_numbers import read
 from nivp_dist.errors import RunFailed
+from nivp_dist.galerkin.norms import StepNorms
 from nivp_dist.integration.solver_choice import LastStep
 from nivp_dist.integration.stages import LARGER_MU, SMOOTHER_DATA, StageFailed, Stages
 from nivp_dist.integration.step_size import StepControl, fit_to_end
@@ -54,7 +56,7 @@ class Integrator:
     def __init__(self, settings: IntegratorSettings):
         self.settings, self.tableau = settings, TABLEAUS[explicit_pair(settings)]
         self.control = StepControl(self.tableau.order, settings.min_step, settings.max_step)
-        self._combine = jax.jit(combine)
+        self._combine, self._increments = jax.jit(combine), jax.jit(increments)
 
     def take(
         self,
@@ -109,10 +111,11 @@ class Integrator:
 
     def _error(self, start: Start, h: float, step: Step, stages: Stages) -> float:
         """Relative to the tolerance (``Galerkin.step_norms``)."""
-        increments = (self._combine(None, h, b, stages.rates) for b in (self.tableau.b, self.tableau.b_error))
-        norms = stages.galerkin.step_norms(start.theta, start.t, step.theta, step.error, *increments, stages.points)
-        size, stages.size = float(norms.error), float(norms.scale)
-        stages.jacobian_share = 1.0 - float(norms.embedded) / size if size > 0 else 0.0
+        increments = self._increments(h, (self.tableau.b, self.tableau.b_error), stages.rates)
+        found = stages.galerkin.step_norms(start.theta, start.t, step.theta, step.error, *increments, stages.points)
+        norms = read(StepNorms, found)
+        size, stages.size = norms.error, norms.scale
+        stages.jacobian_share = 1.0 - norms.embedded / size if size > 0 else 0.0
         if stages.galerkin.network.lifting is not None:
             unresolved = float(stages.galerkin.unresolved_data(start.t, h, stages.points))
             stages.data_unresolved, size = unresolved > size, float(np.maximum(size, unresolved))
@@ -128,3 +131,8 @@ def combine(theta, h, coefficients, stages):
     """theta + h sum_i coefficients_i stages_i, or without theta where it is None."""
     total = sum(c * k for c, k in zip(coefficients, stages)) * h
     return total if theta is None else theta + total
+
+
+def increments(h, coefficients, stages):
+    """h sum_i coefficients_i stages_i for several tuples of coefficients, by one program."""
+    return [combine(None, h, each, stages) for each in coefficients]

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nivp_dist.galerkin.implicit import Equation, ImplicitSteps
+from nivp_dist.backend.host_numbers import read
+from nivp_dist.galerkin.implicit import Equation, ImplicitSteps, Misfit
 from nivp_dist.integration.implicit_systems import DirectSystems
 from nivp_dist.integration.stages import LARGER_MU, StageFailed
 from nivp_dist.points.points import Points
@@ -67,8 +68,7 @@ class ImplicitSolve:
             correction = self.systems(theta, damped, damping, self._accuracy(size, tolerance))
             self.evaluations += 1
             new = theta + correction.delta
-            misfit = self.programs.misfit(new, equation, correction.predicted)
-            new_size, unpredicted = float(misfit.size), float(misfit.unpredicted)
+            new_size, unpredicted = read(Misfit, self.programs.misfit(new, equation, correction.predicted))
             if not new_size <= max(ROUNDING * size, CONVERGED * tolerance):  # true of NaN too
                 damping *= DAMPING_GROWS
                 if damping > LARGEST_DAMPING:
@@ -89,7 +89,7 @@ class ImplicitSolve:
         return min(COARSEST_SOLVE, SOLVE_SHARE * CONVERGED * tolerance / size) if size > 0 else COARSEST_SOLVE
 
     def _best(self, guesses, equation: Equation):
-        sizes = [float(self.programs.misfit(guess, equation, equation.target).size) for guess in guesses]
+        sizes = [read(Misfit, self.programs.misfit(guess, equation, equation.target)).size for guess in guesses]
         sizes = [size if np.isfinite(size) else np.inf for size in sizes]
         best = int(np.argmin(sizes))
         return guesses[best], sizes[best]

@@ -135,5 +135,6 @@ class SolverChoice:
 
     def _system(self, galerkin: Galerkin, at: Discretisation, rank: int) -> System:
         regularisation = galerkin.prepare(at.theta, at.points, at.key, rank)
-        regularisation = regularisation._replace(mu=at.mu_factor * regularisation.mu)
-        return System(galerkin, at.points, regularisation, rank, at.key)
+        # In most steps the factor is one, and they spare a program.
+        mu = regularisation.mu if at.mu_factor == 1.0 else at.mu_factor * regularisation.mu
+        return System(galerkin, at.points, galerkin.with_mu(regularisation, mu), rank, at.key)

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.methods import ITERATIVE, iterations_per_approximation
+from nivp_dist.galerkin.velocity import Quality, Velocity
 from nivp_dist.integration.solver_choice import System
 
 UNUSABLE = 1e-3  # a velocity whose linear system is solved to no better than this relative residual is refused
@@ -80,6 +80,12 @@ class Stages:
         """Count the velocities of stages that failed, and whose place these take; their iterations are wasted."""
         self.counts, self.wasted = [*failed.counts], failed.iterations
 
+    def begin_after(self, pilot: "Stages"):
+        """Begin from the velocity of a pilot at the same (theta, t) on other points, and count what it took."""
+        self.counts, self.wasted, self.warnings = [*pilot.counts], pilot.wasted, [*pilot.warnings]
+        if pilot.first is not None:
+            self.guess = self.galerkin.initial_guess(pilot.first, self.points)
+
     def begin(self, reuse: bool):
         """Another attempt, with the sketch of the start: it may serve a shorter step where it failed a longer one."""
         self.regularisation, self.reuse, self.failure = self.at_start, reuse, None
@@ -88,26 +94,26 @@ class Stages:
     def __call__(self, theta, t: float):
         """The velocity (p,) at (theta, t). Raises StageFailed if it cannot be used."""
         self.poll()
-        result, iterations, code = self._with_a_sketch(theta, t)
-        while code == pcg.ITERATION_LIMIT and self.rank < self.galerkin.largest_rank:
+        result, quality, iterations = self._with_a_sketch(theta, t)
+        while quality.code == pcg.ITERATION_LIMIT and self.rank < self.galerkin.largest_rank:
             self.rank, self.guess = min(2 * self.rank, self.galerkin.largest_rank), result.next_guess
             self._sketch(theta)
             if self.first is None:
                 self.at_start = self.regularisation
-            result, more, code = self._solve(theta, t)
-            iterations += more
+            result, quality = self._solve(theta, t)
+            iterations += quality.iterations
         self.sketched = True
         self.counts.append(iterations)
-        self._require_usable(result, code, theta, t)
+        self._require_usable(quality, theta, t)
         if self.first is None and t == self.start:
-            self.first, self.first_rate, self.first_residual = result.v, result.rate, float(result.residual)
+            self.first, self.first_rate, self.first_residual = result.v, result.rate, quality.residual
             self.first_iterations = iterations
         self.guess = result.next_guess
         self.rates.append(result.rate)
         return result.v
 
     def _with_a_sketch(self, theta, t: float):
-        """Solve with the sketch at hand, or with a new one where that does not serve: (result, iterations, code).
+        """Solve with the sketch at hand, or with a new one where that does not serve: (result, quality, iterations).
 
         The leading eigenvectors of M turn with theta, and a turn of a thousandth is felt where lambda_1 / mu is 1e7
         (measured: 13 iterations become more than 300).
@@ -117,24 +123,25 @@ class Stages:
             self._sketch(theta)
             stale = False
         limit = int(REUSE_LIMIT * max(self.first_iterations, REUSE_FLOOR))
-        result, iterations, code = self._solve(theta, t, limit if stale else None)
+        result, quality = self._solve(theta, t, limit if stale else None)
+        iterations = quality.iterations
         if not stale:
-            return result, iterations, code
-        if code != pcg.CONVERGED:
+            return result, quality, iterations
+        if quality.code != pcg.CONVERGED:
             self.reuse, self.wasted = False, self.wasted + iterations
             self._sketch(theta)
-            result, more, code = self._solve(theta, t)
-            return result, iterations + more, code
+            result, quality = self._solve(theta, t)
+            return result, quality, iterations + quality.iterations
         if iterations > self.first_iterations + iterations_per_approximation(
             self.galerkin.method, self.galerkin.network, self.rank
         ):
             self.reuse = False
-        return result, iterations, code
+        return result, quality, iterations
 
-    def _require_usable(self, result, code: int, theta, t: float):
-        solver_residual = float(result.solver_residual)
+    def _require_usable(self, quality: Quality, theta, t: float):
+        code, solver_residual = quality.code, quality.solver_residual
         self.worst = max(self.worst, solver_residual)
-        if code == pcg.BROKEN or not np.isfinite(float(result.residual)):
+        if code == pcg.BROKEN or not np.isfinite(quality.residual):
             raise self._not_finite(theta, t)
         if solver_residual > UNUSABLE:
             reason = f"CG at t = {t:.6g}: {pcg.CODE_NAMES[code]} at a relative residual {solver_residual:.1e}"
@@ -146,16 +153,14 @@ class Stages:
         rhs = self.galerkin.rhs_not_finite(theta, t, self.points)
         return StageFailed(rhs or f"the velocity at t = {t:.6g} is not finite; {LARGER_MU}")
 
-    def _solve(self, theta, t: float, iterations: int | None = None):
-        regularisation = self.regularisation
-        if iterations is not None:
-            regularisation = regularisation._replace(
-                iteration_limit=jnp.minimum(regularisation.iteration_limit, iterations)
-            )
+    def _solve(self, theta, t: float, iterations: int | None = None) -> tuple[Velocity, Quality]:
+        most = self.galerkin.solver.max_iterations
+        limit = np.int64(most if iterations is None else min(most, iterations))
+        regularisation = self.regularisation._replace(iteration_limit=limit)
         result = self.galerkin.velocity(theta, t, self.points, regularisation, self.guess)
-        return result, int(result.iterations), int(result.code)
+        return result, result.quality
 
     def _sketch(self, theta):
         """A new sketch at this stage; mu stays that of the step, so that the ODE does not change within it."""
         fresh = self.galerkin.prepare(theta, self.points, self.system.key, self.rank)
-        self.regularisation = fresh._replace(mu=self.regularisation.mu)
+        self.regularisation = self.galerkin.with_mu(fresh, self.regularisation.mu)

@@ -21,7 +21,10 @@ DENSITY_SWEEPS = 3  # of expectation-maximisation at a step: the density moves l
 
 
 class Present(NamedTuple):
-    """The solution that points are drawn for: theta (p,) at t, its last velocity (p,), its density and that of u0."""
+    """The solution that points are drawn for: theta (p,) at t, its density and that of u0.
+
+    velocity: (p,), whose residual the points follow; zeros where none is known.
+    """
 
     theta: jax.Array
     t: float
@@ -31,27 +34,27 @@ class Present(NamedTuple):
 
 
 class StepPoints:
-    """Draws the points of the steps of one run, as sampling.method says."""
+    """Draws the points of the steps of one run, as sampling.method says.
+
+    Attributes, compiled programs:
+        select_by_residual, select_by_solution: (key, candidates, squares (N,) or field (N, m), n) -> Points, n of them.
+    """
 
     def __init__(self, settings: SamplingSettings, sampler: Sampler, galerkin: Galerkin, t_start: float = 0.0):
         self.settings, self.sampler, self.galerkin = settings, sampler, galerkin
         mesh, split = galerkin.mesh, P(AXIS)
-        self._select_by_residual = whole_program(mesh, self._by_residual, split, static_argnames="n")
-        self._select_by_solution = whole_program(mesh, self._by_solution, split, static_argnames="n")
+        self.select_by_residual = whole_program(mesh, self._by_residual, split, static_argnames="n")
+        self.select_by_solution = whole_program(mesh, self._by_solution, split, static_argnames="n")
         self._at_ends = whole_program(mesh, _at_ends, split)
         self.paths = Paths(galerkin.problem, sampler, t_start) if settings.method == "paths" else None
 
-    def draw(self, present: Present, key, n: int, selection_key=None) -> Points:
-        """n points for a step.
-
-        selection_key: of the choice by the residual, with sampling.method = 'residual'; None as long as there is no
-        velocity whose residual could be known.
-        """
-        if self.settings.method != "residual" or selection_key is None:
+    def draw(self, present: Present, key, n: int) -> Points:
+        """n points for a step, as sampling.method says."""
+        if self.settings.method != "residual":
             return self._without_residual(present, key, n)
-        candidates = self.sampler.draw(key, present.density, n * self.settings.oversampling)
+        candidates = self._candidates(present, key, n)
         squares = self.galerkin.residual_squares(present.theta, present.t, present.velocity, candidates)
-        return self._select_by_residual(selection_key, candidates, squares, n=n)
+        return self.select_by_residual(random_keys.residual_selection_key(key), candidates, squares, n=n)
 
     def draw_for_check(self, present: Present, key) -> Points:
         """Points that no velocity was fitted to: a quarter of sampling.points, or up to 1000 of them."""
@@ -71,9 +74,12 @@ class StepPoints:
             return self._at_ends(ends, self.galerkin.field(present.theta, ends.x))
         if self.settings.method != "solution":
             return self.sampler.draw(key, present.density, n)
-        candidates = self.sampler.draw(key, present.density, n * self.settings.oversampling)
+        candidates = self._candidates(present, key, n)
         field = self.galerkin.field(present.theta, candidates.x)
-        return self._select_by_solution(random_keys.solution_selection_key(key), candidates, field, n=n)
+        return self.select_by_solution(random_keys.solution_selection_key(key), candidates, field, n=n)
+
+    def _candidates(self, present: Present, key, n: int) -> Points:
+        return self.sampler.draw(key, present.density, n * self.settings.oversampling)
 
     def _by_residual(self, key, candidates, squares, *, n):
         return selection.select_by_residual(key, candidates, squares, n, self.galerkin.mesh)

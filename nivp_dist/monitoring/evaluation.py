@@ -22,7 +22,11 @@ from nivp_dist.problems.base import Problem, evaluate_reference, has_reference
 # 20,000 points drawn by u itself hardly any would contribute in 20 dimensions; of those with the factor 0.4, a third of
 # all, three fifths do.
 SPREADS = (1.5, 1.0, 0.4)
-ONLY_OF_DENSITIES = ("relative_l2_normalised", "log_rms", "log_normalisation", "entropy")
+ERRORS_OF_DENSITIES = ("relative_l2_normalised", "relative_l2_unweighted", "log_rms", "kl")
+ONLY_OF_DENSITIES = (*ERRORS_OF_DENSITIES, "log_normalisation", "entropy")
+# A mass that differs from one by more than SURE standard errors is said, if that is more than the estimated error, or
+# more than LARGE_LOSS: the estimate may be too large, and a hundredth of the mass is a fault in any case.
+SURE, LARGE_LOSS = 5.0, 0.01
 
 
 class Score(NamedTuple):
@@ -32,7 +36,10 @@ class Score(NamedTuple):
         relative_l2: on a bounded domain that of L2 over the domain; with a real axis both norms are weighted by the
             reference r, sqrt(E_r |u - r|^2 / E_r r^2). NaN where r is zero at all points.
         compared_outputs: the errors are those of so many outputs, which the reference gives: the first ones.
-        relative_l2_normalised: the same of u over its mass. log_rms: sqrt(E_r |log u - log r|^2). Densities only.
+        relative_l2_normalised: the same of u with the mass of r. log_rms: sqrt(E_r |log u - log r|^2). kl: the
+            Kullback-Leibler divergence of u with the mass of r from r, in nats. Densities only.
+        relative_l2_unweighted: |u - r| / |r| in L2 over the domain, for densities with a real axis: it sees tails that
+            the weight hides.
         effective_points: how many points the relative error rests on (Kish 1965).
         mass, mass_error: the integral of the first output, and the standard error of that number.
         mean (d,), covariance (d, d): of the first output over its mass.
@@ -44,7 +51,9 @@ class Score(NamedTuple):
     relative_l2: float
     compared_outputs: int
     relative_l2_normalised: float
+    relative_l2_unweighted: float
     log_rms: float
+    kl: float
     effective_points: float
     mass: float
     mass_error: float
@@ -107,29 +116,59 @@ class Scorer:
             log_mass = float(_log(mass))
             entropy = log_mass - _mean(log, np.maximum(mass_at, 0.0))
             invariants = {"mass": (mass, mass_error)} | invariants
-        errors = np.nan, 0, np.nan, np.nan, 0.0
+        errors: dict = dict.fromkeys(("relative_l2", *ERRORS_OF_DENSITIES), np.nan)
+        errors |= {"compared_outputs": 0, "effective_points": 0.0}
         if has_reference(self.problem, t):
-            errors = self._errors(measure, u, log, mass, evaluate_reference(self.problem, x, t))
+            errors |= self._errors(measure, u, log, evaluate_reference(self.problem, x, t))
         mean = mass_at @ x / np.sum(mass_at)
         centred = x - mean
         covariance = (mass_at[:, None] * centred).T @ centred / np.sum(mass_at)
-        return Score(*errors, mass, mass_error, mean, covariance, log_mass, entropy, invariants)
+        integrals = {"log_normalisation": log_mass, "entropy": entropy, "invariants": invariants}
+        return Score(**errors, mass=mass, mass_error=mass_error, mean=mean, covariance=covariance, **integrals)
 
-    def _errors(self, measure, u, log, mass, reference) -> tuple[float, int, float, float, float]:
-        """The first five fields of a Score."""
-        outputs = reference.shape[1]
+    def error_at_start(self, theta, density: Density, t: float) -> float:
+        """The relative L2 error of theta (p,) at the start, by the reference if there is one, else by u0.
+
+        It is measured on other points than that of the first output. NaN where the solution is zero.
+        """
+        key = random_keys.start_evaluation_key(self.key)
+        evaluated = jax.tree.map(to_host, self._evaluate(key, density, theta, t))
+        x, measure, u = (np.asarray(part, np.float64)[: self.points] for part in evaluated[:3])
+        known = has_reference(self.problem, t)
+        solution = evaluate_reference(self.problem, x, t) if known else jax.vmap(self.problem.initial)(x)
+        solution = np.asarray(solution, np.float64).reshape(self.points, -1)
+        return self._plain_error(measure, u, solution)[0]
+
+    def _plain_error(self, measure, u, reference) -> tuple[float, np.ndarray]:
+        """The relative L2 error of the outputs that the reference gives, and the weights (n, k) of its norm."""
         weight = measure[:, None] * np.abs(reference if self.unbounded else 1.0)
-        size = np.sum(weight * reference**2) or np.nan
-        relative = lambda values: float(np.sqrt(np.sum(weight * (values - reference) ** 2) / size))  # noqa: E731
-        parts = np.sum(weight * (u[:, :outputs] - reference) ** 2, axis=1)
-        effective = np.sum(parts) ** 2 / max(np.sum(parts**2), np.finfo(float).tiny)
-        plain = relative(u[:, :outputs])
+        return _relative(u[:, : reference.shape[1]], reference, weight), weight
+
+    def _errors(self, measure, u, log, reference) -> dict:
+        """The fields of a Score that depend on the reference."""
+        plain, weight = self._plain_error(measure, u, reference)
+        u, measure = u[:, : reference.shape[1]], measure[:, None]
+        parts = np.sum(weight * (u - reference) ** 2, axis=1)
+        errors = {
+            "relative_l2": plain,
+            "compared_outputs": reference.shape[1],
+            "effective_points": np.sum(parts) ** 2 / max(np.sum(parts**2), np.finfo(float).tiny),
+        }
         if not self.is_density:
-            return plain, outputs, np.nan, np.nan, effective
+            return errors
         known = reference[:, 0] > 0
-        difference = (log - _log(reference[:, 0]))[known]
-        rms = float(np.sqrt(_mean(difference**2, (measure * reference[:, 0])[known])))
-        return plain, outputs, relative(u[:, :outputs] / mass), rms, effective
+        difference, masses = (log - _log(reference[:, 0]))[known], (measure * reference)[known, 0]
+        # Both masses by the same points: their noise cancels, which is larger than many an error.
+        mass = np.sum(measure * u) / np.sum(measure * reference)
+        # Of two densities of one mass the mean of exp(d) - 1 is zero, so that it may be added to that of -d. Every term
+        # is then positive, and of second order in d.
+        normalised = difference - _log(mass)
+        with np.errstate(over="ignore"):
+            kl = _mean(np.expm1(normalised) - normalised, masses)
+        if self.unbounded:
+            errors["relative_l2_unweighted"] = _relative(u, reference, measure)
+        errors |= {"relative_l2_normalised": _relative(u / mass, reference, weight), "kl": kl}
+        return errors | {"log_rms": float(np.sqrt(_mean(difference**2, masses)))}
 
     def _mass(self, mass_at, gaussians) -> tuple[float, float]:
         """The integral of u and its standard error, from measure * u (n,) and measure * N_k (n, K).
@@ -145,6 +184,23 @@ class Scorer:
         return rest + float(np.sum(coefficients)), error
 
 
+def lost_mass(problem: Problem, score: Score, estimate: float) -> str | None:
+    """A message if the mass of a probability density differs from one by more than its statistical error explains.
+
+    Through a wall, or the end of an open axis, mass may leave: there it is only said where it is more than one.
+    """
+    leaves = bool(problem.domain.axes_of("wall", "robin", "open"))
+    excess = score.mass - 1.0
+    least = SURE * score.mass_error + min(estimate, LARGE_LOSS)
+    if not problem.density or abs(excess) <= least or (leaves and excess < 0):
+        return None
+    return (
+        f"mass: the integral of u is {score.mass:.4g} +- {score.mass_error:.1g}, and should be 1: there is an "
+        "error in the tails of u, which errors weighted by u hardly show; try a larger sampling.uniform_fraction or "
+        "sampling.inflation, more sampling.points, or a smaller integrator.rtol"
+    )
+
+
 def integral(terms: np.ndarray) -> tuple[float, float]:
     """The sum of measure * g (n,), which estimates the integral of g, and its standard error (Monte Carlo).
 
@@ -158,6 +214,12 @@ def _spread(density: Density, inflation: float) -> Density:
     copies = [density._replace(covariances=spread / inflation * density.covariances) for spread in SPREADS]
     together = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *copies)
     return together._replace(weights=together.weights / len(SPREADS))
+
+
+def _relative(values: np.ndarray, reference: np.ndarray, weight: np.ndarray) -> float:
+    """|values - reference| / |reference| with the weights (n, 1) or (n, k); NaN where the reference is zero."""
+    size = np.sum(weight * reference**2) or np.nan
+    return float(np.sqrt(np.sum(weight * (values - reference) ** 2) / size))
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> float:

@@ -51,6 +51,10 @@ class Paths:
         sampler: of the run; its Gaussians, fitted to u0, are the candidates of the starts.
         t_start: the time of u0.
 
+    Attributes, compiled programs:
+        starts: (key, candidates, log u0 at them (N,), n) -> n of them, and whether a path from there is a sample (n,).
+        walk: (key, t, x (n, d), is_sample) -> the ends (n, d), and how many of them are not finite.
+
     Raises InputError: the problem does not define what the paths are, or its density is not on the whole space.
     """
 
@@ -63,14 +67,14 @@ class Paths:
             )
         mesh = sampler.mesh
         self._log_initial = pointwise(mesh, lambda _, x: jnp.log(jax.vmap(problem.initial)(x)))
-        self._starts = whole_program(mesh, self._choose, P(AXIS), static_argnames="n")
-        self._walk = program(mesh, self._along_paths, P(), P(), P(AXIS), P(AXIS), out_specs=(P(AXIS), P()))
+        self.starts = whole_program(mesh, self._choose, P(AXIS), static_argnames="n")
+        self.walk = program(mesh, self._along_paths, P(), P(), P(AXIS), P(AXIS), out_specs=(P(AXIS), P()))
 
     def draw(self, key, initial_density: Density, t: float, n: int) -> Ends:
         """The ends of n paths at time t. Raises RunFailed if they are not finite."""
         candidates = self.sampler.draw(key, initial_density, n * self.settings.oversampling)
-        starts, is_sample = self._starts(key, candidates, self._log_initial(None, candidates.x), n=n)
-        x, lost = self._walk(key, t, starts.x, is_sample)
+        starts, is_sample = self.starts(key, candidates, self._log_initial(None, candidates.x), n=n)
+        x, lost = self.walk(key, t, starts.x, is_sample)
         if int(lost):
             raise RunFailed(
                 f"{int(lost)} paths of sampling.method = 'paths' are not finite at t = {t:.6g}: raise "

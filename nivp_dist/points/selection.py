@@ -30,15 +30,17 @@ class _Chosen(NamedTuple):
 
 
 def select_by_residual(key, candidates: Points, squares, n: int, mesh: Mesh) -> Points:
-    """n of N candidates, with a probability that is half their weight and half their share of the squared residual.
+    """n of N candidates, with a probability that is half their weight and half their share of the residual's size.
 
-    Systematic resampling. Weights and measure are divided by the probability, so that sums over the selection
-    estimate the same integrals as sums over the candidates; the half by weight bounds the quotients.
+    With probabilities in proportion to |residual|, and not to its square, the sums of a least-squares fit have the
+    least variance (Kahn and Marshall 1953), and no few points take all of them. Systematic resampling. Weights and
+    measure are divided by the probability, so that sums over the selection estimate the same integrals as sums over the
+    candidates; the half by weight bounds the quotients.
 
     Args:
         squares: (N,), the squared residual at the candidates.
     """
-    residual_share = candidates.weights * squares
+    residual_share = candidates.weights * jnp.sqrt(squares)
     total = jnp.sum(residual_share)
     half = jnp.where(total > 0, residual_share / jnp.where(total > 0, total, 1.0), candidates.weights)
     chosen = _resample(key, candidates, 0.5 * candidates.weights + 0.5 * half, n, mesh)

@@ -6,10 +6,12 @@ All functions raise InputError with one line (``UserCode.fail``).
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist.problems.base import Problem, symmetries
 from nivp_dist.problems.domains import Domain
+from nivp_dist.problems.nonlocal_terms import further_arguments
 from nivp_dist.problems.user_code import UserCode
 from nivp_dist.problems.wall_data import MOST_AXES, End, Lifting
 
@@ -28,6 +30,8 @@ DATA = "wall_data(x, t, axis, end)"
 # Times at which jumps of the data are looked for, and points; an interval of the times is halved so often.
 JUMP_TIMES, JUMP_POINTS, HALVINGS = 257, 8, 30
 JUMP_TOLERANCE = 1e-3  # largest change of the data over the last interval, relative to the data
+# Largest part of the linearised L that is of second or higher order, relative to all of it: rounding.
+ORDER_TOLERANCE = 1e-9
 # Largest difference of u0, or L[u0], at mirrored points over its largest value. For an even function it is rounding,
 # which derivatives amplify.
 SYMMETRY_TOLERANCE = 1e-9
@@ -166,6 +170,46 @@ def _unsatisfied(problem: Problem, end: End, misfit: float) -> str:
     if end.b == 0:
         return f"must have zero slope on Neumann walls: |du0/dx| {where}"
     return f"must have du0/dn + {end.b:g} u0 = 0 on Robin walls: its size is {where[2:]}"
+
+
+def open_ends(problem: Problem, code: UserCode) -> list[str]:
+    """A warning where L has derivatives of second or higher order along an ``Open`` axis: one line, or none.
+
+    What enters through the ends of that axis is then given by nothing.
+    """
+    for axis in problem.domain.axes_of("open"):
+        terms, size = code.call("rhs(u, x, t)", _higher_order(problem, axis, code.t), points_of(problem.domain, POINTS))
+        if np.nanmax(terms) > ORDER_TOLERANCE * np.nanmax(size):
+            return [
+                f"{code.source}: {code.name}.rhs has derivatives of second or higher order along axis {axis}, which is "
+                "Open: what enters through its ends is given by nothing, and is not in the estimated error; the run "
+                "follows the smooth continuation of u. Where other data are meant, use Wall, Neumann or Robin with "
+                "wall_data"
+            ]
+    return []
+
+
+def _higher_order(problem: Problem, axis: int, t: float) -> Callable:
+    """Points x (n, d) -> what terms of second or higher order along an axis add to the linearised L, and its values.
+
+    L is linearised about u0 and applied to plane waves of two wavenumbers k, the cosine and the sine of k (y - x).
+    Terms of first order leave the value at x of the former as it is, and double that of the latter with k.
+    """
+    scale, amplitudes = problem.domain.scale[axis], np.linspace(1.0, 2.0, problem.outputs)
+    amplitudes = amplitudes if problem.outputs > 1 else amplitudes[0]
+
+    def response(wave, k, x):
+        def rhs(s):
+            u = lambda y: problem.initial(y) + s * amplitudes * wave(k * (y[axis] - x[axis]) / scale)  # noqa: E731
+            return problem.rhs(u, x, t, *further_arguments(problem, problem.initial, t))
+
+        return jax.jvp(rhs, (0.0,), (1.0,))[1]
+
+    def parts(x):
+        (even, even_2), (odd, odd_2) = ([response(wave, k, x) for k in (1.0, 2.0)] for wave in (jnp.cos, jnp.sin))
+        return jnp.abs(even_2 - even) + jnp.abs(odd_2 - 2 * odd), jnp.abs(jnp.stack([even, even_2, odd, odd_2]))
+
+    return jax.jit(jax.vmap(parts))
 
 
 def check_symmetry(problem: Problem, initial: Callable, rhs: Callable, code: UserCode) -> None:

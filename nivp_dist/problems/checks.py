@@ -16,6 +16,7 @@ from nivp_dist.problems.boundary_checks import (
     check_boundary,
     check_symmetry,
     check_wall_data,
+    open_ends,
     points_of,
 )
 from nivp_dist.problems.domains import Domain
@@ -81,7 +82,7 @@ def check(problem: Problem, source: str, t_start: float = 0.0, t_end: float | No
     if callable(problem.drift):
         _particles(problem, points, rhs, code)
     warnings = _reference(problem, initial, code) if has_reference(problem, t_start) else []
-    warnings += noise_of_integrals(problem, points, code) + _far_away(problem, code)
+    warnings += noise_of_integrals(problem, points, code) + open_ends(problem, code) + _far_away(problem, code)
     return warnings + _undeclared_files(problem, code)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 from nivp_dist.formatting import MISSING, number, scientific
 
+# Further errors of densities, by their names in summary.json, with the heads of their columns.
+OF_DENSITIES = {"relative_l2_normalised": "normalised", "relative_l2_unweighted": "unweighted", "kl": "KL"}
 MOST_ROWS = 24  # of the table of outputs, which is to fit on a screen
 
 
@@ -16,9 +18,9 @@ def has_errors(summary: dict) -> bool:
 def error_rows(summary: dict, metrics: Iterable[dict] = ()) -> tuple[str, list[str], list[list[str]]]:
     """The table of the outputs: (title, column names, rows of text).
 
-    Columns: t, the relative L2 error (the relative residual where no reference is known), the run's estimate of the
-    error, and the drift of every conserved integral. Of more than MOST_ROWS outputs so many are shown, evenly spread,
-    the first and the last among them.
+    Columns: t, the relative L2 error (the relative residual where no reference is known), of densities further errors
+    (OF_DENSITIES), the run's estimate of the error, and the drift of every conserved integral. Of more than MOST_ROWS
+    outputs so many are shown, evenly spread, the first and the last among them.
 
     summary: the content of summary.json. metrics: the lines of metrics.jsonl, read once and only for the residual.
     """
@@ -29,6 +31,8 @@ def error_rows(summary: dict, metrics: Iterable[dict] = ()) -> tuple[str, list[s
     columns = {"t": [number(entry["t"]) for entry in outputs]}
     if has_errors(summary):
         columns["relative L2"] = [scientific(entry.get("relative_l2")) for entry in outputs]
+        for name in (name for name in OF_DENSITIES if any(name in entry for entry in outputs)):
+            columns[OF_DENSITIES[name]] = [scientific(entry.get(name)) for entry in outputs]
     else:
         title = "no reference to compare with; relative residual |J v - f| / |f| on fresh points instead"
         residuals = _residuals_at([entry["t"] for entry in outputs], metrics)

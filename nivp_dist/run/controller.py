@@ -52,17 +52,15 @@ def evolve(
         callbacks: instances of a Python session, called after those of config.callbacks.
         ending: what follows when the run has finished, or a callback has stopped it.
 
-    Returns: the summary, as summary.json holds it.
-
-    Raises InputError (bad input), RunStopped (on request, after a checkpoint), RunFailed (it cannot go on; what was
-    written is kept).
+    Returns the summary, as summary.json holds it. Raises InputError (bad input), RunStopped (on request, after a
+    checkpoint), RunFailed (it cannot go on; what was written is kept).
     """
     reporter = reporter if reporter is not None and jax.process_index() == 0 else SilentReporter()
     problem = problem if problem is not None else registry.load(config.problem)
     # With JAX_DEBUG_NANS=1 jax raises at the first NaN. Here NaNs are values that decide: a fit or a step tries
     # something else, and a right-hand side that is not finite is reported with its place (galerkin/not_finite.py).
     with CompileClock() as clock, StopRequest() as request, jax.debug_nans(False), jax.debug_infs(False):
-        simulation = Simulation(config, problem)
+        simulation = Simulation(config, problem, reporter.note)
         record = Record(config, directory, simulation, clock)
         control = Control(config.checkpoint, request)
         called = Callbacks(config.callbacks, callbacks, simulation, record.directory, record.callbacks)
@@ -146,6 +144,8 @@ class MainLoop:
         self.record.output(state, score)
         errors = score.relative_l2, state.estimate.total
         self.reporter.output(state.t, *errors)
+        if message := self.simulation.lost_mass(state, score):
+            self.say(state, "warning", message, warn=True)
         entry, state = self.record.outputs[state.t], self.simulation.after_output(state)
         self.record.event(state, "output", f"t = {state.t:g}: {describe_error(*errors)}")
         self.call(Moment("at_output", state, output=entry))
@@ -168,10 +168,10 @@ class MainLoop:
         """The end of the initial fit or of a refit: back to the evolution."""
         fits = self.simulation.fits
         if state.phase == FIT:
-            state, error = fits.finish_initial(state)
+            state, error, warnings = self.simulation.finish_initial(state)
             self.say(state, "fit", f"initial condition fitted to a relative error of {error:.2e}")
-            if error > self.config.fit.target:
-                self.say(state, "warning", f"the initial fit missed fit.target = {self.config.fit.target:g}", warn=True)
+            for warning in warnings:
+                self.say(state, "warning", warning, warn=True)
         else:
             bound = fits.refit_bound(state)
             state, error, accepted = fits.finish_refit(state)

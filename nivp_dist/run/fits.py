@@ -70,12 +70,12 @@ class Fits:
         def solvers_on(points: int):
             return solvers.of_fits(self.fitted, points), solvers.iterative_of_fits(self.fitted, points)
 
-        def fitter(settings: FitSettings, target, goal: float) -> Fitter:
+        def fitter(settings: FitSettings, target, *goals: float | None) -> Fitter:
             galerkin, iterative = solvers_on(settings.points)
-            return Fitter(galerkin, sampler, settings, target, self.problem.outputs, iterative, goal)
+            return Fitter(galerkin, sampler, settings, target, self.problem.outputs, iterative, *goals)
 
         fit, refit, bound = self.config.fit, self.config.restart.fits(self.config.fit), self.config.restart.bound
-        self.initial = fitter(fit, self._initial_target, fit.target)
+        self.initial = fitter(fit, self._initial_target, fit.target, self.config.accuracy)
         self.refit = fitter(refit, self._present_target, min(refit.target, bound))
         solutions = {each: functools.partial(self._solution_field, each) for each in (self._initial, self._present)}
         self._solutions = {source: pointwise(self.mesh, solution) for source, solution in solutions.items()}

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nivp_dist.backend.host_numbers import read
 from nivp_dist.errors import RunFailed
 from nivp_dist.fitting.restart import step_end
 from nivp_dist.galerkin.implicit import ImplicitSteps
@@ -20,7 +21,7 @@ from nivp_dist.integration.sdirk_attempts import SdirkIntegrator
 from nivp_dist.integration.solver_choice import Discretisation
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.run.state import State
-from nivp_dist.run.stepping import Accepted, Stepping
+from nivp_dist.run.stepping import Accepted, SingleNumbers, Stepping
 from nivp_dist.run.steps import last_step
 from nivp_dist.settings.model import Config
 
@@ -87,15 +88,16 @@ class ImplicitStepper(Stepping):
         """The equations of the step on points to which their solutions were not fitted."""
         fresh, checks = self.points_of_check(state), []
         for theta, thetas, formula, t, *_ in taken.solved.equations:
-            checks.append(self.programs.check(theta, thetas, formula.earlier, formula.gamma, t, fresh))
-            if not np.isfinite(float(checks[-1].residual)) and (rhs := self.galerkin.rhs_not_finite(theta, t, fresh)):
+            found = self.programs.check(theta, thetas, formula.earlier, formula.gamma, t, fresh)
+            checks.append(read(ResidualCheck, found))
+            if not np.isfinite(checks[-1].residual) and (rhs := self.galerkin.rhs_not_finite(theta, t, fresh)):
                 raise RunFailed(rhs)
         return checks
 
     def _state_after(
         self, state: State, solve: ImplicitSolve, taken: TakenImplicit, checks: list[ResidualCheck]
     ) -> State:
-        solved, rates = taken.solved, [float(check.residual_rate) for check in checks]
+        solved, rates = taken.solved, [check.residual_rate for check in checks]
         rate = sum(equation.weight * each for equation, each in zip(solved.equations, rates))
         misfit = rates[-1] * solved.equations[-1].formula.gamma
         return state._replace(
@@ -118,7 +120,7 @@ class ImplicitStepper(Stepping):
 
     def _metrics(self, state: State, new: State, solve: ImplicitSolve, taken: TakenImplicit, check) -> dict:
         """A line of metrics.jsonl, with the names that explicit steps have too (guide: files and formats)."""
-        numbers = self.single_numbers(new.theta, new.velocity, state.velocity, solve.points.weights)
+        numbers = self._single_numbers(new.theta, new.velocity, state.velocity, solve.points.weights)
         systems = solve.systems
         metrics = {
             "step": new.step,
@@ -129,7 +131,7 @@ class ImplicitStepper(Stepping):
             "implicit": 1,
             "rejected": taken.rejected,
             "residual": taken.solved.residual,
-            "residual_fresh": float(check.residual),
+            "residual_fresh": check.residual,
             "cg_iterations": systems.iterations,
             "cg_wasted": systems.wasted,
             "cg_residual": systems.worst,
@@ -138,8 +140,8 @@ class ImplicitStepper(Stepping):
             "mu": np.nan,  # the damping of a correction is relative to the trace of A^T W A, and not of M
             "trace": np.nan,
             "points": self.number_of_points(new),
-            "coverage": float(check.coverage),
+            "coverage": check.coverage,
         }
         bounds = {"jacobian_share": np.nan, "h_rho": np.nan, "h_rho_angle": np.nan, "h_rho_limit": np.inf}
         bounds["theta_step"] = taken.h * float(jnp.linalg.norm(new.velocity))
-        return metrics | {name: float(value) for name, value in numbers.items()} | bounds | new.estimate.entries()
+        return metrics | read(SingleNumbers, numbers)._asdict() | bounds | new.estimate.entries()

@@ -19,7 +19,7 @@ from nivp_dist.run import environment
 from nivp_dist.run.history import History, missing_steps, times
 from nivp_dist.run.simulation import Simulation
 from nivp_dist.run.state import EVOLVE, FINISHED, PHASE_NAMES, State, from_tree, to_tree
-from nivp_dist.run.stored import session_class
+from nivp_dist.run.stored import DENSITY_ERRORS, session_class
 from nivp_dist.run.view import density_arrays
 from nivp_dist.settings.files import CHANGEABLE, RECORD, all_settings, changed_keys, config_hash, value_of
 from nivp_dist.settings.model import Config
@@ -277,8 +277,8 @@ class Record:
 
 def _entry(t: float, arrays: dict) -> dict:
     """The entry of a snapshot in the summary: its errors, and conserved integrals with their standard errors."""
-    always, densities, prefix = ("relative_l2", "estimate"), ("relative_l2_normalised", "log_rms"), "invariant_"
-    numbers = {name: float(arrays.get(name, np.nan)) for name in (*always, *densities)}
+    always, prefix = ("relative_l2", "estimate"), "invariant_"
+    numbers = {name: float(arrays.get(name, np.nan)) for name in (*always, *DENSITY_ERRORS)}
     known = {name: value for name, value in numbers.items() if not np.isnan(value)}
     invariants = {key[len(prefix) :]: np.asarray(arrays[key]).tolist() for key in arrays if key.startswith(prefix)}
     if not np.isnan(numbers["relative_l2"]):

@@ -5,25 +5,27 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from nivp_dist.backend import random_keys
-from nivp_dist.backend.mesh import make_mesh
+from nivp_dist.backend.mesh import make_mesh, memory_limit
 from nivp_dist.errors import InputError
 from nivp_dist.fitting.restart import reason_to_refit
 from nivp_dist.integration.bdf import Multistep
 from nivp_dist.integration.switching import Switching
 from nivp_dist.monitoring.adaptation import MuAdaptation, PointRefinement
 from nivp_dist.monitoring.estimate import Estimate
-from nivp_dist.monitoring.evaluation import Score, Scorer
+from nivp_dist.monitoring.evaluation import Score, Scorer, lost_mass
 from nivp_dist.monitoring.signatures import StepHistory
 from nivp_dist.network import own_checks
 from nivp_dist.network.forms import with_gaussians
 from nivp_dist.network.network import network_of
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.base import Problem
+from nivp_dist.run import whole_vectors
 from nivp_dist.run.auto_steps import AutoStepper
 from nivp_dist.run.fits import Fits
 from nivp_dist.run.implicit_steps import ImplicitStepper
 from nivp_dist.run.observation import observe
 from nivp_dist.run.solvers import Solvers
+from nivp_dist.run.start import judge
 from nivp_dist.run.state import EVOLVE, FINISHED, FIT, State, replicated
 from nivp_dist.run.stepping import Accepted, Stepping
 from nivp_dist.run.steps import Stepper
@@ -35,6 +37,9 @@ from nivp_dist.settings.output_times import is_at, output_times
 class Simulation:
     """A problem and its settings on a mesh, as functions from State to State.
 
+    Args:
+        note: called with a line for the reader where p is large for the memory of a device.
+
     Attributes:
         fits: the initial fit and refits (``run.fits``). stepper: accepted steps (``run.steps``).
         scorer: errors and integrals at output times. output_times: in order, t_start and t_end among them.
@@ -42,7 +47,7 @@ class Simulation:
     Raises InputError if the settings do not suit the problem or the devices.
     """
 
-    def __init__(self, config: Config, problem: Problem):
+    def __init__(self, config: Config, problem: Problem, note: Callable[[str], None] = lambda line: None):
         config = with_gaussians(config, problem)
         self.network = network = network_of(config, problem)
         own_checks.check(network)
@@ -59,6 +64,8 @@ class Simulation:
         self.galerkin = solvers.of_steps(network)
         self.fits = Fits(solvers, network, self.sampler, self.galerkin.initial_rank)
         self.stepper = self._stepper(solvers)
+        whole = whole_vectors.count(config, network.size, self.stepper.earlier)
+        whole_vectors.require_room(whole, memory_limit(self.mesh), note)
         self.scorer = Scorer(problem, network, self.sampler, config.output.evaluation_points, config.seed)
 
     def _stepper(self, solvers: Solvers) -> Stepping:
@@ -73,6 +80,11 @@ class Simulation:
         return explicit
 
     # Beginning ------------------------------------------------------------------------------------
+
+    def finish_initial(self, state: State) -> tuple[State, float, list[str]]:
+        """``Fits.finish_initial``, with warnings about the start (``run.start``). Raises RunFailed as both do."""
+        state, error = self.fits.finish_initial(state)
+        return state, error, judge(self.config, self.scorer, state, error)
 
     def begin(self, seed: int | None = None) -> State:
         """The state before the first round of the initial fit. seed: that of the settings, or another one."""
@@ -163,6 +175,10 @@ class Simulation:
     def score(self, state: State) -> Score:
         """Errors and moments at the output time that is due."""
         return self.scorer.score(state.theta, state.density, state.t, state.outputs_written)
+
+    def lost_mass(self, state: State, score: Score) -> str | None:
+        """A message if the mass of a density is not one (``monitoring.evaluation``), else None."""
+        return lost_mass(self.problem, score, state.estimate.total)
 
     def after_output(self, state: State) -> State:
         """The state after an output: waiting for the next one, or finished."""

@@ -78,7 +78,7 @@ class Solvers:
 
     def _of_fits(self, network: Network, points: int, solver) -> Galerkin:
         sampling = self.config.sampling.model_copy(update={"points": points})
-        return Galerkin(Discretisation(network, self.problem, sampling, self.mesh), solver, fitting=True)
+        return Galerkin(Discretisation(network, self.problem, sampling, self.mesh), solver, self.config.fit.order)
 
 
 def _unsupported(network: Network, problem: Problem) -> str | None:

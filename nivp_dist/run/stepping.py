@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from nivp_dist.backend import random_keys
+from nivp_dist.backend.host_numbers import packed
 from nivp_dist.backend.mesh import whole_program
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.attempts import Start
@@ -30,6 +32,19 @@ class Accepted(NamedTuple):
     findings: list[str]
 
 
+class SingleNumbers(NamedTuple):
+    """Of theta and the points, for the metrics.
+
+    Attributes:
+        theta_norm: |theta|. effective_sample_size: of the points.
+        turn: the cosine of the angle between the velocity and the one before, NaN if there was none.
+    """
+
+    theta_norm: Any
+    effective_sample_size: Any
+    turn: Any
+
+
 class Stepping(ABC):
     """The base of ``steps.Stepper`` and ``implicit_steps.ImplicitStepper``.
 
@@ -45,7 +60,7 @@ class Stepping(ABC):
         self.sampling, self.restart, self.output_times = config.sampling, config.restart, output_times
         self._first_is_guessed = config.integrator.initial_step == "auto"
         self.points = StepPoints(config.sampling, sampler, galerkin, config.integrator.t_start)
-        self.single_numbers = whole_program(galerkin.mesh, _single_numbers)
+        self._single_numbers = whole_program(galerkin.mesh, packed(single_numbers), P())
 
     @abstractmethod
     def step(self, state: State, poll: Callable[[], None]) -> Accepted:
@@ -66,16 +81,16 @@ class Stepping(ABC):
 
     def discretisation(self, state: State) -> Discretisation:
         """Points, key and factor on mu of the step. The points depend on the key, the draw's number and the density."""
-        draw, run = state.step // self.sampling.redraw_every, state.run_key
-        selection = random_keys.residual_selection_key(run, draw) if state.step > 0 else None
-        key = random_keys.step_points_key(run, draw)
-        points = self.points.draw(present(state), key, self.number_of_points(state), selection)
-        sketch = random_keys.step_sketch_key(run, state.step)
-        return Discretisation(state.theta, points, sketch, state.mu_adaptation.factor)
+        keys = self._keys(state)
+        points = self.points.draw(present(state), keys.points, self.number_of_points(state))
+        return Discretisation(state.theta, points, keys.sketch, state.mu_adaptation.factor)
 
     def points_of_check(self, state: State) -> Points:
         """Points on which the step is checked: none of its equations was fitted to them."""
-        return self.points.draw_for_check(present(state), random_keys.step_check_key(state.run_key, state.step))
+        return self.points.draw_for_check(present(state), self._keys(state).check)
+
+    def _keys(self, state: State) -> random_keys.StepKeys:
+        return random_keys.step_keys(state.key, state.step // self.sampling.redraw_every, state.step)
 
     def number_of_points(self, state: State) -> int:
         """Of a step: sampling.points times the factor of the run."""
@@ -93,11 +108,7 @@ def present(state: State) -> Present:
     return Present(state.theta, state.t, state.velocity, state.density, state.initial_density)
 
 
-def _single_numbers(theta, velocity, before, weights) -> dict:
-    """Single numbers of theta and the points; turn: the cosine of the angle between the velocity and the one before,
-    NaN if there was none."""
-    return {
-        "theta_norm": jnp.linalg.norm(theta),
-        "effective_sample_size": effective_sample_size(weights),
-        "turn": jnp.vdot(velocity, before) / (jnp.linalg.norm(velocity) * jnp.linalg.norm(before)),
-    }
+def single_numbers(theta, velocity, before, weights) -> SingleNumbers:
+    """Those of theta (p,) after a step, its velocity and the one before (p,), and the weights of its points."""
+    turn = jnp.vdot(velocity, before) / (jnp.linalg.norm(velocity) * jnp.linalg.norm(before))
+    return SingleNumbers(jnp.linalg.norm(theta), effective_sample_size(weights), turn)

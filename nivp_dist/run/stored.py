@@ -30,7 +30,7 @@ METRIC_NAMES = (
     "condition effective_dimension numerical_rank rhs_below_mu condition_preconditioned cg_iterations_bound "
     "cg_iterations_first spectrum_seconds implicit"
 ).split()
-DENSITY_ERRORS = ("relative_l2_normalised", "log_rms")
+DENSITY_ERRORS = ("relative_l2_normalised", "relative_l2_unweighted", "log_rms", "kl")
 
 Field = Callable[[np.ndarray], np.ndarray]
 
@@ -109,7 +109,7 @@ class Run(DensityRun):
 
     def errors(self) -> dict[str, np.ndarray]:
         """Errors at the stored times, each (times,): "t"; "relative_l2" against the reference, NaN where there is none;
-        "estimate" by the run itself (``monitoring.estimate``); of densities also "relative_l2_normalised", "log_rms".
+        "estimate" by the run itself (``monitoring.estimate``); of densities also DENSITY_ERRORS.
         """
         always = ("relative_l2", "estimate")
         stored = self._stored(lambda name: name in (*always, *DENSITY_ERRORS))

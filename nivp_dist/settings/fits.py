@@ -30,9 +30,11 @@ class FitSettings(Section):
     iterations: PositiveInt = 100
     # Relative L2 error below which the fit stops before that.
     stop_at: PositiveFloat = 1e-6
-    # Gauss-Newton: try shorter steps as well, and take the best. The fit reaches smaller errors, which is not always
-    # the better start of an evolution.
+    # Gauss-Newton: try shorter corrections as well, and take the best. The fit reaches smaller errors.
     line_search: bool = False
+    # Gauss-Newton: the order of a correction in its length. 1: straight; higher orders follow the curvature of the
+    # field, so that corrections can be longer, and reach far smaller errors in as many rounds (galerkin/taylor.py).
+    order: int = Field(default=5, ge=1, le=8)
     # Name of the optimiser in optax, which has the default values of its other arguments (settings/optimisers.py).
     optimiser: str = "adam"
     # Optimiser: number of steps. By 10000 steps Adam reaches 2e-3 for heat_2d, 4e-3 for advection_2d, and 1e-3 for
@@ -69,6 +71,7 @@ class RefitSettings(Section):
     iterations: PositiveInt | None = None
     stop_at: PositiveFloat | None = None
     line_search: bool | None = None
+    order: int | None = Field(default=None, ge=1, le=8)
     optimiser: str | None = None
     steps: PositiveInt | None = None
     batch: PositiveInt | None = None

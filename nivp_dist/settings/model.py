@@ -92,8 +92,8 @@ class SamplingSettings(Section):
 
     # How points are drawn. uniform: uniformly in the domain. density: from Gaussians fitted to |u|. solution: from
     # |u| itself, by resampling candidates of the Gaussians. residual: where the equation is violated most, by
-    # resampling candidates in the same way. paths: at the ends of simulated paths of particles, which are samples of
-    # u; for densities on the whole space whose problem defines drift.
+    # resampling candidates in the same way, at the cost of one more velocity a step. paths: at the ends of simulated
+    # paths of particles, which are samples of u; for densities on the whole space whose problem defines drift.
     method: Literal["uniform", "density", "solution", "residual", "paths"] = "density"
     # Number n of points, over all devices. auto: five times as many as the network has parameters, at least 2,000.
     points: PositiveInt | Literal["auto"] = "auto"
@@ -255,8 +255,8 @@ class ClusterSettings(Section):
     silence_seconds: float = Field(default=30.0, ge=1.0, le=86_400.0)
     # Seconds that the other processes wait at the end for process 0, which draws the pictures.
     shutdown_seconds: float = Field(default=600.0, ge=1.0)
-    # Directory in which compiled programs are kept for the next start. off: none. auto: ~/.cache/nivp for runs of
-    # several processes, none for one.
+    # Directory in which compiled programs are kept for later runs. off: none. auto: ~/.cache/nivp, of which a run
+    # keeps the latest gigabyte when it starts.
     compilation_cache: str = "auto"
 
 
@@ -278,8 +278,9 @@ class Config(Section):
     """A whole configuration: the sections above, and the keys that stand before them in a file."""
 
     problem: ProblemSettings
-    # Relative L2 error to aim at. solver.mu, integrator.rtol, fit.target, fit.stop_at, fit.line_search and
-    # restart.bound follow from it where they are not set (nivp_dist/settings/rules.py). It is an aim, not a bound.
+    # Relative L2 error to aim at. solver.mu, integrator.rtol, integrator.method, fit.target, fit.stop_at,
+    # fit.line_search and restart.bound follow from it where they are not set (nivp_dist/settings/rules.py). It is an
+    # aim, not a bound.
     accuracy: float | None = Field(default=None, gt=0.0, lt=1.0)
     network: NetworkSettings = NetworkSettings()
     sampling: SamplingSettings = SamplingSettings()

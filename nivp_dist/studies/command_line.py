@@ -2,6 +2,7 @@
 
 import signal
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -70,23 +71,56 @@ def study(name, quick, output, at_once, markdown):
 
     Exit status: 1 if a measurement failed.
     """
-    from nivp_dist.studies import measurements, registry, shown
+    from nivp_dist.studies import registry
 
     if name is None:
         for known, question in registry.questions().items():
             click.echo(f"{known}: {question}")
         return FINISHED
-    found = registry.find(name)
-    path = Path(output or f"studies/{name}{'-quick' if quick else ''}").expanduser().resolve()
-    directory = measurements.opened(path, found, quick)
+    return _carry_out(registry.find(name), Options(quick, output, at_once, markdown))
+
+
+@click.command(epilog="Example: nivp bench size advection vlasov")
+@click.argument("problems", nargs=-1)
+@click.option("--quick", is_flag=True, help="Small sizes: a minute or two. They show that it works, and no more.")
+@click.option(
+    "--output", metavar="DIR", help="New, or that of the same problems, which goes on. Default: studies/size."
+)
+@click.option("--markdown", is_flag=True, help="Print the tables in Markdown.")
+def size(problems, quick, output, markdown):
+    """Errors of networks of many sizes for PROBLEMS: advection wave2d wave3d vlasov wells (default: all).
+
+    It is `nivp study size`, for some of its problems. Exit status: 1 if a measurement failed.
+    """
+    from nivp_dist.studies.size import study_of
+
+    return _carry_out(study_of(problems), Options(quick, output, None, markdown))
+
+
+class Options(NamedTuple):
+    """The options of a study."""
+
+    quick: bool
+    output: str | None
+    at_once: int | None
+    markdown: bool
+
+
+def _carry_out(found, options: Options) -> int:
+    """Measure what is missing of a study, and show it. The exit code."""
+    from nivp_dist.studies import measurements, shown
+
+    default = f"studies/{found.name}{'-quick' if options.quick else ''}"
+    path = Path(options.output or default).expanduser().resolve()
+    directory = measurements.opened(path, found, options.quick)
     click.echo(f"nivp: study directory: {path}", err=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # runs in progress are stopped with checkpoints
     try:
-        records = measurements.take(directory, at_once, lambda line: click.echo(line, err=True))
+        records = measurements.take(directory, options.at_once, lambda line: click.echo(line, err=True))
     except KeyboardInterrupt:
         raise RunStopped(f"stopped; the same command goes on with {path}") from None
     shown.write_json(directory)
-    for line in shown.lines(directory, markdown):
+    for line in shown.lines(directory, options.markdown):
         click.echo(line)
     if picture := shown.draw(directory):
         click.echo(f"nivp: {picture}", err=True)

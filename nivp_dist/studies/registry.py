@@ -15,6 +15,7 @@ NAMES = (
     "dimension",
     "architecture",
     "steps",
+    "size",
 )
 MODULES = {name: f"nivp_dist.studies.{name}" for name in NAMES}  # each has a STUDY
 

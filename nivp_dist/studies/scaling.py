@@ -58,7 +58,7 @@ def _solver(run, state, found, method: str) -> dict:
     system, solver = found[0], systems.Solver(run, fixed, found[0])
     shared = solver.prepare(system)
     record = {
-        "iterations": int(solver.velocity(system, shared).iterations),
+        "iterations": solver.velocity(system, shared).quality.iterations,
         "seconds_velocity": systems.processor_seconds(lambda: solver.velocity(system, shared)),
         "seconds_prepare": systems.processor_seconds(lambda: solver.prepare(system)),
         "seconds_step": systems.processor_seconds(_step_of(run, state, solver)),
@@ -67,8 +67,8 @@ def _solver(run, state, found, method: str) -> dict:
     if method in ITERATIVE:
         needed = fixed | {"rtol": "auto", "max_iterations": ENOUGH}
         counted = systems.Solver(run, needed, system, rate_rtol=run.config.integrator.rtol)
-        results = [counted.velocity(system, counted.prepare(system)) for system in found]
-        record["needed"] = [int(result.iterations) if int(result.code) == 0 else None for result in results]
+        results = [counted.velocity(system, counted.prepare(system)).quality for system in found]
+        record["needed"] = [result.iterations if result.code == 0 else None for result in results]
     return record
 
 

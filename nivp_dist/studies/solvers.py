@@ -101,8 +101,8 @@ def _solved(solver, system, reference) -> dict:
     prepare = systems.processor_seconds(lambda: solver.prepare(system), rounds=2)
     velocity = systems.processor_seconds(lambda: solver.velocity(system, shared), rounds=2)
     return {
-        "iterations": int(result.iterations),
-        "converged": int(result.code) == 0,
+        "iterations": result.quality.iterations,
+        "converged": result.quality.code == 0,
         "seconds": velocity + prepare / STAGES,
         "error": reference.error(result.v),
     }

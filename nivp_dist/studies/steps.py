@@ -49,7 +49,7 @@ def measure(row: Row, folder: Path) -> dict:
     from nivp_dist.run.stored import Run
     from nivp_dist.settings.output_times import output_times
 
-    limited = dataclasses.replace(row, minutes=MINUTES / accuracy.TIME_FACTOR)
+    limited = dataclasses.replace(row, limit=MINUTES)
     directory = folder / "run"
     entry = accuracy.measure(limited, directory)
     steps = len(read_lines(directory / METRICS))

@@ -4,14 +4,17 @@ A failure here means that a new release of a library has changed: adapt nivp_dis
 runs in a process of its own, because the functions change their library for the rest of the process.
 """
 
+import errno
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from jax._src.lru_cache import LRUCache
 
 import nivp_dist
+from nivp_dist.backend import private_api
 
 TESTS = Path(__file__).parents[1]  # where a program finds disks.py
 
@@ -101,6 +104,34 @@ def test_an_incomplete_cache_entry_is_replaced_only_if_we_delete_it(tmp_path, pr
     assert whole.keys() == after.keys() and whole
     assert all((len(after[name]) > len(whole[name]) // 2) is replaces for name in whole)
     assert (warnings == 0) is replaces
+
+
+def test_an_entry_of_the_cache_is_whole_or_not_there_and_a_full_disk_is_reported_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(LRUCache, "put", getattr(LRUCache.put, "__wrapped__", LRUCache.put))
+    failures, cache, write, attempts = [], LRUCache(str(tmp_path), max_size=-1), Path.write_bytes, []
+    private_api.write_whole_cache_entries(failures.append)
+
+    def write_what_fits(path, content):
+        attempts.append(path.name)
+        write(path, content[:100])
+        assert cache.get("large") is None  # another run would read half of it
+        if len(content) > 100:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_what_fits)
+    for name, content in (("small", b"program"), ("small", b"other"), ("large", bytes(101)), ("larger", bytes(101))):
+        cache.put(name, content)
+    assert cache.get("small") == b"program" and cache.get("large") is None
+    assert [path.name for path in tmp_path.iterdir()] == ["small-cache"] and len(attempts) == 2
+    assert [error.strerror for error in failures] == ["No space left on device"]
+    put = LRUCache.put
+    private_api.write_whole_cache_entries(print)
+    assert LRUCache.put is put
+
+
+def test_where_jax_has_no_such_cache_nothing_is_changed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax._src.lru_cache", None)
+    private_api.write_whole_cache_entries(print)
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,12 @@ def every_key(count: int):
         yield derive(pilot)
     points = each(keys.step_points_key, run)
     sketches = each(keys.step_sketch_key, run)
-    for derive in (keys.step_check_key, keys.residual_selection_key, keys.evaluation_key):
+    for derive in (keys.step_check_key, keys.evaluation_key):
         yield from each(derive, run)
+    yield keys.start_evaluation_key(run)
+    candidates = each(keys.residual_points_key, run)
     yield from (*points, *jax.vmap(keys.solution_selection_key)(points), *sketches)
+    yield from (*candidates, *jax.vmap(keys.residual_selection_key)(candidates))
     yield from jax.vmap(keys.path_part_key)(points)
     for row in (0, 1):
         yield from jax.vmap(lambda step, row=row: keys.path_noise_key(points[0], step, row))(counters)

@@ -14,7 +14,9 @@ from nivp_dist.bench import compile_check, gpu_targets, hlo
 from nivp_dist.errors import InputError
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.velocity import Galerkin
+from nivp_dist.integration.step_points import StepPoints
 from nivp_dist.network.network import build_network
+from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems import registry
 from nivp_dist.settings.files import read_config
 
@@ -72,18 +74,55 @@ def test_a_whole_run(plugin):
     assert [program.name.split()[0].strip(",") for program in reported] == names
     text = compile_check.lines(report)
     assert text[0] == "8 x H200: p = 769, n = 3,000, method primal" and text[-1] == "no problem found"
+    assert text[1] == "every device holds 31 vectors of p numbers at once, 191 kB, as a whole"
     (velocity,) = (compile_check.line(program) for program in reported if program.name == "velocity")
     assert "sends 2 all-reduce of 2.04 MB" in velocity  # the symmetric parts of a matrix of 769^2 numbers
     assert all(program.memory < 1e9 for program in reported)
+
+
+@pytest.mark.parametrize(
+    "settings, names",
+    [
+        ({"method": "solution"}, ["points", "field at candidates", "points by the solution"]),
+        ({"method": "residual"}, ["points", "residual at candidates", "points by the residual"]),
+        ({"method": "paths"}, ["points", "starts of paths", "paths"]),
+    ],
+)
+def test_the_programs_of_all_kinds_of_points(settings, names):
+    """On devices that are here. A hundred steps of a path are a loop of a hundred trips."""
+    config = read_config("double_well_5d", {"network.width": "4", "sampling.points": "64"})
+    config = config.model_copy(update={"sampling": config.sampling.model_copy(update=settings)})
+    problem, mesh = registry.load(config.problem), make_mesh(2)
+    network = build_network(config.network, problem)
+    galerkin = Galerkin(Discretisation(network, problem, config.sampling, mesh), config.solver)
+    drawn = StepPoints(config.sampling, Sampler(config.sampling, problem.domain, True, mesh), galerkin)
+    programs = [*compile_check._of_points(drawn, compile_check._Shapes(mesh, network), 64)]
+    assert [program.name for program in programs] == names
+    trips = [loop.trips for program in programs for loop in program.contents.loops]
+    assert (100 in trips) == (settings["method"] == "paths")
 
 
 def test_a_run_that_does_not_fit_is_a_problem():
     contents = hlo.Contents({}, [hlo.Loop(100, {})], {"xla_ffi_python_gpu_callback", "__cublas$gemm", "strange"})
     program = compile_check.Program("velocity", 1.0, 2 * 10**11, contents)
     too_large, strange, callback = compile_check._problems(program, gpu_targets.TARGETS["h200"].memory)
-    assert too_large.startswith("velocity: takes 200 GB of the 151 GB of a GPU: ")
+    assert too_large.startswith("velocity: takes 200 GB of the 151 GB that a GPU has beside whole vectors of p numbers")
     assert "calls strange" in strange and "calls back to the host" in callback
     assert [*compile_check._warnings(program)] == ["velocity: a loop of 100 trips, more than 64"]
+
+
+def test_a_program_that_xla_cannot_compile_is_a_problem():
+    class Broken:
+        def lower(self, *_):
+            return self
+
+        def compile(self):
+            raise jax.errors.JaxRuntimeError("INTERNAL: no tiles\n  further lines")
+
+    program = compile_check._compiled("velocity", Broken())
+    assert compile_check.line(program) == "velocity: not compiled"
+    (problem,) = compile_check._problems(program, 10**9)
+    assert problem.startswith("velocity: XLA cannot compile it (INTERNAL: no tiles): try another sampling.points")
 
 
 @pytest.mark.parametrize(

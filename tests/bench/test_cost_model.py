@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from documents import table
 
 from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.bench import compile_check, cost_model, hlo, step_model
@@ -11,11 +12,11 @@ from nivp_dist.galerkin import kernel
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.jacobian import Operator
 from nivp_dist.galerkin.velocity import Galerkin
-from nivp_dist.network.network import build_network
+from nivp_dist.network.network import build_network, network_of
 from nivp_dist.points.points import Points
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems import registry
-from nivp_dist.settings.files import read_config
+from nivp_dist.settings.files import describe_config, read_config, shipped_configs
 from nivp_dist.settings.model import NetworkSettings, ProblemSettings, SamplingSettings
 
 WORK = cost_model.PRIMAL[0]
@@ -145,3 +146,23 @@ def test_weak_scaling_begins_at_one_and_falls(work):
     larger = work._replace(n=8 * work.n)
     assert step_model.where_it_ends(larger)[0] >= devices
     assert (step_model.saved_by_one_message(work, 64) > 0) == bool(work.sides)  # "pcg" sends one message already
+
+
+PRODUCTION = table("cluster", "table: production")
+
+
+@pytest.mark.parametrize("row", PRODUCTION, ids=lambda row: f"{row[0].strip('`')}-{row[1]}gpu")
+def test_predicted_steps_of_configurations_for_clusters_are_those_of_the_model(row):
+    """In the guide, and in the file for the number of GPUs that it is made for."""
+    name, devices = row[0].strip("`"), int(row[1])
+    config = read_config(name)
+    problem = registry.load(config.problem)
+    network = network_of(config, problem)
+    work = step_model.work_of(config, problem, network, devices)
+    assert (row[2], row[3]) == (f"{work.p:,}", f"{work.n:,}") and work.p >= 10**5 and work.n >= 10**6
+    assert row[4] == cost_model.time_text(sum(step_model.costs(work, devices).values()))
+    comment = describe_config(shipped_configs()[name])
+    assert comment.error == "not measured" and comment.time.startswith("never run; ")
+    made_for = {"fokker_planck_production_20d": 8, "fokker_planck_production_50d": 64}[name]
+    assert f"on {made_for} H200 GPUs" in comment.time
+    assert devices != made_for or f"{row[4]} a step" in comment.time

@@ -88,6 +88,57 @@ def test_a_request_to_stop_comes_before_a_save(control):
     assert control.decide(0) == STOP and control.stop_requested("step")
 
 
+class Wire:
+    """A channel of two processes, one after the other: what process 0 has sent is what process 1 receives."""
+
+    name, processes = "a wire", 2
+
+    def __init__(self):
+        self.index, self.sent, self.received = 0, [], 0
+
+    def broadcast(self, value):
+        if self.index == 0:
+            self.sent.append(value)
+        else:
+            self.received += 1
+        return self.sent[-1 if self.index == 0 else self.received - 1]
+
+
+@pytest.mark.parametrize(
+    "seconds, asked, answered",
+    [(0.01, 1, 6), (0.3, 2, 3), (2.0, 7, 0)],  # of a stage; questions in a step of six; stages before a stop is noticed
+)
+def test_processes_ask_whether_to_stop_about_every_second(monkeypatch, seconds, asked, answered):
+    wire = Wire()
+    monkeypatch.setattr("nivp_dist.cluster.channel.current", lambda: wire)
+
+    def steps(clock_of_its_own):
+        """Two steps of six stages, and one more in which a stop is requested: the questions, and when it is noticed."""
+        control = Control(CheckpointSettings(every_minutes=1e6), StopRequest(), Clock())
+        control.saved(0)
+        asked = []
+        for _ in range(2):
+            before = len(wire.sent) + wire.received
+            assert control.decide(0) == GO
+            for _ in range(6):
+                control.clock.now += seconds if clock_of_its_own else 17.0
+                assert not control.stop_requested("stage")
+            asked.append(len(wire.sent) + wire.received - before)
+        assert control.decide(0) == GO
+        control.request.received = "SIGTERM" if wire.index == 0 else None
+        stages = 0
+        while stages < 6 and not control.stop_requested("stage"):
+            stages += 1
+            control.clock.now += seconds
+        assert stages < 6 or control.decide(0) == STOP
+        return asked[1], stages
+
+    first = steps(clock_of_its_own=True)
+    assert first == (asked, answered)
+    wire.index = 1
+    assert steps(clock_of_its_own=False) == first and wire.received == len(wire.sent)
+
+
 def test_process_0_gives_its_text_or_its_error_to_all():
     assert from_process_zero(lambda: "where") == "where"
     with pytest.raises(InputError, match="an error"):

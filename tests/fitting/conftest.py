@@ -37,16 +37,16 @@ class Setting:
         settings = SamplingSettings(points=points, **sampling)
         self.sampler = Sampler(settings, problem.domain, self.network.log_density, mesh)
         self.galerkin, self.iterative = (
-            Galerkin(Discretisation(self.network, problem, settings, mesh), SolverSettings(method=method), fitting=True)
+            Galerkin(Discretisation(self.network, problem, settings, mesh), SolverSettings(method=method), fit_order=1)
             for method in ("primal", "dual_pcg")
         )
         self.density, self.points, self.mesh = self.sampler.broadest(), points, mesh
         self.theta = jax.jit(self.network.initialise)(jax.random.key(0))
 
-    def fitter(self, target, /, iterative=None, goal=None, **settings):
+    def fitter(self, target, /, iterative=None, goal=None, aim=None, **settings):
         # Fits of a few rounds miss their target, and are not extended.
         settings = FitSettings(**{"points": self.points, "batch": 50, "on_miss": "continue"} | settings)
-        return Fitter(self.galerkin, self.sampler, settings, target, iterative=iterative, goal=goal)
+        return Fitter(self.galerkin, self.sampler, settings, target, iterative=iterative, goal=goal, aim=aim)
 
     def draw(self, key):
         return self.sampler.draw(key, self.density)

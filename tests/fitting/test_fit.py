@@ -165,7 +165,7 @@ def test_rounds_for_the_samples_are_those_of_a_direct_solve(setting, devices, mo
     direct = run(case.fitter(target, iterations=6), case.theta, case.density)
     used = []
 
-    def by_samples(network, points, damping):
+    def by_samples(network, points, damping, order):
         used.append(len(used) % 2 == 0)
         return used[-1]
 
@@ -181,8 +181,9 @@ def test_rounds_for_the_samples_are_those_of_a_direct_solve(setting, devices, mo
 def test_where_rounds_for_the_samples_are_cheaper():
     """A large network and a large damping; not a small network, nor a small damping."""
     small, large = (build_network(NetworkSettings(width=width, depth=3), Log()) for width in (20, 120))
-    assert dual_pcg_suits_fit(large, 8000, 1e-3) and not dual_pcg_suits_fit(large, 8000, 1e-13)
-    assert not dual_pcg_suits_fit(small, 8000, 1e-3)
+    assert dual_pcg_suits_fit(large, 8000, 1e-3, 1) and not dual_pcg_suits_fit(large, 8000, 1e-13, 1)
+    assert not dual_pcg_suits_fit(large, 8000, 1e-6, 5) and dual_pcg_suits_fit(large, 8000, 1e-6, 1)
+    assert not dual_pcg_suits_fit(small, 8000, 1e-3, 1)
     assert FIRST_RANK <= fit_rank(large, 1e-3) < fit_rank(large, 1e-9) and fit_rank(small, 1e-3) <= small.size
 
 
@@ -244,15 +245,17 @@ def test_gains_on_the_choosing_points_alone_end_a_fit(box, error, rounds):
 
 
 @pytest.mark.parametrize(
-    "start, on_miss, rounds",
+    "start, on_miss, aim, rounds",
     [
-        (0.02, "error", 31),  # 0.02 x 0.97^30 = 8.0e-3 is the first error below TARGET_MARGIN = 0.8 times the target
-        (0.02, "continue", 20),
-        (2.0, "error", 4 * 20),
+        # 0.02 x 0.97^30 = 8.0e-3 is the first error below TARGET_MARGIN = 0.8 times the target
+        (0.02, "error", None, 31),
+        (0.02, "error", 4e-3, 53),  # 0.02 x 0.97^53 = 3.98e-3
+        (0.02, "continue", 4e-3, 20),
+        (2.0, "error", None, 4 * 20),
     ],
 )
-def test_a_fit_that_gains_is_extended_until_it_reaches_its_target(box, start, on_miss, rounds):
-    fitter = box.fitter(lambda context, x: x, target=1e-2, iterations=20, on_miss=on_miss)
+def test_a_fit_that_gains_is_extended_until_it_reaches_its_target(box, start, on_miss, aim, rounds):
+    fitter = box.fitter(lambda context, x: x, target=1e-2, iterations=20, on_miss=on_miss, aim=aim)
     state = fitter.start(box.theta)._replace(damping=jnp.asarray(1e-4))
     candidates, dampings = jnp.tile(box.theta, (4, 1)), 1e-4 * np.array(DAMPING_FACTORS)
     while int(state.stage) != DONE:
@@ -261,13 +264,33 @@ def test_a_fit_that_gains_is_extended_until_it_reaches_its_target(box, start, on
     assert int(state.round) == rounds
 
 
+def test_corrections_of_higher_order_need_fewer_rounds(setting):
+    """Straight corrections gain less and less as the misfit falls, and curved ones do not."""
+    case = setting(network={"width": 5, "depth": 2, "frequencies": 1, "activation": "tanh"}, points=400)
+    pulse = lambda x: jnp.exp(-4 * jnp.sum((x - 0.2) ** 2, -1, keepdims=True))  # noqa: E731
+    target = lambda _, x: pulse(x) * jnp.prod(1 - x**2, -1, keepdims=True)  # noqa: E731
+    errors = {}
+    for order in (1, 2, 5):
+        fitter = case.fitter(target, line_search=True, order=order)
+        errors[order] = float(run(fitter, case.theta, case.density, rounds=15)[-1].error)
+    assert errors[2] < 0.3 * errors[1] and errors[5] < 0.3 * errors[2], errors
+
+
+def test_in_single_precision_corrections_are_straight(setting):
+    case = setting(network={"width": 3, "depth": 1, "frequencies": 1, "activation": "tanh", "dtype": "float32"})
+    target = lambda _, x: jnp.sin(3 * x) * jnp.prod(1 - x**2, -1, keepdims=True)  # noqa: E731
+    one, other = (run(case.fitter(target, iterations=3, order=order), case.theta, case.density) for order in (1, 5))
+    assert float(one[-1].error) < 0.5
+    np.testing.assert_array_equal(one[-1].theta, other[-1].theta)
+
+
 def test_shorter_corrections_are_tried_with_a_line_search(setting):
     """Of the same round on the same draws the best of more candidates, on the fresh points, can only be better."""
     case = setting(network={"width": 3, "depth": 1, "frequencies": 1, "activation": "tanh"})
     star = case.theta + 1.5 * jax.random.normal(jax.random.key(5), case.theta.shape)
     errors = {}
     for search in (False, True):
-        fitter = case.fitter(lambda context, x: case.network.field(context, x), line_search=search)
+        fitter = case.fitter(lambda context, x: case.network.field(context, x), line_search=search, order=1)
         start = fitter.start(case.theta)._replace(damping=jnp.asarray(1e-12))  # a full step of it goes far astray
         errors[search] = float(fitter.advance(start, KEY, case.density, star).error)
     assert errors[True] < 0.9 * errors[False], errors

@@ -119,4 +119,4 @@ def test_a_sketch_beyond_the_precision_of_the_products(precision):
     for leaf in shared.sketch:
         assert np.isfinite(leaf).all()
     result = galerkin.velocity(theta, 0.0, points, shared, jnp.zeros(network.size))
-    assert int(result.code) == pcg.CONVERGED and int(result.iterations) < 30
+    assert result.quality.code == pcg.CONVERGED and result.quality.iterations < 30

@@ -119,4 +119,4 @@ def test_velocity_against_numpy(network, theta, system, method, chunk):
     assert np.linalg.norm(found - exact) < 1e-6 * np.linalg.norm(exact)
     residual = np.linalg.norm(a @ exact - f) / np.linalg.norm(f)
     assert 1e-3 < residual < 0.99
-    np.testing.assert_allclose(result.residual, residual, rtol=1e-6)
+    np.testing.assert_allclose(result.quality.residual, residual, rtol=1e-6)

@@ -19,9 +19,10 @@ def run(matrix, b, guess=None, preconditioner=None, dtype=np.float64, **options)
     """pcg.solve on a dense matrix; products in dtype, the result in numpy."""
     low, refined = jnp.asarray(matrix, dtype), options.pop("refined", False)
 
-    def product(v, true):
-        cheap = (low @ v.astype(dtype)).astype(jnp.float64)
-        return jnp.where(true, jnp.asarray(matrix) @ v, cheap) if refined else cheap
+    def product(v):
+        return (low @ v.astype(dtype)).astype(jnp.float64)
+
+    exact = (lambda v: jnp.asarray(matrix) @ v) if refined else None
 
     inverse = np.eye(len(b)) if preconditioner is None else preconditioner
     refresh = options.pop("refresh", pcg.REFRESH)
@@ -29,7 +30,9 @@ def run(matrix, b, guess=None, preconditioner=None, dtype=np.float64, **options)
 
     @jax.jit
     def solve(b, guess):
-        return pcg.solve(pcg.System(product, b), lambda r: jnp.asarray(inverse) @ r, guess, stop, refresh)
+        return pcg.solve(
+            pcg.System(product, b, exact_product=exact), lambda r: jnp.asarray(inverse) @ r, guess, stop, refresh
+        )
 
     return jax.tree.map(np.asarray, solve(jnp.asarray(b), jnp.zeros(len(b)) if guess is None else jnp.asarray(guess)))
 

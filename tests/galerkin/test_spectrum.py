@@ -168,7 +168,7 @@ def test_the_condition_of_the_preconditioned_system_and_the_bound_of_its_iterati
     k -= k // (pcg.REFRESH + 1)  # without those that measure residuals
     target = RTOL / np.sqrt(case.values[-1] / case.mu + 1)
     assert 2 * q**k <= target < 2 * q ** (k - 1)
-    assert 1 < int(case.velocity().iterations) <= found["cg_iterations_bound"]
+    assert 1 < case.velocity().quality.iterations <= found["cg_iterations_bound"]
 
 
 def test_numbers_that_rounding_decides_are_left_out():

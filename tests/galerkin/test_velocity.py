@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from nivp_dist.backend.host_numbers import read
 from nivp_dist.backend.mesh import AXIS, make_mesh
 from nivp_dist.bench import hlo
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.methods import choose_method
+from nivp_dist.galerkin.norms import ResidualCheck, StepNorms
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.frames import Basis, Frame
 from nivp_dist.network.network import build_network
@@ -220,15 +222,15 @@ def test_velocity_against_numpy(wave, method, chunk):
     np.testing.assert_allclose(shared.trace, np.trace(wave.m), rtol=1e-12)
     np.testing.assert_allclose(shared.mu, MU * np.trace(wave.m), rtol=1e-12)
     wave.assert_solved(result, method, RTOL)
-    np.testing.assert_allclose(result.rhs_norm, wave.norm(wave.f), rtol=1e-10)
+    np.testing.assert_allclose(result.quality.rhs_norm, wave.norm(wave.f), rtol=1e-10)
     residual = wave.norm(wave.j @ wave.solution() - wave.f.reshape(-1)) / wave.norm(wave.f)
     assert 0.01 < residual < 0.99
-    np.testing.assert_allclose(result.residual, residual, rtol=1e-8)
-    assert int(result.code) == pcg.CONVERGED
+    np.testing.assert_allclose(result.quality.residual, residual, rtol=1e-8)
+    assert result.quality.code == pcg.CONVERGED
     if method in ("pcg", "sharded"):
         true, rounding = wave.residual(result.v, float(shared.mu))
-        assert true <= RTOL + rounding and float(result.solver_residual) <= RTOL
-        assert int(result.iterations) > 3
+        assert true <= RTOL + rounding and result.quality.solver_residual <= RTOL
+        assert result.quality.iterations > 3
 
 
 @pytest.mark.devices
@@ -249,7 +251,7 @@ def assert_dense_solution_in_frames(case):
         case.assert_solved(result, method, RTOL)
     galerkin = case.galerkin("pcg")
     _, warm = case.velocity(galerkin, case.velocity(galerkin)[1].v)
-    assert int(warm.iterations) <= 3  # the guess is transformed to the frame
+    assert warm.quality.iterations <= 3  # the guess is transformed to the frame
 
 
 @pytest.mark.devices
@@ -257,7 +259,7 @@ def test_corrections_of_a_log_density(drifted):
     galerkin = drifted.galerkin("primal")
     shared = galerkin.prepare(drifted.theta, drifted.points, jax.random.key(5), RANK)
     misfit, dampings = np.random.default_rng(3).standard_normal((len(drifted.points.x), 1)), np.array([1e-5, 1e-1])
-    corrections = galerkin.correction(drifted.theta, drifted.points, jnp.asarray(misfit), shared, dampings)
+    corrections = galerkin.corrections(1)(drifted.theta, drifted.points, jnp.asarray(misfit), shared, dampings)[:, 0]
     right = drifted.basis.T @ drifted.j.T @ (drifted.w * misfit.reshape(-1))
     for correction, damping in zip(corrections, dampings, strict=True):
         system = drifted.m + damping * np.trace(drifted.m) * np.eye(len(drifted.m))
@@ -277,12 +279,12 @@ def test_the_velocity_of_a_distant_narrow_density_needs_its_frame(make_points):
     x = mean + spread * np.random.default_rng(0).standard_normal((400, 2))
     points = Points(jnp.asarray(x), jnp.full(400, 1 / 400), jnp.full(400, 1.0))
     result = galerkin.velocity(theta, 0.0, points, galerkin.prepare(theta, points, jax.random.key(1), 0), 0 * theta)
-    assert float(result.residual) < 1e-6
+    assert result.quality.residual < 1e-6
     without_frame = galerkin.prepare(theta, points, jax.random.key(1), 0)._replace(
         basis=Basis(2 * (Frame(jnp.zeros(2), jnp.eye(2)),), jnp.ones(len(network.layers)))
     )
     lost = galerkin.velocity(theta, 0.0, points, without_frame, 0 * theta)
-    assert float(lost.residual) > 1e3 * float(result.residual)
+    assert lost.quality.residual > 1e3 * result.quality.residual
 
 
 @pytest.mark.parametrize("equal_shares", [False, True])
@@ -306,7 +308,7 @@ def test_velocity_of_a_field_u_on_the_whole_space(make_points, equal_shares):
     v = np.linalg.lstsq(w[:, None] * j, w * f, rcond=None)[0]
     expected = np.linalg.norm(w * (j @ v - f)) / np.linalg.norm(w * f)
     assert 1e-3 < expected < 1
-    np.testing.assert_allclose(result.residual, expected, rtol=1e-5)
+    np.testing.assert_allclose(result.quality.residual, expected, rtol=1e-5)
 
 
 @pytest.mark.devices
@@ -347,7 +349,7 @@ def test_a_good_guess_saves_iterations(wave, method):
     galerkin = wave.galerkin(method)
     _, cold = wave.velocity(galerkin)
     _, warm = wave.velocity(galerkin, cold.next_guess)
-    assert int(warm.iterations) <= 3 < int(cold.iterations)
+    assert warm.quality.iterations <= 3 < cold.quality.iterations
     wave.assert_solved(warm, method, RTOL)
 
 
@@ -358,19 +360,58 @@ def test_coarse_search_directions_do_not_limit_the_accuracy(wave, precision, mu,
     """Measured residuals are in float64: the error is that of the tolerance, far below the directions' rounding."""
     options = {"mu": mu, "rtol": 1e-11, "max_iterations": 2000}
     _, result = wave.velocity(wave.galerkin(method, precision=precision, **options))
-    assert int(result.code) == pcg.CONVERGED
+    assert result.quality.code == pcg.CONVERGED
     wave.assert_solved(result, method, 1e-11, mu, np.float32)
     _, double = wave.velocity(wave.galerkin(method, **options))
-    assert int(result.iterations) > int(double.iterations)  # the directions are coarser indeed
+    assert result.quality.iterations > double.quality.iterations  # the directions are coarser indeed
+
+
+def equations(jaxpr):
+    """The operations of a traced program, those of its loops and branches included."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            for part in value if isinstance(value, (tuple, list)) else [value]:
+                part = getattr(part, "jaxpr", part)
+                if hasattr(part, "eqns"):
+                    yield from equations(part)
+
+
+@pytest.mark.parametrize("method, of_the_preconditioner", [("pcg", 0), ("dual_pcg", 2)])
+def test_with_float32_no_iteration_branches_or_multiplies_by_j_in_float64(method, of_the_preconditioner):
+    """The measured residuals, which do the latter, are outside of the loop of the iterations."""
+    network = build_network(NetworkSettings(width=6, depth=1), Drifted())
+    discretisation = Discretisation(network, Drifted(), SamplingSettings(points=POINTS), make_mesh(1))
+    galerkin = Galerkin(discretisation, SolverSettings(method=method, precision="float32"))
+    theta, *points = (jax.ShapeDtypeStruct(shape, "float64") for shape in ((network.size,), (POINTS, 2), (POINTS,)))
+    points = Points(points[0], points[1], points[1])
+    shared = jax.eval_shape(galerkin.preparation(RANK), theta, points, jax.random.key(5))
+    guess = points.weights if method == "dual_pcg" else theta
+    traced = jax.make_jaxpr(galerkin.velocity)(theta, TIME, points, shared, guess).jaxpr
+
+    def loops(jaxpr):
+        found = [each.params["body_jaxpr"].jaxpr for each in equations(jaxpr) if each.primitive.name == "while"]
+        return sorted(found, key=lambda body: -len([*equations(body)]))
+
+    def products(jaxpr):
+        """Those of float64 matrices with a row or column for each point of this device."""
+        found = [each for each in equations(jaxpr) if each.primitive.name == "dot_general"]
+        shapes = [(variable.aval.shape, variable.aval.dtype) for each in found for variable in each.invars]
+        return len([shape for shape, dtype in shapes if len(shape) > 1 and POINTS in shape and dtype == jnp.float64])
+
+    outer = loops(traced)[0]
+    inner = loops(outer)[0]
+    assert not [each for each in equations(inner) if each.primitive.name == "cond"]
+    assert products(inner) == of_the_preconditioner < products(outer) - products(inner)
 
 
 def test_the_iteration_limit_is_reported(drifted):
     shared, result = drifted.velocity(drifted.galerkin("pcg", precision="float32", max_iterations=400))
     true, rounding = drifted.residual(result.v, float(shared.mu))
-    np.testing.assert_allclose(float(result.solver_residual), true, rtol=0, atol=rounding)
-    assert int(result.code) == pcg.CONVERGED and true <= RTOL + rounding
+    np.testing.assert_allclose(result.quality.solver_residual, true, rtol=0, atol=rounding)
+    assert result.quality.code == pcg.CONVERGED and true <= RTOL + rounding
     _, result = drifted.velocity(drifted.galerkin("pcg", max_iterations=4))
-    assert int(result.code) == pcg.ITERATION_LIMIT and int(result.iterations) == 4
+    assert result.quality.code == pcg.ITERATION_LIMIT and result.quality.iterations == 4
 
 
 @pytest.mark.devices
@@ -384,7 +425,7 @@ def test_norms_and_residuals(wave):
         wave.theta, TIME, wave.theta, jnp.asarray(v), 0 * rate, 0 * rate, wave.points
     )
     np.testing.assert_allclose(error, wave.norm(wave.j @ v), rtol=1e-11)
-    assert float(embedded) == float(error)  # without a step J does not change
+    assert embedded == error  # without a step J does not change
     np.testing.assert_allclose(scale, wave.norm(wave.network.field(wave.theta, np.asarray(wave.points.x))), rtol=1e-11)
     squares = galerkin.residual_squares(wave.theta, TIME, jnp.asarray(v), wave.points)
     np.testing.assert_allclose(squares, np.sum(misfit.reshape(-1, 2) ** 2, axis=1), rtol=1e-10)
@@ -398,10 +439,11 @@ def test_the_error_of_a_step_is_its_share_of_the_defect_where_that_is_larger(wav
     defect, embedded = wave.norm(moved - 0.3 * wave.j @ v), wave.norm(wave.j @ e)
     increment = (0.3 * wave.j @ v).reshape(-1, 2)
     for size, of_field in ((1e-3, 1e-4), (1e-3, 1e-2), (1e3, 1e-4)):
-        norms = wave.galerkin("pcg", chunk=7).step_norms(
+        packed = wave.galerkin("pcg", chunk=7).step_norms(
             *(wave.theta, TIME, jnp.asarray(new), jnp.asarray(size * e), jnp.asarray(increment)),
             *(jnp.asarray(of_field * (wave.j @ e).reshape(-1, 2)), wave.points),
         )
+        norms = read(StepNorms, packed)
         share = size / max(size, of_field)
         np.testing.assert_allclose(norms.error, max(share * defect, size * embedded), rtol=1e-10)
         np.testing.assert_allclose(norms.embedded, size * embedded, rtol=1e-10)
@@ -412,15 +454,17 @@ def test_error_of_a_log_density_is_already_relative(drifted):
     galerkin = drifted.galerkin("primal")
     v = np.random.default_rng(2).standard_normal(drifted.network.size)
     zero = jnp.zeros((len(drifted.points.x), 1))
-    norms = galerkin.step_norms(drifted.theta, 0.0, drifted.theta, jnp.asarray(v), zero, zero, drifted.points)
+    packed = galerkin.step_norms(drifted.theta, 0.0, drifted.theta, jnp.asarray(v), zero, zero, drifted.points)
+    norms = read(StepNorms, packed)
     np.testing.assert_allclose(norms.error, drifted.under_the_density(drifted.j @ v), rtol=1e-11)
-    assert float(norms.scale) == 1.0 and float(norms.embedded) == float(norms.error)
+    assert norms.scale == 1.0 and norms.embedded == norms.error
 
 
 @pytest.mark.devices
 def test_residual_check_against_numpy(wave):
     v = np.random.default_rng(2).standard_normal(wave.network.size)
-    residual_check = wave.galerkin("pcg", chunk=7).check_residual(wave.theta, TIME, jnp.asarray(v), wave.points)
+    packed = wave.galerkin("pcg", chunk=7).check_residual(wave.theta, TIME, jnp.asarray(v), wave.points)
+    residual_check = read(ResidualCheck, packed)
     misfit, x = wave.j @ v - wave.f.reshape(-1), np.asarray(wave.points.x)
     u = np.asarray(wave.network.field(wave.theta, x)) / SCALES
     np.testing.assert_allclose(residual_check.residual, wave.norm(misfit) / wave.norm(wave.f), rtol=1e-11)
@@ -431,7 +475,8 @@ def test_residual_check_against_numpy(wave):
 
 def test_residual_check_of_a_log_density_is_weighted_by_the_density(drifted):
     v = np.random.default_rng(2).standard_normal(drifted.network.size)
-    residual_check = drifted.galerkin("primal").check_residual(drifted.theta, TIME, jnp.asarray(v), drifted.points)
+    packed = drifted.galerkin("primal").check_residual(drifted.theta, TIME, jnp.asarray(v), drifted.points)
+    residual_check = read(ResidualCheck, packed)
     misfit, x = drifted.j @ v - drifted.f.reshape(-1), np.asarray(drifted.points.x)
     mass = np.asarray(drifted.points.measure) * np.exp(drifted.network.field(drifted.theta, x))[:, 0]
     np.testing.assert_allclose(residual_check.residual, drifted.norm(misfit) / drifted.norm(drifted.f), rtol=1e-11)
@@ -446,11 +491,27 @@ def test_corrections_for_several_dampings(wave, method):
     shared = galerkin.prepare(wave.theta, wave.points, jax.random.key(5), RANK)
     dampings = np.array([1e-5, 1e-3, 1e-1])
     misfit = np.random.default_rng(3).standard_normal((len(wave.points.x), 2))
-    corrections = galerkin.correction(wave.theta, wave.points, jnp.asarray(misfit), shared, dampings)
-    right = wave.basis.T @ wave.j.T @ (wave.w * misfit.reshape(-1))
-    for correction, mu in zip(corrections, dampings * np.trace(wave.m), strict=True):
-        expected = wave.basis @ np.linalg.solve(wave.m + mu * np.eye(len(wave.m)), right)
-        assert relative(correction, expected) < 1e-8
+    misfit *= 1e-3  # so that the terms of higher order are neither zero nor the larger ones
+    curves = galerkin.corrections(3)(wave.theta, wave.points, jnp.asarray(misfit), shared, dampings)
+    field = lambda theta: wave.network.field(theta, wave.points.x).reshape(-1)  # noqa: E731
+    for curve, mu in zip(curves, dampings * np.trace(wave.m), strict=True):
+        expected = dense_curve(wave, field, misfit.reshape(-1), mu)
+        for term, exact, tolerance in zip(curve, expected, (1e-8, 1e-2, 1e-2), strict=True):
+            assert relative(term, exact) < tolerance
+
+
+def dense_curve(case, field, misfit, mu):
+    """Three terms of a curve by dense solves and by nested differentiation."""
+    matrix, transposed = case.m + mu * np.eye(len(case.m)), case.basis.T @ case.j.T
+
+    def solve(f):
+        return case.basis @ np.linalg.solve(matrix, transposed @ (case.w * np.asarray(f)))
+
+    first = solve(misfit)
+    along = lambda s, terms: field(case.theta + sum(s ** (i + 1) * term for i, term in enumerate(terms)))  # noqa: E731
+    second = -solve(jax.jacfwd(jax.jacfwd(along))(0.0, (first,)) / 2)
+    third = -solve(jax.jacfwd(jax.jacfwd(jax.jacfwd(along)))(0.0, (first, second)) / 6)
+    return first, second, third
 
 
 # Communication, read from the compiled programs ------------------------------------------------------------------
@@ -621,4 +682,4 @@ def test_a_right_hand_side_in_the_tangent_space_has_no_residual(make_points):
     shared = galerkin.prepare(theta, points, jax.random.key(0), 4)
     # u is linear in the head, u = J_head theta_head, so that u_t = u has an exact solution, up to mu.
     result = galerkin.velocity(theta, 0.0, points, shared, jnp.zeros(network.size))
-    assert float(result.residual) < 1e-6
+    assert result.quality.residual < 1e-6

@@ -62,6 +62,7 @@ NOT_RUN = {
     "nivp sweep heat_2d": "tests/studies/test_sweep.py carries out a smaller one",
     "nivp study scaling": "tests/test_cli.py runs the quick one",
     "nivp bench accuracy --markdown": "it takes two hours",
+    "nivp bench held": "it takes hours; tests/bench/test_held.py has made-up runs",
     "nivp bench faults": "tests/bench/test_faults.py runs every kind",
     "nivp bench speed": "tests/bench/test_speed.py and test_gpu.py run every section",
     "PYTHONPATH=site:. python -m nivp_dist bench speed gpu": "tests/bench/test_gpu.py runs it from the source",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nivp_dist.backend.mesh import make_mesh
-from nivp_dist.monitoring.evaluation import Scorer
+from nivp_dist.monitoring.evaluation import Scorer, lost_mass
 from nivp_dist.points.mixture import Density
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems import Box, Problem, WholeSpace
@@ -67,6 +67,8 @@ def test_the_error_of_a_density_in_many_dimensions(d):
     assert score.effective_points > 1000
     assert score.relative_l2 == pytest.approx(1e-3 / np.sqrt(3), rel=0.05)
     assert score.log_rms == pytest.approx(1e-3, rel=0.1)  # E_r x1^2 = 1
+    assert score.relative_l2_unweighted == pytest.approx(1e-3 / np.sqrt(2), rel=0.05)  # r^2 has a variance of 1/2
+    assert score.kl == pytest.approx(1e-6 / 2, rel=0.2)  # E_r d^2 / 2 with d = log(u / r)
 
 
 def test_a_density_with_another_constant_is_normalised():
@@ -77,6 +79,39 @@ def test_a_density_with_another_constant_is_normalised():
     assert score.relative_l2_normalised < 1e-12
     assert score.entropy == pytest.approx(np.log(2 * np.pi * np.e), abs=0.02)
     np.testing.assert_allclose(score.covariance, np.eye(2), atol=0.03)
+
+
+def test_what_the_weight_hides_in_the_tails_is_seen_by_the_other_errors_and_said():
+    """u = (1 - m) r + m N(0, 16 I) in four dimensions: where r is large, u is nearly (1 - m) r."""
+    m, d = 0.3, 4
+    wide = lambda x: log_normal(x / 4) - d * np.log(4)  # noqa: E731
+    tails = lambda of_tails, x: jnp.logaddexp(jnp.log1p(-m) + log_normal(x), jnp.log(of_tails) + wide(x))  # noqa: E731
+    problem = Normal(dimension=d)
+    for of_tails, lost in ((m, False), (20.0, True)):
+        score = scored(problem, Closed(tails, log_density=True), of_tails, covariance=4.0)
+        # Products of Gaussians: |u - r|^2 under the weight r and without one.
+        a, b = -m, of_tails
+        overlap = lambda v, w: (2 * np.pi * (v + w)) ** (-d / 2)  # noqa: E731  of N(0, v I) and N(0, w I)
+        unweighted = (a**2 * overlap(1, 1) + 2 * a * b * overlap(1, 16) + b**2 * overlap(16, 16)) / overlap(1, 1)
+        assert score.relative_l2_unweighted == pytest.approx(np.sqrt(unweighted), rel=0.1)
+        assert score.relative_l2 < 0.3 and score.mass == pytest.approx(1 - m + of_tails, abs=4 * score.mass_error)
+        message = lost_mass(problem, score, estimate=1e-3)
+        assert (message is not None) == lost and (not lost or message.startswith("mass: the integral of u is "))
+    x = np.random.default_rng(0).standard_normal((200_000, d))
+    log_ratio = np.asarray(tails(20.0, x)[:, 0] - log_normal(x)[:, 0]) - np.log(1 - m + 20.0)
+    assert score.kl == pytest.approx(-log_ratio.mean(), rel=0.05)
+
+
+def test_a_mass_is_said_where_neither_noise_nor_estimate_explain_it():
+    score = scored(Normal(), Closed(lambda c, x: log_normal(x) + c, log_density=True), np.log(1.003))
+    assert lost_mass(Normal(), score, estimate=4e-3) is None
+    assert "is 1.003 +- " in lost_mass(Normal(), score, estimate=2e-3)
+
+    class Walls(Normal):
+        domain = property(lambda self: Box(2))
+
+    assert lost_mass(Walls(), score._replace(mass=0.9, mass_error=0.0), 1e-3) is None  # it may leave through them
+    assert lost_mass(Walls(), score._replace(mass=1.1, mass_error=0.0), 1.0) is not None
 
 
 def test_control_variates_leave_what_the_gaussians_cannot_explain():

@@ -308,9 +308,12 @@ def test_a_selection_is_unbiased(selection):
 
 def test_selection_by_residual_prefers_large_residuals():
     candidates = sampler(method="uniform", points=4000).draw(jax.random.key(0), MIXTURE)
-    near = lambda x: np.mean(np.sum((np.asarray(x) - [0.5, 2.0]) ** 2, axis=1) < 0.1)  # noqa: E731
-    chosen = select_by_residual(jax.random.key(1), candidates, jnp.asarray(squares(np.asarray(candidates.x))), 500, ONE)
-    assert near(chosen.x) > 0.4 and near(candidates.x) < 0.06  # the disc has 5 % of the area
+    near = lambda x: np.sum((np.asarray(x) - [0.5, 2.0]) ** 2, axis=1) < 0.1  # noqa: E731
+    sizes = np.sqrt(squares(np.asarray(candidates.x)))
+    chosen = select_by_residual(jax.random.key(1), candidates, jnp.asarray(sizes**2), 500, ONE)
+    by_size = np.sum(sizes[near(candidates.x)]) / np.sum(sizes)
+    assert by_size > 0.3 and near(candidates.x).mean() < 0.06  # the disc has 5 % of the area
+    assert near(chosen.x).mean() == pytest.approx((by_size + near(candidates.x).mean()) / 2, abs=0.02)
     np.testing.assert_allclose(chosen.weights.sum(), 1, rtol=1e-12)
     # No weight is above twice that of the candidates: the half that ignores the residual sees to it.
     assert np.max(chosen.measure) <= 2 * BOX.volume / 500 * (1 + 1e-12)

@@ -39,6 +39,16 @@ def test_columns_for_the_estimate_and_for_the_drift_of_conserved_integrals():
     assert tables.drift(start, start, "energy") is None  # a drift relative to zero is not defined
 
 
+def test_a_density_has_further_errors_where_they_are_known():
+    further = {"relative_l2_normalised": 2e-3, "relative_l2_unweighted": 3e-2, "kl": None}
+    summary = {"errors": [{"t": 0.0, "relative_l2": 1e-3} | further, {"t": 1.0, "relative_l2": 2e-3}]}
+    assert tables.error_lines(summary)[1:] == [
+        "  t  relative L2  normalised  unweighted  KL",
+        "  0     1.00e-03    2.00e-03    3.00e-02   -",
+        "  1     2.00e-03           -           -   -",
+    ]
+
+
 def test_of_very_many_outputs_the_table_shows_some_evenly_spread():
     """The first and the last among them; a list of times in a message is shortened too."""
     summary = {"errors": [{"t": float(t), "relative_l2": 1e-3} for t in range(1001)]}

@@ -71,7 +71,7 @@ def velocity_error(method, precision: Precision) -> dict:
     result = galerkin.velocity(theta, 0.0, points, shared, galerkin.initial_guess(jnp.zeros(network.size), points))
     error = DenseVelocity(discretisation, theta, points, float(shared.mu)).error(result.v)
     found = {"error_of_rate": error, "bound": VELOCITY_BOUND, "passed": error < VELOCITY_BOUND}
-    return found | {"iterations": int(result.iterations), "cg_residual": float(result.solver_residual)}
+    return found | {"iterations": result.quality.iterations, "cg_residual": result.quality.solver_residual}
 
 
 def _network():

@@ -74,8 +74,8 @@ class Evaluation:
             "n": self.size.n,
             "rank": self.size.rank,
             "seconds": seconds,
-            "iterations": int(result.iterations),
-            "cg_residual": float(result.solver_residual),
+            "iterations": result.quality.iterations,
+            "cg_residual": result.quality.solver_residual,
             "peak_bytes": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
         }
 
