@@ -47,7 +47,6 @@ class Purpose(enum.IntEnum):
     STABILITY_DIRECTION = 31
     RESIDUAL_POINTS = 32
     START_EVALUATION = 33
-    START_POINTS = 34
 
 
 def run_key(seed: int):
@@ -202,11 +201,6 @@ def spectrum_probes_key(run, step: int):
 def stability_direction_key(run, step: int):
     """Of the direction from which the spectral radius of d velocity / d theta is found between implicit steps."""
     return _derive(run, Purpose.STABILITY_DIRECTION, step)
-
-
-def start_points_key(run, draw: int):
-    """Of the points on which the initial fit is corrected for implicit steps. draw: its number."""
-    return _derive(run, Purpose.START_POINTS, draw)
 
 
 def residual_points_key(run, step: int):

@@ -38,6 +38,7 @@ class ImplicitSolve:
 
     Attributes:
         evaluations: corrections so far, over all attempts. failure: why the present attempt failed, or None.
+        cut_short: whether MOST_CORRECTIONS ended those of an equation of the present attempt, which gained still.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class ImplicitSolve:
         self.programs, self.points, self.systems, self.damping, self.poll = programs, points, systems, damping, poll
         self.evaluations = 0
         self.failure: StageFailed | None = None
+        self.cut_short = False
 
     def solve(self, guesses, equation: Equation, tolerance: float):
         """theta (p,) and the norm of its misfit, from the best of the guesses (p,). Raises StageFailed.
@@ -78,6 +80,8 @@ class ImplicitSolve:
             small = max(CONVERGED * tolerance, UNPREDICTED * size)
             if size <= CONVERGED * tolerance or unpredicted <= small or not gained:
                 break
+        else:
+            self.cut_short = True
         return theta, size
 
     def _accuracy(self, size: float, tolerance: float) -> float:

@@ -20,11 +20,9 @@ from nivp_dist.integration.implicit_systems import DirectSystems, IterativeSyste
 from nivp_dist.integration.sdirk_attempts import SdirkIntegrator
 from nivp_dist.integration.solver_choice import Discretisation
 from nivp_dist.points.sampling import Sampler
-from nivp_dist.run.implicit_start import ImplicitStart
 from nivp_dist.run.state import State
 from nivp_dist.run.stepping import Accepted, SingleNumbers, Stepping
 from nivp_dist.run.steps import last_step
-from nivp_dist.settings.automatic import number_of_points
 from nivp_dist.settings.model import Config
 
 INTEGRATORS: dict[str, type[ImplicitIntegrator]] = {"bdf": BdfIntegrator, "sdirk": SdirkIntegrator}
@@ -57,7 +55,6 @@ class ImplicitStepper(Stepping):
         self.iterative = IterativeCorrections(self.programs, galerkin) if by_cg else None
         self.integrator = INTEGRATORS[method](config.integrator, self.programs)
         self.earlier = self.integrator.earlier
-        self.beginning = ImplicitStart(config.integrator, self.programs, self.points, number_of_points(config.sampling))
         self._stacked = jax.jit(lambda theta, earlier: jnp.concatenate([theta[None], earlier]))
         self._velocity = jax.jit(lambda new, theta, h: (new - theta) / h)
 
@@ -66,9 +63,6 @@ class ImplicitStepper(Stepping):
 
         Raises RunFailed when the step size falls below integrator.min_step, and when the problem's rhs is not finite.
         """
-        before_step = state
-        if state.step == 0 and not self._by_cg(state):
-            state = self.beginning.corrected(state, poll)
         at = self.discretisation(state)
         systems = self._systems(state, at)
         solve = ImplicitSolve(self.programs, at.points, systems, self.damping * at.mu_factor, poll)
@@ -78,18 +72,15 @@ class ImplicitStepper(Stepping):
         taken = self.integrator.take(before, end, solve)
         checks = self._checks(state, taken)
         new = self._state_after(state, solve, taken, checks)
-        metrics = self._metrics(before_step, new, solve, taken, checks[-1])
+        metrics = self._metrics(state, new, solve, taken, checks[-1])
         return Accepted(new, metrics, sorted(set(systems.warnings)), [])
 
     def method(self, state: State) -> str:
         """The name of the method that solves the linear systems of the next corrections."""
-        return "pcg" if self._by_cg(state) else "primal"
-
-    def _by_cg(self, state: State) -> bool:
-        return self.iterative is not None and state.rank > 0
+        return "pcg" if self.iterative is not None and state.rank else "primal"
 
     def _systems(self, state: State, at: Discretisation) -> DirectSystems:
-        if self.iterative is None or not self._by_cg(state):
+        if self.iterative is None or state.rank == 0:
             return DirectSystems(self.programs)
         return IterativeSystems(self.iterative, at.key, last_step(state), direct=self.direct is not None)
 
@@ -144,7 +135,7 @@ class ImplicitStepper(Stepping):
             "cg_iterations": systems.iterations,
             "cg_wasted": systems.wasted,
             "cg_residual": systems.worst,
-            "evaluations": new.evaluations - state.evaluations,
+            "evaluations": taken.evaluations,
             "rank": systems.rank or None,
             "mu": np.nan,  # the damping of a correction is relative to the trace of A^T W A, and not of M
             "trace": np.nan,

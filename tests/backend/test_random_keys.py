@@ -44,7 +44,7 @@ def every_key(count: int):
         yield derive(pilot)
     points = each(keys.step_points_key, run)
     sketches = each(keys.step_sketch_key, run)
-    for derive in (keys.step_check_key, keys.evaluation_key, keys.start_points_key):
+    for derive in (keys.step_check_key, keys.evaluation_key):
         yield from each(derive, run)
     yield keys.start_evaluation_key(run)
     candidates = each(keys.residual_points_key, run)

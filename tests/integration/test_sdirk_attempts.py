@@ -35,7 +35,7 @@ class Solve:
 
     def __init__(self, misfit=0.0, most=np.inf):
         self.misfit, self.most, self.random = misfit, most, np.random.default_rng(0)
-        self.points, self.failure, self.evaluations = None, None, 0
+        self.points, self.failure, self.evaluations, self.cut_short = None, None, 0, False
 
     def solve(self, guesses, equation, tolerance):
         self.evaluations += 1
