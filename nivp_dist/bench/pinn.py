@@ -28,8 +28,9 @@ import numpy as np
 from nivp_dist.network.embedding import frequencies_of
 from nivp_dist.network.field import number_of_gaussians
 from nivp_dist.network.network import Network, build_network
+from nivp_dist.problems.axes import Open
 from nivp_dist.problems.base import Problem
-from nivp_dist.problems.domains import Axes, Open
+from nivp_dist.problems.domains import Axes
 from nivp_dist.settings.model import NetworkSettings
 
 

@@ -9,7 +9,8 @@ from typing import cast
 import jax.numpy as jnp
 import numpy as np
 
-from nivp_dist.problems.domains import Axis, Domain, columns
+from nivp_dist.problems.axes import Axis
+from nivp_dist.problems.domains import Domain, columns
 
 
 def factors(domain: Domain, xi) -> list:

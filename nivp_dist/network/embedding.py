@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist.errors import InputError
-from nivp_dist.problems.domains import Axis, Domain, columns
+from nivp_dist.problems.axes import Axis
+from nivp_dist.problems.domains import Domain, columns
 from nivp_dist.settings.model import NetworkSettings
 
 MIRRORED = {"both": (-1, 1), "lower": (-1,), "upper": (1,)}  # kinds of features -> the ends where they have no slope

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist.network.network import Network, restrict
-from nivp_dist.problems.domains import Axis, Domain
+from nivp_dist.problems.axes import Axis
+from nivp_dist.problems.domains import Domain
 
 POINTS = 4  # of each check
 NOISE = 0.1  # added to random parameters: biases are zero at first, which hides mistakes

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nivp_dist.problems.axes import Axis
 from nivp_dist.problems.base import Problem
-from nivp_dist.problems.domains import Axis
 
 MOST_AXES = 4  # a value of l with data on k axes takes 3^k - 1 values of the data, and more with slopes
 ROUNDING = 1e-14  # coefficients of polynomials below this, relative to the largest, are zero

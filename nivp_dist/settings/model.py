@@ -278,9 +278,8 @@ class Config(Section):
     """A whole configuration: the sections above, and the keys that stand before them in a file."""
 
     problem: ProblemSettings
-    # Relative L2 error to aim at. solver.mu, integrator.rtol, integrator.method, fit.target, fit.stop_at,
-    # fit.line_search and restart.bound follow from it where they are not set (nivp_dist/settings/rules.py). It is an
-    # aim, not a bound.
+    # Relative L2 error to aim at, no bound. solver.mu, integrator.rtol, integrator.method, fit.target, fit.stop_at,
+    # fit.line_search and restart.bound follow from it where they are not set (nivp_dist/settings/rules.py).
     accuracy: float | None = Field(default=None, gt=0.0, lt=1.0)
     network: NetworkSettings = NetworkSettings()
     sampling: SamplingSettings = SamplingSettings()
