@@ -80,7 +80,8 @@ def test_first_steps_a_save_and_a_resume_with_a_hundred_thousand_parameters(proc
     for later in saved[-2:]:  # after the second step, and at the end
         shutil.rmtree(later)
     measured("resume", left.directory)
-    assert [message for kind, message in left.events if kind == "resume"] == ["resumed at t = 0.0001, step 1"]
+    (resumed,) = (message for kind, message in left.events if kind == "resume")
+    assert resumed.startswith("resumed at t = 0.0001, step 1;")  # and the output at the end is computed again
     same(left, whole)
     for peaks in (processes.folder / "peak-0", processes.folder / "peak-1"):
         assert max(map(int, peaks.read_text().split())) * 1024 < MOST_MEMORY
