@@ -88,7 +88,6 @@ def accuracy(names, output, markdown, list_, seeds):
 @click.option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
-    default=10.0,
     metavar="M",
     help="Wall time after which a run is stopped. Default: 10.",
 )
@@ -103,7 +102,7 @@ def held(names, accuracies, seeds, minutes, output, markdown):
     from nivp_dist.bench import held
 
     asked = tuple(dict.fromkeys(accuracies)) or held.ACCURACIES
-    sheet = held.run(names, output, click.echo, asked, minutes, seeds)
+    sheet = held.run(names, output, click.echo, asked, minutes or held.MINUTES, seeds)
     for line in held.markdown(sheet) if markdown else held.lines(sheet):
         click.echo(line)
 
