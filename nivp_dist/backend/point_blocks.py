@@ -18,9 +18,6 @@ from nivp_dist.backend.fixed_order import map_parts, sum_over_parts
 # Of the intermediate results of a function of points on one device. Larger blocks are not faster: a GPU is busy with a
 # hundredth of it. The shipped configurations for a core stay below it, in one block.
 MOST_BYTES = 2**32
-# Points in a block are a multiple of this where the bound allows it. XLA (jax 0.10.2) finds no tiles for products of
-# some odd numbers of rows on a GPU: a right-hand side at 10,923 points in 50 dimensions does not compile.
-EVEN = 128
 
 
 def in_blocks(function: Callable, *arrays, at_most: int = 0):
@@ -60,9 +57,7 @@ def _block_size(function: Callable, arrays, at_most: int) -> int:
     """Points in a block, of n: as few blocks as memory and `at_most` allow, all of one size."""
     n = len(arrays[0])
     count = max(1, -(-peak_bytes(function, *arrays) // MOST_BYTES), -(-n // at_most) if at_most else 1)
-    size = -(-n // min(count, n))
-    even = -(-size // EVEN) * EVEN
-    return size if size == n or even > (at_most or n) else even
+    return -(-n // min(count, n))
 
 
 def peak_bytes(function: Callable, *arrays) -> int:

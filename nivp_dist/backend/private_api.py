@@ -122,11 +122,11 @@ def write_whole_cache_entries(failed: Callable[[OSError], object]) -> None:
     given_up = False
 
     @functools.wraps(put)
-    def put_whole(cache, key, value):
+    def put_whole(self, key: str, value: bytes) -> None:
         nonlocal given_up
-        if cache.eviction_enabled or "://" in str(cache.path):  # bounded by JAX's own setting, or in no file system
-            return put(cache, key, value)
-        entry = Path(cache.path) / f"{key}{CACHE_ENTRY}"
+        if self.eviction_enabled or "://" in str(self.path):  # bounded by JAX's own setting, or in no file system
+            return put(self, key, value)
+        entry = Path(self.path) / f"{key}{CACHE_ENTRY}"
         if given_up or entry.exists():
             return None
         unfinished = entry.with_name(f"{key}-{os.getpid()}{UNFINISHED_ENTRY}")

@@ -35,6 +35,8 @@ from nivp_dist.settings.automatic import number_of_points, with_points
 from nivp_dist.settings.model import Config
 
 MOST_TRIPS = 64  # of a loop of known length: each trip starts kernels, and many short ones leave a GPU idle
+# Products by cuBLAS. Those of Triton do not compile for the rhs of fokker_planck_production_50d (jax 0.10.2).
+WITHOUT_TRITON = "--xla_gpu_enable_triton_gemm=false"
 # What XLA may call: products, factorisations and sorting of NVIDIA's libraries, and Triton.
 KNOWN_CALLS = (
     "__cublas",
@@ -134,7 +136,7 @@ def lines(report: Report) -> list[str]:
 
 def _problems(program: Program, memory: int) -> Iterator[str]:
     if program.failure:
-        yield f"{program.name}: XLA cannot compile it ({program.failure}): try another sampling.points or network.width"
+        yield f"{program.name}: XLA cannot compile it ({program.failure}): try XLA_FLAGS={WITHOUT_TRITON}"
     if program.memory > memory:
         mend = "more GPUs, a smaller sampling.chunk, or solver.shard_vectors"
         free = f"of the {size_text(memory)} that a GPU has beside whole vectors of p numbers"

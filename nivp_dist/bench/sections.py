@@ -1,5 +1,6 @@
 """The sections of `nivp bench speed`: each measures its lines, writes them as a table, and returns them for JSON."""
 
+import itertools
 import statistics
 from collections.abc import Callable
 from typing import NamedTuple
@@ -165,12 +166,13 @@ def _end_to_end(options: Options) -> dict:
 
 def _scaling(options: Options) -> dict:
     found = {}
-    for kind in ("strong", "weak"):
-        found[kind] = scaling.measure(kind, scaling.QUICK if options.quick else scaling.FULL)
-        options.write(f"{kind} scaling of a velocity")
+    for what, kind in itertools.product(("velocity", "step"), ("strong", "weak")):
+        size = (scaling.QUICK if options.quick else scaling.FULL)[what]
+        found[f"{kind}_{what}"] = lines = scaling.measure(kind, what, size)
+        options.write(f"{kind} scaling of a {what}; 0 devices: processes that are not connected")
         columns = ("processes", "devices each", "cores", "n", "time", "speed-up", "efficiency")
         table = Table(columns, options.write)
-        for line in found[kind]:
+        for line in lines:
             facts = (line[name] for name in ("processes", "devices", "cores", "n"))
             table.row(*facts, time_text(line["seconds"]), ratio_text(line["speedup"]), f"{line['efficiency']:.0%}")
     return found | {f"growth_{what}": _growth(options, what) for what in ("p", "n")}

@@ -31,7 +31,7 @@ def enable(settings: ClusterSettings, topology: Topology, warn: Callable[[str], 
     private_api.write_whole_cache_entries(
         lambda error: warn(f"programs that are compiled from here on are not kept: {error.strerror}; {MEND}")
     )
-    wanted, present = settings.compilation_cache, jax.config.jax_compilation_cache_dir
+    wanted, present = settings.compilation_cache, jax.config.values["jax_compilation_cache_dir"]
     if wanted == "off" or (present and present != _folder_in_use):
         return
     try:

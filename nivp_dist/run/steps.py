@@ -227,6 +227,7 @@ def _describe(thetas, velocities, weights, stages, scalars, check):
         thetas: (p,), after the step and before it. velocities: (p,), at its start and before that. stages: (p,) each.
         weights: of the points. scalars: mu and the trace. check: packed.
     """
-    single, motion = single_numbers(thetas[0], *velocities, weights), jnp.linalg.norm(thetas[0] - thetas[1])
-    stacked = jnp.stack(stages)
-    return jnp.concatenate([check, pack((*single, *scalars, motion)), (stacked @ stacked.T).reshape(-1)])
+    (after, before), stacked = thetas, jnp.stack(stages)
+    single = single_numbers(after, velocities[0], velocities[1], weights)
+    numbers = pack((*single, *scalars, jnp.linalg.norm(after - before)))
+    return jnp.concatenate([check, numbers, (stacked @ stacked.T).reshape(-1)])

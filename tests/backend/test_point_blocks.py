@@ -44,15 +44,6 @@ def test_values_in_blocks_are_those_at_once(monkeypatch, at_most, most_bytes, tr
     jax.tree.map(np.testing.assert_array_equal, blocked(x, y), both(x, y))
 
 
-def test_blocks_are_of_an_even_number_of_points(monkeypatch):
-    """Three blocks of 384 of a thousand points, and not of 334; the last one is filled up."""
-    monkeypatch.setattr(point_blocks, "MOST_BYTES", 3000)
-    x = np.arange(1000.0)[:, None]
-    program = jax.make_jaxpr(lambda x: in_blocks(jnp.sin, x))(x)
-    assert "f64[3,384,1]" in str(program)
-    np.testing.assert_array_equal(in_blocks(jnp.sin, jnp.asarray(x)), jnp.sin(x))
-
-
 def test_a_sum_in_blocks_counts_every_point_once():
     random = np.random.default_rng(1)
     weights, x = random.uniform(size=11), random.standard_normal((11, 3))

@@ -122,7 +122,7 @@ def test_a_program_that_xla_cannot_compile_is_a_problem():
     program = compile_check._compiled("velocity", Broken())
     assert compile_check.line(program) == "velocity: not compiled"
     (problem,) = compile_check._problems(program, 10**9)
-    assert problem.startswith("velocity: XLA cannot compile it (INTERNAL: no tiles): try another sampling.points")
+    assert problem.startswith("velocity: XLA cannot compile it (INTERNAL: no tiles): try XLA_FLAGS=--xla_gpu")
 
 
 @pytest.mark.parametrize(

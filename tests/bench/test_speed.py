@@ -13,6 +13,7 @@ from nivp_dist.bench import (
     fit,
     growth,
     laplacian,
+    machine,
     precision,
     products,
     roofline,
@@ -141,23 +142,32 @@ def test_the_memory_of_a_product_agrees_with_its_formula(width, n, chunk):
 
 
 def test_the_section_scaling_computes_efficiencies_and_growth(tiny, tmp_path, monkeypatch):
-    def run(layout, cores, n, size):  # the time is proportional to the points of a device
+    def run(layout, cores, n, size, what):  # the time is proportional to the points of a device
         return {"seconds": [1e-3 * n / layout.parts] * 2}
 
+    def run_apart(cores, n, size, what):  # the memory that they share costs a quarter more
+        return {"seconds": [1.25e-3 * n] * 2}
+
     monkeypatch.setattr(scaling, "run", run)
+    monkeypatch.setattr(scaling, "run_apart", run_apart)
+    monkeypatch.setattr(machine, "cores", lambda: [0, 1])
     found = measured("scaling", tmp_path)
-    assert [line["processes"] * line["devices"] for line in found["strong"]] == [1, 2, 4, 2]
-    assert all(line["efficiency"] == pytest.approx(1.0) for line in found["strong"] + found["weak"])
+    for what in ("velocity", "step"):
+        strong, (*weak, apart) = found[f"strong_{what}"], found[f"weak_{what}"]
+        assert [line["processes"] * line["devices"] for line in strong] == [1, 2, 4, 2]
+        assert all(line["efficiency"] == pytest.approx(1.0) for line in strong + weak)
+        assert apart["efficiency"] == pytest.approx(0.8) and apart["devices"] == 0 and apart["processes"] == 2
     for what in ("p", "n"):
         assert math.isfinite(found[f"growth_{what}"]["slope"])
         assert all(line["bytes"] > 0 for line in found[f"growth_{what}"]["lines"])
 
 
-def test_the_worker_measures_a_velocity_in_two_processes(monkeypatch):
+@pytest.mark.parametrize("what", ["velocity", "step"])
+def test_the_worker_measures_in_two_processes(monkeypatch, what):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     size = scaling.Size(200, 100, 4, 2, 4, 3, 2, 1, 1)
-    found = scaling.run(scaling.Layout(2, 1, 2), [0], 200, size)
-    assert found["iterations"] == 3
+    found = scaling.run(scaling.Layout(2, 1, 2), [0], 200, size, what)
+    assert found["iterations"] == 3 if what == "velocity" else found["iterations"] > 6  # one and more a velocity
     assert len(found["seconds"]) == 2
     assert min(found["seconds"]) > 0
 
@@ -165,7 +175,7 @@ def test_the_worker_measures_a_velocity_in_two_processes(monkeypatch):
 def test_a_worker_that_fails_is_an_error_with_its_last_line():
     size = scaling.Size(200, 100, 0, 2, 4, 3, 2, 1, 1)  # a width of 0 is invalid
     with pytest.raises(RunFailed, match="1 processes of 1 devices failed: "):
-        scaling.run(scaling.Layout(1, 1, 1), [0], 200, size)
+        scaling.run(scaling.Layout(1, 1, 1), [0], 200, size, "velocity")
 
 
 def test_ratios_are_medians_over_the_rounds():

@@ -21,7 +21,7 @@ def enabled(monkeypatch, tmp_path):
     monkeypatch.setattr("nivp_dist.backend.private_api.delete_unreadable_cache_entries", lambda: None)
     monkeypatch.setattr("nivp_dist.backend.private_api.write_whole_cache_entries", lambda failed: None)
     monkeypatch.setattr(compilation_cache, "_folder_in_use", "")
-    present = jax.config.jax_compilation_cache_dir
+    present = jax.config.values["jax_compilation_cache_dir"]
     jax.config.update("jax_compilation_cache_dir", None)
 
     def enabled(setting, processes=1, index=0):

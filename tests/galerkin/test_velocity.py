@@ -377,17 +377,29 @@ def equations(jaxpr):
                     yield from equations(part)
 
 
-@pytest.mark.parametrize("method, of_the_preconditioner", [("pcg", 0), ("dual_pcg", 2)])
-def test_with_float32_no_iteration_branches_or_multiplies_by_j_in_float64(method, of_the_preconditioner):
-    """The measured residuals, which do the latter, are outside of the loop of the iterations."""
+def traced_velocity(method, change=lambda galerkin, shared: shared, **solver):
+    """The program of a velocity, traced without arrays. change: of the regularisation that it is given."""
     network = build_network(NetworkSettings(width=6, depth=1), Drifted())
     discretisation = Discretisation(network, Drifted(), SamplingSettings(points=POINTS), make_mesh(1))
-    galerkin = Galerkin(discretisation, SolverSettings(method=method, precision="float32"))
+    galerkin = Galerkin(discretisation, SolverSettings(method=method, **solver))
     theta, *points = (jax.ShapeDtypeStruct(shape, "float64") for shape in ((network.size,), (POINTS, 2), (POINTS,)))
     points = Points(points[0], points[1], points[1])
     shared = jax.eval_shape(galerkin.preparation(RANK), theta, points, jax.random.key(5))
-    guess = points.weights if method == "dual_pcg" else theta
-    traced = jax.make_jaxpr(galerkin.velocity)(theta, TIME, points, shared, guess).jaxpr
+    shared, guess = change(galerkin, shared), points.weights if method == "dual_pcg" else theta
+    return jax.make_jaxpr(galerkin.velocity)(theta, TIME, points, shared, guess).jaxpr
+
+
+def test_velocities_that_share_mu_and_an_approximation_share_its_cholesky_factor():
+    with_mu = lambda galerkin, shared: jax.eval_shape(galerkin.with_mu, shared, shared.mu)  # noqa: E731
+    for change, factors in ((lambda galerkin, shared: shared, 1), (with_mu, 0)):
+        traced = traced_velocity("dual_pcg", change)
+        assert [each.primitive.name for each in equations(traced)].count("cholesky") == factors
+
+
+@pytest.mark.parametrize("method, of_the_preconditioner", [("pcg", 0), ("dual_pcg", 2)])
+def test_with_float32_no_iteration_branches_or_multiplies_by_j_in_float64(method, of_the_preconditioner):
+    """The measured residuals, which do the latter, are outside of the loop of the iterations."""
+    traced = traced_velocity(method, precision="float32")
 
     def loops(jaxpr):
         found = [each.params["body_jaxpr"].jaxpr for each in equations(jaxpr) if each.primitive.name == "while"]

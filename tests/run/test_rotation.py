@@ -40,7 +40,7 @@ def test_a_quarter_of_a_turn_with_the_accuracy_asked_for(tmp_path):
         "devices": 1,
         "network": {"width": 8, "depth": 2, "frequencies": 3},
         "fit": {"points": 1000},
-        "integrator": {"t_end": 0.25},
+        "integrator": {"t_end": 0.25, "method": "cash_karp"},
         "output": {"evaluation_points": 4000, "plots": False},
     }
     run = solve(config, problem=Rotation(), directory=tmp_path / "run", quiet=True)

@@ -114,7 +114,7 @@ def test_what_a_run_directory_holds(done):
         and summary["points"] == 200
         and summary["wall_seconds"] > summary["compile_seconds"] > 0
     )
-    of_a_density = {"relative_l2_normalised", "log_rms", "invariants"}
+    of_a_density = {"relative_l2_normalised", "relative_l2_unweighted", "log_rms", "kl", "invariants"}
     keys = {"t", "relative_l2", "compared_outputs", "estimate"} | of_a_density
     assert [set(error) for error in summary["errors"]] == 3 * [keys]
     config = read_config(directory / "config.toml")
