@@ -42,13 +42,13 @@ def programs_are_made_once():
     takes longer than the run. Those in processes of their own make them again, and are held against these."""
     made, make = {}, controller.Simulation
 
-    def shared(config, problem):
+    def shared(config, problem, *note):
         # Not where a run is and keeps its copy of the problem's file, but what that says.
         apart = {"output": {"directory"}, "problem": {"file"}, "checkpoint": True, "cluster": True, "callbacks": True}
         settings = config.model_dump(mode="json", exclude=apart)
         key = json.dumps(settings, sort_keys=True), repr(problem), inspect.getsource(type(problem))
         if key not in made:
-            made[key] = make(config, problem)
+            made[key] = make(config, problem, *note)
         return made[key]
 
     with pytest.MonkeyPatch.context() as patch:
