@@ -68,6 +68,7 @@ def measured(processes):
     return measured
 
 
+@pytest.mark.timeout(900)  # 30 s of two idle cores, and 270 s were seen on two that twenty processes shared
 def test_first_steps_a_save_and_a_resume_with_a_hundred_thousand_parameters(processes, measured, same):
     """Within 8 GiB for each process. A resume from the checkpoint after the first step gives the same bits."""
     whole = processes.Ran(processes.new())
