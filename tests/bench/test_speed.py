@@ -162,11 +162,11 @@ def test_the_section_scaling_computes_efficiencies_and_growth(tiny, tmp_path, mo
         assert all(line["bytes"] > 0 for line in found[f"growth_{what}"]["lines"])
 
 
-@pytest.mark.parametrize("what", ["velocity", "step"])
-def test_the_worker_measures_in_two_processes(monkeypatch, what):
+@pytest.mark.parametrize(("what", "processes"), [("velocity", 2), ("step", 1)])
+def test_the_worker_measures(monkeypatch, what, processes):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     size = scaling.Size(200, 100, 4, 2, 4, 3, 2, 1, 1)
-    found = scaling.run(scaling.Layout(2, 1, 2), [0], 200, size, what)
+    found = scaling.run(scaling.Layout(processes, 1, processes), [0], 200, size, what)
     assert found["iterations"] == 3 if what == "velocity" else found["iterations"] > 6  # one and more a velocity
     assert len(found["seconds"]) == 2
     assert min(found["seconds"]) > 0
