@@ -119,7 +119,9 @@ class Network:
             linear, quadratic = precision @ mu, -jnp.where(rows == columns, 0.5, 1.0) * precision[rows, columns]
             constant = -0.5 * (mu @ linear + jnp.linalg.slogdet(2 * jnp.pi * covariances[k])[1]) + jnp.log(masses[k])
             form = jnp.concatenate([linear, quadratic, constant[None]])
-            theta = theta.at[layer.start : layer.stop].set(form)
+            # Of a fit that has the time derivative as more outputs, the first one is log u.
+            weights = jnp.zeros((layer.rows, layer.columns)).at[:, 0].set(form)
+            theta = theta.at[layer.start : layer.stop].set(weights.reshape(-1))
         return theta
 
     def frames(self, theta, x, weights, axis: str) -> tuple[Frame, ...]:

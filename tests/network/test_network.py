@@ -252,6 +252,20 @@ def test_a_log_density_initialised_near_gaussians_is_their_mixture(count):
     np.testing.assert_allclose(evaluate(network, theta, x)[:, 0], expected, rtol=1e-9)
 
 
+def test_with_more_outputs_the_first_one_is_the_log_density():
+    """As in a fit of log u together with its time derivative."""
+    network, _ = network_of(WholeSpace(2), outputs=2, density=True)
+    mean, covariance = np.array([[1.0, -0.5]]), np.diag([0.5, 2.0])[None]
+    theta = np.array(network.initialise_near(jax.random.key(2), np.ones(1), mean, covariance))
+    for layer in network.layers:
+        if layer.path[-1] == "head" or layer.path[-1].startswith("head"):
+            theta[layer.start : layer.stop] = 0.0
+    x = RANDOM.standard_normal((20, 2))
+    field = np.asarray(network.field(theta, x))
+    expected = scipy.stats.multivariate_normal(mean[0], covariance[0]).logpdf(x)
+    np.testing.assert_allclose(field, np.stack([expected, 0 * expected], -1), rtol=1e-9, atol=1e-12)
+
+
 def test_several_gaussians_need_a_field_log_u():
     with pytest.raises(InputError, match="network.gaussians = 2 needs a field log u"):
         network_of(Box(2), gaussians=2)
