@@ -399,6 +399,7 @@ def test_the_example_of_every_help_text_runs(name, calls, capsys, monkeypatch, t
     monkeypatch.setattr("nivp_dist.studies.family.evolve", finished)
     monkeypatch.setattr("nivp_dist.bench.score_sheet.lines", lambda sheet: [])
     monkeypatch.setattr("nivp_dist.bench.faults.table.run", lambda *arguments: True)
+    monkeypatch.setattr("nivp_dist.studies.measurements.take", lambda *arguments: {})
     words = shlex.split(EXAMPLES[name].removeprefix("Example: "))
     assert " ".join(words).startswith(name)
     assert cli.main(words[1:]) == 0, capsys.readouterr().err
