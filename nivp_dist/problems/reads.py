@@ -3,6 +3,7 @@
 
 import functools
 import os
+import re
 import sys
 import sysconfig
 from pathlib import Path
@@ -51,7 +52,9 @@ def _notice(event: str, arguments: tuple) -> None:
 
 
 def _is_compiled(path: str) -> bool:
-    """Whether a file lies in the folder of jax's compiled programs."""
+    """Whether a file is one of jax's compiled programs, by its folder or, where jax has had another one, its name."""
+    if re.search(r"-[0-9a-f]{64}-(cache|atime)$", path):
+        return True
     jax = sys.modules.get("jax")
     folder = jax.config.jax_compilation_cache_dir if jax is not None else None
     return bool(folder) and path.startswith(os.path.abspath(folder) + os.sep)

@@ -209,7 +209,13 @@ def test_a_continued_fit_gives_the_same_bits(box):
 def test_rounds_are_the_same_on_every_number_of_devices(setting, box, devices):
     case = box if devices == 1 else setting(devices=devices)
     target = lambda _, x: jnp.sin(3 * x) * jnp.prod(1 - x**2, -1, keepdims=True)  # noqa: E731
-    options = {"method": "adam_then_gauss_newton", "steps": 100, "iterations": 1, "points": 101}  # an odd number
+    options = {
+        "method": "adam_then_gauss_newton",
+        "steps": 100,
+        "iterations": 1,
+        "points": 101,
+        "order": 1,
+    }  # an odd number
     fits = [run(each.fitter(target, **options), each.theta, each.density) for each in (box, case)]
     assert len(fits[0]) == len(fits[1]) == 5
     # A checkpoint is written by one process, which must have all of every array.

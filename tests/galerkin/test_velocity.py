@@ -503,7 +503,7 @@ def test_corrections_for_several_dampings(wave, method):
     shared = galerkin.prepare(wave.theta, wave.points, jax.random.key(5), RANK)
     dampings = np.array([1e-5, 1e-3, 1e-1])
     misfit = np.random.default_rng(3).standard_normal((len(wave.points.x), 2))
-    misfit *= 1e-3  # so that the terms of higher order are neither zero nor the larger ones
+    misfit *= 0.03  # so that the terms of higher order are neither zero nor the larger ones
     curves = galerkin.corrections(3)(wave.theta, wave.points, jnp.asarray(misfit), shared, dampings)
     field = lambda theta: wave.network.field(theta, wave.points.x).reshape(-1)  # noqa: E731
     for curve, mu in zip(curves, dampings * np.trace(wave.m), strict=True):

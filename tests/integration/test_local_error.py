@@ -30,7 +30,7 @@ def pulse():
         network={"width": 10, "depth": 2, "frequencies": 3},
         sampling={"points": 600},
         solver={"method": "primal", "mu": 1e-11},
-        fit={"points": 600, "iterations": 25, "on_miss": "continue"},
+        fit={"points": 600, "iterations": 25, "on_miss": "continue", "order": 1},
         devices=1,
     )
     simulation = Simulation(config, Wave(**PULSE))

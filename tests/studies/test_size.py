@@ -57,5 +57,5 @@ def test_one_size_is_measured(tmp_path):
     (case, *_) = size.cases(True)
     record = case.measure(tmp_path)
     assert record["failure"] is None and record["steps"] > 0 and record["method"] == "primal"
-    assert 1e-6 < record["fit"] < 0.3 and record["error"] < 2 * record["fit"]
+    assert 0 < record["fit"] < 1e-3 and 0 < record["error"] < 1e-3
     assert record["n"] == 2000 and record["effective_dimension"] <= record["p"]
