@@ -54,6 +54,7 @@ t_end = 0.1
 initial_step = 0.005
 max_step = 0.005
 [fit]
+order = 1
 points = 200
 iterations = 6
 target = 1e-1
