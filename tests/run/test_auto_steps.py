@@ -22,8 +22,7 @@ def test_a_stiff_run_becomes_implicit_and_resumes_after_that(runs, same, crash):
     implicit = [line["implicit"] for line in ran.metrics]
     first = implicit.index(1)
     assert WINDOW <= first <= 2 * WINDOW and all(implicit[first:])
-    end = ran.summary["errors"][-1]
-    assert end["relative_l2"] < 2e-3 and end["relative_l2"] < end["estimate"] < 2 * end["relative_l2"]
+    assert ran.summary["errors"][-1]["relative_l2"] < ran.summary["errors"][-1]["estimate"] < 2e-3
     (message,) = (message for kind, message in ran.events if kind == "finding")
     assert message.startswith("implicit steps (bdf) from here on")
     resumed = runs.resume(runs.begin(crash, ("step", first + 2), **STIFF, checkpoint__every_steps=1))
@@ -59,7 +58,7 @@ def evolved(t_end, method="auto", **parameters):
         sampling={"method": "uniform", "points": 80},
         solver={"method": "primal", "mu": 1e-10},
         integrator={"method": method, "rtol": 1e-4, "t_end": t_end},
-        fit={"points": 80, "iterations": 60, "target": 1e-4, "stop_at": 1e-6, "line_search": True},
+        fit={"points": 80, "iterations": 60, "target": 1e-4, "stop_at": 1e-6, "line_search": True, "order": 1},
         output={"spectrum_every": 0},
         devices=1,
     )

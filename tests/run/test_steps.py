@@ -511,8 +511,8 @@ def test_the_vectors_that_a_step_holds_are_those_that_are_counted(exact):
     p, before = exact.network.size, live_vectors(exact)
     counted, found = whole_vectors.count(settings(), p), []
     stepper = exact.stepper()
-    motion = stepper._motion
-    stepper._motion = lambda *arguments: (found.append(live_vectors(exact) - before), motion(*arguments))[1]
+    describe = stepper._describe
+    stepper._describe = lambda *arguments: (found.append(live_vectors(exact) - before), describe(*arguments))[1]
     stepper.step(exact.state, lambda: found.append(live_vectors(exact) - before))
     *at_velocities, at_end = (2 + number for number in found)  # with theta and velocity of the state
     assert max(at_velocities) == counted.beside_a_program + 2  # its arguments: theta of the stage and a guess
