@@ -20,6 +20,7 @@ from nivp_dist.formatting import count as count_of
 from nivp_dist.formatting import size as size_text
 from nivp_dist.galerkin.jacobian import largest_chunk
 from nivp_dist.galerkin.methods import ITERATIVE, decomposes
+from nivp_dist.galerkin.taylor import usable_order
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.step_points import StepPoints
 from nivp_dist.network.forms import with_gaussians
@@ -166,7 +167,7 @@ def _programs(config: Config, problem: Problem, network: Network, mesh: Mesh) ->
     yield _compiled("density", sampler.fit, density, points, values, sweeps=1)
     yield from _of_steps(galerkin, shapes, points)
     fits = solvers.of_fits(network, config.fit.points)
-    yield from _of_fits(fits, config.fit.order, shapes, shapes.points(config.fit.points))
+    yield from _of_fits(fits, usable_order(config.fit.order, network.dtype), shapes, shapes.points(config.fit.points))
 
 
 def _of_points(drawn: StepPoints, shapes: "_Shapes", n: int) -> Iterator[Program]:

@@ -24,6 +24,7 @@ from nivp_dist.fitting.head import HeadTuning
 from nivp_dist.fitting.optimiser import OptimiserSteps
 from nivp_dist.fitting.stages import DONE, GAUSS_NEWTON, OPTIMISER, TRIAL, Stages
 from nivp_dist.galerkin.methods import dual_pcg_suits_fit, fit_rank
+from nivp_dist.galerkin.taylor import usable_order
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.points.points import error_weights
 from nivp_dist.settings.fits import FitSettings
@@ -160,8 +161,7 @@ class Fitter:
     def _gauss_newton(self, state, points, misfit, key):
         """The curves (c, order, p) of several dampings, the damping of each candidate, and the lengths to try."""
         dampings = np.clip(float(state.damping) * np.array(DAMPING_FACTORS), SMALLEST_DAMPING, LARGEST_DAMPING)
-        # Differences along a curve are lost in the rounding of float32.
-        order = self.settings.order if self.network.dtype == np.float64 else 1
+        order = usable_order(self.settings.order, self.network.dtype)
         galerkin, rank = self._solver(float(state.damping), order)
         # In the basis of the network: that of the points (``network.frames``) does not help a fit. Measured for a
         # mixture in three dimensions after 60 rounds: 5.0e-3 in the frame of the points, 2.3e-3 without it.

@@ -87,18 +87,18 @@ class LinearSolver:
             return self._pcg(operators, f, regularisation, guess)
         if method == "dual_pcg":
             return self._dual_pcg(operators, f, weights, regularisation, guess)
-        v = self._direct(method, operators, weights)(regularisation.mu)(f)
+        v = self._direct(method, operators, f, weights)(regularisation.mu)(f)
         code = jnp.where(jnp.all(jnp.isfinite(v)), pcg.CONVERGED, pcg.BROKEN)
         return Solved(v, v, jnp.zeros((), jnp.int64), jnp.zeros(()), code)
 
-    def at_dampings(self, operators, weights, regularisation) -> Callable[[Any], Callable]:
-        """mu -> (f (n, m) -> v (p,)), for many mu and many right-hand sides.
+    def at_dampings(self, operators, first, weights, regularisation) -> Callable[[Any], Callable]:
+        """mu -> (f (n, m) -> v (p,)), for many mu and many right-hand sides, of which `first` (n, m) is one.
 
         A direct solve forms its matrix once for all, and factorises it once for each mu.
         """
         method = self.method_for(len(weights) * self.devices)
         if method in ("primal", "dual"):
-            return self._direct(method, operators, weights)
+            return self._direct(method, operators, first, weights)
 
         def solve(regularisation, f):
             zero = jnp.zeros(f.size) + 0 * f.reshape(-1) if method == "dual_pcg" else jnp.zeros(self.network.size)
@@ -158,16 +158,18 @@ class LinearSolver:
 
     # Direct solves --------------------------------------------------------------------------------
 
-    def _direct(self, method, operators, weights):
+    def _direct(self, method, operators, first, weights):
         """mu -> (f -> v) by one of two matrices, which is formed once for all mu, and factorised once for each."""
         if method == "dual":
             return self._dual(operators, weights)
         exact, operator = operators
-        matrix = operator.assemble(sum_over_devices(operator.matrix_parts()))
+        # One all-reduce carries the parts of the matrix and the first right-hand side.
+        parts, b = sum_over_devices((operator.matrix_parts(), exact.transpose(first)))
+        matrix = operator.assemble(parts)
 
         def factored(mu):
             solve = direct.factored(matrix, mu)
-            return lambda f: solve(sum_over_devices(exact.transpose(f)))
+            return lambda f: solve(b if f is first else sum_over_devices(exact.transpose(f)))
 
         return factored
 

@@ -48,6 +48,11 @@ def coefficient(function: Callable, theta, terms: Sequence):
     return jnp.tensordot(jnp.asarray(weights / SPACING), values, 1)
 
 
+def usable_order(order: int, dtype) -> int:
+    """The order of corrections for a network of that dtype: differences are lost in the rounding of float32."""
+    return order if np.dtype(dtype) == np.float64 else 1
+
+
 def central_differences(k: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights (k + 1,) with sum_j weights_j g(nodes_j) = g^(k)(0) / k! + O(h^2), for nodes in units of h."""
     half = (k + 1) // 2

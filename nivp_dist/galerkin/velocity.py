@@ -244,10 +244,8 @@ class Galerkin:
 
     def _curves(self, theta, points, misfit, regularisation, dampings, *, order):
         it, basis = self.discretisation, regularisation.basis
-        at_damping = self.linear_solver.at_dampings(
-            self.operators(theta, points, basis), points.weights, regularisation
-        )
-
+        operators = self.operators(theta, points, basis)
+        at_damping = self.linear_solver.at_dampings(operators, misfit, points.weights, regularisation)
         field = lambda theta: it.field(theta, points.x)  # noqa: E731
 
         def one(mu):

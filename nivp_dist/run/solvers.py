@@ -6,6 +6,7 @@ from nivp_dist.backend.mesh import is_ordered
 from nivp_dist.errors import InputError
 from nivp_dist.galerkin.discretisation import Discretisation
 from nivp_dist.galerkin.methods import ITERATIVE, MATRIX_ENTRIES, direct_method, implicit_method
+from nivp_dist.galerkin.taylor import usable_order
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import Network
 from nivp_dist.problems.base import Problem
@@ -78,7 +79,11 @@ class Solvers:
 
     def _of_fits(self, network: Network, points: int, solver) -> Galerkin:
         sampling = self.config.sampling.model_copy(update={"points": points})
-        return Galerkin(Discretisation(network, self.problem, sampling, self.mesh), solver, self.config.fit.order)
+        return Galerkin(
+            Discretisation(network, self.problem, sampling, self.mesh),
+            solver,
+            usable_order(self.config.fit.order, network.dtype),
+        )
 
 
 def _unsupported(network: Network, problem: Problem) -> str | None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from nivp_dist.errors import InputError
 from nivp_dist.fitting.fit import DAMPING_FACTORS, LENGTHS
 from nivp_dist.formatting import size
+from nivp_dist.galerkin.taylor import usable_order
 from nivp_dist.integration.tableaus import TABLEAUS
 from nivp_dist.settings.automatic import explicit_pair
 from nivp_dist.settings.model import Config
@@ -26,7 +27,7 @@ class WholeVectors(NamedTuple):
         size: p.
         step: at the end of a step: theta before and after it, its error, a guess, the velocity of the step before, and
             the velocities of all stages twice, for their products.
-        fit: in a round of a fit, with its corrections and candidates.
+        fit: in a round of a fit, with its corrections, all terms of their curves, and its candidates.
         beside_a_program: while a program of a step runs, besides its arguments.
     """
 
@@ -54,11 +55,12 @@ def count(config: Config, parameters: int, earlier: int = 0) -> WholeVectors:
     integrator = config.integrator
     stages = 0 if integrator.implicit else len(TABLEAUS[explicit_pair(integrator)].b)
     fits = config.fit, config.restart.fits(config.fit)
+    order = max(usable_order(fit.order, config.network.dtype) for fit in fits)
     candidates = len(DAMPING_FACTORS) * (len(LENGTHS) if any(fit.line_search for fit in fits) else 1)
     return WholeVectors(
         parameters,
         step=5 + 2 * (stages + earlier),
-        fit=4 + len(DAMPING_FACTORS) + 2 * candidates,
+        fit=4 + order * len(DAMPING_FACTORS) + 2 * candidates,
         beside_a_program=1 + stages + earlier,
     )
 

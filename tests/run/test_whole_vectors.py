@@ -47,10 +47,13 @@ def test_a_velocity_and_a_sketch_of_a_hundred_million_parameters():
 @pytest.mark.parametrize(
     "settings, earlier, step, fit",
     [
-        ({}, 0, 17, 13),
-        ({"fit.line_search": "true"}, 0, 17, 31),
-        ({"integrator.method": "heun"}, 0, 9, 13),
-        ({"network.form": "direct", "sampling.method": "density", "integrator.method": "bdf"}, 4, 13, 13),
+        ({}, 0, 17, 25),
+        ({"fit.order": "1"}, 0, 17, 13),
+        ({"fit.line_search": "true"}, 0, 17, 43),
+        ({"fit.line_search": "true", "fit.order": "1"}, 0, 17, 31),
+        ({"fit.line_search": "true", "network.dtype": "float32"}, 0, 17, 31),
+        ({"integrator.method": "heun"}, 0, 9, 25),
+        ({"network.form": "direct", "sampling.method": "density", "integrator.method": "bdf"}, 4, 13, 25),
     ],
 )
 def test_how_many_vectors_are_whole(settings, earlier, step, fit):
