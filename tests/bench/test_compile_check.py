@@ -74,7 +74,7 @@ def test_a_whole_run(plugin):
     assert [program.name.split()[0].strip(",") for program in reported] == names
     text = compile_check.lines(report)
     assert text[0] == "8 x H200: p = 769, n = 3,000, method primal" and text[-1] == "no problem found"
-    assert text[1] == "every device holds 17 vectors of p numbers at once, 105 kB, as a whole"
+    assert text[1] == "every device holds 25 vectors of p numbers at once, 154 kB, as a whole"
     (velocity,) = (compile_check.line(program) for program in reported if program.name == "velocity")
     assert "sends 2 all-reduce of 2.04 MB" in velocity  # the symmetric parts of a matrix of 769^2 numbers
     assert all(program.memory < 1e9 for program in reported)

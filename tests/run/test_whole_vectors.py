@@ -72,17 +72,17 @@ def test_a_run_that_is_too_large_for_its_devices_is_refused_before_anything_is_c
     problem, said = registry.load(config.problem), []
     p = simulation.Simulation(config, problem, said.append).network.size
     assert said == []  # the memory of a CPU is not known
-    needed = 8 * 17 * p
+    needed = 8 * 25 * p
     memory(20 * needed)
     simulation.Simulation(config, problem, said.append)
     assert said == []
     memory(9 * needed)
     simulation.Simulation(config, problem, said.append)
     assert said == [
-        f"every device holds 17 vectors of p numbers at once, {size(needed)}, as a whole, and it has {size(9 * needed)}"
+        f"every device holds 25 vectors of p numbers at once, {size(needed)}, as a whole, and it has {size(9 * needed)}"
     ]
     memory(needed - 1)
     with pytest.raises(
-        InputError, match=f"^p = {p} is too large: every device holds 17 vectors .* lower network.width"
+        InputError, match=f"^p = {p} is too large: every device holds 25 vectors .* lower network.width"
     ):
         simulation.Simulation(config, problem)
