@@ -182,7 +182,7 @@ SESSION = {
     "sampling": {"points": 201, "redraw_every": 2},
     "solver": {"method": "primal"},
     "integrator": {"method": "bogacki_shampine", "rtol": 2e-6, "t_end": 0.3, "initial_step": 0.01},
-    "fit": {"points": 300, "iterations": 12, "target": 1e-3},
+    "fit": {"points": 300, "iterations": 12, "target": 1e-3, "order": 1},
     "output": {"times": [0.1], "evaluation_points": 2000, "plots": False},
     "seed": 1,
     "devices": 1,
