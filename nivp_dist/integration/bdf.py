@@ -48,17 +48,19 @@ class Multistep(NamedTuple):
 
     Attributes:
         steps: (LARGEST_ORDER,), the lengths of the last steps, the newest first.
-        misfits: (LARGEST_ORDER + 1,), of the present value and of those before it, of the equations that they solve:
-            relative to the solution.
+        fits: (LARGEST_ORDER + 1,), misfits of the fits that the present value and those before it are, relative to the
+            solution; zero for those that solve an equation.
         known: how many of these steps have been taken, and with them how many earlier values there are.
         order: of the next step. since: steps taken at that order.
+        misfit: of the last equation, relative to the solution.
     """
 
     steps: np.ndarray
-    misfits: np.ndarray
+    fits: np.ndarray
     known: int = 0
     order: int = 1
     since: int = 0
+    misfit: float = 0.0
 
     @staticmethod
     def begin() -> "Multistep":
@@ -67,16 +69,25 @@ class Multistep(NamedTuple):
 
     def after_step(self, h: float, misfit: float, taken: int, order: int) -> "Multistep":
         """After a step of length h at the order `taken` with that misfit; order: of the next step."""
-        steps, misfits = np.concatenate([[h], self.steps[:-1]]), np.concatenate([[misfit], self.misfits[:-1]])
+        steps, fits = np.concatenate([[h], self.steps[:-1]]), np.concatenate([[0.0], self.fits[:-1]])
         since = self.since + 1 if taken == self.order else 1
         since = since if order == taken else 0
-        return Multistep(steps, misfits, min(self.known + 1, LARGEST_ORDER), order, since)
+        return Multistep(steps, fits, min(self.known + 1, LARGEST_ORDER), order, since, misfit)
 
     def after_fit(self, misfit: float) -> "Multistep":
         """The present value is represented anew, with that misfit; the earlier ones stay as they are."""
-        misfits = self.misfits.copy()
-        misfits[0] = np.hypot(misfits[0], misfit)
-        return self._replace(misfits=misfits)
+        fits = self.fits.copy()
+        fits[0] = np.hypot(fits[0], misfit)
+        return self._replace(fits=fits)
+
+    def explained(self, predictor: Predictor) -> float:
+        """The error of a step that may come from misfits, which a shorter step would not make smaller.
+
+        The misfits of equations change little from step to step, so that extrapolation does not enlarge them; and an
+        error below what the step's own misfit adds to the solution is no reason for a shorter one. Those of fits have
+        nothing in common with each other, or with what the network can represent.
+        """
+        return predictor.weight * max(self.misfit, float(np.abs(predictor.earlier) @ self.fits))
 
     def times(self, h: float) -> np.ndarray:
         """d_j of the known values before a step of length h: (known + 1,)."""

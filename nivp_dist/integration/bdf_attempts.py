@@ -59,7 +59,8 @@ class BdfIntegrator(ImplicitIntegrator):
             distances = [float(self.programs.first_difference(theta, start.theta, start.t, h, points))]
         size = self._scale(size, theta, fitted.t, points, start) or 1.0
         errors = {each: one.weight * distance / size for (each, one), distance in zip(predictors.items(), distances)}
-        relative = {each: errors[each] / self._tolerated(one, multistep) for each, one in predictors.items()}
+        tolerated = {each: max(self.settings.rtol, multistep.explained(one)) for each, one in predictors.items()}
+        relative = {each: errors[each] / tolerated[each] for each in predictors}
         return Solved((fitted,), fitted.misfit / (change or 1.0), errors[order], relative)
 
     def _after_rejection(self, choice: Choice, errors: dict[int, float]) -> Choice:
@@ -78,10 +79,3 @@ class BdfIntegrator(ImplicitIntegrator):
             row[1:] = -each.earlier
         norms = self.programs.differences(jnp.concatenate([theta[None], thetas]), rows, points)
         return np.asarray(norms)[: len(formulas) + 1].tolist()
-
-    def _tolerated(self, predictor: bdf.Predictor, multistep: bdf.Multistep) -> float:
-        """The tolerance, or the part of the error that the misfits of earlier fields can cause, whichever is larger.
-
-        A shorter step would not make that part smaller, so that it is no reason to reject a step.
-        """
-        return max(self.settings.rtol, predictor.weight * float(np.abs(predictor.earlier) @ multistep.misfits))

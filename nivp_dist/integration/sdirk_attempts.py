@@ -42,9 +42,10 @@ class SdirkIntegrator(ImplicitIntegrator):
         thetas = self._stack([before.start.theta, *(stage.theta for stage in stages)])
         size, change, difference = self._norms(thetas, solve, stages[-1])
         size = self._scale(size, stages[-1].theta, stages[-1].t, solve.points, before.start) or 1.0
+        multistep = before.multistep
         # Fields with the misfit of the present one can cause a part of the difference that a shorter step would not
         # make smaller. A stage with a larger misfit was not solved well enough, which a shorter step may mend.
-        explained = float(np.abs(self.pair.error).sum() * before.multistep.misfits[0])
+        explained = float(np.abs(self.pair.error).sum() * np.hypot(multistep.misfit, multistep.fits[0]))
         tolerated = max(self.settings.rtol, EXPLAINED * explained)
         error = difference / size
         return Solved(stages, stages[-1].misfit / (change or 1.0), error, {self.pair.order: error / tolerated})

@@ -26,14 +26,18 @@ class Stiffness(NamedTuple):
     """The dominant eigenvalue lambda of d velocity / d theta, as the stages of a step of length h have it.
 
     Attributes:
-        h_rho: h |lambda|; 0 where theta rests. angle: of lambda in degrees, 180 on the negative real axis, 90 on the
-            imaginary one, less than 90 where the mode grows; NaN where theta rests. limit: the largest h |lambda| at
-            which the pair is stable at that angle (``stability_limit``).
+        h_rho: h |lambda|; 0 where theta rests, or nothing is known.
+        angle: of lambda in degrees, 180 on the negative real axis, 90 on the imaginary one, less than 90 where the mode
+            grows; NaN where h_rho is 0.
+        limit: the largest h |lambda| at which the pair is stable at that angle (``stability_limit``).
     """
 
     h_rho: float
     angle: float
     limit: float
+
+
+UNKNOWN = Stiffness(0.0, np.nan, np.inf)
 
 
 def stiffness(tableau: Tableau, products) -> Stiffness:
@@ -52,13 +56,15 @@ def stiffness(tableau: Tableau, products) -> Stiffness:
         products: (s, s), the scalar products of the velocities at the s stages.
     """
     products, a = np.asarray(products), _square(tableau)
+    if not np.isfinite(products).all():  # the velocities of a solution that has grown beyond measure
+        return UNKNOWN
     eigenvalues, vectors = np.linalg.eigh(products)
     velocities = np.sqrt(np.maximum(eigenvalues, 0.0))[:, None] * vectors.T  # columns with the same scalar products
     positions, differences = velocities @ a[1:].T, velocities[:, 1:] - velocities[:, :1]
     basis, sizes, turned = np.linalg.svd(positions, full_matrices=False)
     kept = sizes > LEAST_DIFFERENCE * sizes[0]
     if not kept.any():  # no stage has moved
-        return Stiffness(0.0, np.nan, np.inf)
+        return UNKNOWN
     projected = basis[:, kept].T @ differences @ turned[kept].T / sizes[kept]
     dominant = max(np.linalg.eigvals(projected), key=abs)
     angle = float(np.degrees(np.arctan2(abs(dominant.imag), dominant.real)))

@@ -23,7 +23,7 @@ PAYS = 1.5  # explicit over implicit work at which to go over. The return is at 
 LEAST_ANGLE_OF_BDF = 120.0  # degrees. All orders are stable from 107 on (Hairer and Wanner II, V.2).
 # Corrections of a step. The order, and the constant C, of the error C (h r)^(order + 1) of a step where the solution
 # changes at the relative rate r: of the formula of order 2 (ibid.), and of the difference of the pair.
-CORRECTIONS = {"bdf": 3.0, "sdirk": 8.0}
+CORRECTIONS = {"bdf": 2.0, "sdirk": 8.0}
 ERRORS = {"bdf": (2, 2 / 9), "sdirk": (2, 0.1)}
 # While steps are implicit, rho is measured every so many of them. It takes five velocities, and the corrections of
 # these steps as much work as 250 or more: 2 %.

@@ -124,6 +124,18 @@ def test_what_is_kept_of_the_steps():
     kept = kept.after_step(0.5, 1e-3, 1, 1).after_step(0.25, 2e-3, 1, 2)
     np.testing.assert_array_equal(kept.times(0.1), [0.1, 0.35, 0.85])
     assert (kept.known, kept.order, kept.since) == (2, 2, 0)
-    np.testing.assert_array_equal(kept.misfits[:2], [2e-3, 1e-3])
+    assert kept.misfit == 2e-3 and not kept.fits.any()
     assert kept.after_step(0.1, 0.0, 2, 2).since == 1
-    assert kept.after_fit(1e-2).misfits[0] == pytest.approx(np.hypot(2e-3, 1e-2))
+    fitted = kept.after_fit(1e-2).after_fit(1e-2).after_step(0.1, 1e-3, 2, 2)
+    np.testing.assert_allclose(fitted.fits[:3], [0.0, np.sqrt(2) * 1e-2, 0.0])
+
+
+def test_misfits_explain_no_more_of_an_error_than_they_add_to_the_solution():
+    """Those of equations are much alike, and extrapolation of order 4 would enlarge independent ones by 31."""
+    kept = bdf.Multistep.begin()
+    for _ in range(bdf.LARGEST_ORDER):
+        kept = kept.after_step(0.1, 1e-4, 1, 1)
+    predictor = bdf.predictor(kept.times(0.1), 4)
+    assert np.abs(predictor.earlier).sum() == pytest.approx(31.0)
+    assert kept.explained(predictor) == pytest.approx(predictor.weight * 1e-4)
+    assert kept.after_fit(1e-4).explained(predictor) == pytest.approx(predictor.weight * 5e-4)

@@ -86,6 +86,12 @@ def test_an_equation_at_rest_is_not_stiff():
 # A network that solves a heat equation --------------------------------------------------------------------------------
 
 
+def test_nothing_is_said_of_velocities_whose_scalar_products_overflow():
+    tableau = TABLEAUS["cash_karp"]
+    stages = len(tableau.b)
+    assert stiffness(tableau, np.full((stages, stages), np.inf)).h_rho == 0.0
+
+
 @pytest.fixture(scope="module")
 def diffusion():
     """velocity(theta), and a theta to start from; random parameters serve, because every theta has a velocity."""
