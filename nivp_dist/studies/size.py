@@ -177,7 +177,8 @@ def draw(records: Records, figure: Figure) -> None:
         left.loglog(sizes, [record["error"] for record in found], "o-", color=f"C{i}", label=name, markersize=4)
         left.loglog(sizes, [record["fit"] for record in found], ":", color=f"C{i}", linewidth=1)
         timed = [(record["p"], record["seconds_velocity"]) for record in found if record["seconds_velocity"]]
-        right.loglog(*zip(*timed), "o-", color=f"C{i}", label=name, markersize=4)
+        if timed:
+            right.loglog(*zip(*timed), "o-", color=f"C{i}", label=name, markersize=4)
     left.set(title="error (dotted: at t = 0)", xlabel="parameters p", ylabel="relative L2 error")
     right.set(title="a velocity", xlabel="parameters p", ylabel="core seconds")
     left.legend(fontsize=9, frameon=False)
