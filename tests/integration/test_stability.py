@@ -83,13 +83,13 @@ def test_an_equation_at_rest_is_not_stiff():
     assert found.h_rho / found.limit == 0
 
 
-# A network that solves a heat equation --------------------------------------------------------------------------------
-
-
 def test_nothing_is_said_of_velocities_whose_scalar_products_overflow():
     tableau = TABLEAUS["cash_karp"]
     stages = len(tableau.b)
     assert stiffness(tableau, np.full((stages, stages), np.inf)).h_rho == 0.0
+
+
+# A network that solves a heat equation --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
