@@ -91,6 +91,7 @@ def measure(folder: Path, problem: Problem, width: int) -> dict:
     velocities = sum(line["evaluations"] for line in course.lines)
     iterations = sum(line["cg_iterations"] for line in course.lines)
     return {
+        "t": problem.t,
         "p": run.network.size,
         "n": run.config.sampling.points,
         "method": run.galerkin.method,
@@ -123,7 +124,7 @@ def _table(name: str, found: list[dict]) -> Table:
     head = ["p", "n", "error at t = 0", "error", "residual", "steps", "velocity, s", "solver", "iterations", "d_eff"]
     rows = [head, *(_row(record) for record in found)]
     width = max(len(row) for row in rows)
-    return Table(f"{name}, t = {PROBLEMS[name].t:g}", [row + [""] * (width - len(row)) for row in rows])
+    return Table(f"{name}, t = {found[0]['t']:g}", [row + [""] * (width - len(row)) for row in rows])
 
 
 def _row(record: dict) -> list[str]:
@@ -155,14 +156,15 @@ def answer(records: Records) -> list[str]:
 def _answer(name: str, found: list[dict]) -> list[str]:
     power, wanted = slope(found), PROBLEMS[name].wanted
     if power is None:
-        return [f"{name}: open, fewer than two sizes reached t = {PROBLEMS[name].t:g}."]
+        return [f"{name}: open, fewer than two sizes reached t = {found[0]['t']:g}."]
     known = [record for record in found if record["error"]]
     best = min(known, key=lambda record: record["error"])
     verdict = "at least" if power >= wanted else "less than"
+    course = f"falls as p^-{power:.2f}" if power >= 0 else f"grows as p^{-power:.2f}"
     most = max((record["iterations"] or 0.0) for record in known)
     return [
-        f"{name}: from p = {known[0]['p']:,} to {known[-1]['p']:,} the error falls as p^-{power:.2f}, {verdict} the "
-        f"p^-{wanted:g} that is wanted; the least is {scientific(best['error'])} with p = {best['p']:,}, from "
+        f"{name}: from p = {known[0]['p']:,} to {known[-1]['p']:,} the error {course}, {verdict} the "
+        f"fall as p^-{wanted:g} that is wanted; the least is {scientific(best['error'])} with p = {best['p']:,}, from "
         f"{scientific(best['fit'])} at t = 0. A velocity takes at most {most:.0f} iterations of CG."
     ]
 
