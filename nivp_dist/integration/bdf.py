@@ -84,8 +84,8 @@ class Multistep(NamedTuple):
         """The error of a step that may come from misfits, which a shorter step would not make smaller.
 
         The misfits of equations change little from step to step, so that extrapolation does not enlarge them; and an
-        error below what the step's own misfit adds to the solution is no reason for a shorter one. Those of fits have
-        nothing in common with each other, or with what the network can represent.
+        error below what the step's own misfit adds to the solution is no reason for a shorter one. The misfits of fits
+        are independent of each other, and extrapolation adds them up.
         """
         return predictor.weight * max(self.misfit, float(np.abs(predictor.earlier) @ self.fits))
 

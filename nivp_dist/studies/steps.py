@@ -23,7 +23,7 @@ from nivp_dist.studies.study import Case, Records, Study, Table
 
 MINUTES = 30.0  # of wall time for a run
 THIRDS = ("first", "middle", "last")
-MOST_LABELS = 170.0  # points of height for the names of all rows
+NAMES_HEIGHT = 170.0  # of the picture's column of names, in points: their letters shrink where rows are many
 ENOUGH = 9  # steps of a run, three in each third: of fewer nothing is said
 
 _TINY = {"network.width": "6", "network.depth": "1", "sampling.points": "400", "fit.points": "400"}
@@ -160,7 +160,7 @@ def draw(records: Records, figure: Figure) -> None:
             left += parts
         axis.set_title(f"{name} third of the steps", fontsize=10)
         axis.set(xlabel="%", xlim=(0, 100))
-        axis.tick_params(axis="y", labelsize=min(6.0, MOST_LABELS / max(len(names), 1)))
+        axis.tick_params(axis="y", labelsize=min(6.0, NAMES_HEIGHT / max(len(names), 1)))
     figure.axes[0].invert_yaxis()
     handles = figure.axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside upper center", ncols=len(BOUNDS), frameon=False)

@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 
 from nivp_dist.backend import random_keys
 from nivp_dist.errors import RunFailed
+from nivp_dist.galerkin.velocity import Quality
 from nivp_dist.integration.stages import LARGER_MU, Stages
 from nivp_dist.problems import registry
 from nivp_dist.run.simulation import Simulation
@@ -124,10 +125,13 @@ def test_the_same_state_gives_the_same_bits(case, taken):
 
 
 def not_finite(number):
-    """Spoils the velocity with that number."""
-    return lambda call, velocity: (
-        velocity._replace(numbers=velocity.numbers.at[0].set(jnp.nan)) if call == number else velocity  # the residual
-    )
+    """Spoils the residual of the velocity with that number."""
+    residual = Quality._fields.index("residual")
+
+    def spoil(call, velocity):
+        return velocity._replace(numbers=velocity.numbers.at[residual].set(jnp.nan)) if call == number else velocity
+
+    return spoil
 
 
 def test_without_a_pilot_the_step_is_taken_on_its_points(case, taken):

@@ -60,5 +60,5 @@ def test_one_size_is_measured(tmp_path):
     (case, *_) = size.cases(True)
     record = case.measure(tmp_path)
     assert record["failure"] is None and record["steps"] > 0 and record["method"] == "primal"
-    assert 0 < record["fit"] < 1e-3 and 0 < record["error"] < 1e-3
+    assert 0 < record["fit"] < 1e-3 and 0 < record["error"] < 2 * record["fit"]
     assert record["n"] == 2000 and record["p"] == 137

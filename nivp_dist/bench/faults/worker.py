@@ -59,12 +59,12 @@ class Simulations:
     def __init__(self):
         self._made: tuple[tuple, Simulation] | None = None
 
-    def __call__(self, config: Config, problem: Problem, *note) -> Simulation:
+    def __call__(self, config: Config, problem: Problem, note: Callable[[str], None] = lambda line: None) -> Simulation:
         # Not where a run is and keeps its copy of the problem's file, but what that says.
         key = config_hash(config), config.model_dump_json(exclude={"problem": {"file"}, "output": {"directory"}})
         if self._made is None:
-            self._made = key, Simulation(config, problem, *note)
-        return self._made[1] if self._made[0] == key else Simulation(config, problem, *note)
+            self._made = key, Simulation(config, problem, note)
+        return self._made[1] if self._made[0] == key else Simulation(config, problem, note)
 
 
 def prepare(folder: Path) -> None:
