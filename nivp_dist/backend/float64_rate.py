@@ -12,6 +12,10 @@ REMEDY = "set solver.precision = 'float32', and solver.method = 'pcg' or 'dual_p
 
 def warning(devices: Iterable[Any]) -> str:
     """A line that names those of the jax devices that are slow in float64; empty if there is none."""
-    slow = (device for device in devices if getattr(device, "compute_capability", FAST[0]) not in FAST)
-    kinds = ", ".join(sorted({device.device_kind for device in slow}))
+    kinds = ", ".join(sorted({device.device_kind for device in devices if is_slow(device)}))
     return f"{kinds}: float64 takes 32 times as long as float32 there, or more: {REMEDY}" if kinds else ""
+
+
+def is_slow(device: Any) -> bool:
+    """Whether a jax device is a GPU that is slow in float64."""
+    return getattr(device, "compute_capability", FAST[0]) not in FAST

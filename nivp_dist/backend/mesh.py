@@ -14,6 +14,7 @@ from nivp_dist.backend.point_blocks import in_blocks
 from nivp_dist.errors import InputError
 
 CPU_MEMORY = 2**34  # bytes that each device of a CPU is taken to have
+_declared: dict[Mesh, int] = {}  # by ``declare_memory``
 
 
 def make_mesh(devices: int = 0, ordered: bool = False) -> Mesh:
@@ -75,8 +76,15 @@ def memory_of(mesh: Mesh) -> int:
     return 2 ** (least.bit_length() - 1) if least else CPU_MEMORY
 
 
+def declare_memory(mesh: Mesh, size: int) -> None:
+    """Says how many bytes jax could use on each device of a mesh of devices that are not here."""
+    _declared[mesh] = size
+
+
 def memory_limit(mesh: Mesh) -> int:
     """The bytes that jax may use on each device of this process, the least of them; 0 for those of a CPU."""
+    if mesh in _declared:
+        return _declared[mesh]
     devices = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
     limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in devices if device.platform != "cpu"]
     return min(limits, default=0)

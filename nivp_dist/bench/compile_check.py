@@ -18,7 +18,6 @@ from nivp_dist.bench import gpu_targets, hlo
 from nivp_dist.fitting.fit import DAMPING_FACTORS
 from nivp_dist.formatting import count as count_of
 from nivp_dist.formatting import size as size_text
-from nivp_dist.galerkin.jacobian import largest_chunk
 from nivp_dist.galerkin.methods import ITERATIVE, decomposes
 from nivp_dist.galerkin.taylor import usable_order
 from nivp_dist.galerkin.velocity import Galerkin
@@ -89,7 +88,7 @@ def examine(config: Config, gpu: str, count: int, report: Callable[[Program], An
     mesh, problem = gpu_targets.mesh_of(gpu, count, config.cluster.reproducible), registry.load(config.problem)
     config = with_gaussians(config, problem)
     network = network_of(config, problem)
-    config, programs = with_chunk(with_points(config, network.size), network, gpu), []
+    config, programs = with_points(config, network.size), []
     memory, whole = gpu_targets.TARGETS[gpu].memory, whole_vectors.count(config, network.size)
     whole_vectors.require_room(whole, memory)
     for program in _programs(config, problem, network, mesh):
@@ -102,14 +101,6 @@ def examine(config: Config, gpu: str, count: int, report: Callable[[Program], An
     problems = [line for program in programs for line in _problems(program, room)]
     warnings = [line for program in programs for line in _warnings(program)]
     return Report([heading, str(whole)], programs, problems, warnings)
-
-
-def with_chunk(config: Config, network: Network, gpu: str) -> Config:
-    """The configuration with the chunk that "auto" is on such a GPU, whose memory jax cannot tell if it is not here."""
-    if config.sampling.chunk != "auto":
-        return config
-    chunk = largest_chunk(network, gpu_targets.TARGETS[gpu].usable)
-    return config.model_copy(update={"sampling": config.sampling.model_copy(update={"chunk": chunk})})
 
 
 def line(program: Program) -> str:

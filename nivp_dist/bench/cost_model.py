@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from nivp_dist.galerkin.kernel import CANDIDATES
+from nivp_dist.galerkin.kernel import CANDIDATES, repeated_operations
 
 FLOAT64 = 8  # bytes of an entry: the vectors of CG are float64 whatever the precision of products
 COUNTS = (8, 64, 512, 1024)  # devices in the table
@@ -87,7 +87,7 @@ def flops_everywhere(work: Work) -> float:
     """Operations that every device repeats: "dual_pcg" chooses columns among candidates, and factorises."""
     if not work.sides:
         return 0.0
-    return CANDIDATES * work.rank**2 * (2.0 * work.sides + 2.0 * work.rank) + work.rank**3
+    return repeated_operations(work.sides, work.rank)
 
 
 def all_reduce(numbers: float, devices: int, machine: Machine) -> float:

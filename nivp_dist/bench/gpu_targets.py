@@ -10,7 +10,7 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from nivp_dist.backend.mesh import mesh_over
+from nivp_dist.backend.mesh import declare_memory, mesh_over
 from nivp_dist.errors import InputError
 
 GPUS_PER_HOST = 8
@@ -24,11 +24,6 @@ class Target(NamedTuple):
     bandwidth: int
     cache: int
     clock: float
-
-    @property
-    def usable(self) -> int:
-        """What ``backend.mesh.memory_of`` is on such a GPU, of whose memory jax takes three quarters by default."""
-        return 2 ** ((self.memory * 3 // 4).bit_length() - 1)
 
 
 # Data sheets of NVIDIA (SXM modules); both have 132 multiprocessors of compute capability 9.0.
@@ -83,7 +78,9 @@ def mesh_of(gpu: str, count: int, ordered: bool = False) -> Mesh:
     description = DESCRIPTION.format(target=TARGETS[gpu], cuda=cuda, minor=CUDA[cuda])
     shape = f"1x{count // per_host}x{per_host}"
     topology = topologies.get_topology_desc(platform="cuda", target_config=description, topology=shape)
-    return mesh_over(topology.devices, ordered)
+    mesh = mesh_over(topology.devices, ordered)
+    declare_memory(mesh, TARGETS[gpu].memory * 3 // 4)  # what jax takes by default
+    return mesh
 
 
 def _cuda() -> str:

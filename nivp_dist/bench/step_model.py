@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from nivp_dist.bench import cost_model
 from nivp_dist.bench.cost_model import DUAL, FLOAT64, H200, PRIMAL, Machine, Work, all_reduce, rhs_passes, time_text
+from nivp_dist.galerkin.hardware import CORE, GPU
 from nivp_dist.galerkin.methods import ITERATIVE, assumed_iterations, choose_method, initial_rank
 from nivp_dist.integration.step_points import DENSITY_SWEEPS
 from nivp_dist.network.network import Network
@@ -119,7 +120,7 @@ def work_of(config: Config, problem: Problem, network: Network, devices: int) ->
     Raises ValueError for a direct method, which the model does not have.
     """
     solver, n = config.solver, number_of_points(config.sampling)
-    method = choose_method(solver, network, n, devices=devices)
+    method = choose_method(solver, network, n, hardware=CORE._replace(rates=GPU, devices=devices))
     if method not in ITERATIVE:
         raise ValueError(f"the model has conjugate gradients alone, and the method is {method}")
     iterations = round(assumed_iterations(method, solver.mu))

@@ -172,7 +172,7 @@ class Fitter:
 
     def _solver(self, damping: float, order: int) -> tuple[Galerkin, int]:
         """The solver of a round at that damping, and the rank of its approximation."""
-        suits = dual_pcg_suits_fit(self.network, self.settings.points, damping, order)
+        suits = dual_pcg_suits_fit(self.network, self.settings.points, damping, order, self.galerkin.hardware)
         if self.iterative is not None and suits:
             return self.iterative, min(fit_rank(self.network, damping), self.iterative.largest_rank)
         return self.galerkin, self.galerkin.initial_rank

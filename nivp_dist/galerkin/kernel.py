@@ -47,6 +47,14 @@ def operations(network, rank: int) -> float:
     return rank * (2.0 * sum(layer.rows + layer.columns for layer in network.layers) + 3.0 * rank)
 
 
+def repeated_operations(sides: int, rank: int) -> float:
+    """Operations of ``factor`` that every device repeats: it chooses columns among candidates, and factorises.
+
+    sides: the sum of the rows and columns of all layers.
+    """
+    return CANDIDATES * rank**2 * (2.0 * sides + 2.0 * rank) + rank**3
+
+
 def roots(weights, outputs: int):
     """The diagonal of W^(1/2), one entry a sample: (n m,), zero for padding."""
     return jnp.repeat(jnp.sqrt(weights), outputs)

@@ -16,6 +16,7 @@ from nivp_dist.backend.fixed_order import sum_over_devices
 from nivp_dist.backend.mesh import AXIS, is_ordered, multiple_of_points
 from nivp_dist.galerkin import direct, kernel, nystrom, pcg
 from nivp_dist.galerkin.discretisation import Discretisation
+from nivp_dist.galerkin.hardware import hardware_of
 from nivp_dist.galerkin.methods import choose_method
 from nivp_dist.galerkin.regularisation import Regularisation
 from nivp_dist.galerkin.vectors import Samples, Sharded, Whole
@@ -50,13 +51,15 @@ class LinearSolver:
     """The solver of one configuration; its arguments are those of ``Galerkin``.
 
     Attributes:
-        method: "pcg", "dual_pcg", "primal" or "dual". vectors: how those of "pcg" lie on the devices.
+        hardware: that operations are counted for. method: "pcg", "dual_pcg", "primal" or "dual".
+        vectors: how those of "pcg" lie on the devices.
     """
 
     def __init__(self, discretisation: Discretisation, solver: SolverSettings, fit_order: int, rate_rtol: float):
         self.network, mesh = discretisation.network, discretisation.mesh
         self.solver, self.points, self.devices = solver, number_of_points(discretisation.sampling), mesh.size
-        self.method = choose_method(solver, self.network, self.points, fit_order, self.devices, is_ordered(mesh))
+        self.hardware = hardware_of(mesh, solver.precision)
+        self.method = choose_method(solver, self.network, self.points, fit_order, self.hardware, is_ordered(mesh))
         self.padding = multiple_of_points(mesh)
         self.rtol, self.rate_rtol = (LEAST_RESIDUAL, rate_rtol) if solver.rtol == "auto" else (solver.rtol, 0.0)
         size, sharded = self.network.size, solver.shard_vectors

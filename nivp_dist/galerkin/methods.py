@@ -7,6 +7,7 @@ clock is read, so that two runs of one configuration choose the same.
 import math
 
 from nivp_dist.galerkin import kernel
+from nivp_dist.galerkin.hardware import CORE, Hardware
 from nivp_dist.network.network import Network
 from nivp_dist.settings.model import SolverSettings
 
@@ -17,7 +18,6 @@ FIT_MU = 1e-12  # the least of them, relative to tr M, in the late rounds of a f
 # programs of another method are compiled.
 WORTH_COMPILING = 4e10
 FIRST_RANK = 128  # a rank whose cost is small beside that of the iterations
-MATRIX_ENTRIES = 2**30  # of a direct solve's matrix, or of the sketch of "pcg", at most: 8 GiB on every device
 # A measurement of the spectrum decomposes matrices of at most so many rows: in 5 s on one core, with 33 MB each.
 MOST_DECOMPOSED = 2048
 # Elsewhere it solves for so many vectors of random signs, in so many steps of CG each, and iterates on F. With four the
@@ -29,26 +29,15 @@ MEASUREMENT_RANK = 256  # of the sketch that these steps are preconditioned with
 # p = 500 to 2,200.
 DECOMPOSITION = 8.0
 MEASURED_SHARE = 1 / 50  # of the operations of the steps; what measurements of the spectrum take by default
-# How many times longer an operation takes than one of the primal matrix and its factorisation: in a product with a
-# vector, in one of a matrix with a vector, and in the approximation of K. Measured on one and two cores (60 and 100
-# GFlop/s; p = 2,342 and 7,441, n = 9,000, ranks 384 and 512): 1.5 and 2.1, 5.6 and 10, 1 and 2.
-PRODUCT, STREAM, BUILD = 2.0, 10.0, 1.5
-# For corrections of implicit steps: how many times longer an operation takes in a product with a vector than in the
-# matrix A^T W A; how many columns of a sketch take as long as a product; and how many take as long as the rows that a
-# sketch is made of. Measured on one core (heat in 2 dimensions, n = 3 p, p = 477 and 2,041): 32 and 31, and a sketch of
-# rank 128 takes as long as 6 and 8 products.
-IMPLICIT_PRODUCT, IMPLICIT_COLUMNS, IMPLICIT_ROWS = 32.0, 26.0, 64.0
-# Iterations that are assumed for a correction: 4 to 18 were measured with rank 128 at mu = 1e-10 (heat in 1 and 2
-# dimensions, KdV), and up to 43 at 1e-12.
-IMPLICIT_ITERATIONS = 20
-# How many times longer a correction of an implicit step by the matrix takes than a velocity by the primal matrix.
-# Measured in whole runs on one core: 3.4 for heat in two dimensions (p = 769), 3.4 for Burgers' equation in two
-# (p = 465), 3.1 for a channel (p = 449), 3.8 for thermal waves (p = 369), 2.1 for Allen-Cahn in one (p = 705).
-CORRECTION = 3.4
 
 
 def choose_method(
-    solver: SolverSettings, network: Network, points: int, fit_order: int = 0, devices: int = 1, ordered=False
+    solver: SolverSettings,
+    network: Network,
+    points: int,
+    fit_order: int = 0,
+    hardware: Hardware = CORE,
+    ordered: bool = False,
 ) -> str:
     """The method of the settings; for "auto" the one with the fewest operations for a velocity.
 
@@ -74,14 +63,14 @@ def choose_method(
         return solver.method
     rank = initial_rank("dual_pcg", network, solver.mu, solver.max_rank)
     solves, mu = (FIT_SOLVES, FIT_MU) if fit_order else (1, solver.mu)
-    work = _work(network, points, mu, solves, rank, max(1, fit_order))
-    possible = [method for method in work if _fits_into_memory(method, network, points, devices)]
+    work = _work(network, points, mu, solves, rank, max(1, fit_order), hardware)
+    possible = [method for method in work if _fits_into_memory(method, network, points, hardware)]
     possible = [method for method in possible if not (ordered and method == "dual_pcg")]
     solved = [method for method in possible if assumed_iterations(method, mu) <= solver.max_iterations]
     return min(solved or possible, key=work.__getitem__)
 
 
-def _fits_into_memory(method: str, network: Network, points: int, devices: int) -> bool:
+def _fits_into_memory(method: str, network: Network, points: int, hardware: Hardware) -> bool:
     """Whether the matrix of a direct solve, or the smallest approximation of "dual_pcg", fits into a device.
 
     That of "pcg" always does, because its rank is chosen so (``largest_rank``).
@@ -89,8 +78,8 @@ def _fits_into_memory(method: str, network: Network, points: int, devices: int) 
     rows = points * network.outputs
     entries = {"primal": network.size**2, "dual": rows**2}
     if method in entries:
-        return entries[method] <= MATRIX_ENTRIES
-    return method == "pcg" or rows / devices * FIRST_RANK <= kernel.MAX_ENTRIES
+        return entries[method] <= hardware.entries
+    return method == "pcg" or rows / hardware.devices * FIRST_RANK <= hardware.kernel_entries
 
 
 def assumed_iterations(method: str, mu: float) -> float:
@@ -98,23 +87,24 @@ def assumed_iterations(method: str, mu: float) -> float:
     return {"pcg": 8 * mu**-0.15, "dual_pcg": max(10.0, 100 * (mu / 1e-9) ** -0.3)}.get(method, 0.0)
 
 
-def largest_rank(method: str, network: Network, rows: int, parts: int) -> int:
+def largest_rank(method: str, network: Network, rows: int, parts: int, hardware: Hardware) -> int:
     """The largest rank whose approximation fits into a device.
 
     Args:
         rows: samples of a device. parts: into how many the p rows of the sketch of "pcg" are split.
     """
-    entries, each = (MATRIX_ENTRIES, -(-network.size // parts)) if method == "pcg" else (kernel.MAX_ENTRIES, rows)
-    return max(1, entries // each)
+    if method == "pcg":
+        return max(1, hardware.entries // -(-network.size // parts))
+    return max(1, hardware.kernel_entries // rows)
 
 
-def dual_pcg_suits_fit(network: Network, points: int, damping: float, order: int) -> bool:
+def dual_pcg_suits_fit(network: Network, points: int, damping: float, order: int, hardware: Hardware = CORE) -> bool:
     """Whether "dual_pcg" is much cheaper than a direct solve in a round of a fit at that damping.
 
     A tenth of the damping is counted with, which the round tries too. Fits begin with large dampings, at which few
     iterations suffice. order: of the corrections.
     """
-    work = _work(network, points, damping / 10, FIT_SOLVES, fit_rank(network, damping), order)
+    work = _work(network, points, damping / 10, FIT_SOLVES, fit_rank(network, damping), order, hardware)
     return work["dual_pcg"] + WORTH_COMPILING < min(work["primal"], work["dual"])
 
 
@@ -123,49 +113,52 @@ def fit_rank(network: Network, damping: float) -> int:
     return min(network.size, 2 ** round(math.log2(initial_rank("dual_pcg", network, damping / 10, network.size))))
 
 
-def _work(network: Network, points: int, mu: float, solves: int, rank: int, order: int = 1) -> dict[str, float]:
-    """Operations by method of so many solves on the same points, for `order` right-hand sides each.
+def _work(
+    network: Network, points: int, mu: float, solves: int, rank: int, order: int = 1, hardware: Hardware = CORE
+) -> dict[str, float]:
+    """Operations of a device, by method, for so many solves on the same points, with `order` right-hand sides each.
 
     Once a matrix is factorised, another right-hand side costs next to nothing.
     """
-    p, rows = network.size, points * network.outputs
-    work = direct_work(network, points, solves)
-    shared = {"pcg": _approximation("pcg", network, min(400, p)) / 3}  # a velocity's share of the step's sketch
-    shared["dual_pcg"] = _approximation("dual_pcg", network, rank)
+    work = direct_work(network, points, solves, hardware)
     for method in ITERATIVE:
+        # Two more velocities of the step share the sketch of "pcg".
+        shared = _approximation("pcg", network, points, min(400, network.size), hardware) / 3
+        if method == "dual_pcg":
+            shared = _approximation(method, network, points, rank, hardware)
         iterations = solves * order * assumed_iterations(method, mu)
-        work[method] = rows * (shared[method] + iterations * _iteration(method, network, rank))
+        work[method] = shared + iterations * _iteration(method, network, points, rank, hardware)
     return work
 
 
-def direct_work(network: Network, points: int, solves: int = 1) -> dict[str, float]:
-    """Operations of so many direct solves with one matrix, for the parameters ("primal") and the samples ("dual")."""
-    p, rows = network.size, points * network.outputs
-    matrix = rows**2 * sum(layer.rows + layer.columns for layer in network.layers)
-    return {"primal": points * p**2 / 2 + solves * p**3 / 3, "dual": matrix + solves * rows**3 / 3}
+def direct_work(network: Network, points: int, solves: int = 1, hardware: Hardware = CORE) -> dict[str, float]:
+    """Operations of a device for so many direct solves with one matrix, for the parameters ("primal") and the samples
+    ("dual"). Each device factorises the whole matrix."""
+    p, rows, form = network.size, points * network.outputs, hardware.rates.form / hardware.devices
+    matrix = rows**2 * _sides(network)
+    return {"primal": form * points * p**2 / 2 + solves * p**3 / 3, "dual": form * matrix + solves * rows**3 / 3}
 
 
-def direct_method(network: Network, points: int) -> str | None:
+def direct_method(network: Network, points: int, hardware: Hardware) -> str | None:
     """The direct method that a run by CG may switch to; None where its matrix is too large."""
-    work = direct_work(network, points)
-    possible = [method for method in work if _fits_into_memory(method, network, points, devices=1)]
+    work = direct_work(network, points, hardware=hardware)
+    possible = [method for method in work if _fits_into_memory(method, network, points, hardware)]
     return min(possible, key=work.__getitem__, default=None)
 
 
-def correction_in_velocities(network: Network, points: int) -> float:
-    """Work of a correction of an implicit step by the matrix, to be compared with ``velocities_work``.
-
-    ``correction_work`` counts the operations of the same correction, to be compared with ``iterative_work``. The
-    operations of the two take different times.
-    """
-    return CORRECTION * direct_work(network, points)["primal"]
-
-
-def velocities_work(method: str, network: Network, points: int, rank: int, velocities: int, iterations: int) -> float:
-    """Operations of so many velocities of a step by `method`, with so many CG iterations in all."""
+def velocities_work(
+    method: str,
+    network: Network,
+    points: int,
+    rank: int,
+    velocities: int,
+    iterations: int,
+    hardware: Hardware = CORE,
+) -> float:
+    """Operations of a device for so many velocities of a step by `method`, with so many CG iterations in all."""
     if method in ITERATIVE:
-        return step_work(method, network, points, rank, iterations / max(velocities, 1), velocities)
-    return velocities * direct_work(network, points)[method]
+        return step_work(method, network, points, rank, iterations / max(velocities, 1), velocities, hardware)
+    return velocities * direct_work(network, points, hardware=hardware)[method]
 
 
 def initial_rank(method: str, network: Network, mu: float, limit: int) -> int:
@@ -180,10 +173,19 @@ def initial_rank(method: str, network: Network, mu: float, limit: int) -> int:
     return min(network.size, limit, max(FIRST_RANK, 64 * round(rank / 64)))
 
 
-def step_work(method: str, network: Network, points: int, rank: int, iterations: float, velocities: int) -> float:
-    """Operations of a step: so many velocities, of so many iterations each, which share an approximation."""
-    each = _approximation(method, network, rank) + velocities * iterations * _iteration(method, network, rank)
-    return points * network.outputs * each
+def step_work(
+    method: str,
+    network: Network,
+    points: int,
+    rank: int,
+    iterations: float,
+    velocities: int,
+    hardware: Hardware = CORE,
+) -> float:
+    """Operations of a device for a step: so many velocities, of so many iterations each, which share an
+    approximation."""
+    solves = velocities * iterations * _iteration(method, network, points, rank, hardware)
+    return _approximation(method, network, points, rank, hardware) + solves
 
 
 def iterations_after_doubling(iterations: float) -> float:
@@ -194,52 +196,33 @@ def iterations_after_doubling(iterations: float) -> float:
     return min(iterations, 2 + (iterations - 2) / 3)
 
 
-def iterations_per_approximation(method: str, network: Network, rank: int) -> float:
+def iterations_per_approximation(
+    method: str, network: Network, points: int, rank: int, hardware: Hardware = CORE
+) -> float:
     """How many CG iterations take the time of one approximation of that rank."""
-    return _approximation(method, network, rank) / _iteration(method, network, rank)
+    made = _approximation(method, network, points, rank, hardware)
+    return made / _iteration(method, network, points, rank, hardware)
 
 
-def _approximation(method: str, network: Network, rank: int) -> float:
-    """Operations of the approximation of M or K, for each sample."""
-    return 4.0 * network.size * rank if method == "pcg" else BUILD * kernel.operations(network, rank)
+def _approximation(method: str, network: Network, points: int, rank: int, hardware: Hardware) -> float:
+    """Operations of a device for the approximation of M or K."""
+    rates, rows = hardware.rates, points * network.outputs / hardware.devices
+    if method == "pcg":
+        return rates.form * rows * 4.0 * network.size * rank
+    # The choice of columns is repeated by every device. On a single one it is a part of what was measured.
+    repeated = kernel.repeated_operations(_sides(network), rank) * (1 - 1 / hardware.devices)
+    return rates.build * rows * kernel.operations(network, rank) + repeated
 
 
-def _iteration(method: str, network: Network, rank: int) -> float:
-    """Operations of a CG iteration, for each sample. The sketch of "pcg" has p rows, not n, and is not counted."""
-    return PRODUCT * 4.0 * network.size + (STREAM * 4.0 * rank if method == "dual_pcg" else 0.0)
+def _iteration(method: str, network: Network, points: int, rank: int, hardware: Hardware) -> float:
+    """Operations of a device for a CG iteration. The sketch of "pcg" has p rows, not n, and is not counted."""
+    rates, rows = hardware.rates, points * network.outputs / hardware.devices
+    each = rates.product * 4.0 * network.size + (rates.stream * 4.0 * rank if method == "dual_pcg" else 0.0)
+    return rows * each + rates.iteration
 
 
-def implicit_method(solver: SolverSettings, network: Network, points: int, ordered: bool) -> str:
-    """The method for the corrections of implicit steps: "primal" or "pcg", for "auto" by counted operations.
-
-    For CG, IMPLICIT_ITERATIONS are assumed, and an approximation of FIRST_RANK for each correction.
-
-    ordered: whether sums over points have a fixed order, which those of CG for corrections have not.
-    """
-    if solver.method != "auto":
-        return solver.method
-    if ordered:
-        return "primal"
-    rank = initial_rank("pcg", network, solver.mu, solver.max_rank)
-    iterative = iterative_work(network, points, 1, IMPLICIT_ITERATIONS, rank)
-    by_the_matrix = network.size**2 <= MATRIX_ENTRIES and correction_work(network, points) <= iterative
-    return "primal" if by_the_matrix else "pcg"
-
-
-def correction_work(network: Network, points: int) -> float:
-    """Operations of a correction of an implicit step by the matrix A^T W A, from explicit rows of A."""
-    return 2.0 * points * network.outputs * network.size**2 + network.size**3 / 3
-
-
-def iterative_work(network: Network, points: int, approximations: int, iterations: float, rank: int) -> float:
-    """Operations of so many approximations of that rank, and of so many iterations, for corrections by CG."""
-    products = iterations + approximations * products_per_approximation(rank)
-    return points * network.outputs * 4.0 * network.size * IMPLICIT_PRODUCT * products
-
-
-def products_per_approximation(rank: int) -> float:
-    """How many CG iterations of a correction take the time of one approximation of that rank."""
-    return (IMPLICIT_ROWS + rank) / IMPLICIT_COLUMNS
+def _sides(network: Network) -> int:
+    return sum(layer.rows + layer.columns for layer in network.layers)
 
 
 def measurement_rank(network: Network) -> int:
@@ -265,6 +248,6 @@ def measurement_interval(method: str, network: Network, points: int, mu: float, 
     else:
         products = PROBES * PROBE_STEPS + RHS_STEPS
         if method not in ITERATIVE:
-            measured += points * network.outputs * _approximation("pcg", network, measurement_rank(network))
-    measured += points * network.outputs * products * _iteration(method, network, rank)
+            measured += _approximation("pcg", network, points, measurement_rank(network), CORE)
+    measured += products * _iteration(method, network, points, rank, CORE)
     return max(1, math.ceil(measured / (MEASURED_SHARE * work)))

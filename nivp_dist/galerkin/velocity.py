@@ -91,7 +91,7 @@ class Galerkin:
         self.discretisation, self.solver, self.axis = discretisation, solver, AXIS
         self.network, self.problem, self.mesh = discretisation.network, discretisation.problem, discretisation.mesh
         self.linear_solver = LinearSolver(discretisation, solver, fit_order, rate_rtol)
-        self.method = self.linear_solver.method
+        self.method, self.hardware = self.linear_solver.method, self.linear_solver.hardware
         self.points_spec = Points._make((P(AXIS), P(AXIS), P(AXIS)))
         self.shared_spec = self.linear_solver.regularisation_spec()
         self._prepare: dict = {}  # by rank and adapted_basis
@@ -146,7 +146,8 @@ class Galerkin:
             return 0
         rows = -(-number_of_points(self.discretisation.sampling) // self.mesh.size) * self.network.outputs
         parts = self.mesh.size if self.solver.shard_vectors else 1
-        return min(self.solver.max_rank, self.network.size, largest_rank(self.method, self.network, rows, parts))
+        fits = largest_rank(self.method, self.network, rows, parts, self.hardware)
+        return min(self.solver.max_rank, self.network.size, fits)
 
     def initial_guess(self, velocity, points: Points):
         """The initial guess of the first solve on new points, where theta' was `velocity` (p,) on others.

@@ -7,7 +7,7 @@ import numpy as np
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.implicit import Correction, Equation, ImplicitSteps
 from nivp_dist.galerkin.implicit_cg import Approximation, IterativeCorrections
-from nivp_dist.galerkin.methods import correction_work, iterative_work, products_per_approximation
+from nivp_dist.galerkin.implicit_methods import correction_work, iterative_work, products_per_approximation
 from nivp_dist.integration.solver_choice import FEW_ITERATIONS, SPECTRUM_REACHED, LastStep
 from nivp_dist.integration.stages import BETTER_SOLVE, UNUSABLE, StageFailed
 

@@ -82,9 +82,11 @@ class SolverChoice:
         over, until the next refit.
         """
         galerkin, rank = self.iterative, last.rank or self.iterative.initial_rank
+        if galerkin.method not in ITERATIVE:  # also after a resume of a run by CG, on fewer devices
+            return self._system(galerkin, at, 0)
         if self.direct is not None and last.rank == 0:
             return self.direct_system(at)
-        if last.cg_iterations is None or galerkin.method not in ITERATIVE:
+        if last.cg_iterations is None:
             return self._system(galerkin, at, rank)
         rank, cost = self._rank_by_work(at, last, last.cg_iterations, rank)
         if self.direct is not None and self._direct_work(self.direct, at, last) < cost:
@@ -106,7 +108,8 @@ class SolverChoice:
     def _rank_by_work(self, at: Discretisation, last: LastStep, iterations: float, rank: int) -> tuple[int, float]:
         """The rank and the work of a step with it. Only ranks of "dual_pcg" are chosen by counted work."""
         galerkin, n = self.iterative, len(at.points.x)
-        work = partial(step_work, galerkin.method, galerkin.network, n, velocities=self._velocities(last))
+        velocities, hardware = self._velocities(last), galerkin.hardware
+        work = partial(step_work, galerkin.method, galerkin.network, n, velocities=velocities, hardware=hardware)
         cost, larger = work(rank, iterations), min(2 * rank, galerkin.largest_rank)
         if galerkin.method == "dual_pcg" and rank < larger:
             doubled = work(larger, iterations_after_doubling(iterations))
@@ -127,7 +130,8 @@ class SolverChoice:
 
     def _direct_work(self, direct: Galerkin, at: Discretisation, last: LastStep) -> float:
         n = len(at.points.x)
-        return self._velocities(last) * direct_work(self.iterative.network, n)[direct.linear_solver.method_for(n)]
+        work = direct_work(direct.network, n, hardware=direct.hardware)
+        return self._velocities(last) * work[direct.linear_solver.method_for(n)]
 
     def _velocities(self, last: LastStep) -> int:
         """Velocities that share an approximation."""

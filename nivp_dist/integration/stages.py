@@ -132,11 +132,14 @@ class Stages:
             self._sketch(theta)
             result, quality = self._solve(theta, t)
             return result, quality, iterations + quality.iterations
-        if iterations > self.first_iterations + iterations_per_approximation(
-            self.galerkin.method, self.galerkin.network, self.rank
-        ):
+        if iterations > self.first_iterations + self._iterations_of_a_sketch():
             self.reuse = False
         return result, quality, iterations
+
+    def _iterations_of_a_sketch(self) -> float:
+        """How many take as long as a new one."""
+        it, points = self.galerkin, len(self.points.x)
+        return iterations_per_approximation(it.method, it.network, points, self.rank, it.hardware)
 
     def _require_usable(self, quality: Quality, theta, t: float):
         code, solver_residual = quality.code, quality.solver_residual

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist.backend import random_keys
-from nivp_dist.galerkin.methods import correction_in_velocities, velocities_work
+from nivp_dist.galerkin.implicit_methods import correction_in_velocities
+from nivp_dist.galerkin.methods import velocities_work
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.stability import spectral_radius
 from nivp_dist.integration.stages import StageFailed, Stages
@@ -34,7 +35,7 @@ class AutoStepper(Stepping):
     def __init__(self, config: Config, galerkin: Galerkin, sampler: Sampler, output_times, explicit: Stepper):
         super().__init__(config, galerkin, sampler, output_times)
         self.explicit, self.direct = explicit, explicit.direct
-        self.network, self.rtol = galerkin.network, config.integrator.rtol
+        self.network, self.hardware, self.rtol = galerkin.network, galerkin.hardware, config.integrator.rtol
         self.implicit = {
             name: ImplicitStepper(config, galerkin, sampler, output_times, name, by_matrix=True) for name in INTEGRATORS
         }
@@ -75,12 +76,17 @@ class AutoStepper(Stepping):
         new, metrics, points = taken.state, taken.metrics, self.number_of_points(state)
         h, evaluations = metrics["h"], metrics["evaluations"]
         if state.switching.method:
-            return TakenStep(h, evaluations * correction_in_velocities(self.network, points))
+            return TakenStep(h, evaluations * self._correction(points))
         method = self.explicit.choice.method(new.rank, points)
-        work = velocities_work(method, self.network, points, new.rank, evaluations, metrics["cg_iterations"])
+        iterations = metrics["cg_iterations"]
+        work = velocities_work(method, self.network, points, new.rank, evaluations, iterations, self.hardware)
         residual = (new.estimate.residual - state.estimate.residual) / h  # relative to u, and the fresh one to f
         rate = residual / metrics["residual_fresh"] if metrics["residual_fresh"] > 0 else np.nan
         return TakenStep(h, work, rate, metrics["h_rho"] / h, metrics["h_rho_angle"], metrics["h_rho_limit"])
+
+    def _correction(self, points: int) -> float:
+        """The work of a correction on that many points."""
+        return correction_in_velocities(self.network, points, self.hardware)
 
     # Between two methods --------------------------------------------------------------------------
 
@@ -90,7 +96,7 @@ class AutoStepper(Stepping):
         The health of a run, and what it adapts to, are those of its method: steps are compared with others of the same
         one only.
         """
-        before, correction = state.switching, correction_in_velocities(self.network, self.number_of_points(state))
+        before, correction = state.switching, self._correction(self.number_of_points(state))
         now = before.before_step(state.step, correction, self.rtol)
         if now.method == before.method:
             return state, []

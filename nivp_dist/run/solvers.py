@@ -5,7 +5,9 @@ from jax.sharding import Mesh
 from nivp_dist.backend.mesh import is_ordered
 from nivp_dist.errors import InputError
 from nivp_dist.galerkin.discretisation import Discretisation
-from nivp_dist.galerkin.methods import ITERATIVE, MATRIX_ENTRIES, direct_method, implicit_method
+from nivp_dist.galerkin.hardware import hardware_of
+from nivp_dist.galerkin.implicit_methods import implicit_method
+from nivp_dist.galerkin.methods import ITERATIVE, direct_method
 from nivp_dist.galerkin.taylor import usable_order
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import Network
@@ -20,6 +22,7 @@ class Solvers:
 
     def __init__(self, config: Config, problem: Problem, mesh: Mesh):
         self.config, self.problem, self.mesh = config, problem, mesh
+        self.hardware = hardware_of(mesh, config.solver.precision)
 
     def of_steps(self, network: Network) -> Galerkin:
         """The solver of the velocities, or of the corrections of implicit steps, as solver.method says.
@@ -35,10 +38,10 @@ class Solvers:
             )
         if config.integrator.implicit:
             points = number_of_points(config.sampling)
-            method = implicit_method(config.solver, network, points, is_ordered(self.mesh))
+            method = implicit_method(config.solver, network, points, is_ordered(self.mesh), self.hardware)
             if (reason := _unsupported(network, self.problem)) is not None:
                 raise InputError(f"integrator.method = {config.integrator.method!r} {reason}")
-            if method == "primal" and network.size**2 > MATRIX_ENTRIES:
+            if method == "primal" and network.size**2 > self.hardware.entries:
                 raise InputError(
                     f"solver.method = 'primal' needs a matrix of {network.size} x {network.size} parameters, too large "
                     "for a device: set solver.method = 'pcg', or lower network.width"
@@ -50,16 +53,16 @@ class Solvers:
 
     def implicit_steps_possible(self, network: Network) -> bool:
         """Whether implicit steps, whose corrections the matrix gives, can be taken beside explicit ones."""
-        by_matrix = self.config.solver.method != "pcg" and network.size**2 <= MATRIX_ENTRIES
+        by_matrix = self.config.solver.method != "pcg" and network.size**2 <= self.hardware.entries
         settings_allow = without_implicit_steps(self.config) is None
         return by_matrix and settings_allow and _unsupported(network, self.problem) is None
 
     def direct_of_steps(self, network: Network, chosen: Galerkin) -> Galerkin | None:
         """The direct solver to which a run by CG may go over: None without solver.method = 'auto', or where `chosen`
         is direct already, or where the matrix would be too large."""
-        config, method = self.config, direct_method(network, number_of_points(self.config.sampling))
+        config, method = self.config, direct_method(network, number_of_points(self.config.sampling), self.hardware)
         if config.integrator.implicit:
-            method = "primal" if network.size**2 <= MATRIX_ENTRIES else None
+            method = "primal" if network.size**2 <= self.hardware.entries else None
         if config.solver.method != "auto" or chosen.method not in ITERATIVE or method is None:
             return None
         solver = config.solver.model_copy(update={"method": method})

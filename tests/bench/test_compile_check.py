@@ -34,7 +34,6 @@ def of_steps(mesh, **settings):
     config = read_config("fokker_planck_trap_5d", {"network.width": "20"} | settings)
     problem = registry.load(config.problem)
     network = build_network(config.network, problem)
-    config = compile_check.with_chunk(config, network, "h200")
     galerkin = Galerkin(Discretisation(network, problem, config.sampling, mesh), config.solver)
     shapes = compile_check._Shapes(mesh, network)
     return compile_check._of_steps(galerkin, shapes, shapes.points(config.sampling.points))

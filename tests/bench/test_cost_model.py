@@ -87,7 +87,6 @@ def programs_of_a_step(devices, points=2048):
     config = read_config("fokker_planck_trap_5d", {"network.width": "64", "network.depth": "3"})
     problem = registry.load(config.problem)
     network = build_network(config.network, problem)
-    config = compile_check.with_chunk(config, network, "h200")
     galerkin = Galerkin(Discretisation(network, problem, config.sampling, mesh), config.solver)
     sampler = Sampler(config.sampling, problem.domain, network.log_density, mesh)
     shapes = compile_check._Shapes(mesh, network)

@@ -166,7 +166,7 @@ def test_rounds_for_the_samples_are_those_of_a_direct_solve(setting, devices, mo
     direct = run(case.fitter(target, iterations=6), case.theta, case.density)
     used = []
 
-    def by_samples(network, points, damping, order):
+    def by_samples(network, points, damping, order, hardware):
         used.append(len(used) % 2 == 0)
         return used[-1]
 

@@ -13,6 +13,7 @@ from nivp_dist.backend.mesh import AXIS, make_mesh
 from nivp_dist.bench import hlo
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.discretisation import Discretisation
+from nivp_dist.galerkin.hardware import CORE
 from nivp_dist.galerkin.methods import choose_method
 from nivp_dist.galerkin.norms import ResidualCheck, StepNorms
 from nivp_dist.galerkin.velocity import Galerkin
@@ -648,7 +649,7 @@ def test_an_approximation_that_no_device_could_hold_is_not_chosen():
         SolverSettings(mu=1e-6),
     )
     assert choose_method(solver, network, 2**20) == "pcg"
-    assert choose_method(solver, network, 2**20, devices=4) == "dual_pcg"
+    assert choose_method(solver, network, 2**20, hardware=CORE._replace(devices=4)) == "dual_pcg"
     sampling = SamplingSettings(points=2**20)
     galerkin = Galerkin(Discretisation(network, Wave(), sampling, make_mesh(1)), SolverSettings(method="dual_pcg"))
     assert galerkin.largest_rank == galerkin.initial_rank == 64

@@ -8,7 +8,7 @@ import pytest
 from nivp_dist.galerkin import pcg
 from nivp_dist.galerkin.implicit import Correction, Equation
 from nivp_dist.galerkin.implicit_cg import Approximation
-from nivp_dist.galerkin.methods import correction_work, iterative_work, products_per_approximation
+from nivp_dist.galerkin.implicit_methods import correction_work, iterative_work, products_per_approximation
 from nivp_dist.galerkin.nystrom import Sketch
 from nivp_dist.integration.implicit_systems import IterativeSystems
 from nivp_dist.integration.solver_choice import LastStep

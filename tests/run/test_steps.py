@@ -433,7 +433,9 @@ def test_a_run_goes_over_to_direct_solves_where_iterations_cost_more(exact, by_s
     beside = step_work("dual_pcg", network, n, rank, 0, 7)
     an_iteration = step_work("dual_pcg", network, n, rank, 1, 7) - beside
     # An approximation of all of so small a network costs more than its matrix.
-    monkeypatch.setattr("nivp_dist.integration.solver_choice.direct_work", lambda *_: {"primal": directly + beside / 7})
+    monkeypatch.setattr(
+        "nivp_dist.integration.solver_choice.direct_work", lambda *_, **__: {"primal": directly + beside / 7}
+    )
     even = 7 * directly / an_iteration  # iterations at which a step costs as much
     for iterations, expected in ((0.9 * even, rank), (1.1 * even, 0)):
         health = Health(cg_iterations=iterations, residual=1e-3, h=0.01)
@@ -467,7 +469,7 @@ def test_a_first_velocity_that_cg_cannot_find_is_solved_for_directly(exact):
 
 
 def test_only_auto_goes_over_and_a_refit_begins_with_cg_again(exact, monkeypatch):
-    monkeypatch.setattr("nivp_dist.galerkin.methods.direct_work", lambda *_: {"primal": 1e30, "dual": 2e30})
+    monkeypatch.setattr("nivp_dist.galerkin.methods.direct_work", lambda *_, **__: {"primal": 1e30, "dual": 2e30})
     found = {
         method: Simulation(
             settings(solver={"method": method, "max_iterations": 10_000}), PROBLEM
