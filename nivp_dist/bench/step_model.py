@@ -14,7 +14,7 @@ from nivp_dist.galerkin.methods import ITERATIVE, assumed_iterations, choose_met
 from nivp_dist.integration.step_points import DENSITY_SWEEPS
 from nivp_dist.network.network import Network
 from nivp_dist.problems.base import Problem
-from nivp_dist.settings.automatic import number_of_points
+from nivp_dist.settings.automatic import mu_of, number_of_points
 from nivp_dist.settings.model import Config
 
 # Seconds in which the host starts the programs of a step of six velocities and reads their numbers: the least of 20
@@ -123,8 +123,8 @@ def work_of(config: Config, problem: Problem, network: Network, devices: int) ->
     method = choose_method(solver, network, n, hardware=CORE._replace(rates=GPU, devices=devices))
     if method not in ITERATIVE:
         raise ValueError(f"the model has conjugate gradients alone, and the method is {method}")
-    iterations = round(assumed_iterations(method, solver.mu))
-    rank = initial_rank(method, network, solver.mu, solver.max_rank)
+    iterations = round(assumed_iterations(method, mu_of(solver)))
+    rank = initial_rank(method, network, mu_of(solver), solver.max_rank)
     sides = sum(layer.rows + layer.columns for layer in network.layers) if method == "dual_pcg" else 0
     return Work(network.size, n, iterations, rank, network.dimension, network.outputs, sides)
 

@@ -6,6 +6,7 @@ The figures here are those of CPU cores: on a GPU no implicit step has been time
 from nivp_dist.galerkin.hardware import CORE, Hardware
 from nivp_dist.galerkin.methods import direct_work, initial_rank
 from nivp_dist.network.network import Network
+from nivp_dist.settings.automatic import mu_of
 from nivp_dist.settings.model import SolverSettings
 
 # For corrections of implicit steps: how many times longer an operation takes in a product with a vector than in the
@@ -33,7 +34,7 @@ def implicit_method(solver: SolverSettings, network: Network, points: int, order
         return solver.method
     if ordered:
         return "primal"
-    rank = initial_rank("pcg", network, solver.mu, solver.max_rank)
+    rank = initial_rank("pcg", network, mu_of(solver), solver.max_rank)
     iterative = iterative_work(network, points, 1, IMPLICIT_ITERATIONS, rank)
     by_the_matrix = network.size**2 <= hardware.entries and correction_work(network, points) <= iterative
     return "primal" if by_the_matrix else "pcg"

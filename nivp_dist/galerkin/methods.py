@@ -9,6 +9,7 @@ import math
 from nivp_dist.galerkin import kernel
 from nivp_dist.galerkin.hardware import CORE, Hardware
 from nivp_dist.network.network import Network
+from nivp_dist.settings.automatic import mu_of
 from nivp_dist.settings.model import SolverSettings
 
 ITERATIVE = ("pcg", "dual_pcg")
@@ -61,8 +62,9 @@ def choose_method(
     """
     if solver.method != "auto":
         return solver.method
-    rank = initial_rank("dual_pcg", network, solver.mu, solver.max_rank)
-    solves, mu = (FIT_SOLVES, FIT_MU) if fit_order else (1, solver.mu)
+    mu = mu_of(solver)
+    rank = initial_rank("dual_pcg", network, mu, solver.max_rank)
+    solves, mu = (FIT_SOLVES, FIT_MU) if fit_order else (1, mu)
     work = _work(network, points, mu, solves, rank, max(1, fit_order), hardware)
     possible = [method for method in work if _fits_into_memory(method, network, points, hardware)]
     possible = [method for method in possible if not (ordered and method == "dual_pcg")]

@@ -26,7 +26,7 @@ from nivp_dist.galerkin.regularisation import Regularisation
 from nivp_dist.galerkin.spectrum import SpectrumPrograms
 from nivp_dist.network.frames import Basis, balanced
 from nivp_dist.points.points import Points
-from nivp_dist.settings.automatic import number_of_points
+from nivp_dist.settings.automatic import mu_of, number_of_points
 from nivp_dist.settings.model import SolverSettings
 
 REPLICATED = P()
@@ -137,7 +137,7 @@ class Galerkin:
             return 0
         if self.solver.rank != "adaptive":
             return min(self.network.size, self.solver.rank)
-        return initial_rank(self.method, self.network, self.solver.mu, self.largest_rank)
+        return initial_rank(self.method, self.network, mu_of(self.solver), self.largest_rank)
 
     @property
     def largest_rank(self) -> int:
@@ -192,7 +192,7 @@ class Galerkin:
             basis = basis._replace(scales=balanced(traces))
             operator, traces = self.operators(theta, points, basis)[1], traces * basis.scales**2
         trace = jnp.sum(traces)
-        mu, limit = self.solver.mu * trace, jnp.asarray(self.solver.max_iterations, jnp.int64)
+        mu, limit = mu_of(self.solver) * trace, jnp.asarray(self.solver.max_iterations, jnp.int64)
         empty = nystrom.Sketch(jnp.zeros((self.network.size, 0)), jnp.zeros((0,)))
         if rank == 0:
             return Regularisation(mu, trace, empty, limit, basis)

@@ -23,6 +23,7 @@ from nivp_dist.points.sampling import Sampler
 from nivp_dist.run.state import State
 from nivp_dist.run.stepping import Accepted, SingleNumbers, Stepping
 from nivp_dist.run.steps import last_step
+from nivp_dist.settings.automatic import mu_of
 from nivp_dist.settings.model import Config
 
 INTEGRATORS: dict[str, type[ImplicitIntegrator]] = {"bdf": BdfIntegrator, "sdirk": SdirkIntegrator}
@@ -49,7 +50,7 @@ class ImplicitStepper(Stepping):
         by_matrix: bool = False,
     ):
         super().__init__(config, galerkin, sampler, output_times)
-        self.galerkin, self.damping, self.direct = galerkin, config.solver.mu, direct
+        self.galerkin, self.damping, self.direct = galerkin, mu_of(config.solver), direct
         self.programs = ImplicitSteps(galerkin.discretisation)
         by_cg = galerkin.method == "pcg" and not by_matrix
         self.iterative = IterativeCorrections(self.programs, galerkin) if by_cg else None

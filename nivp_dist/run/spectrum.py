@@ -11,7 +11,7 @@ from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.stages import Stages
 from nivp_dist.monitoring import conditioning
 from nivp_dist.run.state import State
-from nivp_dist.settings.automatic import number_of_points
+from nivp_dist.settings.automatic import mu_of, number_of_points
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.output_times import is_at
 
@@ -29,7 +29,7 @@ class SpectrumWatch:
         if every == "auto":
             points, rank = number_of_points(config.sampling), galerkin.initial_rank
             method = galerkin.linear_solver.method_for(points)
-            every = measurement_interval(method, galerkin.network, points, config.solver.mu, rank, velocities)
+            every = measurement_interval(method, galerkin.network, points, mu_of(config.solver), rank, velocities)
         self.every = every
 
     def due(self, state: State, t: float, output: float) -> bool:

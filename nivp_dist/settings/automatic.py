@@ -1,6 +1,6 @@
-"""What stands for 'auto' in the settings of points, of the first step, and of the method in time."""
+"""What stands for 'auto' in the settings of points, of mu, of the first step, and of the method in time."""
 
-from nivp_dist.settings.model import Config, IntegratorSettings, SamplingSettings
+from nivp_dist.settings.model import Config, IntegratorSettings, SamplingSettings, SolverSettings
 
 # With fewer than three points for each parameter a velocity is free between them. Most shipped configurations have
 # four; those with two are in one dimension, where points are evenly spread.
@@ -8,22 +8,46 @@ POINTS_PER_PARAMETER, LEAST_POINTS = 5, 2000
 # A network that represents u itself has to be kept near zero where u is. A density that is represented by its logarithm
 # falls there by itself.
 UNIFORM_FOR_FIELDS, UNIFORM = 0.5, 0.1
+# solver.mu over the accuracy asked for. Errors with 1e-7 and 1e-9, from the problem and accuracy = 1e-3 alone: 1.4e-2
+# and 8.7e-4 (modulated wave, kappa = 8), 1.0e-3 and 1.5e-4 (kappa = 4), 1.3e-2 and 9.9e-4 (advection in 5 dimensions,
+# at t = 0.6); asked for 1e-4: 1.4e-4 and 1.9e-5 (advection in 2). Velocities were 0.7 to 1.1 times as many. One got
+# worse, from 3.9e-3 to 1.0e-2: the front of Burgers' equation, through whose open ends the equation lets errors in.
+# A network whose matrix is too large for direct solves gets more, because iterations of CG grow as mu falls.
+MU_OF_ACCURACY, MU_OF_ACCURACY_BY_CG, DIRECTLY_SOLVED = 1e-9, 1e-7, 4000
+# Below the first, rounding in float64 decides; above the second, the velocity is damped so much that little moves.
+LEAST_MU, LARGEST_MU = 1e-13, 1e-8
 TRIAL_STEP = 0.01  # of time
 EXPLICIT_PAIR = "cash_karp"  # of integrator.method = "auto"
 
 
-def with_points(config: Config, parameters: int) -> Config:
-    """The configuration with a number in place of sampling.points = 'auto', for so many parameters."""
-    if config.sampling.points != "auto":
-        return config
-    points = max(LEAST_POINTS, POINTS_PER_PARAMETER * parameters)
-    return config.model_copy(update={"sampling": config.sampling.model_copy(update={"points": points})})
+def for_parameters(config: Config, parameters: int) -> Config:
+    """The configuration with numbers in place of sampling.points and solver.mu = 'auto', for so many parameters."""
+    sampling, solver = config.sampling, config.solver
+    if sampling.points == "auto":
+        points = max(LEAST_POINTS, POINTS_PER_PARAMETER * parameters)
+        sampling = sampling.model_copy(update={"points": points})
+    if solver.mu == "auto":
+        solver = solver.model_copy(update={"mu": _mu(config.accuracy, parameters)})
+    return config.model_copy(update={"sampling": sampling, "solver": solver})
+
+
+def _mu(accuracy: float | None, parameters: int) -> float:
+    if accuracy is None:
+        return float(SolverSettings.model_fields["mu"].default)
+    share = MU_OF_ACCURACY if parameters <= DIRECTLY_SOLVED else MU_OF_ACCURACY_BY_CG
+    return min(max(share * accuracy, LEAST_MU), LARGEST_MU)
 
 
 def number_of_points(sampling: SamplingSettings) -> int:
-    """sampling.points of a configuration ``with_points``."""
+    """sampling.points of a configuration ``for_parameters``."""
     assert sampling.points != "auto"
     return sampling.points
+
+
+def mu_of(solver: SolverSettings) -> float:
+    """solver.mu of a configuration ``for_parameters``."""
+    assert solver.mu != "auto"
+    return solver.mu
 
 
 def uniform_fraction(sampling: SamplingSettings, field: bool) -> float:

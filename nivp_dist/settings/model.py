@@ -135,8 +135,8 @@ class SolverSettings(Section):
     # operations.
     method: Literal["auto", "pcg", "dual_pcg", "primal", "dual"] = "auto"
     # Regularisation, relative to the trace of M. Smaller values leave less residual, and make the velocity larger in
-    # directions that the points hardly determine, so that steps become shorter.
-    mu: PositiveFloat = 1e-9
+    # directions that the points hardly determine, so that steps become shorter. auto: by accuracy and parameters.
+    mu: PositiveFloat | Literal["auto"] = 1e-9
     # Scale the parameters so that every layer has the same share of the trace of M; for networks in which the
     # derivatives of one layer are far larger than those of the others.
     equal_shares: bool = False

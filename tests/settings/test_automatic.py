@@ -1,4 +1,4 @@
-"""The numbers that stand for 'auto' in the settings of points."""
+"""The numbers that stand for 'auto' in the settings of points and mu."""
 
 import pytest
 
@@ -6,7 +6,16 @@ from nivp_dist.backend.mesh import make_mesh
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems import Box, OpenBox, WholeSpace
 from nivp_dist.problems.domains import Domain
-from nivp_dist.settings.automatic import LEAST_POINTS, number_of_points, uniform_fraction, with_points
+from nivp_dist.settings.automatic import (
+    DIRECTLY_SOLVED,
+    LARGEST_MU,
+    LEAST_MU,
+    LEAST_POINTS,
+    for_parameters,
+    mu_of,
+    number_of_points,
+    uniform_fraction,
+)
 from nivp_dist.settings.model import Config, SamplingSettings
 
 HEAT = {"problem": {"name": "heat"}}
@@ -14,12 +23,31 @@ HEAT = {"problem": {"name": "heat"}}
 
 @pytest.mark.parametrize("parameters, points", [(100, LEAST_POINTS), (1000, 5000)])
 def test_points_follow_from_the_parameters(parameters, points):
-    assert number_of_points(with_points(Config(**HEAT), parameters).sampling) == points
+    assert number_of_points(for_parameters(Config(**HEAT), parameters).sampling) == points
 
 
 def test_points_that_are_set_stay():
     config = Config(**HEAT, sampling={"points": 7})
-    assert with_points(config, 1000) is config
+    assert for_parameters(config, 1000) == config
+
+
+@pytest.mark.parametrize(
+    "accuracy, parameters, mu",
+    [
+        (1e-3, 1000, 1e-12),
+        (1e-3, DIRECTLY_SOLVED, 1e-12),
+        (1e-3, DIRECTLY_SOLVED + 1, 1e-10),  # iterations grow as mu falls
+        (1e-7, 1000, LEAST_MU),  # below it float64 has no meaning for mu
+        (0.5, 10_000, LARGEST_MU),  # above it nothing would move
+        (None, 1000, 1e-9),
+    ],
+)
+def test_mu_follows_from_the_accuracy_and_the_parameters(accuracy, parameters, mu):
+    config = Config(**HEAT, accuracy=accuracy, solver={} if accuracy else {"mu": "auto"})
+    assert config.solver.mu == "auto"
+    assert mu_of(for_parameters(config, parameters).solver) == pytest.approx(mu, rel=1e-12)
+    given = Config(**HEAT, accuracy=accuracy, solver={"mu": 3e-5})
+    assert for_parameters(given, parameters).solver.mu == 3e-5
 
 
 @pytest.mark.parametrize(
