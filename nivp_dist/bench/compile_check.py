@@ -31,7 +31,7 @@ from nivp_dist.problems import registry
 from nivp_dist.problems.base import Problem
 from nivp_dist.run import whole_vectors
 from nivp_dist.run.solvers import Solvers
-from nivp_dist.settings.automatic import for_parameters, number_of_points
+from nivp_dist.settings.automatic import number_of_points, resolved
 from nivp_dist.settings.model import Config
 
 MOST_TRIPS = 64  # of a loop of known length: each trip starts kernels, and many short ones leave a GPU idle
@@ -88,7 +88,7 @@ def examine(config: Config, gpu: str, count: int, report: Callable[[Program], An
     mesh, problem = gpu_targets.mesh_of(gpu, count, config.cluster.reproducible), registry.load(config.problem)
     config = with_gaussians(config, problem)
     network = network_of(config, problem)
-    config, programs = for_parameters(config, network.size), []
+    config, programs = resolved(config, network.size, network.log_density), []
     memory, whole = gpu_targets.TARGETS[gpu].memory, whole_vectors.count(config, network.size)
     whole_vectors.require_room(whole, memory)
     for program in _programs(config, problem, network, mesh):

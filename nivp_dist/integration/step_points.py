@@ -14,7 +14,7 @@ from nivp_dist.points.mixture import Density
 from nivp_dist.points.paths import Ends, Paths
 from nivp_dist.points.points import Points
 from nivp_dist.points.sampling import Sampler
-from nivp_dist.settings.automatic import number_of_points, uniform_fraction
+from nivp_dist.settings.automatic import inflation, number_of_points, uniform_fraction
 from nivp_dist.settings.model import SamplingSettings
 
 DENSITY_SWEEPS = 3  # of expectation-maximisation at a step: the density moves little between two steps
@@ -93,7 +93,7 @@ class StepPoints:
             logs,
             n,
             self.galerkin.mesh,
-            power=1 / settings.inflation,
+            power=1 / inflation(settings),
             share=uniform_fraction(settings, field=False),
             log_density=network.log_density,
         )

@@ -16,6 +16,7 @@ from nivp_dist.backend.mesh import to_host
 from nivp_dist.points.mixture import Density, component_log_densities
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.base import Problem, evaluate_reference, has_reference
+from nivp_dist.settings.automatic import inflation
 
 # The points are drawn from Gaussians whose covariances are those of the fitted ones times these factors. The integrand
 # of a relative L2 error weighted by the reference is as narrow as u^3, which has a third of the covariance of u: of
@@ -90,7 +91,7 @@ class Scorer:
         invariants = problem.invariants
 
         def evaluate(key, density, theta, t):
-            drawn = sampler.draw_traced(key, _spread(density, sampler.settings.inflation), n=points)
+            drawn = sampler.draw_traced(key, _spread(density, inflation(sampler.settings)), n=points)
             u, integrands = network.solution_values(theta, t, drawn.x), {}
             log = network.field(theta, drawn.x) if sampler.log_density else jnp.log(jnp.maximum(u, 0.0))
             if callable(invariants):

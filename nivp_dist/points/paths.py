@@ -28,7 +28,7 @@ from nivp_dist.points import selection
 from nivp_dist.points.mixture import Density
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.base import Problem
-from nivp_dist.settings.automatic import uniform_fraction
+from nivp_dist.settings.automatic import inflation, uniform_fraction
 
 
 class Ends(NamedTuple):
@@ -93,7 +93,7 @@ class Paths:
         It is called inside of ``shard_map``.
         """
         rows = jax.lax.axis_index(AXIS) * len(x) + jnp.arange(len(x))
-        widths = jnp.where(is_sample, 1.0, jnp.sqrt(self.settings.inflation))[:, None]
+        widths = jnp.where(is_sample, 1.0, jnp.sqrt(inflation(self.settings)))[:, None]
         times = self.t_start, t, self.settings.path_steps
         x = map_parts(lambda x, rows, widths: along(self.problem, key, x, rows, *times, widths), x, rows, widths)
         return x, jax.lax.psum(jnp.sum(~jnp.isfinite(x).all(axis=-1)), AXIS)

@@ -40,7 +40,7 @@ from nivp_dist.points.mixture import (
 from nivp_dist.points.points import Points, effective_sample_size, pad
 from nivp_dist.points.product_part import with_product_part
 from nivp_dist.problems.domains import Domain
-from nivp_dist.settings.automatic import number_of_points, uniform_fraction
+from nivp_dist.settings.automatic import inflation, number_of_points, uniform_fraction
 from nivp_dist.settings.model import SamplingSettings
 
 # On the whole space the part that stands in for the uniform one has this many times the variance: twice the width.
@@ -176,7 +176,7 @@ class Sampler:
         d = self.domain.dimension
         # All random numbers by one call: each call is a program of its own, which takes longer to build than to run.
         random = jax.random.uniform(key, (n + 1, 2 * d), minval=2.0**-53)
-        inflated = density._replace(covariances=density.covariances * self.settings.inflation)
+        inflated = density._replace(covariances=density.covariances * inflation(self.settings))
         parts = self._choose_parts(density.weights, random[n, 0], n)
         for_normals, for_uniforms = random[:n, :d], random[:n, d:]
         if d <= MOST_DIMENSIONS:

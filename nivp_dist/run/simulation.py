@@ -29,7 +29,7 @@ from nivp_dist.run.start import judge
 from nivp_dist.run.state import EVOLVE, FINISHED, FIT, State, replicated
 from nivp_dist.run.stepping import Accepted, Stepping
 from nivp_dist.run.steps import Stepper
-from nivp_dist.settings.automatic import first_step, for_parameters, number_of_points
+from nivp_dist.settings.automatic import first_step, number_of_points, resolved
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.output_times import is_at, output_times
 
@@ -51,7 +51,7 @@ class Simulation:
         config = with_gaussians(config, problem)
         self.network = network = network_of(config, problem)
         own_checks.check(network)
-        self.config = config = for_parameters(config, network.size)
+        self.config = config = resolved(config, network.size, network.log_density)
         self.problem, self.mesh = problem, make_mesh(config.devices, config.cluster.reproducible)
         self.output_times = output_times(config)
         squares = network.form == "direct"

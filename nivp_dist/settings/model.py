@@ -93,8 +93,9 @@ class SamplingSettings(Section):
     # How points are drawn. uniform: uniformly in the domain. density: from Gaussians fitted to |u|. solution: from
     # |u| itself, by resampling candidates of the Gaussians. residual: where the equation is violated most, by
     # resampling candidates in the same way, at the cost of one more velocity a step. paths: at the ends of simulated
-    # paths of particles, which are samples of u; for densities on the whole space whose problem defines drift.
-    method: Literal["uniform", "density", "solution", "residual", "paths"] = "density"
+    # paths of particles, samples of u; for densities on the whole space whose problem defines drift. auto: solution
+    # where the network represents log u, else density.
+    method: Literal["auto", "uniform", "density", "solution", "residual", "paths"] = "density"
     # Number n of points, over all devices. auto: five times as many as the network has parameters, at least 2,000.
     points: PositiveInt | Literal["auto"] = "auto"
     # Draw up to 4 times as many points while the velocity satisfies the equation at its own points only
@@ -102,26 +103,25 @@ class SamplingSettings(Section):
     adapt_points: bool = True
     # Share of the points that is drawn uniformly with the other methods, so that no part of the domain stays without.
     # auto: 0.5 with method = density for a field u in a domain with a bounded axis, which the network has to keep small
-    # where the solution is not; else 0.1.
+    # elsewhere; 0.02 where method = auto resamples; else 0.1.
     # method = paths: share of the paths that reach into the tails of u, with larger noise and from larger Gaussians.
     uniform_fraction: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto"] = "auto"
     # method = uniform: share of the points drawn uniformly from concentric boxes of all sizes about the centre,
-    # without importance weights. For an OpenBox whose solution is carried outward from the middle, which uniform
-    # points in many dimensions do not reach.
+    # without weights. For an OpenBox whose solution is carried outward from the middle, which uniform points miss.
     nested_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
     # Number of Gaussians that are fitted to |u|.
     components: PositiveInt = 1
     # Factor on the covariance of the fitted Gaussians, so that points lie in the tails of u too. method = paths: for
-    # the share uniform_fraction alone, of its Gaussians at t = 0 and of the noise B B^T.
-    inflation: float = Field(default=1.5, ge=1.0)
+    # the share uniform_fraction, at t = 0 and of the noise. auto: 1 where method = auto resamples, else 1.5.
+    inflation: Annotated[float, Field(ge=1.0)] | Literal["auto"] = "auto"
     # method = residual or solution: number of candidates for each point; paths: for each start of a path.
     oversampling: PositiveInt = 10
     # method = paths: number of time steps of the paths from t = 0 to the time of a draw.
     path_steps: PositiveInt = 100
-    # Number of accepted steps that use the same points.
+    # Accepted steps that use the same points.
     redraw_every: PositiveInt = 1
-    # Number of points whose layer factors a device holds at once; 0: all of its points. With fewer, factors are made
-    # again for each product of CG. auto: as many as fit into a quarter of the device's memory.
+    # Points whose layer factors a device holds at once; 0: all of them. With fewer, factors are made again for each
+    # product of CG. auto: as many as fit into a quarter of the device's memory.
     chunk: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
 
     _rules = model_validator(mode="after")(rules.sampling_keys_agree)

@@ -122,7 +122,7 @@ def without_implicit_steps(config) -> tuple[str, tuple, Any] | None:
         "solver.precision": (config.solver.precision, ("float64",)),
         "solver.norm": (config.solver.norm, ("field",)),
         "solver.equal_shares": (config.solver.equal_shares, (False,)),
-        "sampling.method": (config.sampling.method, ("uniform", "density", "solution")),
+        "sampling.method": (config.sampling.method, ("auto", "uniform", "density", "solution")),
         "network.form": (config.network.form, ("auto", "direct")),
     }
     for key, (value, possible) in others.items():
@@ -182,6 +182,7 @@ def settings_for_accuracy(accuracy: float) -> dict[str, dict[str, Any]]:
     Kuramoto-Sivashinsky's equation to t = 0.19 of 4 in seven minutes.
     """
     return {
+        "sampling": {"method": "auto"},
         "solver": {"mu": "auto"},
         "integrator": {"rtol": accuracy / 20, "method": "auto"},
         "fit": {"target": 5 * accuracy, "stop_at": accuracy / 100, "line_search": True},

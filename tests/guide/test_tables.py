@@ -11,6 +11,8 @@ from nivp_dist.bench.faults.kinds import KINDS
 from nivp_dist.bench.rows import ROWS
 from nivp_dist.callbacks import RunView
 from nivp_dist.callbacks.loading import SHIPPED
+from nivp_dist.settings.automatic import mu_of, resolved
+from nivp_dist.settings.model import Config
 from nivp_dist.settings.rules import settings_for_accuracy
 
 SHEET = "accuracy: begin"
@@ -70,7 +72,10 @@ def test_what_follows_from_accuracy():
         f"{section}.{key}" for section, values in settings_for_accuracy(1e-3).items() for key in values
     }
     a = 1e-3
-    wanted = {"solver.mu": 1e-7 * a, "integrator.rtol": a / 20, "fit.target": 5 * a, "fit.stop_at": a / 100}
+    config = Config(problem={"name": "heat"}, accuracy=a)
+    for parameters, share in ((4000, 1e-9), (4001, 1e-7)):
+        assert mu_of(resolved(config, parameters, False).solver) == pytest.approx(share * a)
+    wanted = {"integrator.rtol": a / 20, "fit.target": 5 * a, "fit.stop_at": a / 100}
     for key, value in (wanted | {"restart.bound": a}).items():
         section, name = key.split(".")
         assert settings_for_accuracy(a)[section][name] == pytest.approx(value)

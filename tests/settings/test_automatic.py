@@ -11,9 +11,10 @@ from nivp_dist.settings.automatic import (
     LARGEST_MU,
     LEAST_MU,
     LEAST_POINTS,
-    for_parameters,
+    inflation,
     mu_of,
     number_of_points,
+    resolved,
     uniform_fraction,
 )
 from nivp_dist.settings.model import Config, SamplingSettings
@@ -23,12 +24,12 @@ HEAT = {"problem": {"name": "heat"}}
 
 @pytest.mark.parametrize("parameters, points", [(100, LEAST_POINTS), (1000, 5000)])
 def test_points_follow_from_the_parameters(parameters, points):
-    assert number_of_points(for_parameters(Config(**HEAT), parameters).sampling) == points
+    assert number_of_points(resolved(Config(**HEAT), parameters, False).sampling) == points
 
 
 def test_points_that_are_set_stay():
     config = Config(**HEAT, sampling={"points": 7})
-    assert for_parameters(config, 1000) == config
+    assert resolved(config, 1000, False) == config
 
 
 @pytest.mark.parametrize(
@@ -45,9 +46,28 @@ def test_points_that_are_set_stay():
 def test_mu_follows_from_the_accuracy_and_the_parameters(accuracy, parameters, mu):
     config = Config(**HEAT, accuracy=accuracy, solver={} if accuracy else {"mu": "auto"})
     assert config.solver.mu == "auto"
-    assert mu_of(for_parameters(config, parameters).solver) == pytest.approx(mu, rel=1e-12)
+    assert mu_of(resolved(config, parameters, False).solver) == pytest.approx(mu, rel=1e-12)
     given = Config(**HEAT, accuracy=accuracy, solver={"mu": 3e-5})
-    assert for_parameters(given, parameters).solver.mu == 3e-5
+    assert resolved(given, parameters, False).solver.mu == 3e-5
+
+
+@pytest.mark.parametrize(
+    "log_density, sampling, method, share, factor",
+    [
+        (True, {}, "solution", 0.02, 1.0),
+        (True, {"uniform_fraction": 0.3}, "solution", 0.3, 1.0),
+        (True, {"inflation": 2.0}, "solution", 0.02, 2.0),
+        (True, {"redraw_every": 2}, "density", 0.1, 1.5),  # which resampling does not support
+        (True, {"method": "density"}, "density", 0.1, 1.5),
+        (False, {}, "density", 0.5, 1.5),
+    ],
+)
+def test_points_follow_a_density_itself_where_its_logarithm_is_represented(
+    log_density, sampling, method, share, factor
+):
+    found = resolved(Config(**HEAT, accuracy=1e-3, sampling=sampling), 1000, log_density).sampling
+    assert (found.method, inflation(found)) == (method, factor)
+    assert uniform_fraction(found, field=not log_density) == share
 
 
 @pytest.mark.parametrize(
