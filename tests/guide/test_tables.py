@@ -73,7 +73,7 @@ def test_what_follows_from_accuracy():
     }
     a = 1e-3
     config = Config(problem={"name": "heat"}, accuracy=a)
-    for parameters, share in ((4000, 1e-9), (4001, 1e-7)):
+    for parameters, share in ((4000, 1e-8), (4001, 1e-7)):
         assert mu_of(resolved(config, parameters, False).solver) == pytest.approx(share * a)
     wanted = {"integrator.rtol": a / 20, "fit.target": 5 * a, "fit.stop_at": a / 100}
     for key, value in (wanted | {"restart.bound": a}).items():
