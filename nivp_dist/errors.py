@@ -13,6 +13,10 @@ class RunFailed(Exception):
     """The run cannot continue: the message says why and what to try. Its files are kept. Exit code 1."""
 
 
+class StepTooShort(RunFailed):
+    """No step is accepted, down to integrator.min_step. Exit code 1."""
+
+
 class DiskFailed(RunFailed):
     """A disk refuses to be written: what has been saved is kept, and nothing more can be. Exit code 1."""
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from nivp_dist.backend.host_numbers import read
-from nivp_dist.errors import RunFailed
+from nivp_dist.errors import RunFailed, StepTooShort
 from nivp_dist.galerkin.norms import StepNorms
 from nivp_dist.integration.solver_choice import LastStep
 from nivp_dist.integration.stages import LARGER_MU, SMOOTHER_DATA, StageFailed, Stages
@@ -124,7 +124,7 @@ class Integrator:
     def _require_step_size(self, h: float, t: float, reason: str) -> None:
         if h < self.settings.min_step:
             smallest = self.settings.min_step
-            raise RunFailed(f"step size below integrator.min_step = {smallest:g} at t = {t:.6g}: {reason}")
+            raise StepTooShort(f"step size below integrator.min_step = {smallest:g} at t = {t:.6g}: {reason}")
 
 
 def combine(theta, h, coefficients, stages):

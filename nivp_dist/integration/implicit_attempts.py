@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from nivp_dist.errors import RunFailed
+from nivp_dist.errors import StepTooShort
 from nivp_dist.galerkin.implicit import ImplicitSteps
 from nivp_dist.integration.attempts import Start
 from nivp_dist.integration.bdf import Choice, Formula, Multistep
@@ -106,7 +106,7 @@ class ImplicitIntegrator(ABC):
     def take(self, before: Before, end: float, solve: ImplicitSolve) -> TakenImplicit:
         """One accepted step towards the time `end` of an output or a refit, which is met exactly.
 
-        Raises RunFailed when the step size falls below integrator.min_step.
+        Raises StepTooShort when the step size falls below integrator.min_step.
         """
         start = before.start
         size = self._scale(self._size(before, solve), start.theta, start.t, solve.points, start)
@@ -194,4 +194,4 @@ class ImplicitIntegrator(ABC):
     def _require_step_size(self, h: float, t: float, solve: ImplicitSolve) -> None:
         if h < self.settings.min_step:
             smallest, reason = self.settings.min_step, solve.failure or f"{LARGER_MU}, or integrator.min_step"
-            raise RunFailed(f"step size below integrator.min_step = {smallest:g} at t = {t:.6g}: {reason}")
+            raise StepTooShort(f"step size below integrator.min_step = {smallest:g} at t = {t:.6g}: {reason}")

@@ -113,6 +113,15 @@ class Switching(NamedTuple):
         implicit = CORRECTIONS[name] * correction / implicit_step(name, met.rate, rtol)
         return self._implicit(name, step, met) if work_rate(recent) > PAYS * implicit else self
 
+    def without_explicit(self, step: int, shortest: float, limit: float, work: float) -> "Switching":
+        """Implicit steps from here on, because no explicit one is accepted, down to that length.
+
+        They are taken for stiff, with rho of at least limit / shortest, until rho is measured. work: operations of an
+        explicit step.
+        """
+        known = {"rho": limit / shortest, "limit": limit, "explicit_work": work}
+        return self.begin()._replace(method=METHODS.index("bdf"), step=step, wait=self.wait, **known)
+
     def _implicit(self, name: str, step: int, met: TakenStep) -> "Switching":
         known = {"rho": met.rho, "limit": met.limit, "explicit_work": met.work}
         return self.begin()._replace(method=METHODS.index(name), step=step, wait=self.wait, **known)

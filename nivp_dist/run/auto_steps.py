@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist.backend import random_keys
+from nivp_dist.errors import StepTooShort
 from nivp_dist.galerkin.implicit_methods import correction_in_velocities
 from nivp_dist.galerkin.methods import velocities_work
 from nivp_dist.galerkin.velocity import Galerkin
-from nivp_dist.integration.stability import spectral_radius
+from nivp_dist.integration.stability import spectral_radius, stability_limit
 from nivp_dist.integration.stages import StageFailed, Stages
-from nivp_dist.integration.switching import TakenStep
+from nivp_dist.integration.switching import Switching, TakenStep
+from nivp_dist.integration.tableaus import TABLEAUS
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.run.implicit_steps import INTEGRATORS, ImplicitStepper
 from nivp_dist.run.state import State
@@ -23,6 +25,8 @@ from nivp_dist.run.stepping import Accepted, Stepping
 from nivp_dist.run.steps import Stepper, last_step
 from nivp_dist.settings.automatic import EXPLICIT_PAIR
 from nivp_dist.settings.model import Config
+
+STIFF_ANGLE = 180.0  # degrees, of the eigenvalues of diffusion
 
 
 class AutoStepper(Stepping):
@@ -35,7 +39,8 @@ class AutoStepper(Stepping):
     def __init__(self, config: Config, galerkin: Galerkin, sampler: Sampler, output_times, explicit: Stepper):
         super().__init__(config, galerkin, sampler, output_times)
         self.explicit, self.direct = explicit, explicit.direct
-        self.network, self.hardware, self.rtol = galerkin.network, galerkin.hardware, config.integrator.rtol
+        self.network, self.hardware = galerkin.network, galerkin.hardware
+        self.rtol, self.min_step = config.integrator.rtol, config.integrator.min_step
         self.implicit = {
             name: ImplicitStepper(config, galerkin, sampler, output_times, name, by_matrix=True) for name in INTEGRATORS
         }
@@ -49,7 +54,13 @@ class AutoStepper(Stepping):
         """
         state, measured = self._measured(state, poll)
         state, findings = self._switched(state)
-        taken = (self._implicit if state.switching.method else self._explicit)(state, poll)
+        try:
+            taken = (self._implicit if state.switching.method else self._explicit)(state, poll)
+        except StepTooShort as failure:
+            if state.switching.method:
+                raise
+            state, findings = self._without_explicit(state)
+            taken = self._instead(state, failure, poll)
         switching = state.switching.after_step(self._record(state, taken))
         metrics = taken.metrics | {"evaluations": taken.metrics["evaluations"] + measured}
         return Accepted(taken.state._replace(switching=switching), metrics, taken.warnings, findings)
@@ -70,6 +81,13 @@ class AutoStepper(Stepping):
         """An implicit step. What explicit steps know of their sketch stays, because the matrix needs none."""
         taken = self.implicit[state.switching.name].step(state, poll)
         return taken._replace(state=taken.state._replace(rank=state.rank, reuse_sketch=state.reuse_sketch))
+
+    def _instead(self, state: State, failure: StepTooShort, poll) -> Accepted:
+        """An implicit step where no explicit one is possible; where it is not either, the failure of that is told."""
+        try:
+            return self._implicit(state, poll)
+        except StepTooShort:
+            raise failure from None
 
     def _record(self, state: State, taken: Accepted) -> TakenStep:
         """The step in the numbers that decide; state: before it."""
@@ -100,17 +118,20 @@ class AutoStepper(Stepping):
         now = before.before_step(state.step, correction, self.rtol)
         if now.method == before.method:
             return state, []
-        state = state._replace(
-            switching=now,
-            history=state.history.after_fit(),
-            health=None,
-            baseline=None,
-            mu_adaptation=state.mu_adaptation._replace(since=state.step),
-        )
+        state = _with(state, now)
         if now.method:
             return state, [f"implicit steps ({now.name}) from here on: stability bounds explicit ones, which cost more"]
         state = state._replace(h=min(state.h, now.explicit_step), previous_error=1.0)
         return state, [f"explicit steps ({EXPLICIT_PAIR}) from here on: implicit ones cost no less"]
+
+    def _without_explicit(self, state: State) -> tuple[State, list[str]]:
+        """The state with implicit steps from here on, and a message: no explicit step is accepted."""
+        tableau, points = TABLEAUS[EXPLICIT_PAIR], self.number_of_points(state)
+        work = velocities_work("primal", self.network, points, 0, len(tableau.b), 0, self.hardware)
+        limit = stability_limit(tableau, STIFF_ANGLE)
+        now = state.switching.without_explicit(state.step, self.min_step, limit, work)
+        text = f"implicit steps ({now.name}) from here on: no explicit step is accepted, down to integrator.min_step"
+        return _with(state, now), [text]
 
     def _measured(self, state: State, poll) -> tuple[State, int]:
         """The state with a new rho where one is due while steps are implicit; and how many velocities that took."""
@@ -129,3 +150,14 @@ class AutoStepper(Stepping):
             pass  # the rho that is known stays: where there is no velocity, explicit steps are not to be tried
         evaluations = state.evaluations + stages.evaluations
         return state._replace(switching=switching, evaluations=evaluations), stages.evaluations
+
+
+def _with(state: State, switching: Switching) -> State:
+    """The state at the change to another method."""
+    return state._replace(
+        switching=switching,
+        history=state.history.after_fit(),
+        health=None,
+        baseline=None,
+        mu_adaptation=state.mu_adaptation._replace(since=state.step),
+    )

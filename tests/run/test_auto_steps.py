@@ -2,11 +2,14 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from nivp_dist.errors import StepTooShort
 from nivp_dist.integration.switching import WINDOW
 from nivp_dist.problems import Box, Problem, derivatives
 from nivp_dist.problems.linear_fokker_planck import LinearFokkerPlanck
 from nivp_dist.run.auto_steps import AutoStepper
+from nivp_dist.run.implicit_steps import ImplicitStepper
 from nivp_dist.run.simulation import Simulation
 from nivp_dist.run.state import from_tree, to_tree
 from nivp_dist.run.steps import Stepper
@@ -53,14 +56,14 @@ class Ending(Problem):
         return jnp.where(t < self.until, self.stiffness, 0.0) * (curvature + value) - value
 
 
-def evolved(t_end, method="auto", **parameters):
+def evolved(t_end, method="auto", min_step=1e-7, **parameters):
     """The states and messages of all steps, and the simulation."""
     config = Config(
         problem={"name": "ending"},
         network={"width": 6, "depth": 1, "frequencies": 1, "activation": "tanh"},
         sampling={"method": "uniform", "points": 80},
         solver={"method": "primal", "mu": 1e-10},
-        integrator={"method": method, "rtol": 1e-4, "t_end": t_end},
+        integrator={"method": method, "rtol": 1e-4, "t_end": t_end, "min_step": min_step},
         fit={"points": 80, "iterations": 60, "target": 1e-4, "stop_at": 1e-6, "line_search": True},
         output={"spectrum_every": 0},
         devices=1,
@@ -93,6 +96,27 @@ def test_explicit_steps_return_where_the_stiffness_ends():
     x = np.linspace(0, np.pi, 50)[:, None]
     values = np.asarray(simulation.network.values(states[-1].theta, x))[:, 0]
     np.testing.assert_allclose(values, np.exp(-3.0) * np.sin(x[:, 0]), atol=2e-3 * np.exp(-3.0))
+
+
+def test_a_run_that_no_explicit_step_can_begin_begins_with_implicit_ones(monkeypatch):
+    """The shortest step is 1e-4, and rho is 50 times the stiffness or more. The steps are those of bdf."""
+    stiff = {"min_step": 1e-4, "stiffness": 3000.0, "until": 9.0}
+    states, messages, simulation = evolved(0.1, **stiff)
+    assert [state.switching.name for state in states[1:]] == ["bdf"] * (len(states) - 1)
+    assert len(messages) == 1 and "no explicit step is accepted" in messages[0]
+    implicit = evolved(0.1, method="bdf", **stiff)[0]
+    assert [state.t for state in states] == [state.t for state in implicit]
+    np.testing.assert_array_equal(states[-1].theta, implicit[-1].theta)
+    with pytest.raises(StepTooShort, match="step size below integrator.min_step = 0.0001 at t = 0") as explicit:
+        evolved(0.1, method="cash_karp", **stiff)
+
+    def fail(*_):
+        raise StepTooShort("nor is an implicit one")
+
+    monkeypatch.setattr(ImplicitStepper, "step", fail)
+    with pytest.raises(StepTooShort) as both:
+        simulation.step(states[0], lambda: None)
+    assert str(both.value) == str(explicit.value)
 
 
 def test_a_run_that_is_not_stiff_has_the_bits_of_explicit_steps():
