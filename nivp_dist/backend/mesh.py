@@ -85,9 +85,13 @@ def memory_limit(mesh: Mesh) -> int:
     """The bytes that jax may use on each device of this process, the least of them; 0 for those of a CPU."""
     if mesh in _declared:
         return _declared[mesh]
-    devices = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
-    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in devices if device.platform != "cpu"]
-    return min(limits, default=0)
+    devices = [device for device in own_devices(mesh) if device.platform != "cpu"]
+    return min(((device.memory_stats() or {}).get("bytes_limit", 0) for device in devices), default=0)
+
+
+def own_devices(mesh: Mesh) -> list:
+    """The devices of the mesh that belong to this process."""
+    return [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
 
 
 def program(mesh: Mesh, function: Callable, *in_specs, out_specs: Any = P()) -> Callable:

@@ -17,6 +17,7 @@ _LABELS = ("host", "processor")  # facts for messages only
 _REMEDIES = {
     "devices": "start every process with the same number",
     "platform": "give GPUs to all processes or to none, or set JAX_PLATFORMS=cpu for all",
+    "GPU": "take GPUs of one kind (Slurm: --constraint, or --gres=gpu:KIND:N)",
     "memory of a device": "take GPUs of one kind, and set the same XLA_PYTHON_CLIENT_MEM_FRACTION on every host",
     "XLA_FLAGS": "set the same on every host",
     "JAX options": "set the same on every host",
@@ -41,6 +42,7 @@ def facts(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     found |= run_directory.versions() | {"Python": platform.python_version()} | host.options(environment)
     found |= {"devices": str(jax.local_device_count()), "platform": jax.default_backend()}
     if jax.default_backend() != "cpu":
+        found["GPU"] = ", ".join(sorted({device.device_kind for device in jax.local_devices()}))
         found["memory of a device"] = f"{memory_of(make_mesh()) >> 30} GiB or more"
     else:
         found |= {"CPU cores": str(host.cores()), "CPU features": " ".join(host.instruction_sets(environment))}

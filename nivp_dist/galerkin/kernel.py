@@ -23,7 +23,6 @@ from nivp_dist.backend import random_keys
 # Measured with the Jacobians above: with all points as candidates 10 % of the iterations are saved, in twice the time.
 CANDIDATES = 4  # for each point that is chosen
 PIVOT_BLOCKS = 8  # measured above; pivots of one block are drawn independently of each other
-MAX_ENTRIES = 2**27  # of F^T on a device: 1 GiB, and about 3 GiB while it is made
 ROUNDING = 4 * float(np.finfo(np.float64).eps)  # relative error of an entry of K, a sum of a few products
 
 

@@ -58,6 +58,7 @@ def choose_method(
         points: over all devices.
         fit_order: 0 for a velocity; else for a round of a fit, which solves for FIT_SOLVES dampings, with so many
             right-hand sides each (``taylor.curve``).
+        hardware: whose operations are counted.
         ordered: on an ordered mesh (``backend.mesh``), which "dual_pcg" does not support.
     """
     if solver.method != "auto":
@@ -239,6 +240,8 @@ def decomposes(network: Network) -> bool:
 
 def measurement_interval(method: str, network: Network, points: int, mu: float, rank: int, velocities: int) -> int:
     """The number of steps between two measurements of the spectrum that take MEASURED_SHARE of the work of the steps.
+
+    Both are counted for one core, so that the outputs of a run do not depend on its devices.
 
     velocities: of a step, by `method`, whose iterations are assumed as in ``choose_method``.
     """

@@ -116,8 +116,8 @@ class Switching(NamedTuple):
     def without_explicit(self, step: int, shortest: float, limit: float, work: float) -> "Switching":
         """Implicit steps from here on, because no explicit one is accepted, down to that length.
 
-        They are taken for stiff, with rho of at least limit / shortest, until rho is measured. work: operations of an
-        explicit step.
+        rho is not known yet: limit / shortest, above which those steps would be unstable, stands for it until it is
+        measured. limit: the largest h rho at which explicit steps are stable. work: operations of one of them.
         """
         known = {"rho": limit / shortest, "limit": limit, "explicit_work": work}
         return self.begin()._replace(method=METHODS.index("bdf"), step=step, wait=self.wait, **known)

@@ -30,7 +30,8 @@ EXPLICIT_PAIR = "cash_karp"  # of integrator.method = "auto"
 
 
 def resolved(config: Config, parameters: int, log_density: bool) -> Config:
-    """The configuration with values in place of 'auto' in sampling.points, sampling.method and solver.mu.
+    """The configuration with values in place of 'auto' in sampling.points, sampling.method and solver.mu; and where
+    that method is then "solution", in sampling.uniform_fraction and sampling.inflation too.
 
     parameters: of the network. log_density: whether it represents log u.
     """
@@ -49,6 +50,7 @@ def resolved(config: Config, parameters: int, log_density: bool) -> Config:
 
 
 def _mu(accuracy: float | None, parameters: int) -> float:
+    """solver.mu for "auto"; without an accuracy that of a configuration which does not set it."""
     if accuracy is None:
         return float(SolverSettings.model_fields["mu"].default)
     share = MU_OF_ACCURACY if parameters <= DIRECTLY_SOLVED else MU_OF_ACCURACY_BY_CG
@@ -77,7 +79,7 @@ def uniform_fraction(sampling: SamplingSettings, field: bool) -> float:
 
 
 def inflation(sampling: SamplingSettings) -> float:
-    """The factor on the covariances of the fitted Gaussians."""
+    """The factor on the covariances of the fitted Gaussians, of a configuration that is ``resolved``."""
     return INFLATION if sampling.inflation == "auto" else sampling.inflation
 
 

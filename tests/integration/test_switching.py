@@ -9,6 +9,7 @@ from nivp_dist.integration.stability import spectral_radius
 from nivp_dist.integration.switching import (
     CORRECTIONS,
     IN_VAIN,
+    MEASURED_EVERY,
     PAYS,
     SETTLED,
     WAIT_LONGER,
@@ -88,6 +89,14 @@ def test_explicit_steps_return_when_the_stiffness_is_gone():
     names, switching = steps(switching._replace(rho=5.0), 3, taken_by, first=WINDOW + SETTLED)
     assert set(names) == {"explicit"} and np.isnan(switching.records[:-3]).all()
     assert switching.wait == WAIT_LONGER * WINDOW
+
+
+def test_where_no_explicit_step_is_accepted_implicit_ones_stay_until_rho_is_measured():
+    forced = Switching.begin().without_explicit(3, shortest=1e-6, limit=3.7, work=6.0)
+    assert forced.name == "bdf" and forced.explicit_step == pytest.approx(1e-6)
+    names, switching = steps(forced, MEASURED_EVERY, taken_by, first=3)
+    assert set(names) == {"bdf"} and switching.measures(3 + MEASURED_EVERY)
+    assert steps(switching._replace(rho=5.0), 2, taken_by, first=3 + MEASURED_EVERY)[0] == ["explicit"] * 2
 
 
 def test_a_stiffness_that_comes_again_is_met_as_soon_as_the_first_one():

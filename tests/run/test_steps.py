@@ -443,6 +443,7 @@ def test_a_run_goes_over_to_direct_solves_where_iterations_cost_more(exact, by_s
         result = stepper.step(state, lambda: None)
         assert result.state.rank == expected and (result.metrics["cg_iterations"] == 0) == (expected == 0)
         alone = exact.stepper().step(state, lambda: None)
+        assert alone.metrics["rank"] is None  # a direct solver makes no approximation, whatever the rank before
         np.testing.assert_allclose(exact.field(result.state.theta, X), exact.field(alone.state.theta, X), atol=1e-6)
         assert stepper.method(result.state) == ("primal" if expected == 0 else "dual_pcg")
         if expected == 0:  # the very step of direct solves, and from now on
