@@ -47,6 +47,7 @@ class Purpose(enum.IntEnum):
     STABILITY_DIRECTION = 31
     RESIDUAL_POINTS = 32
     START_EVALUATION = 33
+    COMPONENTS = 34
 
 
 def run_key(seed: int):
@@ -100,6 +101,11 @@ def pilot_mixture_key(pilot):
 def mass_check_key(pilot):
     """Of the points that show how much of the initial condition the first density has found."""
     return _derive(pilot, Purpose.MASS_CHECK)
+
+
+def components_key(run):
+    """Of the population of the initial condition in which distinct parts are sought."""
+    return _derive(run, Purpose.COMPONENTS)
 
 
 # Fits -----------------------------------------------------------------------------------------------------------------

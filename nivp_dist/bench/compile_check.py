@@ -22,7 +22,7 @@ from nivp_dist.galerkin.methods import ITERATIVE, decomposes
 from nivp_dist.galerkin.taylor import usable_order
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.integration.step_points import StepPoints
-from nivp_dist.network.forms import with_gaussians
+from nivp_dist.network.forms import for_problem
 from nivp_dist.network.network import Network, network_of
 from nivp_dist.points.mixture import Density
 from nivp_dist.points.points import Points
@@ -31,7 +31,7 @@ from nivp_dist.problems import registry
 from nivp_dist.problems.base import Problem
 from nivp_dist.run import whole_vectors
 from nivp_dist.run.solvers import Solvers
-from nivp_dist.settings.automatic import number_of_points, resolved
+from nivp_dist.settings.automatic import number_of_components, number_of_points, resolved
 from nivp_dist.settings.model import Config
 
 MOST_TRIPS = 64  # of a loop of known length: each trip starts kernels, and many short ones leave a GPU idle
@@ -86,7 +86,7 @@ def examine(config: Config, gpu: str, count: int, report: Callable[[Program], An
     where theta alone is too long for such a GPU.
     """
     mesh, problem = gpu_targets.mesh_of(gpu, count, config.cluster.reproducible), registry.load(config.problem)
-    config = with_gaussians(config, problem)
+    config = for_problem(config, problem)
     network = network_of(config, problem)
     config, programs = resolved(config, network.size, network.log_density), []
     memory, whole = gpu_targets.TARGETS[gpu].memory, whole_vectors.count(config, network.size)
@@ -153,7 +153,7 @@ def _programs(config: Config, problem: Problem, network: Network, mesh: Mesh) ->
     solvers, n = Solvers(config, problem, mesh), number_of_points(config.sampling)
     galerkin = solvers.of_steps(network)
     yield from _of_points(StepPoints(config.sampling, sampler, galerkin, config.integrator.t_start), shapes, n)
-    density, points = shapes.density(config.sampling.components), shapes.points(n)
+    density, points = shapes.density(number_of_components(config.sampling)), shapes.points(n)
     values = shapes.sharded(n, problem.outputs)
     yield _compiled("density", sampler.fit, density, points, values, sweeps=1)
     yield from _of_steps(galerkin, shapes, points)
@@ -165,7 +165,7 @@ def _of_points(drawn: StepPoints, shapes: "_Shapes", n: int) -> Iterator[Program
     """The programs that draw the points of a step, as sampling.method says."""
     settings, galerkin, key = drawn.settings, drawn.galerkin, shapes.key()
     count = n * settings.oversampling if settings.method in ("solution", "residual", "paths") else n
-    yield _compiled("points", drawn.sampler.program(count), key, shapes.density(settings.components))
+    yield _compiled("points", drawn.sampler.program(count), key, shapes.density(number_of_components(settings)))
     candidates = shapes.points(count)
     theta, field = shapes.theta(), shapes.sharded(len(candidates.x), galerkin.network.outputs)
     if settings.method == "solution":

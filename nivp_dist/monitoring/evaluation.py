@@ -185,19 +185,20 @@ class Scorer:
         return rest + float(np.sum(coefficients)), error
 
 
-def lost_mass(problem: Problem, score: Score, estimate: float) -> str | None:
-    """A message if the mass of a probability density differs from one by more than its statistical error explains.
+def lost_mass(problem: Problem, score: Score, estimate: float, start: float = 1.0) -> str | None:
+    """A message if the mass of a probability density differs from that at its start by more than its statistical error
+    explains.
 
-    Through a wall, or the end of an open axis, mass may leave: there it is only said where it is more than one.
+    Through a wall, or the end of an open axis, mass may leave: there it is only said where it is more than before.
     """
     leaves = bool(problem.domain.axes_of("wall", "robin", "open"))
-    excess = score.mass - 1.0
-    least = SURE * score.mass_error + min(estimate, LARGE_LOSS)
+    excess = score.mass - start
+    least = SURE * score.mass_error + min(estimate, LARGE_LOSS) * start
     if not problem.density or abs(excess) <= least or (leaves and excess < 0):
         return None
     return (
-        f"mass: the integral of u is {score.mass:.4g} +- {score.mass_error:.1g}, and should be 1: there is an "
-        "error in the tails of u, which errors weighted by u hardly show; try a larger sampling.uniform_fraction or "
+        f"mass: the integral of u is {score.mass:.4g} +- {score.mass_error:.1g}, and should be {start:.4g}: there is "
+        "an error in the tails of u, which errors weighted by u hardly show; try a larger sampling.uniform_fraction or "
         "sampling.inflation, more sampling.points, or a smaller integrator.rtol"
     )
 

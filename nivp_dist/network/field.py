@@ -53,7 +53,7 @@ class MLP(nn.Module):
 
 
 def number_of_gaussians(settings: NetworkSettings) -> int:
-    """network.gaussians as a number; one where it is 'auto' still (``network.with_gaussians``)."""
+    """network.gaussians as a number; one where it is 'auto' still (``network.for_problem``)."""
     return 1 if settings.gaussians == "auto" else settings.gaussians
 
 

@@ -43,10 +43,20 @@ def check(settings: NetworkSettings, problem, form: str) -> None:
         check_frequencies(settings, domain)
 
 
-def with_gaussians(config: Config, problem) -> Config:
-    """The configuration with a number in place of network.gaussians = 'auto': that of the components of the points."""
-    settings = config.network
-    if settings.gaussians != "auto":
-        return config
-    count = config.sampling.components if form_of(settings, problem) == "log_density" else 1
-    return config.model_copy(update={"network": settings.model_copy(update={"gaussians": count})})
+def for_problem(config: Config, problem) -> Config:
+    """The configuration with what the problem decides before its network is built, in place of 'auto'.
+
+    network.gaussians: a number, that of the components of the points. solver.norm: that of the energy which the problem
+    defines, where the solver can be the direct one that it needs; with solver.method = "primal" then.
+    """
+    network, solver, components = config.network, config.solver, config.sampling.components
+    form = form_of(network, problem)
+    if network.gaussians == "auto":
+        count = components if form == "log_density" and components != "auto" else 1
+        network = network.model_copy(update={"gaussians": count})
+    if solver.norm == "auto":
+        possible = solver.method in ("auto", "primal") and solver.precision == "float64"
+        energy = callable(problem.energy) and form == "direct" and possible and not config.integrator.implicit
+        chosen = {"norm": "energy", "method": "primal"} if energy else {"norm": "field"}
+        solver = solver.model_copy(update=chosen)
+    return config.model_copy(update={"network": network, "solver": solver})

@@ -29,6 +29,7 @@ from nivp_dist.network.frames import Frame
 from nivp_dist.network.own_layers import OwnLayers
 from nivp_dist.problems.base import symmetries
 from nivp_dist.problems.wall_data import lifting_of
+from nivp_dist.settings.automatic import norm_of
 from nivp_dist.settings.model import Config, NetworkSettings
 
 
@@ -251,8 +252,8 @@ def build_network(
 
 
 def network_of(config: Config, problem) -> Network:
-    """The network of a configuration, in which network.gaussians is a number (``forms.with_gaussians``)."""
-    return build_network(config.network, problem, t_start=config.integrator.t_start, norm=config.solver.norm)
+    """The network of a configuration, as the problem decides it (``forms.for_problem``)."""
+    return build_network(config.network, problem, t_start=config.integrator.t_start, norm=norm_of(config.solver))
 
 
 def restrict(theta, wide: Network, narrow: Network):

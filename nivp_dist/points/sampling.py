@@ -40,7 +40,7 @@ from nivp_dist.points.mixture import (
 from nivp_dist.points.points import Points, effective_sample_size, pad
 from nivp_dist.points.product_part import with_product_part
 from nivp_dist.problems.domains import Domain
-from nivp_dist.settings.automatic import inflation, number_of_points, uniform_fraction
+from nivp_dist.settings.automatic import inflation, number_of_components, number_of_points, uniform_fraction
 from nivp_dist.settings.model import SamplingSettings
 
 # On the whole space the part that stands in for the uniform one has this many times the variance: twice the width.
@@ -87,6 +87,7 @@ class Sampler:
             raise InputError(
                 "sampling.method = 'uniform' is impossible on the whole space, or along a Real axis: use 'density'"
             )
+        self.components = number_of_components(settings)
         self.settings, self.domain, self.log_density, self.squares = settings, domain, log_density, squares
         self.mesh = mesh
         # A density is replicated over the devices, wherever it comes from: one program then serves all calls.
@@ -130,7 +131,7 @@ class Sampler:
                 return self._from_samples(key, x, evaluate)
         points = self.draw(random_keys.pilot_round_key(key, PILOT_ROUNDS - 1), density, PILOT_POINTS)
         density = self._split(random_keys.pilot_split_key(key), density)
-        last = SEPARATING_SWEEPS if self.settings.components > 1 else 1
+        last = SEPARATING_SWEEPS if self.components > 1 else 1
         return self.fit(density, points, evaluate(None, points.x), sweeps=last)
 
     def _from_samples(self, key, x, evaluate) -> Density:
@@ -143,7 +144,7 @@ class Sampler:
         """The density fitted to samples x (n, d) by expectation-maximisation."""
         floor = jnp.diag(jnp.asarray((SMALLEST_WIDTH * self.domain.scale) ** 2))
         mixture = random_keys.pilot_mixture_key(key)
-        density = fitted_mixture(mixture, x, self.settings.components, floor, SEPARATING_SWEEPS)
+        density = fitted_mixture(mixture, x, self.components, floor, SEPARATING_SWEEPS)
         return replicate(jax.tree.map(np.asarray, density), self.mesh)
 
     def mass_seen(self, key, density: Density, values: Callable) -> tuple[float, float]:
@@ -156,14 +157,14 @@ class Sampler:
 
     def broadest(self) -> Density:
         """K equal Gaussians with the centre and the scale of the domain: all that is known before any value of u."""
-        k = self.settings.components
+        k = self.components
         centre, covariance = self.domain.centre, np.diag(self.domain.scale**2)
         parts = np.full(k, 1.0 / k), np.tile(centre, (k, 1)), np.tile(covariance, (k, 1, 1))
         return replicate(Density._make(parts), self.mesh)
 
     def _split(self, key, density: Density) -> Density:
         """The means moved apart at random, for expectation-maximisation to separate the Gaussians."""
-        if self.settings.components == 1:
+        if self.components == 1:
             return density
         factor = jnp.linalg.cholesky(density.covariances[0])
         offsets = jax.random.normal(key, density.means.shape) @ factor.T

@@ -17,10 +17,10 @@ from nivp_dist.cluster.control import EVENT, SAVE, STOP, Control
 from nivp_dist.cluster.signals import StopRequest
 from nivp_dist.errors import DiskFailed, InputError, RunFailed, RunStopped
 from nivp_dist.formatting import describe_error
+from nivp_dist.monitoring.advice import refit_outcome, verdict
 from nivp_dist.problems import registry
 from nivp_dist.run.callbacks import Callbacks
 from nivp_dist.run.ending import Ending
-from nivp_dist.run.fits import remedy
 from nivp_dist.run.history import times
 from nivp_dist.run.record import Record
 from nivp_dist.run.reporter import SilentReporter
@@ -150,6 +150,8 @@ class MainLoop:
         self.record.event(state, "output", f"t = {state.t:g}: {describe_error(*errors)}")
         self.call(Moment("at_output", state, output=entry))
         if state.phase == FINISHED:  # before the last checkpoint: a resume from that one writes no more events
+            if found := verdict(self.config.accuracy, self.record.outputs):
+                self.say(state, "finding" if found.held else "warning", found.message, warn=not found.held)
             self.record.event(state, "finish", f"finished at t = {state.t:g} after {state.step} steps")
         return state
 
@@ -175,9 +177,8 @@ class MainLoop:
         else:
             bound = fits.refit_bound(state)
             state, error, accepted = fits.finish_refit(state)
-            advice = remedy(fits.refit.settings, "restart.fit", error / bound)
-            verdict = "accepted" if accepted else f"refused, the bound is {bound:.2g}; {advice}"
-            self.say(state, "refit", f"refit reached a relative error of {error:.2e}: {verdict}", warn=not accepted)
+            outcome = refit_outcome(self.config, fits.refit.settings, error, bound, accepted)
+            self.say(state, "refit", outcome, warn=not accepted)
         self.call(Moment("after_fit", state))
         self.reporter.phase(PHASE_NAMES[state.phase])
         return state

@@ -17,6 +17,7 @@ from nivp_dist.fitting.fit import DONE, FitState, Fitter
 from nivp_dist.fitting.size_floor import rms, size_floor
 from nivp_dist.fitting.time_derivative_targets import Source, TimeDerivativeTargets
 from nivp_dist.monitoring.adaptation import MuAdaptation
+from nivp_dist.monitoring.advice import remedy, unseen_mass, with_values
 from nivp_dist.network.field import number_of_gaussians
 from nivp_dist.network.network import Network
 from nivp_dist.points import mixture
@@ -29,10 +30,6 @@ from nivp_dist.settings.fits import FitSettings
 
 # A refit is accepted below this share of the error that the run estimates already: it then adds little to it.
 REFIT_SHARE = 0.1
-# The mass of an initial density that may be missing without a word. Points that see less than that still fit the rest.
-LEAST_UNSEEN = 0.02
-# More steps of an optimiser are advised only where its fit misses the goal by less than this factor.
-MOST_MORE_STEPS = 10.0
 
 
 class Scales(NamedTuple):
@@ -92,18 +89,14 @@ class Fits:
         theta = self._parameters_near(key, density) if several else self.fitted.initialise(key)
         return density, self.initial.start(theta)
 
-    def unseen(self, density: Density) -> str | None:
-        """A message if the points of the first density do not see the mass of a probability density, which is one."""
-        if not self.problem.density:
-            return None
+    def mass_at_start(self, initial_density: Density) -> tuple[float, float]:
+        """The integral of |initial(x)| by points of the first density, and its standard error."""
         key = random_keys.mass_check_key(random_keys.pilot_key(random_keys.run_key(self.config.seed)))
-        mass, error = self.sampler.mass_seen(key, density, self.initial_values)
-        if abs(mass - 1.0) <= max(LEAST_UNSEEN, 5 * error):
-            return None
-        return (
-            f"points: they see a mass of {mass:.2g} of initial(x), which should be 1: parts of it were not found; "
-            "raise sampling.components, or give the problem initial_samples(key, n)"
-        )
+        return self.sampler.mass_seen(key, initial_density, self.initial_values)
+
+    def unseen(self, density: Density) -> str | None:
+        """A message if points of the first density do not see a mass of one in the start of a probability density."""
+        return unseen_mass(*self.mass_at_start(density)) if self.problem.density else None
 
     def size_floor(self, run, density: Density) -> float:
         """The least |u| that errors of the run with that key are relative to. Raises InputError where there is no
@@ -155,7 +148,8 @@ class Fits:
         if not error <= settings.target and settings.on_miss == "error":
             raise RunFailed(
                 f"the initial fit reached a relative error of {error:.2e}, fit.target is {settings.target:.0e}: "
-                f"{remedy(settings, 'fit', error / settings.target)}, or set fit.on_miss = 'continue'"
+                f"{with_values(remedy(settings, 'fit', error / settings.target), self.config)}, or set fit.on_miss = "
+                "'continue'"
             )
         theta, estimate = self._network_part(fit.theta), state.estimate._replace(initial=misfit)
         multistep = state.multistep.after_fit(misfit)
@@ -285,16 +279,3 @@ class Fits:
         arguments = random_keys.fit_measure_key(key), state.density, context
         fit = fitter.measure(state.fit, *arguments, size)
         return fit, fitter.misfit(fit, *arguments)
-
-
-def remedy(settings: FitSettings, section: str, factor: float) -> str:
-    """What makes the error of such a fit smaller by a factor, in words. section: of the settings, for the message.
-
-    Measured with Adam for heat_2d and advection_2d: errors of 6.3e-3 and 6.7e-3 after 5000 steps, 2.2e-3 and 3.6e-3
-    after 10000, 1.1e-3 and 1.6e-3 after 20000. They fall about as one over the number of steps.
-    """
-    if settings.method != "optimiser":
-        return f"raise network.width, {section}.iterations or {section}.points"
-    steps = float(f"{1.2 * factor * settings.steps:.1e}")  # two digits
-    more = f"raise {section}.steps to about {steps:.0f}, or " if factor < MOST_MORE_STEPS else ""
-    return f"{more}set {section}.method = 'optimiser_then_gauss_newton' or 'gauss_newton', which reach smaller errors"

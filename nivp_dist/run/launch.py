@@ -6,6 +6,7 @@ Every process calls the functions here, in the same order; process 0 alone touch
 """
 
 import contextlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from nivp_dist.cluster.control import from_process_zero, require_visible
 from nivp_dist.errors import InputError, RunFailed, RunStopped
 from nivp_dist.problems import checks, registry
 from nivp_dist.problems.base import Problem
+from nivp_dist.run.settled import settled
 from nivp_dist.run.stored import session_class
 from nivp_dist.settings import files
 from nivp_dist.settings.files import RECORD, read_config
@@ -47,6 +49,7 @@ def start(config: Config, output: str | Path | None, name: str, view: View, prob
     Raises InputError, and leaves no directory behind, if the run is refused before it begins; else as ``evolve``.
     """
     warnings = _check(config, problem, view.callbacks)
+    config = _settled(config, problem)
     directory = _make_directory(config, output, name)
     with _held(directory, config.cluster):
         _warn(warnings)
@@ -116,6 +119,21 @@ def _check(config: Config, problem: Problem | None, callbacks: Sequence[Callback
     loading.check([*loading.load(config.callbacks), *callbacks], problem)
     found = checks.check(problem, source, config.integrator.t_start, config.integrator.t_end)
     return [*found, slow] if slow and config.solver.precision == "float64" else found
+
+
+def _settled(config: Config, problem: Problem | None) -> Config:
+    """``run.settled``, as process 0 finds it: another kind of processor may round differently. Collective."""
+    if config.sampling.components != "auto":
+        return config
+
+    def find() -> str:
+        found = settled(config, problem or registry.load(config.problem))
+        return json.dumps([found.sampling.components, found.network.gaussians])
+
+    components, gaussians = json.loads(from_process_zero(find))
+    sampling = config.sampling.model_copy(update={"components": components})
+    network = config.network.model_copy(update={"gaussians": gaussians})
+    return config.model_copy(update={"sampling": sampling, "network": network})
 
 
 def _warn(warnings: list[str]) -> None:

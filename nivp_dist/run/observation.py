@@ -6,10 +6,11 @@ All of it is a function of the state and the metrics of the step, so that a resu
 import numpy as np
 
 from nivp_dist.fitting.restart import Health
+from nivp_dist.monitoring.advice import with_values
 from nivp_dist.monitoring.step_series import StepRecord
 from nivp_dist.run.state import State
 from nivp_dist.run.stepping import Accepted
-from nivp_dist.settings.automatic import number_of_points
+from nivp_dist.settings.automatic import mu_of, number_of_points
 from nivp_dist.settings.model import Config
 
 LOST = 1.0  # an estimated relative error at which nothing may be left of the solution
@@ -27,6 +28,7 @@ def observe(config: Config, before: State, accepted: Accepted) -> Accepted:
     missed = (state.estimate.residual - before.estimate.residual) / config.integrator.rtol
     record = _record(health, accepted, missed)
     history, messages, findings = state.history.after_step(record, state.step)
+    messages, findings = ([_with_values(config, before, line) for line in lines] for lines in (messages, findings))
     if not before.history.unsolved():  # else the user has been warned of it
         messages += accepted.warnings
     if state.estimate.total > LOST >= before.estimate.total:
@@ -38,6 +40,13 @@ def observe(config: Config, before: State, accepted: Accepted) -> Accepted:
     state = state.after(health=health, baseline=health if settled else state.baseline, history=history)
     state, adapted = _adapt(config, state)
     return accepted._replace(state=state, warnings=messages + adapted, findings=[*accepted.findings, *findings])
+
+
+def _with_values(config: Config, state: State, message: str) -> str:
+    """The message with the present values of the settings that it names."""
+    mu = mu_of(config.solver) * state.mu_adaptation.factor
+    points = number_of_points(config.sampling) * state.point_refinement.factor
+    return with_values(message, config, solver_mu=mu, sampling_points=points)
 
 
 def _health(metrics: dict) -> Health:
@@ -65,7 +74,8 @@ def _adapt(config: Config, state: State) -> tuple[State, list[str]]:
     if config.solver.adapt_mu:
         mu = state.mu_adaptation.after_step(recent, state.step)
         if mu != state.mu_adaptation:
-            messages.append(f"solver.mu is multiplied by {mu.factor:g} from here on")
+            raised = f", {mu.factor:g} times that of the run" if mu.factor > 1 else ""
+            messages.append(f"solver.mu = {mu_of(config.solver) * mu.factor:g} from here on{raised}")
             state = state._replace(mu_adaptation=mu)
     # With sampling.method = 'solution' or 'paths' the fresh points lie in other tails than the step's, which more
     # points of the same kind do not cure.
@@ -73,6 +83,6 @@ def _adapt(config: Config, state: State) -> tuple[State, list[str]]:
     if adapts and state.step % sampling.redraw_every == 0:
         points = state.point_refinement.after_step(recent, state.step)
         if points != state.point_refinement:
-            messages.append(f"{number_of_points(sampling) * points.factor} points are drawn from here on")
+            messages.append(f"sampling.points = {number_of_points(sampling) * points.factor} from here on")
             state = state._replace(point_refinement=points)
     return state, messages

@@ -143,7 +143,7 @@ class Record:
             "cg_iterations": state.cg_iterations,
             "refits": state.refits,
             "parameters": simulation.network.size,
-            "points": simulation.config.sampling.points,
+            "points": simulation.stepper.number_of_points(state),
             "devices": simulation.mesh.size,
             "device": simulation.mesh.devices.flat[0].device_kind,
             "processes": jax.process_count(),

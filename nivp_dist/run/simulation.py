@@ -11,11 +11,12 @@ from nivp_dist.fitting.restart import reason_to_refit
 from nivp_dist.integration.bdf import Multistep
 from nivp_dist.integration.switching import Switching
 from nivp_dist.monitoring.adaptation import MuAdaptation, PointRefinement
+from nivp_dist.monitoring.advice import unseen_mass
 from nivp_dist.monitoring.estimate import Estimate
 from nivp_dist.monitoring.evaluation import Score, Scorer, lost_mass
 from nivp_dist.monitoring.signatures import StepHistory
 from nivp_dist.network import own_checks
-from nivp_dist.network.forms import with_gaussians
+from nivp_dist.network.forms import for_problem
 from nivp_dist.network.network import network_of
 from nivp_dist.points.sampling import Sampler
 from nivp_dist.problems.base import Problem
@@ -24,6 +25,7 @@ from nivp_dist.run.auto_steps import AutoStepper
 from nivp_dist.run.fits import Fits
 from nivp_dist.run.implicit_steps import ImplicitStepper
 from nivp_dist.run.observation import observe
+from nivp_dist.run.settled import settled
 from nivp_dist.run.solvers import Solvers
 from nivp_dist.run.start import judge
 from nivp_dist.run.state import EVOLVE, FINISHED, FIT, State, replicated
@@ -48,7 +50,7 @@ class Simulation:
     """
 
     def __init__(self, config: Config, problem: Problem, note: Callable[[str], None] = lambda line: None):
-        config = with_gaussians(config, problem)
+        config = for_problem(settled(config, problem), problem)
         self.network = network = network_of(config, problem)
         own_checks.check(network)
         self.config = config = resolved(config, network.size, network.log_density)
@@ -177,8 +179,13 @@ class Simulation:
         return self.scorer.score(state.theta, state.density, state.t, state.outputs_written)
 
     def lost_mass(self, state: State, score: Score) -> str | None:
-        """A message if the mass of a density is not one (``monitoring.evaluation``), else None."""
-        return lost_mass(self.problem, score, state.estimate.total)
+        """A message if the mass of a density is not that at its start (``monitoring.evaluation``), else None."""
+        if lost_mass(self.problem, score, state.estimate.total) is None:
+            return None
+        # The start itself may not be normalised. Points can miss a part of its mass, and not see more than there is.
+        mass, error = self.fits.mass_at_start(state.initial_density)
+        start = mass if unseen_mass(mass, error) is not None and mass > 1.0 else 1.0
+        return lost_mass(self.problem, score, state.estimate.total, start)
 
     def after_output(self, state: State) -> State:
         """The state after an output: waiting for the next one, or finished."""

@@ -12,7 +12,7 @@ from nivp_dist.galerkin.taylor import usable_order
 from nivp_dist.galerkin.velocity import Galerkin
 from nivp_dist.network.network import Network
 from nivp_dist.problems.base import Problem
-from nivp_dist.settings.automatic import number_of_points
+from nivp_dist.settings.automatic import norm_of, number_of_points
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.rules import without_implicit_steps
 
@@ -48,7 +48,7 @@ class Solvers:
                 )
             solver = config.solver.model_copy(update={"method": method})
             return Galerkin(Discretisation(network, self.problem, config.sampling, self.mesh), solver)
-        discretisation = Discretisation(network, self.problem, config.sampling, self.mesh, config.solver.norm)
+        discretisation = Discretisation(network, self.problem, config.sampling, self.mesh, norm_of(config.solver))
         return Galerkin(discretisation, config.solver, rate_rtol=config.integrator.rtol)
 
     def implicit_steps_possible(self, network: Network) -> bool:

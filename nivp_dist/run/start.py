@@ -5,8 +5,8 @@ density that hardly counts there may be most of the error at the first output.
 """
 
 from nivp_dist.errors import RunFailed
+from nivp_dist.monitoring.advice import remedy, with_values
 from nivp_dist.monitoring.evaluation import Scorer
-from nivp_dist.run.fits import remedy
 from nivp_dist.run.state import State
 from nivp_dist.settings.model import Config
 
@@ -28,6 +28,7 @@ def judge(config: Config, scorer: Scorer, state: State, error: float) -> list[st
         f"the initial condition has a relative L2 error of {reported:.2e}, accuracy is {accuracy:.0e}: "
         f"{remedy(settings, 'fit', reported / accuracy)}{components}"
     )
+    line = with_values(line, config)
     if reported > settings.target and settings.on_miss == "error":
         raise RunFailed(f"{line}, or set fit.on_miss = 'continue'")
     return [*missed, line]

@@ -195,11 +195,11 @@ class Run(DensityRun):
 
     @functools.cached_property
     def _network(self):
-        from nivp_dist.network.forms import with_gaussians
+        from nivp_dist.network.forms import for_problem
         from nivp_dist.network.network import network_of
 
         problem_copy.require_unchanged(self.directory)
-        return network_of(with_gaussians(self.config, self.problem), self.problem)
+        return network_of(for_problem(self.config, self.problem), self.problem)
 
     def _points(self, points) -> np.ndarray:
         x, d = np.asarray(points, np.float64), self.problem.domain.dimension

@@ -1,5 +1,7 @@
 """What stands for 'auto' in the settings of points, of mu, of the first step, and of the method in time."""
 
+from typing import Literal
+
 from nivp_dist.settings.model import Config, IntegratorSettings, SamplingSettings, SolverSettings
 
 # With fewer than three points for each parameter a velocity is free between them. Most shipped configurations have
@@ -30,8 +32,8 @@ EXPLICIT_PAIR = "cash_karp"  # of integrator.method = "auto"
 
 
 def resolved(config: Config, parameters: int, log_density: bool) -> Config:
-    """The configuration with values in place of 'auto' in sampling.points, sampling.method and solver.mu; and where
-    that method is then "solution", in sampling.uniform_fraction and sampling.inflation too.
+    """The configuration with values in place of 'auto' in sampling.points, sampling.method, sampling.components and
+    solver.mu; and where that method is then "solution", in sampling.uniform_fraction and sampling.inflation too.
 
     parameters: of the network. log_density: whether it represents log u.
     """
@@ -43,6 +45,8 @@ def resolved(config: Config, parameters: int, log_density: bool) -> Config:
         if found["method"] == "solution":
             asked = {"uniform_fraction": UNIFORM_FOR_LOGARITHMS, "inflation": 1.0}
             found |= {key: value for key, value in asked.items() if getattr(sampling, key) == "auto"}
+    if sampling.components == "auto":  # nobody has looked at the initial condition (``run.settled``)
+        found["components"] = 1
     sampling = sampling.model_copy(update=found)
     if solver.mu == "auto":
         solver = solver.model_copy(update={"mu": _mu(config.accuracy, parameters)})
@@ -57,10 +61,33 @@ def _mu(accuracy: float | None, parameters: int) -> float:
     return min(max(share * accuracy, LEAST_MU), LARGEST_MU)
 
 
+def as_found(wanted: Config, kept: Config) -> Config:
+    """`wanted` with what the run has found out of its start and recorded, where it leaves that to it."""
+    if wanted.sampling.components != "auto":
+        return wanted
+    sampling = wanted.sampling.model_copy(update={"components": kept.sampling.components})
+    network = wanted.network
+    if network.gaussians == "auto":
+        network = network.model_copy(update={"gaussians": kept.network.gaussians})
+    return wanted.model_copy(update={"sampling": sampling, "network": network})
+
+
 def number_of_points(sampling: SamplingSettings) -> int:
     """sampling.points of a configuration that is ``resolved``."""
     assert sampling.points != "auto"
     return sampling.points
+
+
+def number_of_components(sampling: SamplingSettings) -> int:
+    """sampling.components of a configuration that is ``resolved``."""
+    assert sampling.components != "auto"
+    return sampling.components
+
+
+def norm_of(solver: SolverSettings) -> Literal["field", "energy"]:
+    """solver.norm of a configuration that the problem has decided (``network.forms.for_problem``)."""
+    assert solver.norm != "auto"
+    return solver.norm
 
 
 def mu_of(solver: SolverSettings) -> float:

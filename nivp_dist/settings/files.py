@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import tomli_w
 
 from nivp_dist.errors import InputError
+from nivp_dist.settings.automatic import as_found
 from nivp_dist.settings.keys import known_keys, nearest
 from nivp_dist.settings.model import Config
 from nivp_dist.settings.validation import COMMAND_LINE, validate
@@ -133,6 +134,7 @@ def continuation(directory: str | Path, wanted: Config) -> tuple[Config, bool]:
     Raises InputError if the directory holds no run, or if `wanted` would give another result: the line names the key.
     """
     kept = resume_config(directory)
+    wanted = as_found(wanted, kept)
     before, now = fixed_settings(kept), fixed_settings(wanted)
     if changed := changed_keys(before, now):
         key = changed[0]

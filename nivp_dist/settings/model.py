@@ -109,8 +109,8 @@ class SamplingSettings(Section):
     # method = uniform: share of the points drawn uniformly from concentric boxes of all sizes about the centre,
     # without weights. For an OpenBox whose solution is carried outward from the middle, which uniform points miss.
     nested_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
-    # Number of Gaussians that are fitted to |u|.
-    components: PositiveInt = 1
+    # Number of Gaussians that are fitted to |u|. auto: by the initial density on the whole space, and recorded, or 1.
+    components: PositiveInt | Literal["auto"] = 1
     # Factor on the covariance of the fitted Gaussians, so that points lie in the tails of u too. method = paths: for
     # the share uniform_fraction, at t = 0 and of the noise. auto: 1 where method = auto resamples, else 1.5.
     inflation: Annotated[float, Field(ge=1.0)] | Literal["auto"] = "auto"
@@ -141,8 +141,8 @@ class SolverSettings(Section):
     # derivatives of one layer are far larger than those of the others.
     equal_shares: bool = False
     # The norm in which the residual of the velocity is least: that of the field, or that of the energy that the problem
-    # defines, in which projected waves are stable; it needs method = primal, and its products are in float64.
-    norm: Literal["field", "energy"] = "field"
+    # defines, in which waves are stable; it needs method = primal. auto: that, if there is one and method allows it.
+    norm: Literal["auto", "field", "energy"] = "field"
     # Raise mu while steps are rejected or their size collapses, and lower it again afterwards
     # (monitoring/adaptation.py).
     adapt_mu: bool = True

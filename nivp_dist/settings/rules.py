@@ -120,7 +120,7 @@ def without_implicit_steps(config) -> tuple[str, tuple, Any] | None:
     others = {
         "solver.method": (config.solver.method, ("auto", "primal", "pcg")),
         "solver.precision": (config.solver.precision, ("float64",)),
-        "solver.norm": (config.solver.norm, ("field",)),
+        "solver.norm": (config.solver.norm, ("auto", "field")),
         "solver.equal_shares": (config.solver.equal_shares, (False,)),
         "sampling.method": (config.sampling.method, ("auto", "uniform", "density", "solution")),
         "network.form": (config.network.form, ("auto", "direct")),
@@ -159,7 +159,7 @@ def sections_agree(config):
     implicit_steps_are_supported(config)
     fixed_order_is_supported(config)
     gaussians, components = config.network.gaussians, config.sampling.components
-    if gaussians not in (0, 1, components, "auto"):
+    if components != "auto" and gaussians not in (0, 1, components, "auto"):
         raise ValueError(
             f"network.gaussians = {gaussians}, but sampling.components = {components}: the quadratic forms start from "
             "the components, set both alike"
@@ -182,8 +182,8 @@ def settings_for_accuracy(accuracy: float) -> dict[str, dict[str, Any]]:
     Kuramoto-Sivashinsky's equation to t = 0.19 of 4 in seven minutes.
     """
     return {
-        "sampling": {"method": "auto"},
-        "solver": {"mu": "auto"},
+        "sampling": {"method": "auto", "components": "auto"},
+        "solver": {"mu": "auto", "norm": "auto"},
         "integrator": {"rtol": accuracy / 20, "method": "auto"},
         "fit": {"target": 5 * accuracy, "stop_at": accuracy / 100, "line_search": True},
         "restart": {"bound": accuracy},

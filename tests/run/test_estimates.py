@@ -54,8 +54,8 @@ def test_too_few_points_are_named(runs):
 def test_too_few_points_become_more(runs, same, crash):
     """The run itself draws four times as many, with smaller residuals between them; also through a crash."""
     few, ran = runs.run(**FEW, sampling__adapt_points=False), runs.run(**FEW)
-    messages = [message for message in warnings(ran) if "points are drawn from here on" in message]
-    assert messages == ["24 points are drawn from here on", "48 points are drawn from here on"]
+    messages = [message for message in warnings(ran) if message.endswith("from here on")]
+    assert messages == ["sampling.points = 24 from here on", "sampling.points = 48 from here on"]
     assert [line["points"] for line in ran.metrics][:: len(ran.metrics) - 1] == [12, 48]
     late = lambda ran: np.median([line["residual_fresh"] for line in ran.metrics[len(ran.metrics) // 2 :]])  # noqa: E731
     assert late(ran) < late(few) / 4

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from nivp_dist.errors import RunStopped
-from nivp_dist.run.fits import REFIT_SHARE, remedy
+from nivp_dist.monitoring.advice import remedy
+from nivp_dist.run.fits import REFIT_SHARE
 from nivp_dist.settings.fits import FitSettings
 
 # A refit when the network is older than 0.05, accepted below an error of 4e-4: some of the refits of this run are, and

@@ -538,7 +538,8 @@ def test_the_factor_on_mu_changes_with_a_message(exact, monkeypatch):
     for _ in range(4):
         result = simulation.step(state, lambda: None)
         state, messages = result.state, messages + result.warnings
-    assert state.mu_adaptation == MuAdaptation(10.0, 3) and messages == ["solver.mu is multiplied by 10 from here on"]
+    mu_raised = "solver.mu = 1e-12 from here on, 10 times that of the run"
+    assert state.mu_adaptation == MuAdaptation(10.0, 3) and messages == [mu_raised]
     np.testing.assert_allclose(result.metrics["mu"], 10 * 1e-13 * result.metrics["trace"])
 
 
