@@ -169,11 +169,13 @@ def describe(row: Row, directory: str | Path) -> dict:
     """The part of an entry that is known before the run."""
     facts = {"name": row.name, "problem": row.problem, "command": command(row), "directory": str(directory)}
     bounds = {"must": row.must, "goal": row.goal, "minutes": row.minutes}
-    return facts | bounds | {"score": row.score, "t": row.t, "error": None, "estimate": None, "met": "no"}
+    return (
+        facts | bounds | {"score": row.score, "t": row.t, "error": None, "estimate": None, "bound": None, "met": "no"}
+    )
 
 
 def read(directory: Path, summary: dict, t_end: float) -> dict:
-    """The part of an entry that the run directory holds; error and estimate only if the run has reached t_end."""
+    """The part of an entry that the run directory holds; errors and bounds only if the run has reached t_end."""
     entry = {name: summary.get(name) for name in COPIED} | {"t": t_end}
     outputs = summary.get("errors") or []
     if not outputs:
@@ -184,7 +186,8 @@ def read(directory: Path, summary: dict, t_end: float) -> dict:
     if last["t"] >= t_end * (1 - 1e-9):
         newest = snapshots.load(snapshots.list_snapshots(directory)[-1].path)
         parts = {name: float(value) for name, value in newest.items() if name.startswith("estimate_")}
-        entry |= {"error": last.get("relative_l2"), "estimate": last.get("estimate"), "estimate_parts": parts}
+        estimates = {"estimate": last.get("estimate"), "bound": parts.pop("estimate_bound", None)}
+        entry |= {"error": last.get("relative_l2"), "estimate_parts": parts} | estimates
     return entry
 
 

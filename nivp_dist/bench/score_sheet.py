@@ -5,8 +5,8 @@ from nivp_dist.formatting import MISSING, duration, scientific
 from nivp_dist.report.tables import aligned
 
 # "worst" is the largest error of several seeds, and left out where every row has one.
-COLUMNS = ("problem", "t", "error", "worst", "time", "evaluations", "must", "goal", "met", "estimate")
-MARKDOWN_COLUMNS = ("problem", "t", "error", "worst", "estimate", "time", "evaluations", "must", "goal", "met")
+COLUMNS = ("problem", "t", "error", "worst", "time", "evaluations", "must", "goal", "met", "estimate", "bound")
+MARKDOWN_COLUMNS = ("problem", "t", "error", "worst", "bound", "time", "evaluations", "must", "goal", "met")
 
 
 def verdict(row: Row, entry: dict) -> str:
@@ -42,6 +42,7 @@ def cells(entry: dict) -> dict[str, str]:
         "goal": _short(entry["goal"]),
         "met": f"failed: {entry['failed']}" if entry.get("failed") else entry["met"],
         "estimate": scientific(entry.get("estimate")),
+        "bound": scientific(entry.get("bound")),
     }
 
 

@@ -16,7 +16,7 @@ INTERVALS = 1000  # of the time axis, more than the pictures have pixel columns
 SHOWN = (
     "h order residual residual_fresh rejected_so_far cg_iterations cg_iterations_bound condition "
     "condition_preconditioned cg_iterations_first effective_dimension numerical_rank rhs_below_mu h_rho jacobian_share "
-    "estimate estimate_initial estimate_residual estimate_steps estimate_refits"
+    "estimate estimate_bound estimate_initial estimate_residual estimate_steps estimate_refits"
 ).split()
 
 

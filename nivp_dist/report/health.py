@@ -15,9 +15,12 @@ GREY = "#888888"
 SMALL_SHARE = "small_share_"  # the beginning of the metrics with the shares of the layers
 SHOWN_LAYERS = 4  # those with the largest shares; the sum of the others is one more curve
 MARKED_STEPS = 200  # a curve of at most so many steps gets a marker at each of them
-# metric -> (label, style): the estimate of the error, and the parts that it is the sum of
+# metric -> (label, style): the estimate of the error, the bound, and the parts that this is the sum of
 PARTS = {"initial": ":", "residual": "--", "steps": "-.", "refits": (0, (5, 1, 1, 1, 1, 1))}
-ESTIMATES = {"estimate": ("estimate", {"color": SECOND, "linewidth": 1.6})} | {
+ESTIMATES = {
+    "estimate": ("estimate", {"color": SECOND, "linewidth": 1.6}),
+    "estimate_bound": ("bound", {"color": SECOND, "linewidth": 1.2, "linestyle": "--"}),
+} | {
     f"estimate_{part}": (f"of which {part}", {"color": GREY, "linewidth": 1.2, "linestyle": style})
     for part, style in PARTS.items()
 }
@@ -71,7 +74,7 @@ def health_figure(metrics: Metrics, events: list[dict]) -> Figure:
 
 
 def error_figure(errors: Metrics, metrics: Metrics | None = None) -> Figure | None:
-    """Relative L2 error against t, and the run's own estimate with its parts; None where neither is known.
+    """Relative L2 error against t, and the run's own estimate and bound with its parts; None where neither is known.
 
     errors: as ``Run.errors`` returns them. metrics: as ``report.course`` reads them, for the estimate.
     """
@@ -116,13 +119,13 @@ def _from_the_start(errors: Metrics, metrics: Metrics, name: str) -> tuple[np.nd
     """Times and values of an estimate: those of the steps and, before them, that of the initial fit."""
     t, values = metrics["t"], metrics[name]
     start = errors["t"] < np.min(t, initial=np.inf)  # the first step ends at the next output at the latest
-    if name in ("estimate", "estimate_initial") and "estimate" in errors and start.any():
+    if name in ("estimate", "estimate_bound", "estimate_initial") and "estimate" in errors and start.any():
         t, values = np.append(errors["t"][start][0], t), np.append(errors["estimate"][start][0], values)
     return t, values
 
 
 def _relevant(series: list) -> np.ndarray:
-    """The values that the axis shows: the error, the estimate, and of its parts those above a tenth of the least of
+    """The values that the axis shows: the error, the estimate, and of the parts those above a tenth of the least of
     these. The first steps' share is many decades smaller, and would squeeze the other curves."""
     main = [values for label, _, values, _ in series if not label.startswith("of which")]
     every = np.concatenate([values for _, _, values, _ in series])

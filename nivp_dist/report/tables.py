@@ -19,8 +19,8 @@ def error_rows(summary: dict, metrics: Iterable[dict] = ()) -> tuple[str, list[s
     """The table of the outputs: (title, column names, rows of text).
 
     Columns: t, the relative L2 error (the relative residual where no reference is known), of densities further errors
-    (OF_DENSITIES), the run's estimate of the error, and the drift of every conserved integral. Of more than MOST_ROWS
-    outputs so many are shown, evenly spread, the first and the last among them.
+    (OF_DENSITIES), the run's estimate of the error and the bound, and the drift of every conserved integral. Of more
+    than MOST_ROWS outputs so many are shown, evenly spread, the first and the last among them.
 
     summary: the content of summary.json. metrics: the lines of metrics.jsonl, read once and only for the residual.
     """
@@ -39,6 +39,7 @@ def error_rows(summary: dict, metrics: Iterable[dict] = ()) -> tuple[str, list[s
         columns["residual"] = [scientific(residual) for residual in residuals]
     if any(entry.get("estimate") is not None for entry in outputs):
         columns["estimate"] = [scientific(entry.get("estimate")) for entry in outputs]
+        columns["bound"] = [scientific(entry.get("estimate_bound")) for entry in outputs]
     for name in dict.fromkeys(name for entry in outputs for name in entry.get("invariants") or {}):
         columns[f"drift of {name}"] = [drift_text(drift(outputs[0], entry, name)) for entry in outputs]
     return title + shown, list(columns), [list(row) for row in zip(*columns.values())]

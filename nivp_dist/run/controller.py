@@ -142,7 +142,7 @@ class MainLoop:
         self.control.begin("output")
         score = self.simulation.score(state)
         self.record.output(state, score)
-        errors = score.relative_l2, state.estimate.total
+        errors = score.relative_l2, state.estimate.error
         self.reporter.output(state.t, *errors)
         if message := self.simulation.lost_mass(state, score):
             self.say(state, "warning", message, warn=True)

@@ -28,7 +28,7 @@ from nivp_dist.run.solvers import Solvers
 from nivp_dist.run.state import EVOLVE, FIT, REFIT, State
 from nivp_dist.settings.fits import FitSettings
 
-# A refit is accepted below this share of the error that the run estimates already: it then adds little to it.
+# A refit is accepted below this share of the bound on the error so far: it then adds little to it.
 REFIT_SHARE = 0.1
 
 
@@ -156,12 +156,12 @@ class Fits:
         return state.after(phase=EVOLVE, theta=theta, fit=fit.ended(), estimate=estimate, multistep=multistep), error
 
     def refit_bound(self, state: State) -> float:
-        """The relative error below which a refit is accepted: restart.bound, or a tenth of the estimated error.
+        """The relative error below which a refit is accepted: restart.bound, or a tenth of the bound on the error.
 
         Where much accuracy is lost already, a refit that adds little to the error is better than a network whose
         residual shows that it can follow the solution no longer.
         """
-        return max(self.config.restart.bound, REFIT_SHARE * state.estimate.total)
+        return max(self.config.restart.bound, REFIT_SHARE * state.estimate.bound)
 
     def finish_refit(self, state: State) -> tuple[State, float, bool]:
         """Take the refit if its error is within ``refit_bound``, else keep the old network.
@@ -186,7 +186,7 @@ class Fits:
                 velocity=jnp.zeros_like(state.velocity),
                 multistep=state.multistep.after_fit(misfit),
                 refits=state.refits + 1,
-                estimate=state.estimate._replace(refits=state.estimate.refits + misfit),
+                estimate=state.estimate.after_refit(misfit),
                 h=healthy_step,
                 rank=self.initial_rank,
                 reuse_sketch=True,

@@ -31,7 +31,7 @@ def observe(config: Config, before: State, accepted: Accepted) -> Accepted:
     messages, findings = ([_with_values(config, before, line) for line in lines] for lines in (messages, findings))
     if not before.history.unsolved():  # else the user has been warned of it
         messages += accepted.warnings
-    if state.estimate.total > LOST >= before.estimate.total:
+    if state.estimate.error > LOST >= before.estimate.error:
         messages.append(
             f"the estimated error has passed {100 * LOST:.0f} %: from here on the solution is not to be relied on"
         )

@@ -277,7 +277,7 @@ class Record:
 
 def _entry(t: float, arrays: dict) -> dict:
     """The entry of a snapshot in the summary: its errors, and conserved integrals with their standard errors."""
-    always, prefix = ("relative_l2", "estimate"), "invariant_"
+    always, prefix = ("relative_l2", "estimate", "estimate_bound"), "invariant_"
     numbers = {name: float(arrays.get(name, np.nan)) for name in (*always, *DENSITY_ERRORS)}
     known = {name: value for name, value in numbers.items() if not np.isnan(value)}
     invariants = {key[len(prefix) :]: np.asarray(arrays[key]).tolist() for key in arrays if key.startswith(prefix)}

@@ -180,12 +180,12 @@ class Simulation:
 
     def lost_mass(self, state: State, score: Score) -> str | None:
         """A message if the mass of a density is not that at its start (``monitoring.evaluation``), else None."""
-        if lost_mass(self.problem, score, state.estimate.total) is None:
+        if lost_mass(self.problem, score, state.estimate.error) is None:
             return None
         # The start itself may not be normalised. Points can miss a part of its mass, and not see more than there is.
         mass, error = self.fits.mass_at_start(state.initial_density)
         start = mass if unseen_mass(mass, error) is not None and mass > 1.0 else 1.0
-        return lost_mass(self.problem, score, state.estimate.total, start)
+        return lost_mass(self.problem, score, state.estimate.error, start)
 
     def after_output(self, state: State) -> State:
         """The state after an output: waiting for the next one, or finished."""

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 METRIC_NAMES = (
     "step t h error order rejected residual residual_fresh cg_iterations cg_wasted cg_residual evaluations theta_norm "
-    "mu trace rank effective_sample_size coverage turn estimate estimate_initial estimate_residual estimate_steps "
-    "estimate_refits theta_step jacobian_share h_rho h_rho_angle h_rho_limit wall_seconds lambda_max lambda_min "
-    "condition effective_dimension numerical_rank rhs_below_mu condition_preconditioned cg_iterations_bound "
+    "mu trace rank effective_sample_size coverage turn estimate estimate_bound estimate_initial estimate_residual "
+    "estimate_steps estimate_refits theta_step jacobian_share h_rho h_rho_angle h_rho_limit wall_seconds lambda_max "
+    "lambda_min condition effective_dimension numerical_rank rhs_below_mu condition_preconditioned cg_iterations_bound "
     "cg_iterations_first spectrum_seconds implicit"
 ).split()
 DENSITY_ERRORS = ("relative_l2_normalised", "relative_l2_unweighted", "log_rms", "kl")
@@ -109,9 +109,9 @@ class Run(DensityRun):
 
     def errors(self) -> dict[str, np.ndarray]:
         """Errors at the stored times, each (times,): "t"; "relative_l2" against the reference, NaN where there is none;
-        "estimate" by the run itself (``monitoring.estimate``); of densities also DENSITY_ERRORS.
+        "estimate" and "estimate_bound" by the run itself (``monitoring.estimate``); of densities also DENSITY_ERRORS.
         """
-        always = ("relative_l2", "estimate")
+        always = ("relative_l2", "estimate", "estimate_bound")
         stored = self._stored(lambda name: name in (*always, *DENSITY_ERRORS))
         names = [*always, *(name for name in DENSITY_ERRORS if any(name in entry for entry in stored))]
         columns = {name: [float(entry.get(name, np.nan)) for entry in stored] for name in names}

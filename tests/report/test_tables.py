@@ -24,13 +24,15 @@ def test_a_run_without_outputs_has_an_empty_table():
 
 def test_columns_for_the_estimate_and_for_the_drift_of_conserved_integrals():
     def entry(t, error, estimate, energy):
-        return {"t": t, "relative_l2": error, "estimate": estimate, "invariants": {"energy": energy}}
+        bound = estimate and 3 * estimate
+        numbers = {"relative_l2": error, "estimate": estimate, "estimate_bound": bound}
+        return {"t": t} | numbers | {"invariants": {"energy": energy}}
 
     summary = {"errors": [entry(0.0, 1e-3, 1.1e-3, [-2.0, 0.03]), entry(0.5, 2e-3, None, [-1.9, 0.04])]}
     assert tables.error_lines(summary)[1:] == [
-        "    t  relative L2  estimate    drift of energy",
-        "    0     1.00e-03  1.10e-03  +0.0e+00 +- 2e-02",
-        "  0.5     2.00e-03         -  +5.0e-02 +- 3e-02",
+        "    t  relative L2  estimate     bound    drift of energy",
+        "    0     1.00e-03  1.10e-03  3.30e-03  +0.0e+00 +- 2e-02",
+        "  0.5     2.00e-03         -         -  +5.0e-02 +- 3e-02",
     ]
     # Drift is relative to |-2|; errors of both integrals, 0.03 and 0.04, are independent.
     assert tables.drift(*summary["errors"], "energy") == pytest.approx((0.05, 0.025))

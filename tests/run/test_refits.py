@@ -58,7 +58,7 @@ def test_where_much_is_lost_a_refit_that_costs_little_is_taken(runs):
     ran = runs.run(**OFTEN | {"restart__bound": 1e-9}, solver__mu=1e-2)
     messages = [message for kind, message in ran.events if kind == "refit" and message.endswith("accepted")]
     accepted = [float(re.search(r"error of (\S+): ", message)[1]) for message in messages]
-    estimates = [line["estimate"] for line in ran.metrics]
+    estimates = [line["estimate_bound"] for line in ran.metrics]
     assert accepted and min(accepted) > 1e-9 and max(accepted) < REFIT_SHARE * max(estimates)
 
 

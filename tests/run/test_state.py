@@ -30,7 +30,7 @@ def state(simulation):
         step=7,
         reuse_sketch=False,
         health=Health(3.5, 1e-3, 0.01),
-        estimate=Estimate(1e-3, 2e-3, 0.1 + 0.2, 0.0),
+        estimate=Estimate(1e-3, 2e-3, 0.1 + 0.2, 0.0, 3e-3),
         history=simulation.blank().history.after_step(record, 7)[0],
         mu_adaptation=MuAdaptation(100.0, 5),
         point_refinement=PointRefinement(4, 6),

@@ -76,7 +76,7 @@ KEYS = (
 ).split()
 METRICS = (
     "step t h error rejected residual residual_fresh cg_iterations cg_wasted cg_residual evaluations theta_norm mu "
-    "trace rank effective_sample_size coverage estimate "
+    "trace rank effective_sample_size coverage estimate estimate_bound "
     "wall_seconds"
 ).split()
 
@@ -115,7 +115,7 @@ def test_what_a_run_directory_holds(done):
         and summary["wall_seconds"] > summary["compile_seconds"] > 0
     )
     of_a_density = {"relative_l2_normalised", "relative_l2_unweighted", "log_rms", "kl", "invariants"}
-    keys = {"t", "relative_l2", "compared_outputs", "estimate"} | of_a_density
+    keys = {"t", "relative_l2", "compared_outputs", "estimate", "estimate_bound"} | of_a_density
     assert [set(error) for error in summary["errors"]] == 3 * [keys]
     config = read_config(directory / "config.toml")
     assert config.integrator.t_end == 0.3 and config.problem.parameters == {"start": 0.8}

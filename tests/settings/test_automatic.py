@@ -27,6 +27,11 @@ def test_points_follow_from_the_parameters(parameters, points):
     assert number_of_points(resolved(Config(**HEAT), parameters, False).sampling) == points
 
 
+def test_a_point_counts_twice_in_the_norm_of_the_energy():
+    config = Config(problem={"name": "wave"}, solver={"norm": "energy", "method": "primal"})
+    assert number_of_points(resolved(config, 2000, False).sampling) == 5000
+
+
 def test_points_that_are_set_stay():
     config = Config(**HEAT, sampling={"points": 7})
     assert resolved(config, 1000, False) == config
