@@ -47,7 +47,9 @@ class Purpose(enum.IntEnum):
     STABILITY_DIRECTION = 31
     RESIDUAL_POINTS = 32
     START_EVALUATION = 33
-    COMPONENTS = 34
+    POPULATION = 34
+    PARTS = 35
+    TAILS = 36
 
 
 def run_key(seed: int):
@@ -103,9 +105,19 @@ def mass_check_key(pilot):
     return _derive(pilot, Purpose.MASS_CHECK)
 
 
-def components_key(run):
-    """Of the population of the initial condition in which distinct parts are sought."""
-    return _derive(run, Purpose.COMPONENTS)
+def population_key(run):
+    """Of the population of the initial density, by which its points are chosen."""
+    return _derive(run, Purpose.POPULATION)
+
+
+def parts_key(run):
+    """Of the mixtures that are fitted to that population."""
+    return _derive(run, Purpose.PARTS)
+
+
+def tails_key(run):
+    """Of points in the tails of the initial density."""
+    return _derive(run, Purpose.TAILS)
 
 
 # Fits -----------------------------------------------------------------------------------------------------------------

@@ -20,9 +20,10 @@ from nivp_dist.cluster.control import from_process_zero, require_visible
 from nivp_dist.errors import InputError, RunFailed, RunStopped
 from nivp_dist.problems import checks, registry
 from nivp_dist.problems.base import Problem
-from nivp_dist.run.settled import settled
+from nivp_dist.run.settled import found
 from nivp_dist.run.stored import session_class
 from nivp_dist.settings import files
+from nivp_dist.settings.automatic import with_found
 from nivp_dist.settings.files import RECORD, read_config
 from nivp_dist.settings.model import ClusterSettings, Config
 from nivp_dist.storage import callback_copy, network_copy, problem_copy, run_directory
@@ -123,17 +124,8 @@ def _check(config: Config, problem: Problem | None, callbacks: Sequence[Callback
 
 def _settled(config: Config, problem: Problem | None) -> Config:
     """``run.settled``, as process 0 finds it: another kind of processor may round differently. Collective."""
-    if config.sampling.components != "auto":
-        return config
-
-    def find() -> str:
-        found = settled(config, problem or registry.load(config.problem))
-        return json.dumps([found.sampling.components, found.network.gaussians])
-
-    components, gaussians = json.loads(from_process_zero(find))
-    sampling = config.sampling.model_copy(update={"components": components})
-    network = config.network.model_copy(update={"gaussians": gaussians})
-    return config.model_copy(update={"sampling": sampling, "network": network})
+    find = lambda: json.dumps(found(config, problem or registry.load(config.problem)))  # noqa: E731
+    return with_found(config, json.loads(from_process_zero(find)))
 
 
 def _warn(warnings: list[str]) -> None:

@@ -1,6 +1,6 @@
 """What stands for 'auto' in the settings of points, of mu, of the first step, and of the method in time."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from nivp_dist.settings.model import Config, IntegratorSettings, SamplingSettings, SolverSettings
 
@@ -21,8 +21,12 @@ UNIFORM_FOR_FIELDS, UNIFORM = 0.5, 0.1
 # heavy tails in 6 dimensions 3.1e-5 in 22 steps, 1.4e-4 in 35; a mixture in 8 dimensions 8.2e-7, 9.2e-7; five double
 # wells at t = 0.1 5.6e-4 in 55 steps, where Gaussians (mu = 1e-10) came to t = 0.034 in 82. With candidates from
 # Gaussians 1.5 times as large the wells have 2.0e-3. The moving trap takes 117 steps to t = 5.5, and 104 to 8.
-UNIFORM_FOR_LOGARITHMS = 0.02
+# A density whose rate is a quadratic form in its tails needs points there, which cost it nothing (``points.tails``).
 INFLATION = 1.5
+IN_TAILS = {
+    True: {"uniform_fraction": UNIFORM, "inflation": INFLATION},
+    False: {"uniform_fraction": 0.02, "inflation": 1.0},
+}
 # solver.mu over the accuracy asked for. Errors with 1e-7, 1e-8 and 1e-9, from the problem and accuracy = 1e-3 alone,
 # and velocities: a modulated wave (kappa = 8) 1.4e-2, 1.7e-3, 8.7e-4 (368, 413 for the last two); a drum with 2,000
 # points 2.3e-4, 8.7e-5, 2.7e-4 (190, 256, 529); a channel 1.3e-5, 1.8e-5, 1.1e-4 (120, 162, 238). With 1e-7 and 1e-9:
@@ -47,11 +51,11 @@ def resolved(config: Config, parameters: int, log_density: bool) -> Config:
         each = POINTS_PER_PARAMETER_IN_ENERGY if solver.norm == "energy" else POINTS_PER_PARAMETER
         found["points"] = max(LEAST_POINTS, int(each * parameters))
     if sampling.method == "auto":
-        found["method"] = "solution" if log_density and sampling.redraw_every == 1 else "density"
-        if found["method"] == "solution":
-            asked = {"uniform_fraction": UNIFORM_FOR_LOGARITHMS, "inflation": 1.0}
-            found |= {key: value for key, value in asked.items() if getattr(sampling, key) == "auto"}
-    if sampling.components == "auto":  # nobody has looked at the initial condition (``run.settled``)
+        follows = points_follow_density(sampling, log_density)
+        found["method"] = "solution" if follows else "density"
+        if follows:  # where nobody has looked at the initial condition (``run.settled``)
+            found |= {key: value for key, value in IN_TAILS[False].items() if getattr(sampling, key) == "auto"}
+    if sampling.components == "auto":
         found["components"] = 1
     sampling = sampling.model_copy(update=found)
     if solver.mu == "auto":
@@ -67,15 +71,31 @@ def _mu(accuracy: float | None, parameters: int) -> float:
     return min(max(share * accuracy, LEAST_MU), LARGEST_MU)
 
 
+def with_found(config: Config, found: dict[str, dict[str, Any]]) -> Config:
+    """The configuration with other values: section -> key -> value."""
+    return config.model_copy(
+        update={section: getattr(config, section).model_copy(update=values) for section, values in found.items()}
+    )
+
+
 def as_found(wanted: Config, kept: Config) -> Config:
-    """`wanted` with what the run has found out of its start and recorded, where it leaves that to it."""
-    if wanted.sampling.components != "auto":
-        return wanted
-    sampling = wanted.sampling.model_copy(update={"components": kept.sampling.components})
-    network = wanted.network
-    if network.gaussians == "auto":
-        network = network.model_copy(update={"gaussians": kept.network.gaussians})
-    return wanted.model_copy(update={"sampling": sampling, "network": network})
+    """`wanted` with what the run has found out of its start and recorded (``run.settled``), where it leaves that to
+    it."""
+    keys = {"sampling": ("components", "uniform_fraction", "inflation"), "network": ("gaussians",)}
+    left = {
+        section: {key: getattr(getattr(kept, section), key) for key in names if _is_auto(wanted, section, key)}
+        for section, names in keys.items()
+    }
+    return with_found(wanted, left)
+
+
+def _is_auto(config: Config, section: str, key: str) -> bool:
+    return getattr(getattr(config, section), key) == "auto"
+
+
+def points_follow_density(sampling: SamplingSettings, log_density: bool) -> bool:
+    """Whether sampling.method = "auto" draws points from u itself."""
+    return sampling.method == "auto" and log_density and sampling.redraw_every == 1
 
 
 def number_of_points(sampling: SamplingSettings) -> int:

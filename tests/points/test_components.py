@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from nivp_dist.points import components
-from nivp_dist.points.components import Parts, parts_of
-from nivp_dist.problems import Problem, WholeSpace
+from nivp_dist.points.components import parts_of, population_of
+from nivp_dist.points.tails import stay_quadratic
+from nivp_dist.problems import Problem, WholeSpace, divergence, gradient, laplacian
 from nivp_dist.problems._gaussians import mixture_density
 
 
@@ -66,26 +67,64 @@ class TwoGiven(Start):
         return mixture_density(x, np.full(2, 0.5), np.array([3.0, -3.0])[:, None] * np.eye(8)[0], covariances, jnp)
 
 
+def found(problem, seed=0, count=None):
+    """The number of parts, whether they are distinct, and whether they are all of the density."""
+    population = population_of(problem, seed)
+    assert population is not None
+    parts = parts_of(problem, population, seed, count)
+    return len(parts.mixture.weights), parts.distinct, parts.exact
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_distant_parts_are_counted_whatever_the_mass(seed):
-    assert parts_of(ThreeParts(), seed) == Parts(3, True)
+    assert found(ThreeParts(), seed)[:2] == (3, True)
 
 
-@pytest.mark.parametrize("problem", [OneGaussian(), Sech()])
-def test_one_gaussian_is_taken_where_more_do_not_make_up_the_density(problem):
-    assert parts_of(problem, 0) == Parts(1, True)
+def test_a_mixture_is_known_as_one():
+    assert found(ThreeParts(), 1) == (3, True, True)
+
+
+def test_another_number_than_theirs_leaves_something():
+    assert found(ThreeParts(), count=2)[::2] == (2, False)
+
+
+@pytest.mark.parametrize("problem, exact", [(OneGaussian(), True), (Sech(), False)])
+def test_one_gaussian_is_taken_where_more_do_not_make_up_the_density(problem, exact):
+    assert found(problem) == (1, True, exact)
 
 
 def test_gaussians_of_one_centre_are_no_parts():
-    found = parts_of(HeavyTails(), 0)
-    assert 2 <= found.count <= 4 and not found.distinct
+    count, distinct, _ = found(HeavyTails())
+    assert 2 <= count <= 4 and not distinct
 
 
 def test_samples_of_the_problem_take_the_place_of_a_search(monkeypatch):
     monkeypatch.setattr(components, "annealed", None)
-    assert parts_of(TwoGiven(), 0) == Parts(2, True)
+    assert found(TwoGiven()) == (2, True, True)
 
 
-def test_a_density_that_is_not_found_has_one_part(monkeypatch):
-    monkeypatch.setattr(components, "annealed", lambda *arguments: None)
-    assert parts_of(ThreeParts(), 0) == Parts(1, True)
+class Drifting(OneGaussian):
+    """A Gaussian that a drift -x |x|^(power - 1) contracts, with diffusion: d log u / dt is of the order power + 1."""
+
+    power: int = 1
+
+    def rhs(self, u, x, t):
+        drift = lambda x: x * jnp.sum(x**2) ** ((self.power - 1) / 2)  # noqa: E731
+        return laplacian(u, x) + divergence(lambda x: drift(x) * u(x), x)
+
+
+class Pulled(OneGaussian):
+    """The same with a force that depends on its mean, as rhs takes it."""
+
+    def integrals(self, u, x, t):
+        return x[:1] * u(x)
+
+    def rhs(self, u, x, t, integrals):
+        return laplacian(u, x) + integrals[0] * gradient(u, x)[0]
+
+
+@pytest.mark.parametrize("problem, stays", [(Drifting(), True), (Drifting(power=3), False), (Pulled(), True)])
+def test_a_rate_that_grows_faster_than_a_quadratic_form_is_seen(problem, stays):
+    population = population_of(problem, 0)
+    mixture = parts_of(problem, population, 0).mixture
+    assert stay_quadratic(problem, population, mixture, 0, 0.0) is stays

@@ -7,9 +7,10 @@ import pytest
 import nivp_dist
 from nivp_dist.errors import InputError
 from nivp_dist.network.forms import for_problem
-from nivp_dist.problems import Box, Problem, Real, WholeSpace, laplacian, registry
+from nivp_dist.problems import Box, Problem, Real, WholeSpace, divergence, laplacian, registry
 from nivp_dist.problems._gaussians import mixture_density
 from nivp_dist.problems.domains import Axes, Periodic
+from nivp_dist.run import settled as run_settled
 from nivp_dist.run.settled import settled
 from nivp_dist.settings.files import continuation, read_config
 from nivp_dist.settings.model import Config
@@ -44,6 +45,16 @@ class TwoParts(Problem):
     def mixture(self, x, xp, t):
         variances = np.array([0.2, 0.5])[:, None, None] + 2 * t
         return mixture_density(x, np.array([0.4, 0.6]), np.array([[-4.0], [4.0]]), variances, xp)
+
+
+class Wells(TwoParts):
+    """A Gaussian in a double well."""
+
+    def initial(self, x):
+        return jnp.exp(-(x[0] ** 2) / 0.2) / np.sqrt(0.2 * np.pi)
+
+    def rhs(self, u, x, t):
+        return laplacian(u, x) + divergence(lambda x: (x**3 - x) * u(x), x)
 
 
 class Heat(TwoParts):
@@ -84,6 +95,27 @@ def test_components_are_found_where_the_density_is_represented_by_its_logarithm(
     found = settled(of(problem, **sections), problem)
     assert (found.sampling.components, found.network.gaussians) == (components, gaussians)
     assert for_problem(found, problem).network.gaussians == (components if gaussians == "auto" else gaussians)
+
+
+@pytest.mark.parametrize(
+    "problem, sections, share, factor",
+    [
+        (TwoParts(), {}, 0.1, 1.5),  # Gaussians, of which diffusion makes others
+        (Wells(), {}, 0.02, 1.0),  # a Gaussian whose rate grows as the fourth power
+        (TwoParts(), {"sampling": {"inflation": 2.0}}, 0.1, 2.0),
+        (TwoParts(), {"sampling": {"components": 1}}, 0.02, 1.0),  # which is no Gaussian then
+        (TwoParts(), {"sampling": {"method": "density"}}, "auto", "auto"),
+    ],
+)
+def test_points_are_spread_by_the_tails_of_the_start(problem, sections, share, factor):
+    sampling = settled(of(problem, **sections), problem).sampling
+    assert (sampling.uniform_fraction, sampling.inflation) == (share, factor)
+
+
+def test_a_density_that_is_not_found_has_one_part(monkeypatch):
+    monkeypatch.setattr(run_settled, "population_of", lambda *arguments: None)
+    found = settled(of(TwoParts()), TwoParts())
+    assert (found.sampling.components, found.sampling.inflation) == (1, "auto")
 
 
 def test_a_run_records_what_it_found_and_goes_on_with_it(tmp_path):
