@@ -6,7 +6,7 @@ import jax
 
 from nivp_dist.network.forms import form_of
 from nivp_dist.points.components import parts_of, population_of
-from nivp_dist.points.tails import stay_quadratic
+from nivp_dist.points.tails import stays_quadratic
 from nivp_dist.problems.base import Problem
 from nivp_dist.settings.automatic import IN_TAILS, points_follow_density, with_found
 from nivp_dist.settings.model import Config
@@ -45,8 +45,8 @@ def _of_density(config: Config, problem: Problem, count: int | None, spread: lis
     parts = parts_of(problem, population, config.seed, count)
     sampling: dict[str, Any] = {"components": len(parts.mixture.weights)}
     if spread:
-        start = population, parts.mixture, config.seed, config.integrator.t_start
-        gaussian = parts.exact and parts.distinct and stay_quadratic(problem, *start)
+        start = parts.mixture, config.seed, config.integrator.t_start
+        gaussian = parts.exact and parts.distinct and stays_quadratic(problem, *start)
         sampling |= {key: IN_TAILS[gaussian][key] for key in spread}
     single = config.network.gaussians == "auto" and count is None and not parts.distinct
     return {"sampling": sampling} | ({"network": {"gaussians": 1}} if single else {})

@@ -7,7 +7,7 @@ import pytest
 
 from nivp_dist.points import components
 from nivp_dist.points.components import parts_of, population_of
-from nivp_dist.points.tails import stay_quadratic
+from nivp_dist.points.tails import stays_quadratic
 from nivp_dist.problems import Problem, WholeSpace, divergence, gradient, laplacian
 from nivp_dist.problems._gaussians import mixture_density
 
@@ -127,4 +127,4 @@ class Pulled(OneGaussian):
 def test_a_rate_that_grows_faster_than_a_quadratic_form_is_seen(problem, stays):
     population = population_of(problem, 0)
     mixture = parts_of(problem, population, 0).mixture
-    assert stay_quadratic(problem, population, mixture, 0, 0.0) is stays
+    assert stays_quadratic(problem, mixture, 0, 0.0) is stays
