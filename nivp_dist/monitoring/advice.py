@@ -1,10 +1,10 @@
 """What a run advises where something falls short: words that several of its messages share."""
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from nivp_dist.settings.files import all_settings
 from nivp_dist.settings.fits import FitSettings
 from nivp_dist.settings.model import Config
 
@@ -20,10 +20,16 @@ def with_values(message: str, config: Config, **now: float) -> str:
 
     config: of the run, resolved. now: section_key -> value, of settings that the run has changed since.
     """
-    settings = all_settings(config)
-    values = {key: now.get(key.replace(".", "_"), settings.get(key)) for key in dict.fromkeys(KEY.findall(message))}
+    settings = config.model_dump()
+    keys = dict.fromkeys(KEY.findall(message))
+    values = {key: now.get(key.replace(".", "_"), functools.reduce(_entry, key.split("."), settings)) for key in keys}
     numbers = [f"{key} = {value:g}" for key, value in values.items() if type(value) in (int, float)]
     return f"{message} (now {', '.join(numbers)})" if numbers else message
+
+
+def _entry(table, key: str):
+    """The value of a key of a table; None of what is none, or has no such key."""
+    return table.get(key) if isinstance(table, dict) else None
 
 
 def remedy(settings: FitSettings, section: str, factor: float) -> str:

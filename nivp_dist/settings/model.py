@@ -103,7 +103,7 @@ class SamplingSettings(Section):
     adapt_points: bool = True
     # Share of the points that is drawn uniformly with the other methods, so that no part of the domain stays without.
     # auto: 0.5 with method = density for a field u in a domain with a bounded axis, which the network has to keep small
-    # elsewhere; 0.02 where method = auto resamples; else 0.1.
+    # elsewhere; where method = auto resamples, 0.02 or 0.1 by the tails of the start (points/tails.py); else 0.1.
     # method = paths: share of the paths that reach into the tails of u, with larger noise and from larger Gaussians.
     uniform_fraction: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto"] = "auto"
     # method = uniform: share of the points drawn uniformly from concentric boxes of all sizes about the centre,
@@ -112,7 +112,7 @@ class SamplingSettings(Section):
     # Number of Gaussians that are fitted to |u|. auto: by the initial density on the whole space, and recorded, or 1.
     components: PositiveInt | Literal["auto"] = 1
     # Factor on the covariance of the fitted Gaussians, so that points lie in the tails of u too. method = paths: for
-    # the share uniform_fraction, at t = 0 and of the noise. auto: 1 where method = auto resamples, else 1.5.
+    # the share uniform_fraction, at t = 0 and of the noise. auto: 1 or 1.5 where method = auto resamples, else 1.5.
     inflation: Annotated[float, Field(ge=1.0)] | Literal["auto"] = "auto"
     # method = residual or solution: number of candidates for each point; paths: for each start of a path.
     oversampling: PositiveInt = 10

@@ -106,6 +106,10 @@ def test_a_mass_is_said_where_neither_noise_nor_estimate_explain_it():
     score = scored(Normal(), Closed(lambda c, x: log_normal(x) + c, log_density=True), np.log(1.003))
     assert lost_mass(Normal(), score, estimate=4e-3) is None
     assert "is 1.003 +- " in lost_mass(Normal(), score, estimate=2e-3)
+    more = score._replace(mass=15.5, mass_error=1e-2)
+    assert "and should be 1: " in lost_mass(Normal(), more, 1e-3)
+    assert lost_mass(Normal(), more, 1e-3, start=15.52) is None  # where the start was not normalised
+    assert "and should be 16: " in lost_mass(Normal(), more, 1e-3, start=16.0)
 
     class Walls(Normal):
         domain = property(lambda self: Box(2))
