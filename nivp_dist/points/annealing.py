@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist.backend import random_keys
+from nivp_dist.errors import InputError
 from nivp_dist.points.mixture import Density, component_log_densities, maximise_likelihood
 from nivp_dist.points.points import effective_sample_size
 from nivp_dist.problems.domains import Domain, columns
@@ -55,6 +56,14 @@ def annealed(key, domain: Domain, log_values: Callable) -> jax.Array | None:
         if beta >= 1.0:
             return x
     return None
+
+
+def given_samples(samples: Callable, key, n: int, dimension: int) -> jax.Array:
+    """Samples (n, d) of the initial density by the problem's own function. Raises InputError if they are none."""
+    x = jnp.asarray(samples(key, n), jnp.float64)
+    if x.shape != (n, dimension) or not np.isfinite(np.asarray(x)).all():
+        raise InputError(f"initial_samples(key, n) must give finite numbers (n, {dimension}), not {x.shape}")
+    return x
 
 
 def fitted_mixture(key, x, components: int, floor, sweeps: int) -> Density:

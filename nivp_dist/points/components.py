@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nivp_dist.backend import random_keys
-from nivp_dist.points.annealing import POPULATION, annealed, fitted_mixture
+from nivp_dist.points.annealing import POPULATION, annealed, fitted_mixture, given_samples
 from nivp_dist.points.mixture import Density, component_log_densities
 from nivp_dist.problems.base import Problem
 
@@ -67,10 +67,13 @@ def parts_of(problem: Problem, population, seed: int, count: int | None = None) 
 
 
 def population_of(problem: Problem, seed: int) -> jax.Array | None:
-    """Samples (POPULATION, d) of the initial density; None if it was not found. It is computed on one device."""
+    """Samples (POPULATION, d) of the initial density; None if it was not found. It is computed on one device.
+
+    Raises InputError if the problem gives samples that are none.
+    """
     key = random_keys.population_key(random_keys.run_key(seed))
     if problem.initial_samples is not None:
-        return jnp.asarray(problem.initial_samples(key, POPULATION), jnp.float64)
+        return given_samples(problem.initial_samples, key, POPULATION, problem.domain.dimension)
     return annealed(key, problem.domain, lambda x: log_initial(problem, x))
 
 

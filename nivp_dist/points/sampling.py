@@ -27,7 +27,7 @@ from jax.sharding import PartitionSpec as P
 from nivp_dist.backend import random_keys
 from nivp_dist.backend.mesh import AXIS, multiple_of_points, pointwise, replicate, whole_program
 from nivp_dist.errors import InputError
-from nivp_dist.points.annealing import annealed, fitted_mixture
+from nivp_dist.points.annealing import annealed, fitted_mixture, given_samples
 from nivp_dist.points.low_discrepancy import MOST_DIMENSIONS, shifted_sequence
 from nivp_dist.points.mixture import (
     Density,
@@ -114,11 +114,8 @@ class Sampler:
         """
         evaluate = pointwise(self.mesh, lambda _, x: values(x))
         if samples is not None:
-            x = jnp.asarray(samples(random_keys.pilot_samples_key(key), PILOT_POINTS), jnp.float64)
-            d = self.domain.dimension
-            if x.shape != (PILOT_POINTS, d) or not np.isfinite(np.asarray(x)).all():
-                raise InputError(f"initial_samples(key, n) must give finite numbers (n, {d}), not {x.shape}")
-            return self._separated(key, x)
+            of_samples = random_keys.pilot_samples_key(key)
+            return self._separated(key, given_samples(samples, of_samples, PILOT_POINTS, self.domain.dimension))
         density = self.broadest()
         effective = whole_program(self.mesh, effective_sample_size, P())
         for round_ in range(PILOT_ROUNDS - 1):

@@ -24,9 +24,8 @@ from nivp_dist.points.mixture import Density, cholesky_factors, transformed_norm
 from nivp_dist.problems.base import Problem
 from nivp_dist.problems.nonlocal_terms import further_arguments
 
-FARTHEST = (
-    2.0  # times the width of a part, which is how far points of sampling.uniform_fraction reach on the whole space
-)
+# Times the width of a part: so far reach points of sampling.uniform_fraction on the whole space.
+FARTHEST = 2.0
 NODES = np.arange(4) / 3 * FARTHEST
 THIRD_DIFFERENCE = np.array([-1.0, 3.0, -3.0, 1.0])
 # Third differences over first ones: a cubic has 0.22 on a ray, a form of fourth order 0.44.

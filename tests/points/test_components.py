@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nivp_dist.errors import InputError
 from nivp_dist.points import components
 from nivp_dist.points.components import parts_of, population_of
 from nivp_dist.points.tails import stays_quadratic
@@ -128,3 +129,12 @@ def test_a_rate_that_grows_faster_than_a_quadratic_form_is_seen(problem, stays):
     population = population_of(problem, 0)
     mixture = parts_of(problem, population, 0).mixture
     assert stays_quadratic(problem, mixture, 0, 0.0) is stays
+
+
+def test_samples_that_are_none_are_refused():
+    class Wrong(TwoGiven):
+        def initial_samples(self, key, n):
+            return jnp.zeros((n, 3))
+
+    with pytest.raises(InputError, match=r"initial_samples\(key, n\) must give finite numbers \(n, 8\), not"):
+        population_of(Wrong(), 0)
