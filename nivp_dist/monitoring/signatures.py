@@ -163,11 +163,17 @@ def points_overfitted(recent: StepSeries) -> str | None:
 
 
 def points_miss_the_solution(recent: StepSeries) -> str | None:
-    """Few points lie where the solution is, by the effective sample size."""
-    if np.median(recent.coverage) >= FEW_POINTS:
+    """Few points lie where the solution is, by the effective sample size; NaN where the solution overflows."""
+    coverage = np.median(recent.coverage)
+    if coverage >= FEW_POINTS:
         return None
+    if np.isnan(coverage):
+        return (
+            "points: the solution has grown without bound where few of them lie, as a density does in its tails; "
+            "try a larger sampling.uniform_fraction or sampling.inflation, or refits (restart.every)"
+        )
     return (
-        f"points: of 100 points only {100 * np.median(recent.coverage):.1g} lie where the solution is; "
+        f"points: of 100 points only {100 * coverage:.1g} lie where the solution is; "
         "try sampling.method = 'density', more sampling.components, or more sampling.points"
     )
 

@@ -53,6 +53,11 @@ def seen(recent: StepSeries) -> dict:
     return {name: message for name, message in found.items() if message is not None}
 
 
+def test_a_solution_that_overflows_is_named():
+    (message,) = seen(series({"coverage": np.where(ALTERNATING, np.nan, 0.5)})).values()
+    assert message.startswith("points: the solution has grown without bound") and "nan" not in message
+
+
 def test_a_good_run_has_no_signature():
     assert seen(series({})) == {}
     # Nor has a run that gets better, nor one whose numbers are noisy.
