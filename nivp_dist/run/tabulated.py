@@ -171,6 +171,7 @@ def _errors(run: Run, times: np.ndarray) -> dict[str, Variable]:
     meanings = {
         "relative_l2": "relative L2 error against the reference",
         "estimate": "the run's estimate of that error",
+        "estimate_bound": "that error if all contributions add up",
     }
     errors = run.errors()
     at = [int(np.argmin(np.abs(errors["t"] - t))) for t in times]

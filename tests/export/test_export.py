@@ -31,7 +31,11 @@ def stored(folder, config):
     gaussian = np.ones(1), np.zeros((1, d)), np.eye(d)[None]
     for number, t in enumerate(TIMES):
         theta = network.initialise_near(jax.random.key(number), *gaussian)
-        snapshots.save(directory, t, {"theta": theta, "relative_l2": 0.01 * t, "estimate": 0.02 * t} | density)
+        snapshots.save(
+            directory,
+            t,
+            {"theta": theta, "relative_l2": 0.01 * t, "estimate": 0.02 * t, "estimate_bound": 0.1 * t} | density,
+        )
     return open_run(directory)
 
 
