@@ -14,7 +14,7 @@ form, a pulse that leaves the domain).
 
 The bound is attained where all contributions point the same way. Those of different steps come from other points and
 another J; independent ones add up in the root of their squares. Of 51 runs with a reference the bound was 10 times the
-error in the median, and that root 1.6 times, in one direction as in the other. **estimate** is INDEPENDENT times the
+error in the median, and that root 1.6 times. **estimate** is INDEPENDENT times the
 root, or the bound where that is smaller: in the median 3 times the error, below it in 6 % of these runs and more than
 5 times as large in 37 %, mostly under diffusion, which damps what is wrong at high wavenumbers. The factor was chosen
 by 28 runs of the score sheet (estimate over error: 1.0 to 11 for four fifths of them), and held against 23 runs of
@@ -28,8 +28,7 @@ import math
 from typing import NamedTuple
 
 PARTS = ("initial", "residual", "steps", "refits")  # of the bound
-
-
+# Of contributions that are independent of each other, over the root of their squares (above).
 INDEPENDENT = 2.0
 
 

@@ -16,16 +16,15 @@ import numpy as np
 from nivp_dist.backend import random_keys
 from nivp_dist.points.annealing import POPULATION, annealed, fitted_mixture, given_samples
 from nivp_dist.points.mixture import Density, component_log_densities
+from nivp_dist.points.sampling import SEPARATING_SWEEPS, SMALLEST_WIDTH
 from nivp_dist.problems.base import Problem
 
 MOST = 8
-SWEEPS = 50  # of expectation-maximisation, as in the first density (``points.sampling``)
-SMALLEST_WIDTH = 1e-3  # of a Gaussian, in units of the domain's scale
 # Nats of divergence: below the first one Gaussian is good enough, and below the second no more are tried.
 ONE_SUFFICES, ENOUGH = 0.05, 0.01
 # A mixture is exact where its divergence is at most so many times what the noise of the samples that it was fitted to
 # leaves: 1.0 and 0.9 times for two and four distant parts in 8 dimensions, 1.8 for the heavy tails.
-AT_MOST = 1.5
+NOISE_FACTOR = 1.5
 # More than one Gaussian are taken if they leave at most GAIN of the divergence of one.
 GAIN = 0.1
 # Parts are distinct where a sample belongs to one of them with at least this probability, on average: 0.98 for the four
@@ -91,7 +90,7 @@ class _Judged(NamedTuple):
 def _judged(key, fitted, unseen, logs: np.ndarray, count: int, floor) -> _Judged:
     """A mixture of so many Gaussians, fitted to samples (n, d), and judged by others. logs (n,): log u0 of these, up to
     a constant."""
-    mixture = fitted_mixture(key, fitted, count, floor, SWEEPS)
+    mixture = fitted_mixture(key, fitted, count, floor, SEPARATING_SWEEPS)
     terms = np.asarray(component_log_densities(mixture, unseen) + jnp.log(mixture.weights))
     log_mixture = np.logaddexp.reduce(terms, axis=-1)
     difference = (log_mixture - logs)[np.isfinite(logs)]
@@ -101,4 +100,4 @@ def _judged(key, fitted, unseen, logs: np.ndarray, count: int, floor) -> _Judged
     belongs = np.exp(np.max(terms, axis=-1) - log_mixture)
     d = fitted.shape[1]
     noise = count * (d + 1) * (d + 2) / 2 / (2 * len(fitted))  # of so many fitted numbers (Akaike 1974)
-    return _Judged(Parts(mixture, bool(np.mean(belongs) >= DISTINCT), divergence <= AT_MOST * noise), divergence)
+    return _Judged(Parts(mixture, bool(np.mean(belongs) >= DISTINCT), divergence <= NOISE_FACTOR * noise), divergence)

@@ -77,6 +77,7 @@ class Fits:
         solutions = {each: functools.partial(self._solution_field, each) for each in (self._initial, self._present)}
         self._solutions = {source: pointwise(self.mesh, solution) for source, solution in solutions.items()}
         self._rms = whole_program(self.mesh, rms)
+        self._mass_at_start: tuple[float, float] | None = None
         self._last_scales: tuple = (None, None, None, None)  # of a fit: phase, step, theta, Scales
 
     # Rounds ---------------------------------------------------------------------------------------
@@ -89,13 +90,17 @@ class Fits:
         theta = self._parameters_near(key, density) if several else self.fitted.initialise(key)
         return density, self.initial.start(theta)
 
-    def mass_at_start(self, initial_density: Density) -> tuple[float, float]:
-        """The integral of |initial(x)| by points of the first density, and its standard error."""
-        key = random_keys.mass_check_key(random_keys.pilot_key(random_keys.run_key(self.config.seed)))
-        return self.sampler.mass_seen(key, initial_density, self.initial_values)
+    def mass_at_start(self, density: Density) -> tuple[float, float]:
+        """The integral of |initial(x)| by points of the first density, and its standard error. Measured once, by all
+        processes together."""
+        if self._mass_at_start is None:
+            key = random_keys.mass_check_key(random_keys.pilot_key(random_keys.run_key(self.config.seed)))
+            self._mass_at_start = self.sampler.mass_seen(key, density, self.initial_values)
+        return self._mass_at_start
 
     def unseen(self, density: Density) -> str | None:
         """A message if points of the first density do not see a mass of one in the start of a probability density."""
+        self._mass_at_start = None  # of a run that begins
         return unseen_mass(*self.mass_at_start(density)) if self.problem.density else None
 
     def size_floor(self, run, density: Density) -> float:

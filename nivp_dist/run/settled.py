@@ -41,7 +41,7 @@ def found(config: Config, problem: Problem) -> dict[str, dict[str, Any]]:
 def _of_density(config: Config, problem: Problem, count: int | None, spread: list[str]) -> dict[str, dict[str, Any]]:
     population = population_of(problem, config.seed)
     if population is None:
-        return {"sampling": {"components": count or 1}}
+        return {"sampling": {"components": count or 1} | {key: IN_TAILS[False][key] for key in spread}}
     parts = parts_of(problem, population, config.seed, count)
     sampling: dict[str, Any] = {"components": len(parts.mixture.weights)}
     if spread:

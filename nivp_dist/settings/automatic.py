@@ -21,8 +21,9 @@ UNIFORM_FOR_FIELDS, UNIFORM = 0.5, 0.1
 # heavy tails in 6 dimensions 3.1e-5 in 22 steps, 1.4e-4 in 35; a mixture in 8 dimensions 8.2e-7, 9.2e-7; five double
 # wells at t = 0.1 5.6e-4 in 55 steps, where Gaussians (mu = 1e-10) came to t = 0.034 in 82. With candidates from
 # Gaussians 1.5 times as large the wells have 2.0e-3. The moving trap takes 117 steps to t = 5.5, and 104 to 8.
-# A density whose rate is a quadratic form in its tails needs points there, which cost it nothing (``points.tails``).
 INFLATION = 1.5
+# By whether the start is Gaussian and its rate a quadratic form: such a density needs points in its tails, and they
+# cost it nothing (``points.tails``).
 IN_TAILS = {
     True: {"uniform_fraction": UNIFORM, "inflation": INFLATION},
     False: {"uniform_fraction": 0.02, "inflation": 1.0},

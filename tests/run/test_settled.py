@@ -115,7 +115,8 @@ def test_points_are_spread_by_the_tails_of_the_start(problem, sections, share, f
 def test_a_density_that_is_not_found_has_one_part(monkeypatch):
     monkeypatch.setattr(run_settled, "population_of", lambda *arguments: None)
     found = settled(of(TwoParts()), TwoParts())
-    assert (found.sampling.components, found.sampling.inflation) == (1, "auto")
+    assert (found.sampling.components, found.sampling.inflation, found.sampling.uniform_fraction) == (1, 1.0, 0.02)
+    assert settled(found, TwoParts()) == found  # what was found is not sought again
 
 
 def test_a_run_records_what_it_found_and_goes_on_with_it(tmp_path):
